@@ -1,0 +1,362 @@
+"""Checkpoint: the FP32 PyTorch reference, read without running anybody's code and held against the recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from optimum.utils import NormalizedConfigManager
+from safetensors import SafetensorError, safe_open
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
+from transformers.utils import logging as transformers_logging
+
+from exporter.errors import CheckpointError, UnsupportedModelError
+from exporter.hub import download
+from exporter.recipe import KnownAnswer, Recipe
+
+MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")
+MODEL_TYPES = ("albert", "bert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
+
+# Parameters of the transformer that no sentence vector depends on: a checkpoint may lack them.
+_UNUSED = ("pooler.", "embeddings.position_ids", "embeddings.token_type_ids")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A SentenceTransformer in FP32 eval mode, whatever dtype was stored, and the facts read from it.
+
+    Attributes:
+        model: The reference.
+        source: Where it came from: a hub id or the name of a folder.
+        commit: Commit on the hub, or None for a folder.
+        weights_sha256: One hash over all weight files, by relative name.
+        tokenizer: The tokenizer as the bundle will carry it: truncation, lower-casing and special tokens included.
+        architecture: Class name of the transformer.
+        modules: Class names of the modules, in order.
+        pooling: Pooling modes, in the order they are concatenated.
+        dimension: Length of a sentence vector.
+        max_seq_length: Tokens per sentence, special tokens included.
+        do_lower_case: Whether text is lower-cased before the vocabulary is consulted.
+        has_token_types: Whether the architecture embeds token types.
+        pad_token_id: Id that padding is made of.
+        prompt: Text that ``encode`` puts before every sentence ("" for most models).
+        layers: Transformer layers (uses of the shared layer, for ALBERT).
+        heads: Attention heads.
+        hidden_size: Width of a token's vector.
+    """
+
+    model: SentenceTransformer
+    source: str
+    commit: str | None
+    weights_sha256: str
+    tokenizer: Tokenizer
+    architecture: str
+    modules: tuple[str, ...]
+    pooling: tuple[str, ...]
+    dimension: int
+    max_seq_length: int
+    do_lower_case: bool
+    has_token_types: bool
+    pad_token_id: int
+    prompt: str
+    layers: int
+    heads: int
+    hidden_size: int
+
+    def encode(self, sentences: list[str], batch_size: int = 32) -> npt.NDArray[np.float32]:
+        """Return the reference vectors (len(sentences), dimension) float32."""
+        vectors = self.model.encode(sentences, batch_size=batch_size, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32).reshape(len(sentences), self.dimension)
+
+    def parameter_bytes(self) -> int:
+        """Return the size of the unique parameters in bytes, as float32."""
+        return sum(parameter.numel() * 4 for parameter in self.model.parameters())
+
+
+def load_checkpoint(
+    recipe: Recipe, *, folder: Path | None = None, revision: str | None = None, device: str = "cpu"
+) -> Checkpoint:
+    """Load the checkpoint a recipe names and hold it against what the recipe expects.
+
+    Args:
+        recipe: What to load and what to expect.
+        folder: A local copy that takes the place of the recipe's source.
+        revision: Branch, tag or commit that takes the place of the recipe's.
+        device: Where the reference computes, ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        CheckpointError: No checkpoint there, damaged files, pickled code, missing weights, or a disagreement with the recipe.
+        UnsupportedModelError: A module or an architecture that is not folded.
+        HubError: The hub cannot be reached.
+    """
+    local, commit = (folder, None) if folder is not None else _resolve(recipe, revision or recipe.revision)
+    source = recipe.source if folder is None else str(folder)
+    _check_folder(local)
+    weight_files = _check_weights(local)
+    model = _load(local, device)
+    checkpoint = _read_facts(model, source=source, commit=commit, weights_sha256=_hash_files(local, weight_files))
+    _check_complete(checkpoint, local)
+    _check_expectations(checkpoint, recipe)
+    if recipe.known_answer is not None:
+        _check_known_answer(checkpoint, recipe.known_answer)
+    return checkpoint
+
+
+def _resolve(recipe: Recipe, revision: str | None) -> tuple[Path, str | None]:
+    local = recipe.local_source()
+    return (local, None) if local is not None else download(recipe.source, revision)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse what is no checkpoint, or one with a module that is not folded, before anything of it is loaded."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder")
+    modules_file = folder / "modules.json"
+    if not modules_file.is_file() and not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder}: no checkpoint: neither modules.json nor config.json is there",
+            next_step="give the folder that SentenceTransformer.save wrote",
+        )
+    if modules_file.is_file():
+        for entry in _read_json(modules_file, list):
+            name = str(entry.get("type", "")).rpartition(".")[2]
+            if name not in MODULES:
+                raise UnsupportedModelError(
+                    f"{modules_file}: module {entry.get('type')!r} cannot be folded",
+                    next_step=f"the modules that can: {', '.join(MODULES)}",
+                )
+    for config_file in [path for path in (folder / "config.json", folder / "0_Transformer" / "config.json") if path.is_file()]:
+        config = _read_json(config_file, dict)
+        if "auto_map" in config:
+            raise UnsupportedModelError(f"{config_file}: the model is code on the hub (auto_map), which is never run")
+        if config.get("model_type") not in MODEL_TYPES:
+            raise UnsupportedModelError(
+                f"{config_file}: architecture {config.get('model_type')!r} cannot be folded",
+                next_step=f"the ones that can: {', '.join(MODEL_TYPES)}",
+            )
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise CheckpointError(f"{path}: expected a JSON {kind.__name__}, found {type(content).__name__}")
+    return content
+
+
+def _check_weights(folder: Path) -> list[Path]:
+    """Open every weight file as data and return them. Pickles that would run code are refused here, by file."""
+    files: list[Path] = []
+    for directory in sorted({folder, *(path for path in folder.iterdir() if path.is_dir() and path.name[:1].isdigit())}):
+        safe = sorted(directory.glob("*.safetensors"))
+        files += safe or sorted(directory.glob("pytorch_model*.bin"))
+    if not files:
+        raise CheckpointError(f"{folder}: no weights: neither *.safetensors nor pytorch_model.bin is there")
+    for path in files:
+        weight_names(path)
+    return files
+
+
+def weight_names(path: Path) -> set[str]:
+    """Return the tensor names in a ``.safetensors`` or ``pytorch_model.bin`` file, reading it as data only.
+
+    Raises:
+        CheckpointError: The file is damaged, or is a pickle that holds more than tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return set(file.keys())
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged safetensors file: {error}", next_step="download it again") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: not loaded: the pickle is damaged or holds code, and weights are data",
+            next_step="convert it to safetensors where you trust it, or get it from its authors as safetensors",
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: {str(error).splitlines()[0]}", next_step="download it again") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: expected a state dict, found {type(state).__name__}")
+    return set(state)
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _hash_files(folder: Path, files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _load(folder: Path, device: str) -> SentenceTransformer:
+    try:
+        with _quiet():
+            model = SentenceTransformer(
+                str(folder),
+                device=device,
+                trust_remote_code=False,
+                local_files_only=True,
+                # transformers 5 keeps the stored dtype unless told; sdpa is what folds to one Attention operator.
+                model_kwargs={"dtype": torch.float32, "attn_implementation": "sdpa"},
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{folder}: sentence-transformers cannot load it: {lines[0]}") from error
+    return model.float().eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress bars and load reports of transformers from the terminal; what matters is checked here instead."""
+    level = transformers_logging.get_verbosity()
+    loggers = [logging.getLogger(name) for name in ("sentence_transformers", "sentence_transformers.base.model")]
+    levels = [logger.level for logger in loggers]
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        for logger, before in zip(loggers, levels, strict=True):
+            logger.setLevel(before)
+
+
+def _read_facts(model: SentenceTransformer, *, source: str, commit: str | None, weights_sha256: str) -> Checkpoint:
+    names = tuple(type(module).__name__ for module in model)
+    foreign = [name for name in names if name not in MODULES]
+    if foreign or names[:2] != ("Transformer", "Pooling"):
+        wrong = foreign[0] if foreign else " then ".join(names)
+        raise UnsupportedModelError(
+            f"{source}: {wrong} cannot be folded",
+            next_step=f"a Transformer, a Pooling, then any of {', '.join(MODULES[2:])}",
+        )
+    transformer, pooling = model[0], model[1]
+    if not pooling.include_prompt:
+        raise UnsupportedModelError(f"{source}: Pooling with include_prompt=false cannot be folded")
+    config = transformer.auto_model.config
+    sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+    backend = transformer.tokenizer.backend_tokenizer
+    max_seq_length = _max_seq_length(model)
+    model.max_seq_length = max_seq_length
+    modes = pooling.pooling_mode
+    default = model.default_prompt_name
+    return Checkpoint(
+        model=model,
+        source=source,
+        commit=commit,
+        weights_sha256=weights_sha256,
+        tokenizer=_bundle_tokenizer(model, max_seq_length),
+        architecture=type(transformer.auto_model).__name__,
+        modules=names,
+        pooling=(modes,) if isinstance(modes, str) else tuple(modes),
+        dimension=int(model.get_embedding_dimension()),
+        max_seq_length=max_seq_length,
+        do_lower_case=backend.normalizer is not None and backend.normalizer.normalize_str("KOREA") == "korea",
+        has_token_types=getattr(config, "type_vocab_size", 0) > 0,
+        pad_token_id=int(transformer.tokenizer.pad_token_id),
+        prompt=model.prompts.get(default, "") if default else "",
+        layers=int(sizes.num_layers),
+        heads=int(sizes.num_attention_heads),
+        hidden_size=int(sizes.hidden_size),
+    )
+
+
+def _max_seq_length(model: SentenceTransformer) -> int:
+    """Return the longest input the position table serves, or the shorter one the checkpoint asks for.
+
+    RoBERTa and its kin number positions from ``padding_idx + 1``: a table of 514 serves 512 tokens.
+    """
+    embeddings = model[0].auto_model.embeddings
+    table = embeddings.position_embeddings
+    offset = table.padding_idx + 1 if table.padding_idx is not None else 0
+    capacity = int(table.num_embeddings) - offset
+    wanted = model.max_seq_length
+    return capacity if wanted is None else min(int(wanted), capacity)
+
+
+def _bundle_tokenizer(model: SentenceTransformer, max_seq_length: int) -> Tokenizer:
+    """Return a copy of the tokenizer that truncates, lower-cases and pads by itself as the reference does."""
+    wrapped = model[0].tokenizer
+    tokenizer = Tokenizer.from_str(wrapped.backend_tokenizer.to_str())
+    tokenizer.enable_truncation(max_seq_length, strategy="longest_first", direction=wrapped.truncation_side)
+    tokenizer.enable_padding(
+        direction=wrapped.padding_side,
+        pad_id=wrapped.pad_token_id,
+        pad_type_id=wrapped.pad_token_type_id,
+        pad_token=wrapped.pad_token,
+    )
+    return tokenizer
+
+
+def _check_complete(checkpoint: Checkpoint, folder: Path) -> None:
+    """Refuse a checkpoint that lacks weights: transformers would fill them with random numbers and carry on."""
+    transformer = checkpoint.model[0].auto_model
+    directory = folder if (folder / "config.json").is_file() else folder / "0_Transformer"
+    files = sorted(directory.glob("*.safetensors")) or sorted(directory.glob("pytorch_model*.bin"))
+    stored: set[str] = set()
+    for path in files:
+        names = {name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias") for name in weight_names(path)}
+        stored |= names | {name.partition(".")[2] for name in names}
+    needed = [name for name, _ in transformer.named_parameters() if not name.startswith(_UNUSED)]
+    missing = [name for name in needed if name not in stored]
+    if missing:
+        raise CheckpointError(
+            f"{folder}: {len(missing)} of {len(needed)} weights are missing, the first is {missing[0]}",
+            next_step="save the checkpoint again with SentenceTransformer.save",
+        )
+
+
+def _check_expectations(checkpoint: Checkpoint, recipe: Recipe) -> None:
+    """Refuse a checkpoint that is not what its recipe says, naming both values of everything that differs."""
+    expected = recipe.expect.model_dump(exclude_none=True)
+    wrong = [
+        f"{name} is {getattr(checkpoint, name)!r}, the recipe expects {value!r}"
+        for name, value in expected.items()
+        if getattr(checkpoint, name) != value
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{checkpoint.source} is not what recipe {recipe.name!r} describes: {'; '.join(wrong)}",
+            next_step="give the right checkpoint, or your own recipe with --recipe FILE",
+        )
+
+
+def _check_known_answer(checkpoint: Checkpoint, known: KnownAnswer) -> None:
+    """Compare the reference with the vectors its authors print, where the recipe carries them."""
+    vectors = checkpoint.encode(list(known.sentences)).astype(np.float64)
+    printed = np.array([[*first, *last] for first, last in zip(known.first, known.last, strict=True)])
+    head, tail = len(known.first[0]), len(known.last[0])
+    found = np.concatenate([vectors[:, :head], vectors[:, -tail:]], axis=1)
+    cosine = float(vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1]))
+    worst = max(float(np.abs(found - printed).max()), abs(cosine - known.cosine))
+    if worst > known.tolerance:
+        raise CheckpointError(
+            f"{checkpoint.source}: the vectors its authors print are off by {worst:.2g} (allowed {known.tolerance:g})",
+            next_step="check the revision and that the files are the authors' own",
+        )

@@ -1,0 +1,38 @@
+"""Optional packages: import one, or say in one sentence how to get it."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from exporter.errors import MissingDependencyError
+
+# Package name on import -> the extra of korsbert that brings it.
+EXTRAS = {
+    "torch": "export",
+    "transformers": "export",
+    "sentence_transformers": "export",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxscript": "export",
+    "optimum": "export",
+    "onnxruntime": "cpu",
+    "openvino": "openvino",
+}
+
+
+def require(package: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        MissingDependencyError: It is not installed; the message names the pip command.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        missing = (error.name or package).partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        raise MissingDependencyError(
+            f"{missing} is not installed", next_step=f"pip install 'korsbert[{EXTRAS[missing]}]'"
+        ) from error

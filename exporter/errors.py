@@ -1,0 +1,80 @@
+"""The errors korsbert raises on purpose.
+
+Every message says what happened, where, and what to do next::
+
+    ExportError                    exit code
+     ├── RecipeError               2   a recipe that cannot be read or does not hold together
+     ├── CheckpointError           2   a checkpoint that is absent, damaged or not what the recipe expects
+     ├── HubError                  3   the hub cannot be reached, or refuses
+     ├── UnsupportedModelError     2   a module, pooling or architecture that cannot be folded faithfully
+     ├── MissingDependencyError    3   an extra or a device that this machine lacks
+     ├── BuildError                2   an engine that cannot be built from this graph
+     ├── GateError                 1   a candidate that differs from the reference by more than its gate allows
+     ├── BundleError               2   a bundle that is incomplete, altered or of another format
+     └── InputError                2   a file or an option of the user's that cannot be used
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ExportError(Exception):
+    """The root of everything korsbert raises on purpose.
+
+    Args:
+        message: What went wrong and where, one clear sentence; detail on further lines.
+        next_step: What the user can do about it.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str, *, next_step: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  next: {self.next_step}" if self.next_step else self.message
+
+
+class RecipeError(ExportError):
+    """A recipe cannot be read or does not hold together."""
+
+
+class CheckpointError(ExportError):
+    """A checkpoint is absent, damaged, or is not what the recipe says it is."""
+
+
+class HubError(ExportError):
+    """The hub cannot be reached, or refuses what was asked of it."""
+
+    exit_code = 3
+
+
+class UnsupportedModelError(ExportError):
+    """A module, pooling mode or architecture that cannot be folded faithfully."""
+
+
+class MissingDependencyError(ExportError):
+    """An optional package or a device is not there on this machine."""
+
+    exit_code = 3
+
+
+class BuildError(ExportError):
+    """An engine cannot be built from this graph."""
+
+
+class GateError(ExportError):
+    """A candidate differs from the reference by more than its gate allows."""
+
+    exit_code = 1
+
+
+class BundleError(ExportError):
+    """A bundle is incomplete, altered or of another format."""
+
+
+class InputError(ExportError):
+    """A file or an option given by the user cannot be used."""

@@ -1,0 +1,89 @@
+"""A hub id -> a local folder of exactly one commit, through ``huggingface_hub``."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from exporter.errors import CheckpointError, HubError, RecipeError
+
+_CONFIGURATION = ("*.json", "*.txt", "*.model", "*.jinja")
+_FOREIGN = ("onnx/*", "openvino/*", "*.onnx.json", "tf_*", "flax_*", "rust_*", ".*")
+
+
+def download(repository: str, revision: str | None) -> tuple[Path, str]:
+    """Download what a checkpoint needs, and return its folder and the full hash of the commit it is.
+
+    Safetensors are taken where a folder of the repository has them, ``pytorch_model.bin`` where it has not. Under
+    ``HF_HUB_OFFLINE=1`` the local cache answers.
+
+    Raises:
+        RecipeError: ``repository`` is no valid hub id.
+        CheckpointError: There is no such repository or revision, or it needs a login.
+        HubError: The hub cannot be reached or broke off, and the cache does not hold the checkpoint.
+    """
+    try:
+        if constants.is_offline_mode():
+            folder = snapshot_download(repository, revision=revision, local_files_only=True)
+            return Path(folder), Path(folder).name
+        info = HfApi().model_info(repository, revision=revision)
+        names = [sibling.rfilename for sibling in info.siblings or []]
+        folder = snapshot_download(repository, revision=info.sha, allow_patterns=_wanted(names))
+    except HFValidationError as error:
+        raise RecipeError(f"{repository!r} is no hub id: {_first_line(error)}") from error
+    except GatedRepoError as error:
+        raise CheckpointError(
+            f"{repository}: access to this repository is restricted", next_step="accept its terms, then `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{repository}: the hub has no revision {revision!r} of it") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{repository}: the hub has no such model, or it is private",
+            next_step="check the spelling; for a private model, `hf auth login`",
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, EntryNotFoundError) as error:
+        raise HubError(
+            f"{repository}: not in the local cache, and the hub was not asked or did not answer",
+            next_step="unset HF_HUB_OFFLINE, or give a local copy with --checkpoint FOLDER",
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise _unreachable(repository, error) from error
+    except Exception as error:
+        if not type(error).__module__.partition(".")[0].startswith("httpx"):
+            raise
+        raise _unreachable(repository, error) from error
+    return Path(folder), str(info.sha)
+
+
+def _unreachable(repository: str, error: Exception) -> HubError:
+    return HubError(
+        f"{repository}: the hub at {constants.ENDPOINT} cannot be reached or broke off: {_first_line(error)}",
+        next_step="try again (a broken download is resumed), or give a local copy with --checkpoint FOLDER",
+    )
+
+
+def _wanted(names: list[str]) -> list[str]:
+    """Choose the files to download: configuration, tokenizer, and one format of weights per folder."""
+    kept = [name for name in names if not any(fnmatch(name, pattern) for pattern in _FOREIGN)]
+    configuration = [name for name in kept if any(fnmatch(name, pattern) for pattern in _CONFIGURATION)]
+    safe = [name for name in kept if name.endswith(".safetensors")]
+    safe_folders = {name.rpartition("/")[0] for name in safe}
+    pickled = [name for name in kept if name.endswith(".bin") and name.rpartition("/")[0] not in safe_folders]
+    return [*configuration, *safe, *pickled]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,93 @@
+"""Name nodes and weights after the modules they come from.
+
+``torch.onnx`` calls a node ``node_MatMul_101`` and keeps the module path in metadata, together with stack traces that
+hold paths of the machine it ran on. This pass turns ``st.0.model.encoder.layer.3.attention.output.dense`` into the node
+name ``layer.3.attention.output.dense/MatMul`` and drops the metadata, so reports can name modules and the same
+checkpoint gives the same bytes anywhere.
+
+ALBERT uses one layer several times; its uses are told apart by their order (``layer.0`` to ``layer.5``), because
+precision is decided per use.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter, defaultdict
+
+import onnx_ir as ir
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+_LAYER = re.compile(r"(?:^|.*\.)(?:layers?|albert_layer_groups\.0\.albert_layers)\.(\d+)(?=\.|$)")
+
+
+def name_nodes(model: ir.Model) -> int:
+    """Rename every node and initializer of a freshly exported model; returns how many nodes were renamed."""
+    groups: defaultdict[tuple[str, str], list[ir.Node]] = defaultdict(list)
+    for node in model.graph:
+        groups[_scope(node), node.op_type].append(node)
+    uses = _uses_of_shared_layers(model)
+    for (scope, op_type), nodes in groups.items():
+        shared = next((prefix for prefix in uses if scope.startswith(prefix)), None)
+        per_use = max(1, len(nodes) // uses[shared]) if shared else len(nodes)
+        for index, node in enumerate(nodes):
+            use, position = divmod(index, per_use)
+            module = _short(scope, use if shared else None)
+            node.name = f"{module}/{op_type}" + (f".{position}" if per_use > 1 else "")
+    for name, value in list(model.graph.initializers.items()):
+        short = _without_wrapper(name)
+        if short != name and short not in model.graph.initializers:
+            model.graph.initializers.pop(name)
+            value.name = short
+            model.graph.initializers[short] = value
+    _name_values(model)
+    _drop_metadata(model)
+    return sum(len(nodes) for nodes in groups.values())
+
+
+def _name_values(model: ir.Model) -> None:
+    """Call each edge after the node it comes from: the exporter's ``val_61`` says nothing in a report."""
+    outputs = set(model.graph.outputs)
+    for node in model.graph:
+        for index, value in enumerate(node.outputs):
+            if value not in outputs:
+                value.name = f"{node.name}:{index}" if index else f"{node.name}:"
+
+
+def _drop_metadata(model: ir.Model) -> None:
+    """Drop stack traces and the like: they hold paths of the machine that exported."""
+    model.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            value.doc_string = None
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+        value.doc_string = None
+
+
+def _scope(node: ir.Node) -> str:
+    """Return the path of the innermost module a node comes from, without its own name."""
+    scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "['']"))
+    modules = scopes[:-1] or [""]
+    return "" if modules[-1].startswith("_") else _without_wrapper(modules[-1])
+
+
+def _without_wrapper(path: str) -> str:
+    """Drop what folding put around the transformer: ``st.0.model.encoder`` -> ``encoder``, ``st.1`` -> ``module.1``."""
+    return re.sub(r"^st\.(\d+)", r"module.\1", re.sub(r"^st\.0(\.model)?(\.|$)", "", path))
+
+
+def _uses_of_shared_layers(model: ir.Model) -> dict[str, int]:
+    """Return how often each layer that holds an attention is used, for those used more than once."""
+    attention = Counter(_scope(node) for node in model.graph if node.op_type in {"Attention", "Softmax"})
+    return {scope.rsplit(".attention", 1)[0]: count for scope, count in attention.items() if count > 1}
+
+
+def _short(scope: str, use: int | None) -> str:
+    match = _LAYER.match(scope)
+    if match is None:
+        return scope or "inputs"
+    return f"layer.{match[1] if use is None else use}{scope[match.end() :]}"

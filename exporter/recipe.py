@@ -1,0 +1,296 @@
+"""Recipe: what to export, what it must turn out to be, and what it must prove.
+
+A recipe is frozen data read from one YAML file. Unknown keys are refused with the nearest legal name, so that a
+misspelt gate is an error and not a gate that never ran.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from exporter.errors import RecipeError
+
+Precision = Literal["fp32", "fp16", "bf16"]
+PoolingMode = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+
+
+class _Frozen(BaseModel):
+    """Immutable data with no room for unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Expectations(_Frozen):
+    """What the checkpoint must turn out to be. ``None`` means that nothing is expected.
+
+    Attributes:
+        architecture: Class name of the transformer, for example ``"AlbertModel"``.
+        pooling: Pooling modes, in the order they are concatenated.
+        dimension: Length of a sentence vector.
+        max_seq_length: Tokens per sentence, special tokens included; what is longer is truncated.
+        do_lower_case: Whether text is lower-cased before the vocabulary is consulted.
+    """
+
+    architecture: str | None = None
+    pooling: tuple[PoolingMode, ...] | None = None
+    dimension: int | None = Field(default=None, ge=1)
+    max_seq_length: int | None = Field(default=None, ge=1)
+    do_lower_case: bool | None = None
+
+
+class Range(_Frozen):
+    """The extent of one dynamic axis, as engines with optimization profiles want it."""
+
+    min: int = Field(default=1, ge=1)
+    opt: int = Field(ge=1)
+    max: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.min <= self.opt <= self.max:
+            message = f"wants min <= opt <= max, has {self.min}, {self.opt}, {self.max}"
+            raise ValueError(message)
+        return self
+
+
+class Shapes(_Frozen):
+    """Batch and sequence extents the engine must serve. ``sequence=None`` means up to the model's own maximum."""
+
+    batch: Range = Range(min=1, opt=32, max=128)
+    sequence: Range | None = None
+
+
+class Gate(_Frozen):
+    """The least a candidate must reach against the FP32 PyTorch reference.
+
+    Cosines are per probe, in float64. A bound of ``None`` is not judged.
+
+    Attributes:
+        min_cosine: Smallest cosine between a candidate row and its reference row.
+        p01_cosine: First percentile of those cosines.
+        mean_cosine: Mean of those cosines.
+        min_centered_cosine: Smallest cosine after the mean reference vector is taken from both sides. It judges the
+            difference relative to how far apart sentences are, which the plain cosine of a narrow cone does not.
+        max_relative_error: Largest ``|candidate - reference| / |reference|`` (Euclidean).
+        neighbor_identity: Share of probes whose nearest reference vector is their own (equal token ids tie).
+        max_similarity_drift: Largest change of any pairwise cosine between two probes.
+        max_batch_deviation: Largest relative difference between a sentence encoded alone and in a ragged batch.
+        max_spearman_drop: Largest loss of Spearman's correlation on an STS set, in points (x100).
+    """
+
+    min_cosine: float = Field(le=1.0)
+    p01_cosine: float | None = Field(default=None, le=1.0)
+    mean_cosine: float | None = Field(default=None, le=1.0)
+    min_centered_cosine: float | None = Field(default=None, le=1.0)
+    max_relative_error: float | None = Field(default=None, gt=0)
+    neighbor_identity: float = Field(default=1.0, ge=0, le=1)
+    max_similarity_drift: float | None = Field(default=None, gt=0)
+    max_batch_deviation: float | None = Field(default=None, gt=0)
+    max_spearman_drop: float = Field(default=0.1, ge=0)
+
+
+class Gates(_Frozen):
+    """One gate per precision."""
+
+    fp32: Gate = Gate(min_cosine=0.999999)
+    fp16: Gate = Gate(min_cosine=0.9999)
+    bf16: Gate = Gate(min_cosine=0.999)
+
+    def of(self, precision: str) -> Gate:
+        """Return the gate of ``precision`` (``"fp32"``, ``"fp16"``, ``"bf16"``)."""
+        gate: Gate = getattr(self, precision)
+        return gate
+
+
+class PrecisionOptions(_Frozen):
+    """What the user decides about one reduced precision.
+
+    Attributes:
+        keep_fp32: Module names (or their beginnings, as the report prints them) that stay float32.
+    """
+
+    keep_fp32: tuple[str, ...] = ()
+
+
+class Precisions(_Frozen):
+    """Options per reduced precision."""
+
+    fp16: PrecisionOptions = PrecisionOptions()
+    bf16: PrecisionOptions = PrecisionOptions()
+
+
+class PublishedScore(_Frozen):
+    """A score the checkpoint's authors state, for the model card and for whoever has the weights and the data."""
+
+    dataset: str
+    metric: Literal["spearman", "pearson"]
+    value: float = Field(description="x100, as cards print it")
+
+
+class KnownAnswer(_Frozen):
+    """Vectors the checkpoint's authors print: checked against the reference before anything is exported.
+
+    Attributes:
+        sentences: The sentences that were encoded.
+        first: The first numbers of each vector.
+        last: The last numbers of each vector.
+        cosine: Cosine between the first two vectors.
+        tolerance: Largest absolute difference of any number; printed figures carry about 8 digits.
+    """
+
+    sentences: tuple[str, ...]
+    first: tuple[tuple[float, ...], ...]
+    last: tuple[tuple[float, ...], ...]
+    cosine: float
+    tolerance: float = 1e-4
+
+
+class Recipe(_Frozen):
+    """What to export and what it must prove.
+
+    Attributes:
+        name: What ``--model`` calls it, and the folder its bundles land in.
+        source: Hub id, or a folder (relative to the recipe file).
+        revision: Branch, tag or commit on the hub.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    source: str
+    revision: str | None = None
+    summary: str = ""
+    license: str | None = None
+    expect: Expectations = Expectations()
+    shapes: Shapes = Shapes()
+    gates: Gates = Gates()
+    precision: Precisions = Precisions()
+    published: tuple[PublishedScore, ...] = ()
+    known_answer: KnownAnswer | None = None
+
+    _home: Path | None = PrivateAttr(default=None)  # the folder of the file it was read from
+
+    @model_validator(mode="after")
+    def _sequence_fits(self) -> Self:
+        limit, sequence = self.expect.max_seq_length, self.shapes.sequence
+        if limit is not None and sequence is not None and sequence.max > limit:
+            message = f"shapes.sequence.max {sequence.max} is above expect.max_seq_length {limit}"
+            raise ValueError(message)
+        return self
+
+    def local_source(self) -> Path | None:
+        """Return the folder ``source`` names (beside the recipe file, or anywhere), or None where it is a hub id."""
+        candidates = [] if self._home is None else [self._home / self.source]
+        return next((path for path in (*candidates, Path(self.source)) if path.is_dir()), None)
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 of the recipe's canonical JSON."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def recipes_folder() -> Path:
+    """Return the folder of the recipes that ship: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def list_recipes() -> list[Recipe]:
+    """Return every recipe that ships, by name."""
+    return [load_recipe(path) for path in sorted(recipes_folder().glob("*.yaml"))]
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe from a YAML file.
+
+    Raises:
+        RecipeError: The file cannot be read, is no YAML mapping, has an unknown key or an impossible value.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not YAML: {_one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of keys, this is {type(content).__name__}")
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_explain(error)}") from error
+    recipe._home = path.parent
+    return recipe
+
+
+def find_recipe(model: str) -> Recipe:
+    """Return the recipe ``model`` names: a shipped one, or one made up for a local folder or a hub id.
+
+    Without a recipe nothing is expected of the checkpoint and the default gates apply.
+
+    Raises:
+        RecipeError: ``model`` is none of the three; the nearest shipped names are told.
+    """
+    shipped = recipes_folder() / f"{model}.yaml"
+    if shipped.is_file():
+        return load_recipe(shipped)
+    if Path(model).is_dir():
+        return Recipe(name=_slug(Path(model).resolve().name), source=str(Path(model).resolve()))
+    if _looks_like_hub_id(model):
+        return Recipe(name=_slug(model.rsplit("/", 1)[-1]), source=model)
+    names = sorted(path.stem for path in recipes_folder().glob("*.yaml"))
+    close = difflib.get_close_matches(model, names, n=3, cutoff=0.4)
+    raise RecipeError(
+        f"{model!r} is no recipe, no folder and no hub id (owner/name)",
+        next_step=f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(names)}, a folder or owner/name",
+    )
+
+
+def _looks_like_hub_id(model: str) -> bool:
+    owner, slash, name = model.partition("/")
+    return bool(slash and owner and name) and "/" not in name and not model.startswith((".", "~"))
+
+
+def _slug(name: str) -> str:
+    kept = "".join(c if c.isalnum() and c.isascii() or c in "._-" else "-" for c in name).strip("-._")
+    return kept or "model"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _explain(error: ValidationError) -> str:
+    """Turn pydantic's list of complaints into sentences that name the nearest legal key."""
+    return "; ".join(_explain_one(detail) for detail in error.errors())
+
+
+def _explain_one(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] != "extra_forbidden":
+        return f"{where}: {detail['msg'].removeprefix('Value error, ')}" if where else str(detail["msg"])
+    legal = _legal_keys(detail["loc"][:-1])
+    close = difflib.get_close_matches(str(detail["loc"][-1]), legal, n=1, cutoff=0.5)
+    return f"{where}: unknown key" + (f", did you mean {close[0]!r}?" if close else f" (legal: {', '.join(legal)})")
+
+
+def _legal_keys(path: tuple[str | int, ...]) -> list[str]:
+    """Return the keys allowed at ``path`` by walking the models' annotations."""
+    model: type[BaseModel] = Recipe
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        if field is None:
+            return []
+        model = next((m for m in _models_in(field.annotation) if m), model)
+    return sorted(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in getattr(annotation, "__args__", ()) for model in _models_in(argument)]
