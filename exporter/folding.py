@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from exporter.checkpoint import Checkpoint
 from exporter.errors import UnsupportedModelError
-from exporter.graph import INPUTS, OUTPUT, Graph
+from exporter.graph import Graph
+from exporter.graph_contract import INPUTS, OUTPUT
 from exporter.passes import FOLDING, run_passes
 from exporter.passes.name_nodes import name_nodes
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-INPUTS = ("input_ids", "attention_mask")
-OUTPUT = "sentence_embedding"
+
+
 
 
 @dataclass(frozen=True)

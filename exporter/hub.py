@@ -11,6 +11,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -19,6 +20,7 @@ from huggingface_hub.errors import (
 
 from exporter.errors import CheckpointError, HubError, RecipeError
 
+TIMEOUT_S = 20.0
 _CONFIGURATION = ("*.json", "*.txt", "*.model", "*.jinja")
 _FOREIGN = ("onnx/*", "openvino/*", "*.onnx.json", "tf_*", "flax_*", "rust_*", ".*")
 
@@ -38,7 +40,7 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         if constants.is_offline_mode():
             folder = snapshot_download(repository, revision=revision, local_files_only=True)
             return Path(folder), Path(folder).name
-        info = HfApi().model_info(repository, revision=revision)
+        info = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT_S)
         names = [sibling.rfilename for sibling in info.siblings or []]
         folder = snapshot_download(repository, revision=info.sha, allow_patterns=_wanted(names))
     except HFValidationError as error:
@@ -54,21 +56,21 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
             f"{repository}: the hub has no such model, or it is private",
             next_step="check the spelling; for a private model, `hf auth login`",
         ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, EntryNotFoundError) as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        if not constants.is_offline_mode():
+            raise _unreachable(repository, error.__cause__ or error) from error
         raise HubError(
-            f"{repository}: not in the local cache, and the hub was not asked or did not answer",
+            f"{repository}: not in the local cache, and HF_HUB_OFFLINE is set",
             next_step="unset HF_HUB_OFFLINE, or give a local copy with --checkpoint FOLDER",
         ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise _unreachable(repository, error) from error
-    except Exception as error:
-        if not type(error).__module__.partition(".")[0].startswith("httpx"):
-            raise
+    except EntryNotFoundError as error:
+        raise CheckpointError(f"{repository}: the hub lists a file that it does not have: {_first_line(error)}") from error
+    except (HTTPError, HfHubHTTPError, OSError) as error:
         raise _unreachable(repository, error) from error
     return Path(folder), str(info.sha)
 
 
-def _unreachable(repository: str, error: Exception) -> HubError:
+def _unreachable(repository: str, error: BaseException) -> HubError:
     return HubError(
         f"{repository}: the hub at {constants.ENDPOINT} cannot be reached or broke off: {_first_line(error)}",
         next_step="try again (a broken download is resumed), or give a local copy with --checkpoint FOLDER",
@@ -85,5 +87,5 @@ def _wanted(names: list[str]) -> list[str]:
     return [*configuration, *safe, *pickled]
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -146,7 +146,7 @@ class HubServer:
         self._lock = threading.Lock()
         self._repos: dict[str, _Repo] = {}
         self._cuts: list[_Cut] = []
-        self._failure: int | None = None
+        self._failure: HTTPStatus | None = None
         self._stopping = threading.Event()
         self._reserved: socket.socket | None = None
 
@@ -225,7 +225,7 @@ class HubServer:
 
     def fail_with(self, status: int | None) -> None:
         """Answer every request with an HTTP error status, or as usual again with ``None``."""
-        self._failure = status
+        self._failure = None if status is None else HTTPStatus(status)
 
     def environment(self, cache: Path) -> dict[str, str]:
         """The whole environment of a client process that shall see this hub and nothing else.
@@ -363,7 +363,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             failure = self.hub._failure
             if failure is not None:
-                raise _HubError(failure, None, HTTPStatus(failure).phrase)  # noqa: TRY301
+                raise _HubError(failure, None, failure.phrase)  # noqa: TRY301
             self._route()
         except _HubError as error:
             self._send_json({"error": str(error)}, error.status, error.headers)

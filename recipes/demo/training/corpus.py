@@ -23,7 +23,7 @@ PARAGRAPH_COUNT = 9_000
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training sentences by where they come from; no list holds a sentence twice, but two lists may share one."""
+    """Training sentences by where they come from; a sentence may stand in two of the lists."""
 
     reviews: list[str]
     chat: list[str]
@@ -50,7 +50,7 @@ def build_corpus(data: Path, reviews: int, templates: int) -> Corpus:
         data / "kor_pair_train.csv", ["question1", "question2"]
     )
     generated = template_sentences(templates, seed=1)
-    base = review_list + chat * 2 + generated  # chat is the smallest source and the most like speech: drawn twice
+    base = review_list + chat * 2 + generated  # chat is the smallest source, so it is drawn twice as often
     return Corpus(
         reviews=review_list,
         chat=list(dict.fromkeys(chat)),

@@ -67,7 +67,7 @@ def attributive(stem: str) -> str:
 
 
 def finite_forms(stem: str) -> list[str]:
-    """Return finite forms of a verb stem; the progressive stands several times, to be drawn more often than the others."""
+    """Return finite forms of a verb stem; the progressive stands several times, to be drawn more often."""
     if stem.endswith(" 있"):  # 앉아 있: already a state, it has no progressive
         return [stem + "다", stem + "다", stem + "습니다", stem + "었다"]
     return [stem + "고 있다"] * 5 + [

@@ -1,7 +1,7 @@
 """The start: a token vector for each word piece, and ALBERT weights whose CLS output is the mean of these vectors.
 
-Distillation of minutes cannot learn a vocabulary. A ridge regression finds the token vectors in seconds, and the
-student begins as the bag of words that they make up.
+Minutes of distillation are short for learning a whole vocabulary from nothing. A ridge regression finds the token
+vectors in a minute, and the student begins as the bag of words that they make up.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def ridge_tokens(
 ) -> np.ndarray:
     """Find token vectors X whose mean over a sentence approaches the sentence's wanted vector.
 
-    Minimises ``|A X - wanted|^2 + strength |X - prior|^2``, where a row of A averages a sentence's tokens, by the method
-    of conjugate gradients (Hestenes and Stiefel, 1952) on the normal equations, each column for itself.
+    Minimises ``|A X - wanted|^2 + strength |X - prior|^2``, where a row of A averages a sentence's tokens, by the
+    method of conjugate gradients (Hestenes and Stiefel, 1952) on the normal equations, each column for itself.
 
     Args:
         ids: Token ids of n sentences, with CLS and SEP, which are left out of the mean.
         wanted: float32 ``(n, d)``.
         prior: float32 ``(vocabulary, d)``, where rare tokens stay.
-        strength: Pull towards the prior; a token that stands alone in 50 sentences weighs as much as 0.02 * 2,500.
+        strength: Pull towards the prior; 0.02 weighs as much as two occurrences in sentences of ten tokens.
         rounds: Steps of the method.
 
     Returns:
@@ -126,8 +126,8 @@ def _embedding_rows(tokens: np.ndarray) -> np.ndarray:
     """Return float32 ``(vocabulary, EMBEDDING_SIZE)``: the token vectors, filled up to one length.
 
     A token's length is its weight in the mean, and the embedding LayerNorm would erase it. Two filler units of opposite
-    sign, which keep the mean over the units, bring all tokens to one length, so that LayerNorm scales all alike. The
-    longest hundredth of the tokens is cut to the length of the rest.
+    sign, which leave the mean over the units as it is, bring all tokens to one length, so that LayerNorm scales all
+    alike. That length is the 99th percentile; longer tokens are shortened to it.
     """
     content = tokens.astype(np.float32).copy()
     content[: len(SPECIAL_TOKENS)] = 0

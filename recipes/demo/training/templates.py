@@ -110,8 +110,8 @@ def _draw(name: str, words: Words, rng: random.Random) -> str:
 def _repaired(text: str) -> str:
     """Settle what one slot cannot know of the next.
 
-    * Templates negate a finite verb by a trailing 않다 or 아니다: a progressive takes 지 않다 instead, and where the verb
-      was drawn in another form the negation is dropped.
+    * Templates negate a finite verb by a trailing 않다 or 아니다: a progressive takes 지 않다 instead, and where the
+      verb was drawn in another form the negation is dropped.
     * The stems in ``do_cook`` begin with the particle 를, whatever sound the ingredient before them ends in.
     """
     text = re.sub(r"고 있(다|습니다|었다) 않다", "고 있지 않다", text)

@@ -1,0 +1,95 @@
+"""ONNX Runtime: the graph as it is, on the CPU or CUDA provider."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.backends import Engine
+from exporter.dependencies import require
+from exporter.errors import BuildError, MissingDependencyError
+from exporter.recipe import Shapes
+
+if TYPE_CHECKING:
+    from exporter.graph import Graph
+
+FILE = "model.onnx"
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxRuntimeRunner:
+    """One session. ``run`` may be called from several threads."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.execution: str = session.get_providers()[0]
+
+    def run(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Encode (batch, sequence) int64 ids and mask to (batch, dimension) float32."""
+        (vectors,) = self._session.run(None, {"input_ids": input_ids, "attention_mask": attention_mask})
+        result: npt.NDArray[np.float32] = vectors
+        return result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session = None
+
+
+def check(precision: str, device: str) -> None:
+    """Refuse bfloat16 on the CPU provider, which has no kernels for it, and a CUDA provider that is not there."""
+    if precision == "bf16" and device == "cpu":
+        raise BuildError(
+            "onnxruntime's CPU provider cannot run bfloat16",
+            next_step="--backend openvino, --fp16, or --device cuda",
+        )
+    available = require("onnxruntime").get_available_providers()
+    if PROVIDERS[device] not in available:
+        raise MissingDependencyError(
+            f"onnxruntime has no {PROVIDERS[device]} here (it has {', '.join(available)})",
+            next_step="pip uninstall onnxruntime, then pip install 'korsbert[gpu]', on a machine with an NVIDIA GPU",
+        )
+
+
+def build(graph: Graph, shapes: Shapes, folder: Path) -> Engine:  # noqa: ARG001 - one file serves every shape
+    """Write ``model.onnx``."""
+    graph.save(folder / FILE)
+    return Engine(backend="onnxruntime", precision=graph.precision, files=(FILE,))
+
+
+def open(engine: Engine, folder: Path, device: str = "cpu", threads: int | None = None) -> OnnxRuntimeRunner:  # noqa: A001
+    """Open ``model.onnx`` on one provider, and on no other: a silent fallback to the CPU would be a lie about speed.
+
+    Raises:
+        MissingDependencyError: onnxruntime, or the provider that ``device`` asks for, is not there.
+        BuildError: The provider cannot run this graph.
+    """
+    ort = require("onnxruntime")
+    check(engine.precision, device)
+    wanted = PROVIDERS[device]
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # errors come back as exceptions; the log would print them twice
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = ort.InferenceSession(str(folder / engine.files[0]), options, providers=[wanted])
+    except (RuntimeError, ValueError, NotImplementedError) as error:  # what onnxruntime's own exceptions derive from
+        raise BuildError(f"{folder / engine.files[0]}: onnxruntime cannot open it: {_first_line(error)}") from error
+    session.disable_fallback()
+    if session.get_providers()[0] != wanted:
+        raise MissingDependencyError(
+            f"onnxruntime was asked for {wanted} and fell back to {session.get_providers()[0]}",
+            next_step="check that CUDA and cuDNN of onnxruntime-gpu's version are installed",
+        )
+    return OnnxRuntimeRunner(session)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

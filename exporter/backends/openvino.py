@@ -1,0 +1,96 @@
+"""OpenVINO on the CPU: IR files, and the execution precision asked for instead of the one a machine prefers.
+
+On processors with bfloat16 instructions OpenVINO runs float32 models in bfloat16 unless told otherwise, so the hint is
+always set, and ``execution`` says what came of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.backends import Engine
+from exporter.dependencies import require
+from exporter.errors import BuildError, MissingDependencyError
+from exporter.graph_contract import INPUTS
+from exporter.recipe import Shapes
+
+if TYPE_CHECKING:
+    from exporter.graph import Graph
+
+XML, BIN = "openvino_model.xml", "openvino_model.bin"
+HINTS = {"fp32": ("f32", "FP32"), "fp16": ("f16", "FP16"), "bf16": ("bf16", "BF16")}
+
+
+class OpenVinoRunner:
+    """One compiled model. ``run`` takes turns: one inference request serves it."""
+
+    def __init__(self, compiled: Any, execution: str) -> None:
+        self._request = compiled.create_infer_request()
+        self.execution = execution
+
+    def run(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Encode (batch, sequence) int64 ids and mask to (batch, dimension) float32."""
+        feeds = dict(zip(INPUTS, (input_ids, attention_mask), strict=True))
+        result: npt.NDArray[np.float32] = self._request.infer(feeds)[0].copy()
+        return result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._request = None
+
+
+def check(precision: str, device: str) -> None:  # noqa: ARG001 - it runs every precision, if not natively
+    """Refuse any device but the CPU."""
+    require("openvino")
+    if device != "cpu":
+        raise MissingDependencyError(
+            f"the openvino backend runs on the CPU, not on {device}", next_step="--device cpu or --backend onnxruntime"
+        )
+
+
+def build(graph: Graph, shapes: Shapes, folder: Path) -> Engine:  # noqa: ARG001 - shapes stay dynamic
+    """Write ``openvino_model.xml`` and ``.bin``, weights in the types the graph has them in.
+
+    Raises:
+        BuildError: OpenVINO's ONNX reader refuses the graph.
+    """
+    ov = require("openvino")
+    try:
+        model = ov.Core().read_model(model=graph.to_bytes())
+        ov.save_model(model, str(folder / XML), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise BuildError(f"openvino cannot read the graph: {str(error).strip().splitlines()[-1]}") from error
+    return Engine(backend="openvino", precision=graph.precision, files=(XML, BIN))
+
+
+def open(engine: Engine, folder: Path, device: str = "cpu", threads: int | None = None) -> OpenVinoRunner:  # noqa: A001
+    """Compile the model for the CPU, for latency, in the precision it was typed in where the processor has it.
+
+    Raises:
+        MissingDependencyError: openvino is not installed, or ``device`` is no CPU.
+        BuildError: The files cannot be compiled.
+    """
+    ov = require("openvino")
+    check(engine.precision, device)
+    core = ov.Core()
+    hint, capability = HINTS[engine.precision]
+    if capability not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        hint = "f32"
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    try:
+        compiled = core.compile_model(core.read_model(str(folder / engine.files[0])), "CPU", options)
+    except RuntimeError as error:
+        raise BuildError(f"{folder / engine.files[0]}: openvino cannot compile it: {str(error).strip().splitlines()[-1]}") from error
+    ran = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    return OpenVinoRunner(compiled, f"CPU, {ran}")

@@ -1,0 +1,99 @@
+"""Real sentences -> token batches that can be read again and again, with a hash of what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from exporter.errors import InputError
+from exporter.tokens import IntArray, batches_by_length, pad, tokenize
+
+SHIPPED = Path(__file__).with_name("calibration.jsonl")
+
+
+def read_sentences(path: Path) -> list[str]:
+    """Read sentences from a text file (one a line) or from JSONL with a ``text`` field.
+
+    Raises:
+        InputError: The file cannot be read, is no UTF-8, a line is not what its format asks for, or nothing is left.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}", next_step="save it as UTF-8") from error
+    if path.suffix == ".jsonl":
+        sentences = [_text_of(path, number, line) for number, line in enumerate(lines, start=1) if line]
+    else:
+        sentences = [line for line in lines if line]
+    if not sentences:
+        raise InputError(f"{path}: no sentence in it", next_step="one sentence a line, or JSONL with a text field")
+    return sentences
+
+
+def _text_of(path: Path, number: int, line: str) -> str:
+    try:
+        text = json.loads(line)["text"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}, line {number}: no JSON object with a text field") from error
+    if not isinstance(text, str):
+        raise InputError(f"{path}, line {number}: text is {type(text).__name__}, not a string")
+    return text
+
+
+def sentence_hash(sentence: str) -> str:
+    """Return a hash that equal sentences share whatever their case and spacing."""
+    return hashlib.sha256(" ".join(sentence.lower().split()).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TokenBatches:
+    """Token batches of similar length, made anew at every iteration.
+
+    Attributes:
+        sentences: What they are made of.
+        tokenizer: A bundle's tokenizer (it truncates by itself).
+        batch_size: Rows per batch, at most.
+        token_budget: Tokens per batch with padding, at most: memory does not grow with the number of sentences.
+    """
+
+    sentences: tuple[str, ...]
+    tokenizer: Tokenizer
+    batch_size: int = 32
+    token_budget: int = 2048
+
+    @property
+    def count(self) -> int:
+        """How many sentences there are."""
+        return len(self.sentences)
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 over the sentences in order."""
+        return hashlib.sha256("\n".join(self.sentences).encode()).hexdigest()
+
+    def __iter__(self) -> Iterator[tuple[IntArray, IntArray]]:
+        """Yield ``input_ids`` and ``attention_mask``, both (batch, sequence) int64."""
+        text = tokenize(self.tokenizer, self.sentences)
+        lengths = [len(row) for row in text.rows]
+        for batch in batches_by_length(lengths, batch_size=self.batch_size, token_budget=self.token_budget):
+            yield pad([text.rows[row] for row in batch], text.padding)
+
+
+def calibration_sentences(path: Path | None, probes: Sequence[str]) -> tuple[str, ...]:
+    """Return the sentences of ``path``, or the shipped ones, less any that is also a probe.
+
+    Raises:
+        InputError: The file cannot be used, or every sentence of it is a probe.
+    """
+    held_out = {sentence_hash(probe) for probe in probes}
+    source = path or SHIPPED
+    kept = tuple(text for text in read_sentences(source) if sentence_hash(text) not in held_out)
+    if not kept:
+        raise InputError(f"{source}: every sentence is also a probe, and probes only judge")
+    return kept

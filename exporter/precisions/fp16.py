@@ -1,0 +1,73 @@
+"""float16, with what would overflow it kept in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from exporter.calibration import TokenBatches
+from exporter.graph import Graph
+from exporter.precisions.range_audit import FP16_MAX, FP16_SMALLEST_NORMAL, HEADROOM, largest_activations
+from exporter.precisions.retype import head_nodes, nodes_named, retype
+
+
+def convert(graph: Graph, batches: TokenBatches, keep_fp32: tuple[str, ...]) -> Graph:
+    """Return ``graph`` in float16, after auditing the range of every activation and weight.
+
+    A node that writes or reads an activation above ``65504 / 4``, or that has a weight beyond 65504, stays float32;
+    the graph's ``decisions`` say which and why. Nothing is clipped.
+    """
+    model = graph.editable()
+    largest = largest_activations(graph, batches)
+    limit = FP16_MAX / HEADROOM
+    hot = {name: value for name, value in largest.items() if not value <= limit}
+    overflowing = _overflowing_weights(model)
+    kept = nodes_named(model, keep_fp32) | head_nodes(model)
+    kept |= {node for node in model.graph if str(node.name) in hot or _reads(node, hot)}
+    kept |= {node for node in model.graph if any(v is not None and v.name in overflowing for v in node.inputs)}
+
+    decisions = [f"largest activation {max(largest.values()):.4g} over {batches.count} sentences (float16 ends at 65504)"]
+    decisions += [f"float32 kept: {name} reaches {value:.4g}, above {limit:.0f}" for name, value in hot.items()]
+    decisions += [f"float32 kept: weight {name} reaches {value:.4g}" for name, value in overflowing.items()]
+    decisions += _subnormal_weights(model, overflowing)
+    if keep_fp32:
+        decisions.append(f"float32 kept by the recipe: {', '.join(keep_fp32)}")
+    count = retype(model, ir.DataType.FLOAT16, kept)
+    decisions.append(f"{count} nodes compute in float16, {len(kept)} stay float32")
+    return graph.with_model(model, precision="fp16", decisions=tuple(decisions))
+
+
+def _reads(node: ir.Node, hot: dict[str, float]) -> bool:
+    """Whether ``node`` reads what a hot node writes: cast down on the way, it would overflow all the same."""
+    producers = [value.producer() for value in node.inputs if value is not None]
+    return any(producer is not None and str(producer.name) in hot for producer in producers)
+
+
+def _float_weights(model: ir.Model) -> dict[str, np.ndarray]:
+    return {
+        name: value.const_value.numpy()
+        for name, value in model.graph.initializers.items()
+        if value.dtype == ir.DataType.FLOAT and value.const_value is not None
+    }
+
+
+def _overflowing_weights(model: ir.Model) -> dict[str, float]:
+    """Return the largest absolute value of each weight that float16 cannot hold."""
+    largest = {name: float(np.abs(array).max(initial=0.0)) for name, array in _float_weights(model).items()}
+    return {name: value for name, value in largest.items() if not value <= FP16_MAX}
+
+
+def _subnormal_weights(model: ir.Model, overflowing: dict[str, float]) -> list[str]:
+    """Report weights below float16's smallest normal number: they keep fewer digits, or become zero below 6e-8."""
+    small = total = 0
+    worst, worst_share = "", 0.0
+    for name, array in _float_weights(model).items():
+        if name in overflowing:
+            continue
+        count = int(np.count_nonzero((np.abs(array) < FP16_SMALLEST_NORMAL) & (array != 0)))
+        small, total = small + count, total + array.size
+        if array.size and count / array.size > worst_share:
+            worst, worst_share = name, count / array.size
+    if not small:
+        return []
+    return [f"{small} of {total} weights are subnormal in float16 (most in {worst}: {worst_share:.2%})"]
