@@ -487,10 +487,11 @@ _NAMES: Mapping[Architecture, _Names] = MappingProxyType(
 
 _WORD_STD = 0.045
 """Standard deviation of a word embedding's entries, as in trained BERTs: small enough to feel LayerNorm's epsilon."""
-_POSITION_SHARE = 0.3
+_POSITION_SHARE = 0.2
 """Size of a position row relative to a word row. All sentences share positions, so this is kept below one."""
-_QUERY_KEY_GAIN = 1.5
-"""Standard deviation of a query or key entry: attention logits then spread by about 2 and rows are far from uniform."""
+_QUERY_KEY_GAIN = 1.25
+"""Standard deviation of a query or key entry. Logits then spread by about 1.5: attention is far from uniform, and not so
+sharp that BF16's rounding of a logit decides where it looks."""
 
 
 class _Draw:
@@ -543,12 +544,14 @@ class _Steps:
     feed_forward: float
 
     @classmethod
-    def of_depth(cls, layers: int) -> _Steps:
-        """Return the steps of a stack that deep: smaller ones in deeper stacks.
+    def chosen(cls, pooling: Literal["cls", "mean"], layers: int) -> _Steps:
+        """Return the steps of a stack ``layers`` deep: smaller ones in deeper stacks.
 
-        Each then matters (skipping one shows) and rounding errors still do not grow on their way up.
+        Each sublayer then matters (skipping one shows) and rounding errors still do not grow on their way up. Where
+        [CLS] is the sentence vector, all it knows of the sentence came by attention, which so gets longer steps.
         """
-        return cls(attention=1.2 * (3 / layers) ** 0.4, feed_forward=0.7 * (3 / layers) ** 0.25)
+        attention = 2.4 if pooling == "cls" else 1.2
+        return cls(attention=attention * (3 / layers) ** 0.4, feed_forward=0.5 * (3 / layers) ** 0.25)
 
 
 def _mean_gelu(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
@@ -588,12 +591,12 @@ def _state_dict(twin: Twin, size: Size, generator: torch.Generator) -> dict[str,
         direction = torch.nn.functional.normalize(
             norm.gain * torch.nn.functional.layer_norm(cls_row, cls_row.shape), dim=0
         )
-        mapping -= 0.9 * torch.outer(mapping @ direction, direction)
+        mapping -= 0.8 * torch.outer(mapping @ direction, direction)
         state["encoder.embedding_hidden_mapping_in.weight"] = mapping
         state["encoder.embedding_hidden_mapping_in.bias"] = 0.02 * draw.normal(size.hidden) - mapping @ norm.bias
 
     # ALBERT stores one layer and uses it ``size.layers`` times; the steps are those of the depth it is used at.
-    steps = _Steps.of_depth(size.layers)
+    steps = _Steps.chosen(twin.pooling, size.layers)
     stored_layers = 1 if twin.architecture == "albert" else size.layers
     # An outlier channel of the norm inside a layer is undone by the norm at its end, or it would grow with each layer
     # until it is all there is; after the last layer it may stay.

@@ -1,0 +1,107 @@
+"""What Python users call: load a bundle, export one, validate one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from exporter.bundle import Bundle
+from exporter.dependencies import require
+from exporter.encoder import Encoder
+from exporter.recipe import Recipe, find_recipe
+
+if TYPE_CHECKING:
+    from exporter.validator import ParityReport
+
+
+def load(
+    path: str | Path, *, device: Literal["cpu", "cuda"] | None = None, threads: int | None = None
+) -> Encoder:
+    """Open a bundle for encoding, after holding its files against their hashes.
+
+    Needs neither torch nor transformers: numpy, tokenizers and the bundle's engine.
+
+    Args:
+        path: Folder of the bundle.
+        device: ``"cpu"`` or ``"cuda"``; by default where the bundle was validated.
+        threads: CPU threads; by default the engine decides.
+
+    Raises:
+        BundleError: No bundle there, or a file of it is missing or altered.
+        MissingDependencyError: The engine is not installed, or the device is not there.
+    """
+    return Bundle.open(Path(path)).encoder(device=device, threads=threads)
+
+
+def export(
+    model: str | Recipe,
+    *,
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32",
+    backend: Literal["onnxruntime", "openvino"] = "onnxruntime",
+    out: str | Path = "artifacts",
+    device: Literal["cpu", "cuda"] = "cpu",
+    checkpoint: str | Path | None = None,
+    revision: str | None = None,
+    calibration: str | Path | None = None,
+    sts: Sequence[str | Path] = (),
+    force: bool = False,
+) -> Bundle:
+    """Export a checkpoint, prove the result equal to it, and publish it.
+
+    Args:
+        model: Name of a recipe, a local folder, a hub id (``owner/name``), or a recipe.
+        precision: Number format of the graph; the output is float32 in any case.
+        backend: What serves the bundle.
+        out: Folder of bundles; this one lands in ``out/<recipe>/<precision>-<backend>``.
+        device: Where reference and candidate compute.
+        checkpoint: A local copy that takes the place of the recipe's source.
+        revision: Branch, tag or commit on the hub.
+        calibration: Your own sentences, audited beside the probes (text, one a line, or JSONL with ``text``).
+        sts: Task sets (TSV as KorSTS, JSON as KLUE-STS, CSV as stsb_multi_mt) to score both sides on.
+        force: Replace an existing bundle, once the new one has passed.
+
+    Raises:
+        GateError: The result differs by more than the recipe's gates allow; nothing was published.
+        ExportError: Anything else that stops it; see ``exporter.errors``.
+    """
+    for package in ("sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
+        require(package)
+    from exporter import pipeline  # noqa: PLC0415 - brings in torch
+
+    options = pipeline.Options(
+        precision=precision,
+        backend=backend,
+        out=Path(out),
+        device=device,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        revision=revision,
+        calibration=None if calibration is None else Path(calibration),
+        sts=tuple(Path(file) for file in sts),
+        force=force,
+    )
+    return pipeline.export(model if isinstance(model, Recipe) else find_recipe(model), options)
+
+
+def validate(
+    bundle: str | Path | Bundle, *, checkpoint: str | Path | None = None, sts: Sequence[str | Path] = ()
+) -> ParityReport:
+    """Repeat a bundle's gate on this machine, and return the report, passed or not.
+
+    Args:
+        bundle: A bundle or its folder.
+        checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
+        sts: Task sets to score both sides on.
+
+    Raises:
+        BundleError: No bundle there, or a file of it is missing or altered.
+        CheckpointError: The checkpoint cannot be loaded.
+        GateError: The bundle was made from other weights than the checkpoint holds.
+    """
+    for package in ("sentence_transformers", "optimum"):
+        require(package)
+    from exporter import pipeline  # noqa: PLC0415 - brings in torch
+
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
+    folder = None if checkpoint is None else Path(checkpoint)
+    return pipeline.validate_bundle(opened, checkpoint=folder, sts=[Path(file) for file in sts])

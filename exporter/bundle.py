@@ -1,0 +1,282 @@
+"""Bundle: the published folder, its manifest and its hashes.
+
+A bundle comes into being in a staging folder beside its place and is renamed there whole, so at every moment the place
+holds the old bundle, the new one, or nothing; never half of one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tokenizers import Tokenizer
+
+from exporter.backends import Engine, backend_of
+from exporter.encoder import Encoder
+from exporter.errors import BundleError
+from exporter.recipe import Recipe
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_RENAME_EXCHANGE, _AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Frozen):
+    """Where the weights came from."""
+
+    checkpoint: str
+    commit: str | None
+    weights_sha256: str
+
+
+class FileFacts(_Frozen):
+    """Size in bytes and SHA-256 of one file."""
+
+    size: int
+    sha256: str
+
+
+class EncoderFacts(_Frozen):
+    """What encoding needs to know besides the tokenizer and the engine."""
+
+    architecture: str
+    modules: tuple[str, ...]
+    pooling: tuple[str, ...]
+    dimension: int
+    max_seq_length: int
+    do_lower_case: bool
+    prompt: str = ""
+
+
+class GraphFacts(_Frozen):
+    """The ONNX graph the engine was built from."""
+
+    sha256: str
+    nodes: dict[str, int]
+    weight_bytes: int
+
+
+class Validation(_Frozen):
+    """Where the gate was passed. The numbers are in ``parity.json``."""
+
+    device: Literal["cpu", "cuda"]
+    execution: str
+    probes_sha256: str
+    min_cosine: float
+    note: str
+
+
+class Manifest(_Frozen):
+    """Everything that is known of a bundle, and the hash of every other file in it."""
+
+    format: int = FORMAT
+    recipe: Recipe
+    source: Source
+    encoder: EncoderFacts
+    graph: GraphFacts
+    engine: Engine
+    decisions: tuple[str, ...]
+    validation: Validation
+    tools: dict[str, str]
+    machine: dict[str, Any]
+    created: str
+    files: dict[str, FileFacts] = Field(default_factory=dict)
+
+
+class Bundle:
+    """A published folder whose files are what its manifest says.
+
+    Attributes:
+        folder: Where it is.
+        manifest: What is known of it.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> Bundle:
+        """Read a bundle and hold every file against its hash.
+
+        Raises:
+            BundleError: No bundle, another format, or a file that is missing, added to or altered; the file is named.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise BundleError(f"{folder}: no bundle: there is no {MANIFEST}", next_step="korsbert-export makes one")
+        try:
+            manifest = Manifest.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or MANIFEST
+            raise BundleError(f"{path}: not readable: {where}: {first['msg']}") from error
+        if manifest.format != FORMAT:
+            raise BundleError(
+                f"{path}: format {manifest.format}, this korsbert reads {FORMAT}", next_step="export it again"
+            )
+        for name, facts in manifest.files.items():
+            _verify(folder, name, facts)
+        return cls(folder, manifest)
+
+    def encoder(self, *, device: str | None = None, threads: int | None = None) -> Encoder:
+        """Open the engine and return an encoder. ``device`` defaults to the one the bundle was validated on."""
+        facts, engine = self.manifest.encoder, self.manifest.engine
+        runner = backend_of(engine.backend).open(
+            engine, self.folder, device or self.manifest.validation.device, threads
+        )
+        return Encoder(
+            Tokenizer.from_file(str(self.folder / TOKENIZER)),
+            runner,
+            dimension=facts.dimension,
+            max_seq_length=facts.max_seq_length,
+            prompt=facts.prompt,
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files."""
+        return sum(facts.size for facts in self.manifest.files.values())
+
+
+def _verify(folder: Path, name: str, facts: FileFacts) -> None:
+    path = folder / name
+    if path.resolve().parent != folder.resolve():
+        raise BundleError(f"{folder / MANIFEST}: names a file outside the bundle: {name}")
+    if not path.is_file():
+        raise BundleError(f"{path}: missing, though the manifest lists it", next_step="export it again")
+    if path.stat().st_size != facts.size or sha256_of(path) != facts.sha256:
+        raise BundleError(
+            f"{path}: altered since it was published: its SHA-256 is not the manifest's", next_step="export it again"
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def staging(target: Path, *, force: bool) -> Iterator[Path]:
+    """Yield an empty folder beside ``target`` to fill; ``publish`` puts it in place.
+
+    While it is open no other export can write to the same place. Whatever happens inside, the folder is removed at the
+    end unless it was published; one that a killed process left behind is removed by the next export.
+
+    Raises:
+        BundleError: ``target`` exists and ``force`` is off, another export is writing there, the place cannot be written
+            to, or the disk is full.
+    """
+    parent = target.parent
+    lock = FileLock(parent / f".{target.name}.lock", timeout=0)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise BundleError(f"{target}: another export is writing there", next_step="wait for it, or use --out") from error
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    try:
+        if _aside(target).exists():
+            _finish_replacement(target)
+        if not force and os.path.lexists(target):
+            raise BundleError(f"{target}: already there", next_step="--force replaces it, once the new one has passed")
+        for left in parent.glob(f".{target.name}.staging-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with _full_disk_is_an_error(target):
+            folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.staging-", dir=parent))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _full_disk_is_an_error(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+
+
+def _cannot_write(target: Path, error: OSError) -> BundleError:
+    if error.errno in _NO_SPACE:
+        return BundleError(f"{target}: the disk is full", next_step="free some space, or use --out on another disk")
+    return BundleError(f"{target}: cannot be written: {error.strerror or error}", next_step="choose another --out")
+
+
+def publish(manifest: Manifest, folder: Path, target: Path) -> Bundle:
+    """Hash, sync and rename a staged folder into place, replacing what is there.
+
+    The swap with an existing bundle is one system call where the kernel has it (Linux ``renameat2``); elsewhere the old
+    bundle is moved aside first.
+    """
+    files = {
+        path.name: FileFacts(size=path.stat().st_size, sha256=sha256_of(path))
+        for path in sorted(folder.iterdir())
+        if path.name != MANIFEST
+    }
+    manifest = manifest.model_copy(update={"files": files})
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    folder.chmod(0o755)  # mkdtemp makes it private
+    for path in (*folder.iterdir(), folder):
+        _sync(path)
+    if not os.path.lexists(target):
+        folder.rename(target)
+    elif not _exchange(folder, target):
+        target.rename(_aside(target))
+        folder.rename(target)
+        shutil.rmtree(_aside(target), ignore_errors=True)
+    _sync(target.parent)
+    return Bundle(target, manifest)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.previous")
+
+
+def _finish_replacement(target: Path) -> None:
+    """Finish what a process killed between the two renames of ``publish`` left: the old bundle comes back."""
+    if os.path.lexists(target):
+        shutil.rmtree(_aside(target), ignore_errors=True)
+    else:
+        _aside(target).rename(target)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two paths atomically; False where the system cannot."""
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    done = libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+    return bool(done == 0)

@@ -1,0 +1,373 @@
+"""The command line: parse, call one function, print, exit code.
+
+Results go to stdout, progress to stderr (and only to a terminal). ``--json`` prints one JSON object on stdout and nothing
+else there. Exit codes: 0 done, 1 a gate failed, 2 bad input or usage, 3 something is missing on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from exporter.errors import ExportError, InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from exporter.bundle import Bundle
+    from exporter.pipeline import Stages
+
+app = typer.Typer(
+    name="korsbert",
+    help="From a sentence-transformers checkpoint to a serving artifact proven equal to it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+export_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+class Peer(StrEnum):
+    """What a bundle is measured against."""
+
+    torch = "torch"
+
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+CheckpointOption = Annotated[
+    Path | None, typer.Option("--checkpoint", metavar="FOLDER", help="A local copy that takes the place of the source.")
+]
+StsOption = Annotated[
+    list[Path] | None,
+    typer.Option("--sts", metavar="FILE", help="Score both sides: TSV as KorSTS, JSON as KLUE-STS, CSV as stsb_multi_mt."),
+]
+DeviceOption = Annotated[Literal["cpu", "cuda"], typer.Option("--device", help="Where to compute.")]
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
+
+
+@app.command("export")
+@export_app.command()
+def export_command(
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME|FOLDER|HUB-ID", help="A recipe, a local folder, or owner/name.")
+    ] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="float16, after an audit of every activation's range.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 (openvino, or CUDA).")] = False,
+    backend: Annotated[
+        Literal["onnxruntime", "openvino"], typer.Option("--backend", help="What serves the bundle.")
+    ] = "onnxruntime",
+    recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Your own recipe (YAML).")] = None,
+    checkpoint: CheckpointOption = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit on the hub.")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", metavar="FILE", help="Your own sentences: text, one a line, or JSONL with a text field."),
+    ] = None,
+    sts: StsOption = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of bundles.")] = Path("artifacts"),
+    device: DeviceOption = "cpu",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing bundle, once the new one has passed.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Export a checkpoint, prove the result equal to it, and publish it."""
+    from exporter.dependencies import require
+    from exporter.recipe import find_recipe, load_recipe
+
+    if (model is None) == (recipe is None):
+        raise InputError("give a model or a recipe, one of the two", next_step="--model demo, or --recipe FILE")
+    if fp16 and bf16:
+        raise InputError("--fp16 and --bf16 are two precisions", next_step="one export for each")
+    chosen = load_recipe(recipe) if recipe is not None else find_recipe(str(model))
+    stderr = _stderr()
+    with _spinner(stderr, "importing torch"):
+        for package in ("sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
+            require(package)
+        from exporter import pipeline
+
+    options = pipeline.Options(
+        precision="fp16" if fp16 else "bf16" if bf16 else "fp32",
+        backend=backend,
+        out=out,
+        device=device,
+        checkpoint=checkpoint,
+        revision=revision,
+        calibration=calibration,
+        sts=tuple(sts or ()),
+        force=force,
+    )
+    with _stages(stderr) as stages:
+        bundle = pipeline.export(chosen, options, stages)
+    if as_json:
+        _print_json(
+            {
+                "bundle": str(bundle.folder),
+                "size_bytes": bundle.size_bytes,
+                "stages": [{"name": n, "seconds": round(s, 3), "result": r} for n, s, r in stages.done],
+                "manifest": bundle.manifest.model_dump(mode="json"),
+                "parity": _parity(bundle),
+            }
+        )
+    else:
+        _print_export(bundle, stages)
+
+
+@app.command("list")
+def list_command(as_json: JsonFlag = False) -> None:
+    """List the recipes that ship."""
+    from exporter.recipe import list_recipes
+
+    recipes = list_recipes()
+    if as_json:
+        _print_json({"recipes": [recipe.model_dump(mode="json") for recipe in recipes]})
+        return
+    rows = []
+    for recipe in recipes:
+        expect = recipe.expect
+        scores = ", ".join(f"{score.dataset} {score.value:.2f}" for score in recipe.published[:1])
+        pooling = "+".join(expect.pooling or ("?",))
+        facts = f"{expect.architecture}, {pooling}, {expect.dimension}-d, {expect.max_seq_length} tokens"
+        rows.append((recipe.name, recipe.source, facts, scores))
+    _print_table(("recipe", "source", "what it is", "published"), rows)
+
+
+@app.command("show")
+def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
+    """Show what a bundle is, after holding its files against their hashes."""
+    from exporter.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    manifest = opened.manifest
+    if as_json:
+        _print_json({"bundle": str(bundle), "manifest": manifest.model_dump(mode="json"), "parity": _parity(opened)})
+        return
+    encoder, source = manifest.encoder, manifest.source
+    rows = [
+        ("recipe", manifest.recipe.name),
+        ("checkpoint", f"{source.checkpoint}{f' @ {source.commit}' if source.commit else ''}"),
+        ("encoder", f"{encoder.architecture}, {'+'.join(encoder.pooling)} pooling, {encoder.dimension}-d, {encoder.max_seq_length} tokens"),
+        ("engine", f"{manifest.engine.precision} on {manifest.engine.backend}: {', '.join(manifest.engine.files)}"),
+        ("validated", f"{manifest.validation.execution}, min cosine {manifest.validation.min_cosine:.8f}; {manifest.validation.note}"),
+        ("size", f"{opened.size_bytes / 1e6:.1f} MB, {len(manifest.files)} files, all hashes agree"),
+        ("created", f"{manifest.created} by korsbert {manifest.tools.get('korsbert', '?')}"),
+        *(("decision", decision) for decision in manifest.decisions),
+    ]
+    _print_table(("", str(bundle)), rows)
+
+
+@app.command("validate")
+def validate_command(
+    bundle: BundleArgument,
+    checkpoint: CheckpointOption = None,
+    sts: StsOption = None,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option("--device", help="By default where the bundle was validated.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML for a CI system.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Repeat a bundle's parity gate on this machine, against its checkpoint."""
+    from exporter.bundle import Bundle
+    from exporter.dependencies import require
+
+    opened = Bundle.open(bundle)
+    stderr = _stderr()
+    with _spinner(stderr, "importing torch"):
+        for package in ("sentence_transformers", "optimum"):
+            require(package)
+        from exporter import pipeline
+    with _spinner(stderr, "reference and bundle encode the probes"):
+        report = pipeline.validate_bundle(opened, checkpoint=checkpoint, sts=tuple(sts or ()), device=device)
+    if junit is not None:
+        _write(junit, report.to_junit())
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        rows = [("passed" if v.passed else "FAILED", v.name, str(v)) for v in report.verdicts]
+        _print_table(("", "bound", f"{report.subject}, {len(report.probes)} probes, {report.execution}"), rows)
+        if not report.passed:
+            print(report.failure(), file=sys.stderr)  # noqa: T201
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+@app.command("encode")
+def encode_command(
+    bundle: BundleArgument,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="One sentence a line; by default stdin.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.npy", help="Write float32 (lines, dimension).")] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale every vector to length 1.")] = False,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows per batch.")] = 32,
+) -> None:
+    """Encode text with a bundle: to a .npy file, or as one JSON array a line on stdout."""
+    import numpy as np
+
+    from exporter.bundle import Bundle
+
+    lines = _lines(file)
+    with Bundle.open(bundle).encoder() as encoder:
+        vectors = encoder.encode(lines, batch_size, normalize, show_progress_bar=sys.stderr.isatty())
+    vectors = vectors.reshape(len(lines), encoder.dimension)
+    if out is None:
+        for vector in vectors:
+            sys.stdout.write(json.dumps([float(f"{x:.9g}") for x in vector]) + "\n")
+        return
+    try:
+        with out.open("wb") as stream:  # np.save would add .npy to a name without it
+            np.save(stream, vectors)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}") from error
+    _stderr().print(f"{vectors.shape[0]} x {vectors.shape[1]} float32 in {out}")
+
+
+@app.command("bench")
+def bench_command(
+    bundle: BundleArgument,
+    against: Annotated[
+        list[Peer] | None, typer.Option("--against", help="Measure a peer in the same run.")
+    ] = None,
+    text: Annotated[Path | None, typer.Option("--text", metavar="FILE", help="One sentence a line, or JSONL with text.")] = None,
+    checkpoint: CheckpointOption = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; by default all cores.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows per batch.")] = 32,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Interleaved rounds; the median counts.")] = 5,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure a bundle's throughput and latency, beside PyTorch in the same run if asked."""
+    from exporter.benchmark import bench_bundle
+    from exporter.bundle import Bundle
+
+    with _spinner(_stderr(), "measuring"):
+        result = bench_bundle(
+            Bundle.open(bundle),
+            against_torch=bool(against),
+            text=text,
+            checkpoint=checkpoint,
+            threads=threads,
+            batch_size=batch_size,
+            rounds=rounds,
+        )
+    if as_json:
+        _print_json(result.to_dict())
+        return
+    rows = [
+        (s.name, f"{s.sentences_per_s:.0f}", f"{s.p50_ms:.2f}", f"{s.p99_ms:.2f}", f"{s.ratio:.2f}x")
+        for s in result.subjects
+    ]
+    _print_table(("", "sentences/s", "p50 ms", "p99 ms", f"vs {result.subjects[0].name}"), rows)
+    print(result.conditions)  # noqa: T201
+
+
+def _lines(file: Path | None) -> list[str]:
+    """Read sentences, one a line; an empty line is an empty sentence, so that row numbers agree."""
+    try:
+        data = sys.stdin.buffer.read() if file is None else file.read_bytes()
+        return data.decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file or 'stdin'}: not UTF-8 at byte {error.start}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _parity(bundle: Bundle) -> Any:
+    return json.loads((bundle.folder / "parity.json").read_text(encoding="utf-8"))
+
+
+def _stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _spinner(stderr: Console, text: str) -> Iterator[None]:
+    if not stderr.is_terminal:
+        yield
+        return
+    with stderr.status(text):
+        yield
+
+
+@contextmanager
+def _stages(stderr: Console) -> Iterator[Stages]:
+    """Yield stages that show themselves on a terminal: a spinner with the name of the one at work."""
+    from exporter.pipeline import Stages
+
+    if not stderr.is_terminal:
+        yield Stages()
+        return
+    with stderr.status("") as status:
+        yield Stages(on_start=lambda name: status.update(name))
+
+
+def _print_export(bundle: Bundle, stages: Stages) -> None:
+    rows = [(name, f"{seconds:.1f} s", result) for name, seconds, result in stages.done]
+    rows.append(("total", f"{sum(seconds for _, seconds, _ in stages.done):.1f} s", ""))
+    _print_table(("stage", "time", "result"), rows)
+    kept = [decision for decision in bundle.manifest.decisions if decision.startswith("float32 kept")]
+    for decision in kept:
+        print(decision)  # noqa: T201
+    print(f"{bundle.folder}: {bundle.manifest.validation.note}")  # noqa: T201
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)  # in a file or a pipe nothing is gained by folding at 80
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in header:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _run(command: Callable[[], Any]) -> None:
+    """Run a Typer app: a korsbert error becomes a message on stderr and its exit code, without a traceback."""
+    try:
+        command()
+    except ExportError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was published", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def main() -> None:
+    """Entry point of ``korsbert``."""
+    _run(app)
+
+
+def export_main() -> None:
+    """Entry point of ``korsbert-export``, which is ``korsbert export``."""
+    _run(export_app)

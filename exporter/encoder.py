@@ -1,0 +1,127 @@
+"""Text -> vectors from a bundle, without torch or transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, overload
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+from tokenizers import Tokenizer
+
+from exporter.backends import Runner
+from exporter.tokens import batches_by_length, pad, tokenize
+
+TOKENS_PER_ROW = 128  # a batch of batch_size rows may hold this many tokens a row; longer rows make smaller batches
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Encoder:
+    """A bundle's tokenizer and engine, with the ``encode`` that users of SentenceTransformer know.
+
+    Attributes:
+        dimension: Length of a sentence vector.
+        max_seq_length: Tokens per sentence, special tokens included; what is longer is truncated.
+        execution: Where and in what numbers the engine really runs.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, runner: Runner, *, dimension: int, max_seq_length: int, prompt: str = ""
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._runner = runner
+        self._prompt = prompt
+        self.dimension = dimension
+        self.max_seq_length = max_seq_length
+        self.execution = runner.execution
+
+    @overload
+    def encode(
+        self,
+        sentences: str,
+        batch_size: int = ...,
+        normalize_embeddings: bool = ...,
+        show_progress_bar: bool | None = ...,
+    ) -> Vectors: ...
+
+    @overload
+    def encode(
+        self,
+        sentences: Sequence[str],
+        batch_size: int = ...,
+        normalize_embeddings: bool = ...,
+        show_progress_bar: bool | None = ...,
+    ) -> Vectors: ...
+
+    def encode(
+        self,
+        sentences: str | Sequence[str],
+        batch_size: int = 32,
+        normalize_embeddings: bool = False,
+        show_progress_bar: bool | None = None,
+    ) -> Vectors:
+        """Return what ``SentenceTransformer.encode`` would, as float32.
+
+        Args:
+            sentences: One sentence, or several.
+            batch_size: Rows per batch, at most; batches of long sentences are smaller.
+            normalize_embeddings: Scale every vector to length 1.
+            show_progress_bar: Show progress on stderr. None means no.
+
+        Returns:
+            (dimension,) for one sentence, (len(sentences), dimension) for several, (0,) for none, as
+            SentenceTransformer does.
+
+        Raises:
+            TypeError: A sentence is not a string.
+            ValueError: ``batch_size`` is below 1.
+        """
+        if isinstance(sentences, str):
+            vector: Vectors = self.encode([sentences], batch_size, normalize_embeddings, show_progress_bar)[0]
+            return vector
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, and must be 1 or more")
+        for position, sentence in enumerate(sentences):
+            if not isinstance(sentence, str):
+                raise TypeError(f"sentence {position} is {type(sentence).__name__}, and must be a string")
+        if not len(sentences):
+            return np.array([], dtype=np.float32)
+        text = tokenize(self._tokenizer, [self._prompt + sentence for sentence in sentences])
+        lengths = [len(row) for row in text.rows]
+        batches = list(batches_by_length(lengths, batch_size=batch_size, token_budget=batch_size * TOKENS_PER_ROW))
+        result = np.empty((len(sentences), self.dimension), dtype=np.float32)
+        stderr = Console(stderr=True)
+        for batch in track(batches, "encoding", console=stderr, transient=True, disable=not show_progress_bar):
+            result[batch] = self._runner.run(*pad([text.rows[row] for row in batch], text.padding))
+        if normalize_embeddings:
+            result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
+        return result
+
+    def encode_batch(self, sentences: Sequence[str]) -> Vectors:
+        """Encode ``sentences`` as one batch in the order given: (len(sentences), dimension) float32.
+
+        ``encode`` sorts and splits; this is for whoever needs to know what shares a batch.
+        """
+        text = tokenize(self._tokenizer, [self._prompt + sentence for sentence in sentences])
+        return self._runner.run(*pad(text.rows, text.padding))
+
+    def count_tokens(self, sentences: Sequence[str]) -> list[int]:
+        """Return how many tokens each sentence has after truncation."""
+        text = tokenize(self._tokenizer, [self._prompt + sentence for sentence in sentences])
+        return [len(row) for row in text.rows]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the engine."""
+        self._runner.__exit__(None, None, None)

@@ -1,0 +1,62 @@
+"""The README.md of a bundle: what it is, what was proven, how to use it."""
+
+from __future__ import annotations
+
+from exporter.bundle import Manifest
+from exporter.validator.gates import significant
+from exporter.validator.report import ParityReport
+
+
+def model_card(manifest: Manifest, report: ParityReport) -> str:
+    """Return the model card as Markdown."""
+    encoder, engine, source = manifest.encoder, manifest.engine, manifest.source
+    commit = f" at commit `{source.commit}`" if source.commit else ""
+    gates = "\n".join(
+        f"| {verdict.name} | {significant(verdict.value)} | {verdict.relation} {significant(verdict.bound)} |"
+        for verdict in report.verdicts
+    )
+    tasks = "".join(
+        f"\n{score.name} ({score.pairs} pairs): Spearman {score.reference_spearman:.2f} (PyTorch), "
+        f"{score.candidate_spearman:.2f} (this bundle).\n"
+        for score in report.sts
+    )
+    published = "".join(f"| {score.dataset} | {score.metric} | {score.value:.2f} |\n" for score in manifest.recipe.published)
+    scores = f"\n## Published scores of the checkpoint\n\n| data set | metric | x100 |\n|---|---|---|\n{published}" if published else ""
+    decisions = "\n".join(f"- {decision}" for decision in manifest.decisions)
+    license_line = f"\nLicence of the checkpoint: {manifest.recipe.license}\n" if manifest.recipe.license else ""
+    return f"""---
+library_name: korsbert
+pipeline_tag: sentence-similarity
+tags: [sentence-transformers, feature-extraction, {engine.backend}, {engine.precision}]
+---
+
+# {manifest.recipe.name}, {engine.precision}, {engine.backend}
+
+{encoder.architecture} with {", ".join(encoder.modules[1:])} in one {engine.backend} artifact: token ids and mask in, sentence
+vector ({encoder.dimension} float32) out. Made from `{source.checkpoint}`{commit} by korsbert
+{manifest.tools.get("korsbert", "")}, and held against the PyTorch checkpoint before it was published.
+{license_line}
+## Use
+
+```python
+import exporter
+
+encoder = exporter.load("path/to/this/folder")
+vectors = encoder.encode(["안녕하세요?", "한국어 문장입니다."])  # ({2}, {encoder.dimension}) float32
+```
+
+Inputs `input_ids` and `attention_mask`, int64 (batch, sequence), at most {encoder.max_seq_length} tokens; output
+`sentence_embedding`, float32 (batch, {encoder.dimension}).
+
+## Parity with PyTorch
+
+{len(report.probes)} probes from string to vector, candidate on {report.execution}: {manifest.validation.note}.
+
+| statistic | measured | gate |
+|---|---|---|
+{gates}
+{tasks}{scores}
+## Decisions
+
+{decisions}
+"""

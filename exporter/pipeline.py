@@ -1,0 +1,297 @@
+"""export(): from a recipe to a published, verified bundle. The whole story, top to bottom."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from exporter.backends import Engine, backend_of
+from exporter.bundle import (
+    TOKENIZER,
+    Bundle,
+    EncoderFacts,
+    GraphFacts,
+    Manifest,
+    Source,
+    Validation,
+    publish,
+    staging,
+)
+from exporter.calibration import TokenBatches, calibration_sentences
+from exporter.checkpoint import Checkpoint, load_checkpoint
+from exporter.encoder import Encoder
+from exporter.errors import GateError
+from exporter.folding import fold
+from exporter.graph import Graph
+from exporter.model_card import model_card
+from exporter.passes import TARGETS, run_passes
+from exporter.precisions import precision_of
+from exporter.recipe import Recipe
+from exporter.validator import ParityReport, Reference, reference_of, validate
+
+TOOLS = ("korsbert", "torch", "transformers", "sentence-transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "openvino", "numpy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to export.
+
+    Attributes:
+        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
+        backend: ``"onnxruntime"`` or ``"openvino"``.
+        out: Folder of bundles; the bundle is ``out/<recipe>/<precision>-<backend>``.
+        device: Where reference and candidate compute, ``"cpu"`` or ``"cuda"``.
+        checkpoint: A local copy that takes the place of the recipe's source.
+        revision: Branch, tag or commit that takes the place of the recipe's.
+        calibration: The user's own sentences, audited beside the probes.
+        sts: Task sets to score reference and candidate on.
+        force: Replace an existing bundle, once the new one has passed.
+    """
+
+    precision: str = "fp32"
+    backend: str = "onnxruntime"
+    out: Path = Path("artifacts")
+    device: str = "cpu"
+    checkpoint: Path | None = None
+    revision: str | None = None
+    calibration: Path | None = None
+    sts: tuple[Path, ...] = ()
+    force: bool = False
+
+
+@dataclass
+class Stages:
+    """What was done, how long it took and what came of it, told to a listener as it happens.
+
+    Attributes:
+        on_start: Called with the name of each stage as it begins.
+        done: (name, seconds, result) of each stage that ended.
+    """
+
+    on_start: Callable[[str], None] = lambda name: None
+    done: list[tuple[str, float, str]] = field(default_factory=list)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[list[str]]:
+        """Time a stage; what it appends to the list it is given becomes its result."""
+        self.on_start(name)
+        result: list[str] = []
+        started = time.perf_counter()
+        yield result
+        self.done.append((name, time.perf_counter() - started, ", ".join(result)))
+
+
+def export(recipe: Recipe, options: Options | None = None, stages: Stages | None = None) -> Bundle:
+    """Export a checkpoint, prove the result equal to it, and publish it.
+
+    Raises:
+        GateError: The result differs by more than the recipe's gates allow; nothing was published.
+        ExportError: Anything else that stops it; see ``exporter.errors``.
+    """
+    options, stages = options or Options(), stages or Stages()
+    name = f"{recipe.name} {options.precision} on {options.backend}"
+    target = options.out / recipe.name / f"{options.precision}-{options.backend}"
+    backend = backend_of(options.backend)
+    backend.check(options.precision, options.device)
+    gates = recipe.gates
+
+    with staging(target, force=options.force) as folder:
+        with stages("load checkpoint") as result:
+            checkpoint = load_checkpoint(
+                recipe, folder=options.checkpoint, revision=options.revision, device=options.device
+            )
+            result.append(f"{checkpoint.architecture}, {', '.join(checkpoint.pooling)} pooling, {checkpoint.dimension}-d")
+        with stages("encode the probes with PyTorch") as result:
+            reference = reference_of(checkpoint, options.sts)
+            batches = _token_batches(checkpoint, reference, options.calibration)
+            result.append(f"{len(reference.probes)} probes")
+        with stages("fold into one graph") as result:
+            graph = fold(checkpoint)
+            result.append(f"{len(graph.model.graph)} nodes, {graph.weight_bytes() / 1e6:.1f} MB of weights")
+        with stages("gate: the fp32 graph") as result:
+            folded = _judge_folded(checkpoint, reference, graph, recipe)
+            result.append(folded.summary())
+        if options.precision != "fp32":
+            with stages(f"type as {options.precision}") as result:
+                keep = getattr(recipe.precision, options.precision).keep_fp32
+                graph = precision_of(options.precision).convert(graph, batches, keep)
+                result.append(f"{graph.weight_bytes() / 1e6:.1f} MB of weights")
+        with stages(f"build for {options.backend}") as result:
+            engine = backend.build(_for_target(graph, options.backend), recipe.shapes, folder)
+            _write_tokenizer(checkpoint, folder)
+            result.append(", ".join(engine.files))
+        with stages(f"gate: {options.precision} on {options.backend}") as result:
+            candidate = _open(engine, folder, checkpoint, options.device)
+            with candidate:
+                report = validate(reference, candidate, gates.of(options.precision), name)
+            _require(report, fp32=folded if options.precision != "fp32" else None)
+            result.append(report.summary())
+        with stages("publish") as result:
+            manifest = _manifest(recipe, checkpoint, graph, engine, report, options, batches)
+            (folder / "parity.json").write_text(report.to_json() + "\n", encoding="utf-8")
+            (folder / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
+            bundle = publish(manifest, folder, target)
+            result.append(f"{bundle.size_bytes / 1e6:.1f} MB in {target}")
+    return bundle
+
+
+def validate_bundle(
+    bundle: Bundle, *, checkpoint: Path | None = None, sts: Sequence[Path] = (), device: str | None = None
+) -> ParityReport:
+    """Repeat a bundle's gate on this machine, against a checkpoint loaded anew.
+
+    Returns:
+        The report, passed or not.
+    """
+    manifest = bundle.manifest
+    reference_model = load_checkpoint(manifest.recipe, folder=checkpoint, revision=manifest.source.commit)
+    if reference_model.weights_sha256 != manifest.source.weights_sha256:
+        raise GateError(
+            f"{bundle.folder}: made from other weights than {reference_model.source} holds: "
+            f"{manifest.source.weights_sha256[:12]}… and {reference_model.weights_sha256[:12]}…",
+            next_step="give the checkpoint it was made from with --checkpoint",
+        )
+    reference = reference_of(reference_model, sts)
+    precision, name = manifest.engine.precision, f"{manifest.recipe.name} {manifest.engine.precision} on {manifest.engine.backend}"
+    with bundle.encoder(device=device) as candidate:
+        return validate(reference, candidate, manifest.recipe.gates.of(precision), name)
+
+
+def _token_batches(checkpoint: Checkpoint, reference: Reference, calibration: Path | None) -> TokenBatches:
+    """Return what the range audit reads: the probes, and the user's own text where it is given."""
+    own = calibration_sentences(calibration, reference.texts) if calibration is not None else ()
+    return TokenBatches((*reference.texts, *own), checkpoint.tokenizer)
+
+
+def _judge_folded(checkpoint: Checkpoint, reference: Reference, graph: Graph, recipe: Recipe) -> ParityReport:
+    """Gate 1: the folded graph, on ONNX Runtime's CPU provider. It parts faults of folding from those of a precision."""
+    runtime = backend_of("onnxruntime")
+    with tempfile.TemporaryDirectory(prefix="korsbert-") as scratch:
+        engine = runtime.build(graph, recipe.shapes, Path(scratch))
+        with _open(engine, Path(scratch), checkpoint, "cpu") as candidate:
+            report = validate(reference, candidate, recipe.gates.fp32, f"{recipe.name} fp32, as folded")
+    _require(report, fp32=None)
+    return report
+
+
+def _open(engine: Engine, folder: Path, checkpoint: Checkpoint, device: str) -> Encoder:
+    runner = backend_of(engine.backend).open(engine, folder, device, None)
+    return Encoder(
+        checkpoint.tokenizer,
+        runner,
+        dimension=checkpoint.dimension,
+        max_seq_length=checkpoint.max_seq_length,
+        prompt=checkpoint.prompt,
+    )
+
+
+def _require(report: ParityReport, *, fp32: ParityReport | None) -> None:
+    """Stop here unless every bound held."""
+    if report.passed:
+        return
+    if fp32 is None:
+        raise GateError(report.failure(), next_step="the export itself is at fault, no precision setting will mend it")
+    sound = f"the fp32 graph passed at {fp32.summary()}, so the export is sound and the precision is not"
+    raise GateError(
+        f"{report.failure()}\n  {sound}",
+        next_step="--bf16, or keep more of the graph in fp32 (recipe: precision.fp16.keep_fp32)",
+    )
+
+
+def _for_target(graph: Graph, backend: str) -> Graph:
+    if not TARGETS[backend]:
+        return graph
+    model = graph.editable()
+    run_passes(model, TARGETS[backend])
+    return graph.with_model(model)
+
+
+def _write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write what transformers and tokenizers read: our tokenizer.json, which truncates and lower-cases by itself."""
+    checkpoint.model[0].tokenizer.save_pretrained(str(folder))
+    checkpoint.tokenizer.save(str(folder / TOKENIZER))
+    config = checkpoint.model[0].auto_model.config.to_dict()
+    config.pop("_name_or_path", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _manifest(
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    graph: Graph,
+    engine: Engine,
+    report: ParityReport,
+    options: Options,
+    batches: TokenBatches,
+) -> Manifest:
+    decisions = (*graph.decisions, f"audited text: sha256 {batches.content_hash()}")
+    return Manifest(
+        recipe=recipe,
+        source=Source(
+            checkpoint=checkpoint.source, commit=checkpoint.commit, weights_sha256=checkpoint.weights_sha256
+        ),
+        encoder=EncoderFacts(
+            architecture=checkpoint.architecture,
+            modules=checkpoint.modules,
+            pooling=checkpoint.pooling,
+            dimension=checkpoint.dimension,
+            max_seq_length=checkpoint.max_seq_length,
+            do_lower_case=checkpoint.do_lower_case,
+            prompt=checkpoint.prompt,
+        ),
+        graph=GraphFacts(sha256=graph.content_hash(), nodes=graph.op_counts(), weight_bytes=graph.weight_bytes()),
+        engine=engine,
+        decisions=decisions,
+        validation=Validation(
+            device="cuda" if options.device == "cuda" else "cpu",
+            execution=report.execution,
+            probes_sha256=report.probes_sha256,
+            min_cosine=report.statistics["min_cosine"],
+            note=_validation_note(engine, options.device),
+        ),
+        tools=_tool_versions(),
+        machine=_machine(),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _validation_note(engine: Engine, device: str) -> str:
+    if device == "cpu" and engine.precision != "fp32":
+        return (
+            f"the gate was passed on a CPU; where {engine.precision} runs on other hardware, "
+            "repeat it there with `korsbert validate`"
+        )
+    return f"the gate was passed on this machine's {device}"
+
+
+def _tool_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for tool in TOOLS:
+        try:
+            versions[tool] = metadata.version(tool)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _machine() -> dict[str, Any]:
+    return {"platform": platform.platform(), "processor": _processor(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

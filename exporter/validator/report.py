@@ -1,0 +1,146 @@
+"""ParityReport: what was measured, what it means, and how it is written down."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from exporter.validator.gates import Verdict, significant
+from exporter.validator.parity import Parity
+from exporter.validator.probes import Probe
+from exporter.validator.sts import StsScore
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Reference against candidate.
+
+    Attributes:
+        subject: What was judged, for example ``"demo fp16 on onnxruntime"``.
+        execution: Where and in what numbers the candidate ran.
+        probes: The texts, in the order of the rows.
+        probes_sha256: Hash over their texts.
+        tokens: Tokens per probe.
+        parity: The numbers.
+        batch_deviation: Largest relative difference between a sentence alone and at any place of a ragged batch.
+        sts: Task scores, where sets were given.
+        verdicts: One per bound of the gate.
+        cause: The likely cause, in a sentence, where the gate failed.
+    """
+
+    subject: str
+    execution: str
+    probes: tuple[Probe, ...]
+    probes_sha256: str
+    tokens: tuple[int, ...]
+    parity: Parity
+    batch_deviation: float
+    sts: tuple[StsScore, ...]
+    verdicts: tuple[Verdict, ...]
+    cause: str | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every bound held."""
+        return all(verdict.passed for verdict in self.verdicts)
+
+    @property
+    def worst(self) -> int:
+        """Row of the probe that differs most: the first with NaN or Inf, or else that of the smallest cosine."""
+        return int(np.argmin(np.nan_to_num(self.parity.cosine, nan=-np.inf)))
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """The figures of the report, by name."""
+        parity = self.parity
+        return {
+            "min_cosine": float(np.min(parity.cosine)),
+            "p01_cosine": float(np.percentile(parity.cosine, 1)),
+            "mean_cosine": float(np.mean(parity.cosine)),
+            "min_centered_cosine": float(np.min(parity.centered_cosine)),
+            "max_relative_error": float(np.max(parity.relative_error)),
+            "min_norm_ratio": float(np.min(parity.norm_ratio)),
+            "max_norm_ratio": float(np.max(parity.norm_ratio)),
+            "neighbor_identity": parity.neighbor_identity,
+            "max_similarity_drift": parity.similarity_drift,
+            "max_batch_deviation": self.batch_deviation,
+            "non_finite_rows": float(parity.non_finite),
+        }
+
+    def failure(self) -> str:
+        """Describe a failed gate: what missed its bound, the worst sentence and its length, the likely cause."""
+        missed = "; ".join(str(verdict) for verdict in self.verdicts if not verdict.passed)
+        text = " ".join(self.probes[self.worst].text.split())
+        shown = f"{text[:60]}…" if len(text) > 60 else text
+        lines = [f"{self.subject}: {missed} over {len(self.probes)} probes"]
+        lines.append(f"  worst: “{shown}” ({self.tokens[self.worst]} tokens, {self.probes[self.worst].kind})")
+        if self.cause:
+            lines.append(f"  likely cause: {self.cause}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON data. NaN and Inf become null, as JSON knows neither."""
+        rows = [
+            {
+                "kind": probe.kind,
+                "tokens": self.tokens[row],
+                "cosine": _number(self.parity.cosine[row]),
+                "relative_error": _number(self.parity.relative_error[row]),
+            }
+            for row, probe in enumerate(self.probes)
+        ]
+        return {
+            "subject": self.subject,
+            "execution": self.execution,
+            "passed": self.passed,
+            "probes_sha256": self.probes_sha256,
+            "statistics": {name: _number(value) for name, value in self.statistics.items()},
+            "verdicts": [{**_clean(asdict(verdict)), "passed": verdict.passed} for verdict in self.verdicts],
+            "sts": [_clean(asdict(score)) for score in self.sts],
+            "worst": {"row": self.worst, "text": self.probes[self.worst].text, **rows[self.worst]},
+            "cause": self.cause,
+            "rows": rows,
+        }
+
+    def to_json(self) -> str:
+        """Return :meth:`to_dict` as text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
+
+    def to_junit(self) -> str:
+        """Return JUnit XML: one test case per bound, for CI systems that show them."""
+        failures = [verdict for verdict in self.verdicts if not verdict.passed]
+        suite = ET.Element(
+            "testsuite", name=self.subject, tests=str(len(self.verdicts)), failures=str(len(failures)), errors="0"
+        )
+        for verdict in self.verdicts:
+            case = ET.SubElement(suite, "testcase", classname=self.subject, name=verdict.name)
+            if not verdict.passed:
+                ET.SubElement(case, "failure", message=str(verdict)).text = self.failure()
+            else:
+                ET.SubElement(case, "system-out").text = str(verdict)
+        return ET.tostring(suite, encoding="unicode", xml_declaration=True)
+
+    def summary(self) -> str:
+        """Return the figures that matter in one line."""
+        figures = self.statistics
+        parts = [
+            f"min cosine {significant(figures['min_cosine'])}",
+            f"mean {significant(figures['mean_cosine'])}",
+            f"neighbours {figures['neighbor_identity']:.2%}",
+        ]
+        parts += [
+            f"{score.name} Spearman {score.reference_spearman:.2f} -> {score.candidate_spearman:.2f}" for score in self.sts
+        ]
+        return ", ".join(parts)
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _clean(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: _number(value) if isinstance(value, float) else value for name, value in fields.items()}

@@ -1,0 +1,146 @@
+"""Semantic textual similarity sets: three file formats in, Spearman's and Pearson's correlation out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import pearsonr, spearmanr
+
+from exporter.errors import InputError
+from exporter.validator.parity import row_cosine
+
+
+@dataclass(frozen=True)
+class StsSet:
+    """Sentence pairs with human scores.
+
+    Attributes:
+        name: The file's name.
+        first: First sentence of each pair.
+        second: Second sentence of each pair.
+        scores: (pairs,) human scores, in whatever scale the file has.
+    """
+
+    name: str
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    scores: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StsScore:
+    """Correlation of cosine and human score, in points (x100), for reference and candidate."""
+
+    name: str
+    pairs: int
+    reference_spearman: float
+    candidate_spearman: float
+    reference_pearson: float
+    candidate_pearson: float
+
+    @property
+    def spearman_drop(self) -> float:
+        """Points of Spearman's correlation lost; negative where the candidate is better."""
+        return self.reference_spearman - self.candidate_spearman
+
+
+def read_sts(path: Path) -> StsSet:
+    """Read a set by its suffix: TSV as KorSTS, JSON as KLUE-STS, headerless CSV as stsb_multi_mt.
+
+    Raises:
+        InputError: Another suffix, or a row that is not what its format asks for; file and row are named.
+    """
+    readers = {".tsv": _read_tsv, ".json": _read_json, ".csv": _read_csv}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path}: unknown kind of STS file", next_step=f"one of {', '.join(readers)}")
+    try:
+        rows = reader(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}") from error
+    if len(rows) < 3:
+        raise InputError(f"{path}: {len(rows)} pairs, and a correlation wants 3 or more")
+    scores = np.array([score for _, _, score in rows])
+    if np.ptp(scores) == 0:
+        raise InputError(f"{path}: every pair has the score {scores[0]:g}, and a correlation wants them to differ")
+    return StsSet(path.name, tuple(row[0] for row in rows), tuple(row[1] for row in rows), scores)
+
+
+Row = tuple[str, str, float]
+
+
+def _read_tsv(path: Path) -> list[Row]:
+    """KorSTS: a header with ``score``, ``sentence1`` and ``sentence2``; quotes are text."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    header = lines[0] if lines else []
+    try:
+        columns = [header.index(name) for name in ("sentence1", "sentence2", "score")]
+    except ValueError as error:
+        raise InputError(f"{path}: no header with score, sentence1 and sentence2 (it has {header})") from error
+    return [_row(path, number, [line[c] for c in columns if c < len(line)]) for number, line in enumerate(lines[1:], 2) if line]
+
+
+def _read_csv(path: Path) -> list[Row]:
+    """stsb_multi_mt: ``sentence1,sentence2,score`` without a header."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [_row(path, number, line) for number, line in enumerate(csv.reader(file), 1) if line]
+
+
+def _read_json(path: Path) -> list[Row]:
+    """KLUE-STS: a list of objects with ``sentence1``, ``sentence2`` and ``labels.real-label``."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON: line {error.lineno}: {error.msg}") from error
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: expected a list of objects, found {type(entries).__name__}")
+    rows = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            fields = [entry["sentence1"], entry["sentence2"], entry["labels"]["real-label"]]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}, entry {number}: no sentence1, sentence2 and labels.real-label") from error
+        rows.append(_row(path, number, fields))
+    return rows
+
+
+def _row(path: Path, number: int, fields: list[str]) -> Row:
+    try:
+        first, second, score = fields
+        value = float(score)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}, row {number}: expected two sentences and a score, found {fields}") from error
+    if not np.isfinite(value):
+        raise InputError(f"{path}, row {number}: the score is {score}")
+    return str(first), str(second), value
+
+
+def correlate(
+    sts: StsSet, reference: tuple[npt.ArrayLike, npt.ArrayLike], candidate: tuple[npt.ArrayLike, npt.ArrayLike]
+) -> StsScore:
+    """Correlate cosine and human score for both sides.
+
+    Args:
+        sts: The pairs.
+        reference: (pairs, dimension) vectors of the first and of the second sentences.
+        candidate: The same of the candidate.
+    """
+    (spearman, pearson), (spearman2, pearson2) = (_correlation(sts.scores, *pair) for pair in (reference, candidate))
+    return StsScore(sts.name, len(sts.scores), spearman, spearman2, pearson, pearson2)
+
+
+def _correlation(
+    scores: npt.NDArray[np.float64], first: npt.ArrayLike, second: npt.ArrayLike
+) -> tuple[float, float]:
+    cosine = row_cosine(np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64))
+    if np.ptp(cosine) == 0 or not np.isfinite(cosine).all():
+        return float("nan"), float("nan")
+    return 100 * float(spearmanr(cosine, scores).statistic), 100 * float(pearsonr(cosine, scores).statistic)

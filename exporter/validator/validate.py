@@ -1,0 +1,120 @@
+"""validate(): the reference's vectors and a candidate's, from the same strings, through every gate."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.checkpoint import Checkpoint
+from exporter.encoder import Encoder
+from exporter.recipe import Gate
+from exporter.tokens import tokenize
+from exporter.validator.diagnosis import likely_cause
+from exporter.validator.gates import judge
+from exporter.validator.parity import compare, relative_deviation
+from exporter.validator.probes import Probe, probes_for
+from exporter.validator.report import ParityReport
+from exporter.validator.sts import StsScore, StsSet, correlate, read_sts
+
+RAGGED_BATCH = 8
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the FP32 PyTorch model answers, computed once and held against every candidate.
+
+    Attributes:
+        probes: The texts that judge.
+        vectors: (probes, dimension) float32.
+        token_ids: Token ids of each probe after truncation.
+        sts: Task sets, each with the vectors of its first and second sentences.
+    """
+
+    probes: tuple[Probe, ...]
+    vectors: Vectors
+    token_ids: list[list[int]]
+    sts: tuple[tuple[StsSet, Vectors, Vectors], ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """The probes' texts."""
+        return [probe.text for probe in self.probes]
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 over the probes' texts."""
+        return hashlib.sha256("\n".join(self.texts).encode()).hexdigest()
+
+
+def reference_of(checkpoint: Checkpoint, sts_files: Sequence[Path] = ()) -> Reference:
+    """Encode the probes, and the sentences of the STS files, with ``SentenceTransformer.encode``."""
+    sets = [read_sts(path) for path in sts_files]
+    probes = tuple(probes_for(checkpoint.tokenizer, checkpoint.max_seq_length))
+    texts = [probe.text for probe in probes]
+    scored = tuple((sts, checkpoint.encode(list(sts.first)), checkpoint.encode(list(sts.second))) for sts in sets)
+    return Reference(probes, checkpoint.encode(texts), tokenize(checkpoint.tokenizer, texts).rows, scored)
+
+
+def validate(reference: Reference, candidate: Encoder, gate: Gate, subject: str) -> ParityReport:
+    """Judge a candidate, from string to vector.
+
+    The candidate reads the strings with its own tokenizer, so a lost lower-casing or truncation fails as surely as a
+    wrong weight.
+
+    Args:
+        reference: From ``reference_of``.
+        candidate: A bundle's tokenizer and engine.
+        gate: The bounds.
+        subject: What is judged, for the report.
+    """
+    vectors = candidate.encode(reference.texts)
+    parity = compare(reference.vectors, vectors, reference.token_ids)
+    deviation = _batch_deviation(candidate, reference)
+    sts = tuple(_score(candidate, *scored) for scored in reference.sts)
+    verdicts = judge(parity, deviation, sts, gate)
+    tokens = tuple(len(row) for row in reference.token_ids)
+    failed = not all(verdict.passed for verdict in verdicts)
+    return ParityReport(
+        subject=subject,
+        execution=candidate.execution,
+        probes=reference.probes,
+        probes_sha256=reference.content_hash(),
+        tokens=tokens,
+        parity=parity,
+        batch_deviation=deviation,
+        sts=sts,
+        verdicts=verdicts,
+        cause=likely_cause(parity, reference.probes, tokens, deviation, bad_cosine=gate.min_cosine) if failed else None,
+    )
+
+
+def _batch_deviation(candidate: Encoder, reference: Reference) -> float:
+    """Return how much a sentence's vector depends on what shares its batch.
+
+    Eight sentences, from the shortest to one longer than nine in ten, are encoded alone, and as one ragged batch in
+    which each of them stands at each place once.
+    """
+    order = np.argsort([len(row) for row in reference.token_ids], kind="stable")
+    places = np.linspace(0, 0.9 * (len(order) - 1), RAGGED_BATCH).astype(int)
+    texts = [reference.texts[int(order[place])] for place in places]
+    alone = np.concatenate([candidate.encode_batch([text]) for text in texts])
+    worst = 0.0
+    for shift in range(len(texts)):
+        rotated = texts[shift:] + texts[:shift]
+        together = candidate.encode_batch(rotated)
+        worst = max(worst, relative_deviation(together, np.roll(alone, -shift, axis=0)), key=_nan_is_largest)
+    return worst
+
+
+def _nan_is_largest(value: float) -> float:
+    return float("inf") if np.isnan(value) else value
+
+
+def _score(candidate: Encoder, sts: StsSet, first: Vectors, second: Vectors) -> StsScore:
+    return correlate(sts, (first, second), (candidate.encode(sts.first), candidate.encode(sts.second)))
