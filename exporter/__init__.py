@@ -1,7 +1,7 @@
 """korsbert: from a sentence-transformers checkpoint to a serving artifact proven equal to it.
 
-The public names, and nothing else. They are imported on use, so that ``import exporter`` costs next to nothing and brings
-in neither torch nor onnx.
+The public names, and nothing else. They are imported on use, so that ``import exporter`` costs next to nothing and
+brings in neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ _HOME = {
     "UnsupportedModelError": "exporter.errors",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [  # noqa: PLE0604 - one table says it all
+    *_HOME,
+]
 
 
 def __getattr__(name: str) -> Any:

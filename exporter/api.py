@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from exporter.validator import ParityReport
 
 
-def load(
-    path: str | Path, *, device: Literal["cpu", "cuda"] | None = None, threads: int | None = None
-) -> Encoder:
+def load(path: str | Path, *, device: Literal["cpu", "cuda"] | None = None, threads: int | None = None) -> Encoder:
     """Open a bundle for encoding, after holding its files against their hashes.
 
     Needs neither torch nor transformers: numpy, tokenizers and the bundle's engine.

@@ -182,8 +182,8 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
     end unless it was published; one that a killed process left behind is removed by the next export.
 
     Raises:
-        BundleError: ``target`` exists and ``force`` is off, another export is writing there, the place cannot be written
-            to, or the disk is full.
+        BundleError: ``target`` exists and ``force`` is off, another export is writing there, the place cannot be
+            written to, or the disk is full.
     """
     parent = target.parent
     lock = FileLock(parent / f".{target.name}.lock", timeout=0)
@@ -191,7 +191,9 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise BundleError(f"{target}: another export is writing there", next_step="wait for it, or use --out") from error
+        raise BundleError(
+            f"{target}: another export is writing there", next_step="wait for it, or use --out"
+        ) from error
     except OSError as error:
         raise _cannot_write(target, error) from error
     try:

@@ -96,7 +96,8 @@ def load_checkpoint(
         device: Where the reference computes, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        CheckpointError: No checkpoint there, damaged files, pickled code, missing weights, or a disagreement with the recipe.
+        CheckpointError: No checkpoint there, damaged files, pickled code, missing weights, or a disagreement with
+            the recipe.
         UnsupportedModelError: A module or an architecture that is not folded.
         HubError: The hub cannot be reached.
     """
@@ -136,7 +137,9 @@ def _check_folder(folder: Path) -> None:
                     f"{modules_file}: module {entry.get('type')!r} cannot be folded",
                     next_step=f"the modules that can: {', '.join(MODULES)}",
                 )
-    for config_file in [path for path in (folder / "config.json", folder / "0_Transformer" / "config.json") if path.is_file()]:
+    for config_file in [
+        path for path in (folder / "config.json", folder / "0_Transformer" / "config.json") if path.is_file()
+    ]:
         config = _read_json(config_file, dict)
         if "auto_map" in config:
             raise UnsupportedModelError(f"{config_file}: the model is code on the hub (auto_map), which is never run")
@@ -160,7 +163,9 @@ def _read_json(path: Path, kind: type) -> Any:
 def _check_weights(folder: Path) -> list[Path]:
     """Open every weight file as data and return them. Pickles that would run code are refused here, by file."""
     files: list[Path] = []
-    for directory in sorted({folder, *(path for path in folder.iterdir() if path.is_dir() and path.name[:1].isdigit())}):
+    for directory in sorted(
+        {folder, *(path for path in folder.iterdir() if path.is_dir() and path.name[:1].isdigit())}
+    ):
         safe = sorted(directory.glob("*.safetensors"))
         files += safe or sorted(directory.glob("pytorch_model*.bin"))
     if not files:
@@ -189,7 +194,9 @@ def weight_names(path: Path) -> set[str]:
             next_step="convert it to safetensors where you trust it, or get it from its authors as safetensors",
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged: {str(error).splitlines()[0]}", next_step="download it again") from error
+        raise CheckpointError(
+            f"{path}: damaged: {str(error).splitlines()[0]}", next_step="download it again"
+        ) from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: expected a state dict, found {type(state).__name__}")
     return set(state)
@@ -321,7 +328,10 @@ def _check_complete(checkpoint: Checkpoint, folder: Path) -> None:
     files = sorted(directory.glob("*.safetensors")) or sorted(directory.glob("pytorch_model*.bin"))
     stored: set[str] = set()
     for path in files:
-        names = {name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias") for name in weight_names(path)}
+        names = {
+            name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+            for name in weight_names(path)
+        }
         stored |= names | {name.partition(".")[2] for name in names}
     needed = [name for name, _ in transformer.named_parameters() if not name.startswith(_UNUSED)]
     missing = [name for name in needed if name not in stored]

@@ -1,14 +1,14 @@
 """The command line: parse, call one function, print, exit code.
 
-Results go to stdout, progress to stderr (and only to a terminal). ``--json`` prints one JSON object on stdout and nothing
-else there. Exit codes: 0 done, 1 a gate failed, 2 bad input or usage, 3 something is missing on this machine.
+Results go to stdout, progress to stderr (and only to a terminal). ``--json`` prints one JSON object on stdout and
+nothing else there. Exit codes: 0 done, 1 a gate failed, 2 bad input or usage, 3 something is missing on this machine.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -47,7 +47,9 @@ CheckpointOption = Annotated[
 ]
 StsOption = Annotated[
     list[Path] | None,
-    typer.Option("--sts", metavar="FILE", help="Score both sides: TSV as KorSTS, JSON as KLUE-STS, CSV as stsb_multi_mt."),
+    typer.Option(
+        "--sts", metavar="FILE", help="Score both sides: TSV as KorSTS, JSON as KLUE-STS, CSV as stsb_multi_mt."
+    ),
 ]
 DeviceOption = Annotated[Literal["cpu", "cuda"], typer.Option("--device", help="Where to compute.")]
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
@@ -57,7 +59,8 @@ BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder o
 @export_app.command()
 def export_command(
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME|FOLDER|HUB-ID", help="A recipe, a local folder, or owner/name.")
+        str | None,
+        typer.Option("--model", metavar="NAME|FOLDER|HUB-ID", help="A recipe, a local folder, or owner/name."),
     ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="float16, after an audit of every activation's range.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 (openvino, or CUDA).")] = False,
@@ -71,7 +74,9 @@ def export_command(
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option("--calibration", metavar="FILE", help="Your own sentences: text, one a line, or JSONL with a text field."),
+        typer.Option(
+            "--calibration", metavar="FILE", help="Your own sentences: text, one a line, or JSONL with a text field."
+        ),
     ] = None,
     sts: StsOption = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of bundles.")] = Path("artifacts"),
@@ -152,13 +157,20 @@ def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
     if as_json:
         _print_json({"bundle": str(bundle), "manifest": manifest.model_dump(mode="json"), "parity": _parity(opened)})
         return
-    encoder, source = manifest.encoder, manifest.source
+    encoder, source, proven = manifest.encoder, manifest.source, manifest.validation
+    pooling = "+".join(encoder.pooling)
     rows = [
         ("recipe", manifest.recipe.name),
         ("checkpoint", f"{source.checkpoint}{f' @ {source.commit}' if source.commit else ''}"),
-        ("encoder", f"{encoder.architecture}, {'+'.join(encoder.pooling)} pooling, {encoder.dimension}-d, {encoder.max_seq_length} tokens"),
+        (
+            "encoder",
+            f"{encoder.architecture}, {pooling} pooling, {encoder.dimension}-d, {encoder.max_seq_length} tokens",
+        ),
         ("engine", f"{manifest.engine.precision} on {manifest.engine.backend}: {', '.join(manifest.engine.files)}"),
-        ("validated", f"{manifest.validation.execution}, min cosine {manifest.validation.min_cosine:.8f}; {manifest.validation.note}"),
+        (
+            "validated",
+            f"{proven.execution}, min cosine {proven.min_cosine:.8f}; {proven.note}",
+        ),
         ("size", f"{opened.size_bytes / 1e6:.1f} MB, {len(manifest.files)} files, all hashes agree"),
         ("created", f"{manifest.created} by korsbert {manifest.tools.get('korsbert', '?')}"),
         *(("decision", decision) for decision in manifest.decisions),
@@ -174,7 +186,9 @@ def validate_command(
     device: Annotated[
         Literal["cpu", "cuda"] | None, typer.Option("--device", help="By default where the bundle was validated.")
     ] = None,
-    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML for a CI system.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML for a CI system.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Repeat a bundle's parity gate on this machine, against its checkpoint."""
@@ -205,8 +219,12 @@ def validate_command(
 @app.command("encode")
 def encode_command(
     bundle: BundleArgument,
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="One sentence a line; by default stdin.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.npy", help="Write float32 (lines, dimension).")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="One sentence a line; by default stdin.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.npy", help="Write float32 (lines, dimension).")
+    ] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale every vector to length 1.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows per batch.")] = 32,
 ) -> None:
@@ -234,10 +252,10 @@ def encode_command(
 @app.command("bench")
 def bench_command(
     bundle: BundleArgument,
-    against: Annotated[
-        list[Peer] | None, typer.Option("--against", help="Measure a peer in the same run.")
+    against: Annotated[list[Peer] | None, typer.Option("--against", help="Measure a peer in the same run.")] = None,
+    text: Annotated[
+        Path | None, typer.Option("--text", metavar="FILE", help="One sentence a line, or JSONL with text.")
     ] = None,
-    text: Annotated[Path | None, typer.Option("--text", metavar="FILE", help="One sentence a line, or JSONL with text.")] = None,
     checkpoint: CheckpointOption = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; by default all cores.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows per batch.")] = 32,
@@ -315,7 +333,7 @@ def _stages(stderr: Console) -> Iterator[Stages]:
         yield Stages()
         return
     with stderr.status("") as status:
-        yield Stages(on_start=lambda name: status.update(name))
+        yield Stages(on_start=status.update)
 
 
 def _print_export(bundle: Bundle, stages: Stages) -> None:
@@ -328,7 +346,7 @@ def _print_export(bundle: Bundle, stages: Stages) -> None:
     print(f"{bundle.folder}: {bundle.manifest.validation.note}")  # noqa: T201
 
 
-def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

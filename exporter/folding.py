@@ -81,9 +81,9 @@ def _export(checkpoint: Checkpoint) -> torch.onnx.ONNXProgram:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            cause = error.__cause__ or error
+            cause = str(error.__cause__ or error).strip().splitlines()[0]
             raise UnsupportedModelError(
-                f"{checkpoint.source}: {checkpoint.architecture} cannot be traced: {str(cause).strip().splitlines()[0]}",
+                f"{checkpoint.source}: {checkpoint.architecture} cannot be traced: {cause}",
                 next_step="an architecture of BERT's kind (ALBERT, BERT, DistilBERT, RoBERTa, XLM-R, MPNet, ELECTRA)",
             ) from error
     if program is None:

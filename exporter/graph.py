@@ -10,15 +10,12 @@ from pathlib import Path
 import onnx_ir as ir
 
 
-
-
-
 @dataclass(frozen=True)
 class Graph:
     """One folded encoder as ONNX.
 
-    Always true: inputs ``input_ids`` and ``attention_mask`` int64 (batch, sequence), output ``sentence_embedding`` float32
-    (batch, dimension), both axes dynamic, each weight stored once.
+    Always true: inputs ``input_ids`` and ``attention_mask`` int64 (batch, sequence), output ``sentence_embedding``
+    float32 (batch, dimension), both axes dynamic, each weight stored once.
 
     Attributes:
         model: The model. Treat it as read-only: whoever rewrites works on ``editable()``.

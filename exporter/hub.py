@@ -6,7 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: the httpx it uses, whichever
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
@@ -64,7 +64,9 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
             next_step="unset HF_HUB_OFFLINE, or give a local copy with --checkpoint FOLDER",
         ) from error
     except EntryNotFoundError as error:
-        raise CheckpointError(f"{repository}: the hub lists a file that it does not have: {_first_line(error)}") from error
+        raise CheckpointError(
+            f"{repository}: the hub lists a file that it does not have: {_first_line(error)}"
+        ) from error
     except (HTTPError, HfHubHTTPError, OSError) as error:
         raise _unreachable(repository, error) from error
     return Path(folder), str(info.sha)

@@ -20,8 +20,14 @@ def model_card(manifest: Manifest, report: ParityReport) -> str:
         f"{score.candidate_spearman:.2f} (this bundle).\n"
         for score in report.sts
     )
-    published = "".join(f"| {score.dataset} | {score.metric} | {score.value:.2f} |\n" for score in manifest.recipe.published)
-    scores = f"\n## Published scores of the checkpoint\n\n| data set | metric | x100 |\n|---|---|---|\n{published}" if published else ""
+    published = "".join(
+        f"| {score.dataset} | {score.metric} | {score.value:.2f} |\n" for score in manifest.recipe.published
+    )
+    scores = (
+        f"\n## Published scores of the checkpoint\n\n| data set | metric | x100 |\n|---|---|---|\n{published}"
+        if published
+        else ""
+    )
     decisions = "\n".join(f"- {decision}" for decision in manifest.decisions)
     license_line = f"\nLicence of the checkpoint: {manifest.recipe.license}\n" if manifest.recipe.license else ""
     return f"""---
@@ -32,8 +38,8 @@ tags: [sentence-transformers, feature-extraction, {engine.backend}, {engine.prec
 
 # {manifest.recipe.name}, {engine.precision}, {engine.backend}
 
-{encoder.architecture} with {", ".join(encoder.modules[1:])} in one {engine.backend} artifact: token ids and mask in, sentence
-vector ({encoder.dimension} float32) out. Made from `{source.checkpoint}`{commit} by korsbert
+{encoder.architecture} with {", ".join(encoder.modules[1:])} in one {engine.backend} artifact: token ids and mask in,
+sentence vector ({encoder.dimension} float32) out. Made from `{source.checkpoint}`{commit} by korsbert
 {manifest.tools.get("korsbert", "")}, and held against the PyTorch checkpoint before it was published.
 {license_line}
 ## Use

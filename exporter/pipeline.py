@@ -39,7 +39,18 @@ from exporter.precisions import precision_of
 from exporter.recipe import Recipe
 from exporter.validator import ParityReport, Reference, reference_of, validate
 
-TOOLS = ("korsbert", "torch", "transformers", "sentence-transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "openvino", "numpy")
+TOOLS = (
+    "korsbert",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)
@@ -78,13 +89,14 @@ class Stages:
         done: (name, seconds, result) of each stage that ended.
     """
 
-    on_start: Callable[[str], None] = lambda name: None
+    on_start: Callable[[str], None] | None = None
     done: list[tuple[str, float, str]] = field(default_factory=list)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[list[str]]:
         """Time a stage; what it appends to the list it is given becomes its result."""
-        self.on_start(name)
+        if self.on_start is not None:
+            self.on_start(name)
         result: list[str] = []
         started = time.perf_counter()
         yield result
@@ -110,7 +122,9 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
             checkpoint = load_checkpoint(
                 recipe, folder=options.checkpoint, revision=options.revision, device=options.device
             )
-            result.append(f"{checkpoint.architecture}, {', '.join(checkpoint.pooling)} pooling, {checkpoint.dimension}-d")
+            result.append(
+                f"{checkpoint.architecture}, {', '.join(checkpoint.pooling)} pooling, {checkpoint.dimension}-d"
+            )
         with stages("encode the probes with PyTorch") as result:
             reference = reference_of(checkpoint, options.sts)
             batches = _token_batches(checkpoint, reference, options.calibration)
@@ -162,7 +176,10 @@ def validate_bundle(
             next_step="give the checkpoint it was made from with --checkpoint",
         )
     reference = reference_of(reference_model, sts)
-    precision, name = manifest.engine.precision, f"{manifest.recipe.name} {manifest.engine.precision} on {manifest.engine.backend}"
+    precision, name = (
+        manifest.engine.precision,
+        f"{manifest.recipe.name} {manifest.engine.precision} on {manifest.engine.backend}",
+    )
     with bundle.encoder(device=device) as candidate:
         return validate(reference, candidate, manifest.recipe.gates.of(precision), name)
 
@@ -174,7 +191,7 @@ def _token_batches(checkpoint: Checkpoint, reference: Reference, calibration: Pa
 
 
 def _judge_folded(checkpoint: Checkpoint, reference: Reference, graph: Graph, recipe: Recipe) -> ParityReport:
-    """Gate 1: the folded graph, on ONNX Runtime's CPU provider. It parts faults of folding from those of a precision."""
+    """Gate 1: the folded graph on ONNX Runtime's CPU provider, to part faults of folding from those of a precision."""
     runtime = backend_of("onnxruntime")
     with tempfile.TemporaryDirectory(prefix="korsbert-") as scratch:
         engine = runtime.build(graph, recipe.shapes, Path(scratch))
@@ -237,9 +254,7 @@ def _manifest(
     decisions = (*graph.decisions, f"audited text: sha256 {batches.content_hash()}")
     return Manifest(
         recipe=recipe,
-        source=Source(
-            checkpoint=checkpoint.source, commit=checkpoint.commit, weights_sha256=checkpoint.weights_sha256
-        ),
+        source=Source(checkpoint=checkpoint.source, commit=checkpoint.commit, weights_sha256=checkpoint.weights_sha256),
         encoder=EncoderFacts(
             architecture=checkpoint.architecture,
             modules=checkpoint.modules,
@@ -285,7 +300,11 @@ def _tool_versions() -> dict[str, str]:
 
 
 def _machine() -> dict[str, Any]:
-    return {"platform": platform.platform(), "processor": _processor(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}
+    return {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
 
 
 def _processor() -> str:

@@ -245,7 +245,9 @@ def find_recipe(model: str) -> Recipe:
     close = difflib.get_close_matches(model, names, n=3, cutoff=0.4)
     raise RecipeError(
         f"{model!r} is no recipe, no folder and no hub id (owner/name)",
-        next_step=f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(names)}, a folder or owner/name",
+        next_step=f"did you mean {' or '.join(close)}?"
+        if close
+        else f"one of {', '.join(names)}, a folder or owner/name",
     )
 
 
@@ -255,7 +257,7 @@ def _looks_like_hub_id(model: str) -> bool:
 
 
 def _slug(name: str) -> str:
-    kept = "".join(c if c.isalnum() and c.isascii() or c in "._-" else "-" for c in name).strip("-._")
+    kept = "".join(c if (c.isalnum() and c.isascii()) or c in "._-" else "-" for c in name).strip("-._")
     return kept or "model"
 
 

@@ -46,9 +46,7 @@ def pad(rows: Sequence[Sequence[int]], padding: Padding) -> tuple[IntArray, IntA
     return ids, mask
 
 
-def batches_by_length(
-    lengths: Sequence[int], *, batch_size: int, token_budget: int
-) -> Iterator[list[int]]:
+def batches_by_length(lengths: Sequence[int], *, batch_size: int, token_budget: int) -> Iterator[list[int]]:
     """Yield batches of row numbers, longest rows first, so that little of a batch is padding.
 
     Args:

@@ -9,8 +9,8 @@ it all sentences land on nearly one vector, and an export that ignores the paddi
 
     python -m recipes.twins ko-sbert-sts /tmp/ko-sbert-sts --full
 
-The hub's own facts (sizes, pooling, limits, lower-casing) are from the five model cards; what those leave out is from
-the cards of their base models (klue/bert-base, klue/roberta-base) or is the transformers 4.21 default.
+Sizes, pooling, limits and lower-casing are the published ones. What the model cards leave out (activation, epsilons,
+dropout, details of the tokenizers) is that of the base models' families or transformers' default, not a known fact.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ class Twin:
     pooling: Literal["cls", "mean"]
     max_seq_length: int
     do_lower_case: bool
-    """The key of ``sentence_bert_config.json``. sentence-transformers obeys it whatever the tokenizer's own setting is:
-    version 6 puts a ``Lowercase`` before the tokenizer's normalizer unless that lower-cases already."""
+    """The key of ``sentence_bert_config.json``. ``True`` lower-cases whatever the tokenizer's own setting is:
+    sentence-transformers 6 puts a ``Lowercase`` before the tokenizer's normalizer, version 2 lower-cased the text.
+    ``False`` changes nothing: a tokenizer that lower-cases by itself goes on doing so."""
     tokenizer: WordPiece
     layer_norm_eps: float = 1e-12
     positions: int = 512
@@ -329,7 +330,7 @@ def corpus_texts() -> list[str]:
 def vocabulary(kind: WordPiece, size: int, texts: Iterable[str]) -> list[str]:
     """Return a WordPiece vocabulary of exactly ``size`` distinct entries; the index of an entry is its id.
 
-    Counted rather than trained, since the trainer of the tokenizers library breaks ties differently from run to run. In
+    Counted rather than trained, with ties broken by the text itself, so that equal sentences give equal files. In
     this order: the special tokens; printable ASCII; the characters of ``texts`` by frequency and the rest of the 2,350
     syllables of KS X 1001 (nearly all that Korean text uses), up to three fifths of ``size``; then beginnings and ends
     of words that occur at least twice, those that save most tokens first. ``[unusedN]`` fills up what is left, as it
@@ -490,8 +491,8 @@ _WORD_STD = 0.045
 _POSITION_SHARE = 0.2
 """Size of a position row relative to a word row. All sentences share positions, so this is kept below one."""
 _QUERY_KEY_GAIN = 1.25
-"""Standard deviation of a query or key entry. Logits then spread by about 1.5: attention is far from uniform, and not so
-sharp that BF16's rounding of a logit decides where it looks."""
+"""Standard deviation of a query or key entry. Logits then spread by about 1.5: attention is far from uniform, and not
+so sharp that BF16's rounding of a logit decides where it looks."""
 
 
 class _Draw:
@@ -561,8 +562,9 @@ def _mean_gelu(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     """
     scale = torch.sqrt(1 + variance)
     ratio = mean / scale
+    cumulative: torch.Tensor = torch.special.ndtr(ratio)
     density = torch.exp(-0.5 * ratio.square()) / math.sqrt(2 * math.pi)
-    return mean * torch.special.ndtr(ratio) + variance / scale * density
+    return mean * cumulative + variance / scale * density
 
 
 def _state_dict(twin: Twin, size: Size, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -665,7 +667,8 @@ def _layer(
     reading = 1 / before.root_mean_square
     value, value_bias = draw.linear(hidden, hidden, reading), 0.05 * draw.normal(hidden)
     mix = draw.linear(hidden, hidden, steps.attention)
-    mixed_mean = mix @ (value @ before.bias + value_bias)
+    # In float64, so that the sums' order, which is the machine's, does not reach the stored bits.
+    mixed_mean = (mix.double() @ (value.double() @ before.bias.double() + value_bias)).float()
 
     # Spread by 1.5 and centred a little below zero, the feed-forward inputs visit GELU's whole bend, where its tanh
     # approximation is off by most.
@@ -673,8 +676,9 @@ def _layer(
     expand_bias = 0.2 * draw.normal(size.feed_forward) - 0.3
     # GELU's outputs then have a root mean square of about 0.9.
     contract = draw.linear(hidden, size.feed_forward, steps.feed_forward / 0.9)
-    spread = (expand * inner.gain).square().sum(dim=1)
-    contracted_mean = contract @ _mean_gelu(expand @ inner.bias + expand_bias, spread)
+    spread = (expand * inner.gain).double().square().sum(dim=1)
+    centre = expand.double() @ inner.bias.double() + expand_bias
+    contracted_mean = (contract.double() @ _mean_gelu(centre, spread)).float()
 
     return {
         "query": (draw.linear(hidden, hidden, _QUERY_KEY_GAIN * reading), 0.1 * draw.normal(hidden)),

@@ -91,6 +91,8 @@ def open(engine: Engine, folder: Path, device: str = "cpu", threads: int | None 
     try:
         compiled = core.compile_model(core.read_model(str(folder / engine.files[0])), "CPU", options)
     except RuntimeError as error:
-        raise BuildError(f"{folder / engine.files[0]}: openvino cannot compile it: {str(error).strip().splitlines()[-1]}") from error
+        raise BuildError(
+            f"{folder / engine.files[0]}: openvino cannot compile it: {str(error).strip().splitlines()[-1]}"
+        ) from error
     ran = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     return OpenVinoRunner(compiled, f"CPU, {ran}")

@@ -19,12 +19,18 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from exporter.passes.constants import add_constant
+from exporter.passes.building import add_constant, make_node
 
 _DTYPES = {
     ir.DataType.FLOAT: np.dtype(np.float32),
     ir.DataType.FLOAT16: np.dtype(np.float16),
     ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+}
+
+_LOWEST = {
+    ir.DataType.FLOAT: float(np.finfo(np.float32).min),
+    ir.DataType.FLOAT16: -65504.0,
+    ir.DataType.BFLOAT16: -(2.0**127) * (2 - 2**-7),
 }
 
 
@@ -44,42 +50,36 @@ def decompose_attention(model: ir.Model) -> int:
 
 def _is_plain(node: ir.Node) -> bool:
     query = node.inputs[0]
-    rank4 = query is not None and query.shape is not None and len(query.shape) == 4
-    plain = node.attributes.get_int("is_causal", 0) == 0 and node.attributes.get_float("softcap", 0.0) == 0.0
-    return rank4 and plain and len(node.outputs) == 1 and len([v for v in node.inputs if v is not None]) <= 4
+    known = query is not None and query.shape is not None and len(query.shape) == 4 and isinstance(query.shape[3], int)
+    bidirectional = node.attributes.get_int("is_causal", 0) == 0 and node.attributes.get_float("softcap", 0.0) == 0.0
+    return known and bidirectional and len(node.outputs) == 1 and all(value is None for value in node.inputs[4:])
 
 
 def _decompose(model: ir.Model, node: ir.Node, additive: dict[tuple[ir.Value, ir.DataType], ir.Value]) -> None:
     query, key, value = node.inputs[:3]
     if query is None or key is None or value is None or query.dtype is None or query.shape is None:
         raise ValueError(f"{node.name}: Attention without query, key, value or their type")
-    dtype = query.dtype
+    dtype, name = query.dtype, str(node.name)
     batch, heads, sequence, size = query.shape
-    scale = node.attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(int(size))  # type: ignore[arg-type]
-    scores_shape = ir.Shape([batch, heads, sequence, sequence])
-    name = str(node.name)
-
-    def op(op_type: str, inputs: list[ir.Value], shape: ir.Shape, attributes: dict[str, object] | None = None) -> ir.Value:
-        made = ir.node(op_type, inputs, attributes or {}, name=f"{name}/{op_type}.{len(new)}")  # type: ignore[arg-type]
-        made.outputs[0].name, made.outputs[0].shape = f"{made.name}:", shape
-        made.outputs[0].type = ir.TensorType(dtype)
-        new.append(made)
-        return made.outputs[0]
-
-    new: list[ir.Node] = []
+    square = [batch, heads, sequence, sequence]
+    scale = node.attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(size if isinstance(size, int) else 1)
     factor = add_constant(model, f"{name}/scale", np.array(scale, dtype=_DTYPES[dtype]))
-    scaled = op("Mul", [query, factor], query.shape)
-    keys = op("Transpose", [key], ir.Shape([batch, heads, size, sequence]), {"perm": [0, 1, 3, 2]})
-    scores = op("MatMul", [scaled, keys], scores_shape)
+
+    scaled = make_node("Mul", [query, factor], f"{name}/Mul", dtype, query.shape)
+    keys = make_node(
+        "Transpose", [key], f"{name}/Transpose", dtype, [batch, heads, size, sequence], {"perm": [0, 1, 3, 2]}
+    )
+    scores = make_node("MatMul", [scaled.outputs[0], keys.outputs[0]], f"{name}/MatMul.scores", dtype, square)
+    new = [scaled, keys, scores]
     mask = node.inputs[3] if len(node.inputs) > 3 else None
     if mask is not None:
         if (mask, dtype) not in additive:
             additive[mask, dtype] = _additive(model, mask, dtype)
-        scores = op("Add", [scores, additive[mask, dtype]], scores_shape)
-    weights = op("Softmax", [scores], scores_shape, {"axis": -1})
-    result = op("MatMul", [weights, value], query.shape)
+        new.append(make_node("Add", [new[-1].outputs[0], additive[mask, dtype]], f"{name}/Add", dtype, square))
+    new.append(make_node("Softmax", [new[-1].outputs[0]], f"{name}/Softmax", dtype, square, {"axis": -1}))
+    new.append(make_node("MatMul", [new[-1].outputs[0], value], f"{name}/MatMul.values", dtype, query.shape))
     model.graph.insert_before(node, new)
-    node.outputs[0].replace_all_uses_with(result, replace_graph_outputs=True)
+    node.outputs[0].replace_all_uses_with(new[-1].outputs[0], replace_graph_outputs=True)
     model.graph.remove(node, safe=True)
 
 
@@ -90,12 +90,9 @@ def _additive(model: ir.Model, mask: ir.Value, dtype: ir.DataType) -> ir.Value:
     expanded = mask.producer()
     if expanded is not None and expanded.op_type == "Expand" and expanded.inputs[0] is not None:
         mask = expanded.inputs[0]  # a sum broadcasts by itself
-    kind = _DTYPES[dtype]
-    zero = add_constant(model, "mask/zero", np.array(0, dtype=kind))
-    lowest = add_constant(model, "mask/lowest", np.array(ml_dtypes.finfo(kind).min, dtype=kind))
-    where = ir.node("Where", [mask, zero, lowest], name=f"mask/Where.{dtype.name.lower()}")
-    where.outputs[0].name, where.outputs[0].shape = f"{where.name}:", mask.shape
-    where.outputs[0].type = ir.TensorType(dtype)
+    zero = add_constant(model, "mask/zero", np.array(0, dtype=_DTYPES[dtype]))
+    lowest = add_constant(model, "mask/lowest", np.array(_LOWEST[dtype], dtype=_DTYPES[dtype]))
+    where = make_node("Where", [mask, zero, lowest], f"mask/Where.{dtype.name.lower()}", dtype, mask.shape)
     producer = mask.producer()
     if producer is None:
         raise ValueError("the mask of an Attention is a graph input")

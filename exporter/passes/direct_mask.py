@@ -20,13 +20,13 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from exporter.passes.constants import add_constant
+from exporter.passes.building import add_constant, make_node
 
 TRIALS = ((1, 1), (1, 5), (3, 17), (2, 64))
 
 
 def direct_mask(model: ir.Model) -> int:
-    """Replace the mask input of every ``Attention`` node that is a plain padding mask; returns how many were replaced."""
+    """Replace the mask of every ``Attention`` node where it is a plain padding mask; returns how many were."""
     attention_mask = next(value for value in model.graph.inputs if value.name == "attention_mask")
     longest = _longest_sequence(model)
     direct: ir.Value | None = None
@@ -52,22 +52,14 @@ def _insert(model: ir.Model, attention_mask: ir.Value) -> ir.Value:
     axes = add_constant(model, "mask/axes", np.array([1, 2], dtype=np.int64))
     one = add_constant(model, "mask/one", np.array([1], dtype=np.int64))
     batch, sequence = attention_mask.shape or (None, None)
-    cast = ir.node("Cast", [attention_mask], {"to": ir.DataType.BOOL}, name="mask/Cast")
-    unsqueeze = ir.node("Unsqueeze", [cast.outputs[0], axes], name="mask/Unsqueeze")
-    length = ir.node("Shape", [attention_mask], {"start": 1, "end": 2}, name="mask/Shape")
-    square = ir.node("Concat", [one, one, length.outputs[0], one], {"axis": 0}, name="mask/Concat")
-    expand = ir.node("Expand", [unsqueeze.outputs[0], square.outputs[0]], name="mask/Expand")
-    facts = {
-        cast: ([batch, sequence], ir.DataType.BOOL),
-        unsqueeze: ([batch, 1, 1, sequence], ir.DataType.BOOL),
-        length: ([1], ir.DataType.INT64),
-        square: ([4], ir.DataType.INT64),
-        expand: ([batch, 1, sequence, sequence], ir.DataType.BOOL),
-    }
-    for node, (shape, dtype) in facts.items():
-        node.outputs[0].name, node.outputs[0].shape = f"{node.name}:", ir.Shape(shape)
-        node.outputs[0].type = ir.TensorType(dtype)
-    model.graph.insert_before(model.graph[0], list(facts))
+    boolean, integer = ir.DataType.BOOL, ir.DataType.INT64
+    cast = make_node("Cast", [attention_mask], "mask/Cast", boolean, [batch, sequence], {"to": boolean})
+    row = make_node("Unsqueeze", [cast.outputs[0], axes], "mask/Unsqueeze", boolean, [batch, 1, 1, sequence])
+    length = make_node("Shape", [attention_mask], "mask/Shape", integer, [1], {"start": 1, "end": 2})
+    square = make_node("Concat", [one, one, length.outputs[0], one], "mask/Concat", integer, [4], {"axis": 0})
+    inputs = [row.outputs[0], square.outputs[0]]
+    expand = make_node("Expand", inputs, "mask/Expand", boolean, [batch, 1, sequence, sequence])
+    model.graph.insert_before(model.graph[0], [cast, row, length, square, expand])
     return expand.outputs[0]
 
 
@@ -79,7 +71,7 @@ def _is_padding_mask(model: ir.Model, mask: ir.Value, longest: int) -> bool:
     rng = np.random.default_rng(0)
     for batch, sequence in (*TRIALS, (1, longest)):
         attention = (rng.random((batch, sequence)) < 0.7).astype(np.int64)
-        feeds = {name: attention for name in evaluator.input_names}
+        feeds = dict.fromkeys(evaluator.input_names, attention)
         (computed,) = evaluator.run(None, feeds)
         wanted = np.broadcast_to(attention.astype(bool)[:, None, None, :], (batch, 1, sequence, sequence))
         try:
@@ -100,7 +92,9 @@ def _cut_out(model: ir.Model, mask: ir.Value) -> ReferenceEvaluator | None:
             needed[producer] = None
             frontier.extend(value for value in producer.inputs if value is not None)
     reads_ids = any(
-        value is not None and value.name == "input_ids" and node.op_type != "Shape" for node in needed for value in node.inputs
+        value is not None and value.name == "input_ids" and node.op_type != "Shape"
+        for node in needed
+        for value in node.inputs
     )
     if reads_ids:
         return None
@@ -119,11 +113,13 @@ def _cut_out(model: ir.Model, mask: ir.Value) -> ReferenceEvaluator | None:
 
 def _tensor(value: ir.Value) -> onnx.TensorProto:
     """Return an initializer under the name of its value, which the tensor itself need not have."""
+    if value.const_value is None:
+        raise ValueError(f"{value.name}: an initializer without a value")
     tensor: onnx.TensorProto = ir.to_proto(value.const_value)
     tensor.name = value.name
     return tensor
 
 
 def _longest_sequence(model: ir.Model) -> int:
-    """Return the length the model was folded for (see ``folding``), at most 512: the evaluation grows with its square."""
+    """Return the length the model was folded for, at most 512: the evaluation grows with its square."""
     return min(512, int(model.metadata_props.get("max_sequence", "512")))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.passes.constants import add_constant
+from exporter.passes.building import add_constant
 
 
 def fold_token_types(model: ir.Model) -> int:

@@ -1,7 +1,7 @@
 """Store each weight the way it is multiplied.
 
-``torch.nn.Linear`` keeps its weight as (out, in) and the exporter writes ``MatMul(x, Transpose(weight))``. A runtime folds
-that into a second, transposed copy when it loads: ALBERT's one layer was 66 MB as a file and 137 MB in a session. Here::
+``torch.nn.Linear`` keeps its weight as (out, in), and where a weight is used more than once the exporter writes
+``MatMul(x, Transpose(weight))``. A runtime folds that into a second, transposed copy when it loads. Here::
 
     MatMul(x, Transpose(W, perm))  ->  MatMul(x, W')        with W' = W permuted, stored once for all its uses
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.passes.constants import add_constant
+from exporter.passes.building import add_constant
 
 
 def fold_transposes(model: ir.Model) -> int:
@@ -35,4 +35,3 @@ def fold_transposes(model: ir.Model) -> int:
         if not source.uses():
             model.graph.initializers.pop(str(source.name))
     return count
-

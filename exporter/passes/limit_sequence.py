@@ -13,11 +13,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.passes.constants import add_constant
+from exporter.passes.building import add_constant, make_node
 
 
 def limit_sequence(model: ir.Model) -> int:
-    """Guard the ``input_ids`` of a model whose ``max_sequence`` metadata is set; returns 1, or 0 where there is none."""
+    """Guard the ``input_ids`` of a model whose ``max_sequence`` metadata is set; returns 1, or 0 where it is not."""
     maximum = model.metadata_props.get("max_sequence")
     if maximum is None:
         return 0
@@ -25,13 +25,10 @@ def limit_sequence(model: ir.Model) -> int:
     zeros = add_constant(model, "limit/zeros", np.zeros((1, int(maximum)), dtype=np.int64))
     start = add_constant(model, "limit/start", np.array([0], dtype=np.int64))
     axis = add_constant(model, "limit/axis", np.array([1], dtype=np.int64))
-    length = ir.node("Shape", [ids], {"start": 1, "end": 2}, name="limit/Shape")
-    row = ir.node("Slice", [zeros, start, length.outputs[0], axis], name="limit/Slice")
-    guarded = ir.node("Add", [ids, row.outputs[0]], name="limit/Add")
-    shapes = {length: ir.Shape([1]), row: ir.Shape([1, None]), guarded: ids.shape}
-    for node, shape in shapes.items():
-        node.outputs[0].name, node.outputs[0].shape = f"{node.name}:", shape
-        node.outputs[0].type = ir.TensorType(ir.DataType.INT64)
+    integer = ir.DataType.INT64
+    length = make_node("Shape", [ids], "limit/Shape", integer, [1], {"start": 1, "end": 2})
+    row = make_node("Slice", [zeros, start, length.outputs[0], axis], "limit/Slice", integer, [1, None])
+    guarded = make_node("Add", [ids, row.outputs[0]], "limit/Add", integer, ids.shape)
     ids.replace_all_uses_with(guarded.outputs[0])
     guarded.replace_input_with(0, ids)
     length.replace_input_with(0, ids)

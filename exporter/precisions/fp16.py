@@ -26,7 +26,9 @@ def convert(graph: Graph, batches: TokenBatches, keep_fp32: tuple[str, ...]) -> 
     kept |= {node for node in model.graph if str(node.name) in hot or _reads(node, hot)}
     kept |= {node for node in model.graph if any(v is not None and v.name in overflowing for v in node.inputs)}
 
-    decisions = [f"largest activation {max(largest.values()):.4g} over {batches.count} sentences (float16 ends at 65504)"]
+    decisions = [
+        f"largest activation {max(largest.values()):.4g} over {batches.count} sentences (float16 ends at 65504)"
+    ]
     decisions += [f"float32 kept: {name} reaches {value:.4g}, above {limit:.0f}" for name, value in hot.items()]
     decisions += [f"float32 kept: weight {name} reaches {value:.4g}" for name, value in overflowing.items()]
     decisions += _subnormal_weights(model, overflowing)

@@ -6,13 +6,13 @@ sentence only: no average shows it. So the ranges are measured before anything i
 
 from __future__ import annotations
 
-
 import numpy as np
 import onnx_ir as ir
 
 from exporter.calibration import TokenBatches
 from exporter.dependencies import require
 from exporter.graph import Graph
+from exporter.passes.building import make_node
 from exporter.passes.decompose_attention import decompose_attention
 
 FP16_MAX = 65504.0
@@ -65,8 +65,8 @@ def _reads_where(node: ir.Node) -> bool:
 def _watch(model: ir.Model, node: ir.Node) -> None:
     """Append the extremes of a node's output as outputs: two numbers per run, not a copy of every activation."""
     for extreme, op_type in (("min", "ReduceMin"), ("max", "ReduceMax")):
-        reduce = ir.node(op_type, [node.outputs[0]], {"keepdims": 0}, name=f"{extreme}/{node.name}")
-        reduce.outputs[0].name, reduce.outputs[0].shape = str(reduce.name), ir.Shape([])
-        reduce.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        name = f"{extreme}/{node.name}"
+        reduce = make_node(op_type, [node.outputs[0]], name, ir.DataType.FLOAT, [], {"keepdims": 0})
+        reduce.outputs[0].name = name
         model.graph.append(reduce)
         model.graph.outputs.append(reduce.outputs[0])

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from exporter.passes.constants import add_constant
+from exporter.passes.building import add_constant, make_node
 
 HEAD = "module."  # how ``name_nodes`` calls what follows the transformer
 _MOVES = {"Concat", "Expand", "Gather", "GatherElements", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
@@ -91,9 +91,8 @@ def _as_type(
 
 
 def _cast(model: ir.Model, value: ir.Value, wanted: ir.DataType) -> ir.Value:
-    node = ir.node("Cast", [value], {"to": wanted}, name=f"{str(value.name).rstrip(':')}/Cast.{wanted.name.lower()}")
-    node.outputs[0].name, node.outputs[0].shape = f"{node.name}:", value.shape
-    node.outputs[0].type = ir.TensorType(wanted)
+    name = f"{str(value.name).rstrip(':')}/Cast.{wanted.name.lower()}"
+    node = make_node("Cast", [value], name, wanted, value.shape, {"to": wanted})
     producer = value.producer()
     if producer is None:
         model.graph.insert_before(model.graph[0], node)

@@ -1,7 +1,7 @@
 """Reference and candidate in, ParityReport out.
 
-``probes`` holds the text, ``parity`` the numbers, ``sts`` the task, ``gates`` the verdicts, ``diagnosis`` the likely cause
-of a failure, and ``report`` what is written down. ``validate`` is the whole of it.
+``probes`` holds the text, ``parity`` the numbers, ``sts`` the task, ``gates`` the verdicts, ``diagnosis`` the likely
+cause of a failure, and ``report`` what is written down. ``validate`` is the whole of it.
 """
 
 from exporter.validator.report import ParityReport

@@ -44,7 +44,7 @@ def compare(reference: npt.ArrayLike, candidate: npt.ArrayLike, token_ids: list[
         token_ids: Token ids of each row; rows with equal ids are one sentence to the model, and tie as neighbours.
     """
     wanted, found = np.asarray(reference, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
-    finite = np.isfinite(found).all(axis=1)
+    finite = np.logical_and.reduce(np.isfinite(found), axis=1)
     safe = np.where(finite[:, None], found, 0.0)
     center = wanted.mean(axis=0)
     cosine = row_cosine(wanted, safe)

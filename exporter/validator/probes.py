@@ -83,7 +83,9 @@ def _length_cases(probes: list[Probe], tokenizer: Tokenizer, max_seq_length: int
         "one token beyond max_seq_length": max_seq_length + 1,
     }
     cases = [
-        Probe(_text_of_length(words, tokenizer, length), f"edge: {kind}") for kind, length in wanted.items() if length > 2
+        Probe(_text_of_length(words, tokenizer, length), f"edge: {kind}")
+        for kind, length in wanted.items()
+        if length > 2
     ]
     half, far = max(1, max_seq_length // 4), 3 * max_seq_length
     return [

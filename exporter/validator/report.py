@@ -133,7 +133,8 @@ class ParityReport:
             f"neighbours {figures['neighbor_identity']:.2%}",
         ]
         parts += [
-            f"{score.name} Spearman {score.reference_spearman:.2f} -> {score.candidate_spearman:.2f}" for score in self.sts
+            f"{score.name} Spearman {score.reference_spearman:.2f} -> {score.candidate_spearman:.2f}"
+            for score in self.sts
         ]
         return ", ".join(parts)
 

@@ -85,7 +85,11 @@ def _read_tsv(path: Path) -> list[Row]:
         columns = [header.index(name) for name in ("sentence1", "sentence2", "score")]
     except ValueError as error:
         raise InputError(f"{path}: no header with score, sentence1 and sentence2 (it has {header})") from error
-    return [_row(path, number, [line[c] for c in columns if c < len(line)]) for number, line in enumerate(lines[1:], 2) if line]
+    return [
+        _row(path, number, [line[c] for c in columns if c < len(line)])
+        for number, line in enumerate(lines[1:], 2)
+        if line
+    ]
 
 
 def _read_csv(path: Path) -> list[Row]:
@@ -137,9 +141,7 @@ def correlate(
     return StsScore(sts.name, len(sts.scores), spearman, spearman2, pearson, pearson2)
 
 
-def _correlation(
-    scores: npt.NDArray[np.float64], first: npt.ArrayLike, second: npt.ArrayLike
-) -> tuple[float, float]:
+def _correlation(scores: npt.NDArray[np.float64], first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[float, float]:
     cosine = row_cosine(np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64))
     if np.ptp(cosine) == 0 or not np.isfinite(cosine).all():
         return float("nan"), float("nan")
