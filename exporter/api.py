@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from exporter.backends import BACKENDS
 from exporter.bundle import Bundle
 from exporter.dependencies import require
 from exporter.encoder import Encoder
-from exporter.recipe import Recipe, find_recipe
+from exporter.errors import InputError
+from exporter.recipe import Gates, Recipe, find_recipe
 
 if TYPE_CHECKING:
     from exporter.validator import ParityReport
+
+DEVICES = ("cpu", "cuda")
 
 
 def load(path: str | Path, *, device: Literal["cpu", "cuda"] | None = None, threads: int | None = None) -> Encoder:
@@ -29,6 +33,8 @@ def load(path: str | Path, *, device: Literal["cpu", "cuda"] | None = None, thre
         BundleError: No bundle there, or a file of it is missing or altered.
         MissingDependencyError: The engine is not installed, or the device is not there.
     """
+    if device is not None:
+        _one_of("device", device, DEVICES)
     return Bundle.open(Path(path)).encoder(device=device, threads=threads)
 
 
@@ -63,6 +69,9 @@ def export(
         GateError: The result differs by more than the recipe's gates allow; nothing was published.
         ExportError: Anything else that stops it; see ``exporter.errors``.
     """
+    _one_of("precision", precision, Gates.model_fields)
+    _one_of("backend", backend, BACKENDS)
+    _one_of("device", device, DEVICES)
     for package in ("sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
         require(package)
     from exporter import pipeline  # noqa: PLC0415 - brings in torch
@@ -103,3 +112,9 @@ def validate(
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
     folder = None if checkpoint is None else Path(checkpoint)
     return pipeline.validate_bundle(opened, checkpoint=folder, sts=[Path(file) for file in sts])
+
+
+def _one_of(option: str, value: str, legal: Iterable[str]) -> None:
+    """Refuse what the annotations do not allow before any work is done; nothing else holds a caller to them."""
+    if value not in legal:
+        raise InputError(f"{option} is {value!r}", next_step=f"one of {', '.join(legal)}")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,7 +24,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import Tokenizer
 
-from exporter.backends import Engine, backend_of
+from exporter.backends import BACKENDS, Engine, backend_of
 from exporter.encoder import Encoder
 from exporter.errors import BundleError
 from exporter.recipe import Recipe
@@ -30,6 +32,7 @@ from exporter.recipe import Recipe
 FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+PARITY = "parity.json"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
 
@@ -123,14 +126,22 @@ class Bundle:
         if not path.is_file():
             raise BundleError(f"{folder}: no bundle: there is no {MANIFEST}", next_step="korsbert-export makes one")
         try:
-            manifest = Manifest.model_validate_json(path.read_bytes())
+            content = path.read_bytes()
+            _check_format(path, content)
+            manifest = Manifest.model_validate_json(content)
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or MANIFEST
             raise BundleError(f"{path}: not readable: {where}: {first['msg']}") from error
-        if manifest.format != FORMAT:
+        if manifest.engine.backend not in BACKENDS:
+            raise BundleError(f"{path}: made for the backend {manifest.engine.backend!r}, which is not known here")
+        # What is opened later must be among what is held against its hash now.
+        unlisted = {TOKENIZER, PARITY, *manifest.engine.files} - set(manifest.files)
+        if unlisted or not manifest.engine.files:
             raise BundleError(
-                f"{path}: format {manifest.format}, this korsbert reads {FORMAT}", next_step="export it again"
+                f"{path}: does not list {', '.join(sorted(unlisted)) or 'an engine'}", next_step="export it again"
             )
         for name, facts in manifest.files.items():
             _verify(folder, name, facts)
@@ -156,13 +167,28 @@ class Bundle:
         return sum(facts.size for facts in self.manifest.files.values())
 
 
+def _check_format(path: Path, content: bytes) -> None:
+    """Refuse another format by its number, before its unknown keys would be called errors."""
+    try:
+        stated = json.loads(content)["format"]
+    except (ValueError, KeyError, TypeError):
+        return  # no manifest at all: the model says what is wrong with it
+    if stated != FORMAT:
+        raise BundleError(f"{path}: format {stated}, this korsbert reads {FORMAT}", next_step="export it again")
+
+
 def _verify(folder: Path, name: str, facts: FileFacts) -> None:
     path = folder / name
-    if path.resolve().parent != folder.resolve():
+    # By the name alone: in the hub's cache the files of a bundle are links to where their content lies.
+    if Path(name).name != name:
         raise BundleError(f"{folder / MANIFEST}: names a file outside the bundle: {name}")
     if not path.is_file():
         raise BundleError(f"{path}: missing, though the manifest lists it", next_step="export it again")
-    if path.stat().st_size != facts.size or sha256_of(path) != facts.sha256:
+    try:
+        altered = path.stat().st_size != facts.size or sha256_of(path) != facts.sha256
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    if altered:
         raise BundleError(
             f"{path}: altered since it was published: its SHA-256 is not the manifest's", next_step="export it again"
         )
@@ -202,13 +228,13 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
         if not force and os.path.lexists(target):
             raise BundleError(f"{target}: already there", next_step="--force replaces it, once the new one has passed")
         for left in parent.glob(f".{target.name}.staging-*"):
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left)
         with _full_disk_is_an_error(target):
             folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.staging-", dir=parent))
             try:
                 yield folder
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
     finally:
         lock.release()
 
@@ -219,6 +245,20 @@ def _full_disk_is_an_error(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise _cannot_write(target, error) from error
+    except Exception as error:
+        # tokenizers and safetensors, which are Rust, state the number of a failed write in the text of an Exception.
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None or int(number[1]) not in _NO_SPACE:
+            raise
+        raise _cannot_write(target, OSError(int(number[1]), str(error))) from error
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or whatever a replaced bundle's place held instead of one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _cannot_write(target: Path, error: OSError) -> BundleError:
@@ -248,7 +288,7 @@ def publish(manifest: Manifest, folder: Path, target: Path) -> Bundle:
     elif not _exchange(folder, target):
         target.rename(_aside(target))
         folder.rename(target)
-        shutil.rmtree(_aside(target), ignore_errors=True)
+        _remove(_aside(target))
     _sync(target.parent)
     return Bundle(target, manifest)
 
@@ -260,7 +300,7 @@ def _aside(target: Path) -> Path:
 def _finish_replacement(target: Path) -> None:
     """Finish what a process killed between the two renames of ``publish`` left: the old bundle comes back."""
     if os.path.lexists(target):
-        shutil.rmtree(_aside(target), ignore_errors=True)
+        _remove(_aside(target))
     else:
         _aside(target).rename(target)
 

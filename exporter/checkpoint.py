@@ -131,10 +131,10 @@ def _check_folder(folder: Path) -> None:
         )
     if modules_file.is_file():
         for entry in _read_json(modules_file, list):
-            name = str(entry.get("type", "")).rpartition(".")[2]
-            if name not in MODULES:
+            kind = entry.get("type") if isinstance(entry, dict) else entry
+            if str(kind).rpartition(".")[2] not in MODULES:
                 raise UnsupportedModelError(
-                    f"{modules_file}: module {entry.get('type')!r} cannot be folded",
+                    f"{modules_file}: module {kind!r} cannot be folded",
                     next_step=f"the modules that can: {', '.join(MODULES)}",
                 )
     for config_file in [
@@ -224,8 +224,9 @@ def _load(folder: Path, device: str) -> SentenceTransformer:
                 device=device,
                 trust_remote_code=False,
                 local_files_only=True,
-                # transformers 5 keeps the stored dtype unless told; sdpa is what folds to one Attention operator.
-                model_kwargs={"dtype": torch.float32, "attn_implementation": "sdpa"},
+                # transformers 5 keeps the stored dtype unless told. Its attention is left to it: SDPA, which folds to one
+                # Attention operator, for all that have it (MPNet alone has not).
+                model_kwargs={"dtype": torch.float32},
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]

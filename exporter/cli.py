@@ -6,10 +6,11 @@ nothing else there. Exit codes: 0 done, 1 a gate failed, 2 bad input or usage, 3
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -204,7 +205,7 @@ def validate_command(
     with _spinner(stderr, "reference and bundle encode the probes"):
         report = pipeline.validate_bundle(opened, checkpoint=checkpoint, sts=tuple(sts or ()), device=device)
     if junit is not None:
-        _write(junit, report.to_junit())
+        _write(junit, f"{report.to_junit()}\n".encode())
     if as_json:
         _print_json(report.to_dict())
     else:
@@ -241,11 +242,9 @@ def encode_command(
         for vector in vectors:
             sys.stdout.write(json.dumps([float(f"{x:.9g}") for x in vector]) + "\n")
         return
-    try:
-        with out.open("wb") as stream:  # np.save would add .npy to a name without it
-            np.save(stream, vectors)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}") from error
+    buffer = io.BytesIO()
+    np.save(buffer, vectors)
+    _write(out, buffer.getbuffer())
     _stderr().print(f"{vectors.shape[0]} x {vectors.shape[1]} float32 in {out}")
 
 
@@ -291,18 +290,27 @@ def _lines(file: Path | None) -> list[str]:
     """Read sentences, one a line; an empty line is an empty sentence, so that row numbers agree."""
     try:
         data = sys.stdin.buffer.read() if file is None else file.read_bytes()
-        return data.decode("utf-8-sig").splitlines()
+        # Not str.splitlines, to which U+2028 and others ends a line as well: rows are counted as `wc -l` counts them.
+        return [line.removesuffix("\n") for line in io.StringIO(data.decode("utf-8-sig"), newline=None)]
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{file or 'stdin'}: not UTF-8 at byte {error.start}") from error
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes | memoryview) -> None:
+    """Write a file whole or not at all; a device or a pipe is written to as it is."""
+    partial = path.parent / f".{path.name}.partial"
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            partial.write_bytes(content)
+            partial.replace(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+        with suppress(OSError):
+            partial.unlink()
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _parity(bundle: Bundle) -> Any:

@@ -31,8 +31,8 @@ def require(package: str) -> ModuleType:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
         missing = (error.name or package).partition(".")[0]
-        if missing not in EXTRAS:
-            raise
+        wanted = "" if missing in EXTRAS else f", which {package} needs"
+        extra = EXTRAS.get(missing, EXTRAS[package])
         raise MissingDependencyError(
-            f"{missing} is not installed", next_step=f"pip install 'korsbert[{EXTRAS[missing]}]'"
+            f"{missing} is not installed{wanted}", next_step=f"pip install 'korsbert[{extra}]'"
         ) from error

@@ -42,9 +42,14 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
             return Path(folder), Path(folder).name
         info = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT_S)
         names = [sibling.rfilename for sibling in info.siblings or []]
-        folder = snapshot_download(repository, revision=info.sha, allow_patterns=_wanted(names))
+        # By the name that was asked for, so that the cache remembers it for HF_HUB_OFFLINE=1; the folder's own name is
+        # the commit that was taken.
+        folder = snapshot_download(repository, revision=revision, allow_patterns=_wanted(names))
     except HFValidationError as error:
-        raise RecipeError(f"{repository!r} is no hub id: {_first_line(error)}") from error
+        raise RecipeError(
+            f"{repository!r} is neither a folder here nor a hub id: {_first_line(error)}",
+            next_step="a hub id is owner/name; a local copy goes with --checkpoint FOLDER",
+        ) from error
     except GatedRepoError as error:
         raise CheckpointError(
             f"{repository}: access to this repository is restricted", next_step="accept its terms, then `hf auth login`"
@@ -69,7 +74,7 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         ) from error
     except (HTTPError, HfHubHTTPError, OSError) as error:
         raise _unreachable(repository, error) from error
-    return Path(folder), str(info.sha)
+    return Path(folder), Path(folder).name
 
 
 def _unreachable(repository: str, error: BaseException) -> HubError:

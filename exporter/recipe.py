@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -150,6 +151,17 @@ class KnownAnswer(_Frozen):
     cosine: float
     tolerance: float = 1e-4
 
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        rows = {len(self.sentences), len(self.first), len(self.last)}
+        if len(rows) > 1 or len(self.sentences) < 2:
+            message = "wants as many rows in first and in last as there are sentences, and two or more of each"
+            raise ValueError(message)
+        if len({len(row) for row in self.first}) > 1 or len({len(row) for row in self.last}) > 1:
+            message = "wants rows of one length in first, and rows of one length in last"
+            raise ValueError(message)
+        return self
+
 
 class Recipe(_Frozen):
     """What to export and what it must prove.
@@ -183,9 +195,13 @@ class Recipe(_Frozen):
         return self
 
     def local_source(self) -> Path | None:
-        """Return the folder ``source`` names (beside the recipe file, or anywhere), or None where it is a hub id."""
-        candidates = [] if self._home is None else [self._home / self.source]
-        return next((path for path in (*candidates, Path(self.source)) if path.is_dir()), None)
+        """Return the folder ``source`` names, or None where it is a hub id.
+
+        It is looked for beside the recipe's file, or, for a recipe read back from a manifest, beside the recipes that
+        ship; then from the working folder.
+        """
+        home = self._home or recipes_folder()
+        return next((path for path in (home / self.source, Path(self.source)) if path.is_dir()), None)
 
     def content_hash(self) -> str:
         """Return the SHA-256 of the recipe's canonical JSON."""
@@ -234,14 +250,13 @@ def find_recipe(model: str) -> Recipe:
     Raises:
         RecipeError: ``model`` is none of the three; the nearest shipped names are told.
     """
-    shipped = recipes_folder() / f"{model}.yaml"
-    if shipped.is_file():
-        return load_recipe(shipped)
-    if Path(model).is_dir():
+    names = sorted(path.stem for path in recipes_folder().glob("*.yaml"))
+    if model in names:
+        return load_recipe(recipes_folder() / f"{model}.yaml")
+    if os.path.isdir(model):  # noqa: PTH112 - False, not an error, for a name that no folder can have
         return Recipe(name=_slug(Path(model).resolve().name), source=str(Path(model).resolve()))
     if _looks_like_hub_id(model):
         return Recipe(name=_slug(model.rsplit("/", 1)[-1]), source=model)
-    names = sorted(path.stem for path in recipes_folder().glob("*.yaml"))
     close = difflib.get_close_matches(model, names, n=3, cutoff=0.4)
     raise RecipeError(
         f"{model!r} is no recipe, no folder and no hub id (owner/name)",

@@ -7,7 +7,7 @@ vector as PyTorch does. For that its weights must let faults be seen, which a pl
 it all sentences land on nearly one vector, and an export that ignores the padding mask still scores a cosine of 0.99.
 ``_state_dict`` says how that is avoided, and ``tests/unit/test_twins.py`` measures it.
 
-    python -m recipes.twins ko-sbert-sts /tmp/ko-sbert-sts --full
+    python -m recipes.twins ko-sbert-sts twins/ko-sbert-sts --full
 
 Sizes, pooling, limits and lower-casing are the published ones. What the model cards leave out (activation, epsilons,
 dropout, details of the tokenizers) is that of the base models' families or transformers' default, not a known fact.

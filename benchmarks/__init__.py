@@ -1,0 +1,1 @@
+"""Measurements of korsbert, and of what it competes with."""

@@ -1,0 +1,177 @@
+"""Sentences per second against sentence-transformers, from string to vector, everything in turns in one run.
+
+    python -m benchmarks.encode --sts korsts-dev.tsv
+
+The weights are those of a twin (see ``recipes/twins.py``): speed does not depend on what they hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
+from exporter import Bundle, Encoder, export
+from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
+from exporter.calibration import calibration_sentences
+from exporter.checkpoint import load_checkpoint
+from exporter.recipe import load_recipe
+from exporter.validator.sts import read_sts
+from recipes.twins import TWINS
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from exporter import Recipe
+
+BF16 = "sentence-transformers bf16"
+BUNDLES: tuple[tuple[Literal["onnxruntime", "openvino"], Literal["fp32", "fp16", "bf16"]], ...] = (
+    ("onnxruntime", "fp32"),
+    ("onnxruntime", "fp16"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+)
+# The promises, for a full-size BERT-base: ratio to sentence-transformers in FP32 on the same threads.
+PROMISED = {"onnxruntime fp32": 1.3, "openvino bf16": 2.5}
+PROMISED_OF = "ko-sbert-sts"
+
+
+def main() -> None:
+    """Measure each model asked for, and write ``encode`` (or ``encode-MODEL``) to the results."""
+    parser = arguments(str(__doc__).splitlines()[0])
+    text = parser.add_mutually_exclusive_group()
+    text.add_argument("--sts", type=Path, metavar="FILE", help="take the sentences of an STS set, KorSTS for example")
+    text.add_argument("--text", type=Path, metavar="FILE", help="one sentence a line; by default the calibration text")
+    parser.add_argument(
+        "--model", action="append", choices=(*TWINS, "demo"), help=f"by default {PROMISED_OF}; repeatable"
+    )
+    parser.add_argument("--sentences", type=int, default=512, help="how many, evenly spread over the text")
+    parser.add_argument("--threads", type=int, default=2, help="of torch and of the engines")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    sentences = evenly_spread(_sentences(options), options.sentences)
+    for name in options.model or [PROMISED_OF]:
+        with work_folder(options.work) as work:
+            _measure_model(name, sentences, options, work)
+
+
+def _sentences(options: Namespace) -> list[str]:
+    """Return the different sentences of the text, in order."""
+    if options.sts is None:
+        return list(dict.fromkeys(calibration_sentences(options.text, probes=())))
+    pairs = read_sts(options.sts)
+    return list(dict.fromkeys(sentence for pair in zip(pairs.first, pairs.second, strict=True) for sentence in pair))
+
+
+def _measure_model(name: str, sentences: list[str], options: Namespace, work: Path) -> None:
+    folder = twin(name, options.size, work)
+    recipe = load_recipe(twin_recipe(name, options.size, work))
+    bundles = {f"{backend} {precision}": bundle for backend, precision, bundle in _bundles(recipe, folder, work)}
+    with ExitStack() as stack:
+        stack.enter_context(torch_threads(options.threads))
+        checkpoint = load_checkpoint(recipe, folder=folder)
+        opened = {
+            label: stack.enter_context(bundle.encoder(threads=options.threads)) for label, bundle in bundles.items()
+        }
+        encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: _bf16_encode(folder)}
+        encoders |= {label: encoder.encode for label, encoder in opened.items()}
+        cosines = _min_cosines(encoders, sentences, options.batch_size)
+        subjects = measure(encoders, sentences, batch_size=options.batch_size, rounds=options.rounds)
+    _report(name, subjects, cosines, opened, sentences, options)
+
+
+def _bundles(recipe: Recipe, folder: Path, work: Path) -> Iterator[tuple[str, str, Bundle]]:
+    """Export every pair of backend and precision; what comes back has passed its gates."""
+    for backend, precision in BUNDLES:
+        yield (
+            backend,
+            precision,
+            export(recipe, backend=backend, precision=precision, checkpoint=folder, out=work / "bundles", force=True),
+        )
+
+
+def _bf16_encode(folder: Path) -> Encode:
+    model = SentenceTransformer(
+        str(folder), device="cpu", model_kwargs={"dtype": torch.bfloat16, "attn_implementation": "sdpa"}
+    ).eval()
+    return lambda sentences, batch_size: model.encode(sentences, batch_size=batch_size, show_progress_bar=False)
+
+
+def _min_cosines(encoders: dict[str, Encode], sentences: list[str], batch_size: int) -> dict[str, float]:
+    """Return each encoder's smallest cosine to the reference: what the speed was had for."""
+    vectors = {name: np.asarray(encode(sentences, batch_size), np.float64) for name, encode in encoders.items()}
+    unit = {name: rows / np.linalg.norm(rows, axis=1, keepdims=True) for name, rows in vectors.items()}
+    return {name: float((unit[REFERENCE] * rows).sum(axis=1).min()) for name, rows in unit.items()}
+
+
+def _report(
+    name: str,
+    subjects: tuple[Subject, ...],
+    cosines: dict[str, float],
+    opened: dict[str, Encoder],
+    sentences: list[str],
+    options: Namespace,
+) -> None:
+    judged = name == PROMISED_OF and options.size == "full"
+    targets = [
+        Target(
+            f"{subject.name}: times the throughput of {REFERENCE}", subject.ratio, PROMISED[subject.name], at_least=True
+        )
+        for subject in subjects
+        if judged and subject.name in PROMISED
+    ]
+    tokens = float(np.mean(next(iter(opened.values())).count_tokens(sentences)))
+    text = options.sts or options.text
+    data = {
+        "model": name,
+        "size": options.size,
+        "text": text.name if text else "the calibration sentences that ship",
+        "sentences": len(sentences),
+        "tokens_per_sentence": round(tokens, 1),
+        "threads": options.threads,
+        "batch_size": options.batch_size,
+        "rounds": options.rounds,
+        "subjects": [
+            {
+                **subject.to_dict(),
+                "min_cosine": cosines[subject.name],
+                "execution": opened[subject.name].execution if subject.name in opened else "torch, CPU",
+            }
+            for subject in subjects
+        ],
+    }
+    conditions = (
+        f"{len(sentences)} sentences of {data['text']} ({tokens:.1f} tokens each), batch {options.batch_size}, "
+        f"{options.threads} threads, string to vector; medians of {options.rounds} rounds in turns after a warm-up. "
+        "The ratio is the median of the ratios within rounds, with the smallest and the largest of them; latency is of "
+        "single sentences; the cosine is the smallest to the first row over these sentences."
+    )
+    header = ("", "sentences/s", "ratio", "within rounds", "p50 ms", "p99 ms", "min cosine")
+    rows = [_row(subject, subjects[0], cosines[subject.name]) for subject in subjects]
+    heading = f"# Encoding with {name}" + ("" if name == "demo" else f" (a {options.size} twin)")
+    file = "encode" if name == PROMISED_OF else f"encode-{name}"
+    publish(file, options.results, data, (heading, conditions, table(header, rows)), targets)
+
+
+def _row(subject: Subject, first: Subject, cosine: float) -> tuple[str, ...]:
+    ratios = np.array(first.round_s) / np.array(subject.round_s)
+    return (
+        subject.name,
+        f"{subject.sentences_per_s:.1f}",
+        f"{subject.ratio:.2f}x",
+        f"{ratios.min():.2f} to {ratios.max():.2f}",
+        f"{subject.p50_ms:.1f}",
+        f"{subject.p99_ms:.1f}",
+        f"{cosine:.7f}",
+    )
+
+
+if __name__ == "__main__":
+    main()

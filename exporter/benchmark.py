@@ -1,0 +1,291 @@
+"""An encoder and real text in, Throughput out.
+
+Two programs timed one after the other differ by whatever the machine did meanwhile. So every subject is measured in
+the same run, in turns: each round times all of them, every second round in reverse order, and a ratio is the median of
+the ratios within rounds. Times are from string to vector, tokenization included.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.calibration import calibration_sentences
+from exporter.dependencies import require
+from exporter.errors import GateError
+
+if TYPE_CHECKING:
+    from exporter.bundle import Bundle
+    from exporter.checkpoint import Checkpoint
+
+Encode = Callable[[list[str], int], object]
+"""Encodes sentences in batches of so many rows. What it returns is not looked at."""
+
+REFERENCE = "sentence-transformers fp32"
+SINGLES = 128
+"""Sentences that are encoded alone in each round, for latency."""
+_TOOLS = ("korsbert", "numpy", "tokenizers")
+_REFERENCE_TOOLS = ("torch", "transformers", "sentence-transformers")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was measured of one encoder.
+
+    Attributes:
+        name: What it is called in tables.
+        sentences_per_s: Median over the rounds.
+        p50_ms: Median latency of a single sentence (batch 1) over all rounds, in milliseconds.
+        p99_ms: 99th percentile of the same.
+        ratio: Throughput relative to the first subject: the median over the rounds of the ratio within a round.
+        round_s: Seconds that all sentences took, by round.
+    """
+
+    name: str
+    sentences_per_s: float
+    p50_ms: float
+    p99_ms: float
+    ratio: float
+    round_s: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON data."""
+        return {
+            "name": self.name,
+            "sentences_per_s": round(self.sentences_per_s, 2),
+            "p50_ms": round(self.p50_ms, 3),
+            "p99_ms": round(self.p99_ms, 3),
+            "ratio": round(self.ratio, 4),
+            "round_s": [round(seconds, 5) for seconds in self.round_s],
+        }
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """How fast encoders are, side by side.
+
+    Attributes:
+        subjects: The encoders; the first is what the others are relative to.
+        conditions: Text, batch size, threads and machine in one sentence.
+        facts: The same as JSON data.
+    """
+
+    subjects: tuple[Subject, ...]
+    conditions: str
+    facts: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON data."""
+        return {
+            "subjects": [subject.to_dict() for subject in self.subjects],
+            "conditions": self.conditions,
+            "facts": dict(self.facts),
+        }
+
+
+def bench_bundle(
+    bundle: Bundle,
+    *,
+    against_torch: bool = False,
+    text: Path | None = None,
+    checkpoint: Path | None = None,
+    threads: int | None = None,
+    batch_size: int = 32,
+    rounds: int = 5,
+) -> Throughput:
+    """Measure a bundle, beside the checkpoint it was made from if asked, on the device it was validated on.
+
+    Args:
+        bundle: What to measure.
+        against_torch: Measure SentenceTransformer in FP32 with SDPA in the same run. Without it no torch is needed.
+        text: Sentences, one a line, or JSONL with ``text``; by default the calibration sentences that ship.
+        checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
+        threads: CPU threads of the engine and of torch; by default as many as there are cores. Tokenizers are left to
+            themselves: both sides use the same library.
+        batch_size: Rows per batch, at most.
+        rounds: Timed rounds, after one that warms up.
+
+    Raises:
+        InputError: ``text`` cannot be used.
+        GateError: The checkpoint holds other weights than the bundle was made from.
+        CheckpointError: The checkpoint cannot be loaded.
+        MissingDependencyError: The engine, or torch where it is asked for, is not installed.
+    """
+    sentences = list(calibration_sentences(text, probes=()))
+    threads = threads or cores()
+    engine, device = bundle.manifest.engine, bundle.manifest.validation.device
+    name = f"{bundle.manifest.recipe.name} {engine.precision} on {engine.backend}"
+    encoders: dict[str, Encode] = {}
+    if against_torch:
+        encoders[REFERENCE] = reference_encode(_reference(bundle, checkpoint, device))
+    with bundle.encoder(threads=threads) as encoder, torch_threads(threads if against_torch else None):
+        encoders[name] = encoder.encode
+        tokens = float(np.mean(encoder.count_tokens(sentences)))
+        subjects = measure(encoders, sentences, batch_size=batch_size, rounds=rounds)
+    tools = (*_TOOLS, engine.backend, f"{engine.backend}-gpu", *(_REFERENCE_TOOLS if against_torch else ()))
+    facts = {
+        "text": text.name if text is not None else "the calibration sentences that ship",
+        "sentences": len(sentences),
+        "tokens_per_sentence": round(tokens, 1),
+        "batch_size": batch_size,
+        "threads": threads,
+        "rounds": rounds,
+        "device": device,
+        "execution": encoder.execution,
+        "machine": machine(),
+        "tools": tool_versions(tools),
+    }
+    return Throughput(subjects, conditions(facts), facts)
+
+
+def measure(
+    encoders: Mapping[str, Encode],
+    sentences: Sequence[str],
+    *,
+    batch_size: int,
+    rounds: int,
+    singles: int = SINGLES,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Subject, ...]:
+    """Time encoders in turns.
+
+    A round that is not counted comes first: engines choose kernels and allocate memory by shape.
+
+    Args:
+        encoders: What to time, by name; the first is what the others are relative to.
+        sentences: What they encode.
+        batch_size: Rows per batch.
+        rounds: Counted rounds, 1 or more.
+        singles: How many of the sentences, evenly spread, are also encoded alone for latency.
+        clock: Returns seconds.
+    """
+    if not encoders or not sentences or rounds < 1 or singles < 1:
+        raise ValueError("there must be an encoder, a sentence, a round and a single sentence at least")
+    alone = evenly_spread(sentences, singles)
+    round_s: dict[str, list[float]] = {name: [] for name in encoders}
+    latency_ms: dict[str, list[float]] = {name: [] for name in encoders}
+    in_order = tuple(encoders.items())
+    for number in range(rounds + 1):
+        for name, encode in in_order if number % 2 else in_order[::-1]:
+            started = clock()
+            encode(list(sentences), batch_size)
+            elapsed_s = clock() - started
+            alone_ms = [_time_ms(encode, sentence, clock) for sentence in alone]
+            if number:
+                round_s[name].append(elapsed_s)
+                latency_ms[name] += alone_ms
+    baseline_s = np.array(next(iter(round_s.values())))
+    return tuple(
+        Subject(
+            name=name,
+            sentences_per_s=len(sentences) / float(np.median(seconds)),
+            p50_ms=float(np.percentile(latency_ms[name], 50)),
+            p99_ms=float(np.percentile(latency_ms[name], 99)),
+            ratio=float(np.median(baseline_s / np.array(seconds))),
+            round_s=tuple(seconds),
+        )
+        for name, seconds in round_s.items()
+    )
+
+
+def _time_ms(encode: Encode, sentence: str, clock: Callable[[], float]) -> float:
+    started = clock()
+    encode([sentence], 1)
+    return 1000 * (clock() - started)
+
+
+def evenly_spread(sentences: Sequence[str], count: int) -> list[str]:
+    """Return ``count`` of the sentences at equal distances, or all where there are no more."""
+    kept = min(count, len(sentences))
+    return [sentences[position * len(sentences) // kept] for position in range(kept)]
+
+
+def reference_encode(checkpoint: Checkpoint) -> Encode:
+    """Return the SentenceTransformer's own ``encode``, without the progress bar."""
+
+    def encode(sentences: list[str], batch_size: int) -> object:
+        return checkpoint.model.encode(sentences, batch_size=batch_size, show_progress_bar=False)
+
+    return encode
+
+
+def _reference(bundle: Bundle, folder: Path | None, device: str) -> Checkpoint:
+    for package in ("torch", "sentence_transformers", "optimum"):
+        require(package)
+    from exporter.checkpoint import load_checkpoint  # noqa: PLC0415 - brings in torch
+
+    source = bundle.manifest.source
+    loaded = load_checkpoint(bundle.manifest.recipe, folder=folder, revision=source.commit, device=device)
+    if loaded.weights_sha256 != source.weights_sha256:
+        raise GateError(
+            f"{bundle.folder}: made from other weights than {loaded.source} holds: "
+            f"{source.weights_sha256[:12]}… and {loaded.weights_sha256[:12]}…",
+            next_step="give the checkpoint it was made from with --checkpoint",
+        )
+    return loaded
+
+
+@contextmanager
+def torch_threads(threads: int | None) -> Iterator[None]:
+    """Have torch compute with so many threads meanwhile; None leaves it alone, and unimported."""
+    if threads is None:
+        yield
+        return
+    torch = require("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def conditions(facts: Mapping[str, Any]) -> str:
+    """Say in one sentence under which conditions was measured."""
+    tools = ", ".join(f"{tool} {version}" for tool, version in facts["tools"].items())
+    return (
+        f"{facts['sentences']} sentences of {facts['text']} ({facts['tokens_per_sentence']:g} tokens each), "
+        f"batch {facts['batch_size']}, CPU threads {facts['threads']}, {facts['device']} ({facts['execution']}), "
+        f"string to vector, median of rounds ({facts['rounds']}, in turns, after a warm-up); latency is "
+        "of single sentences; "
+        f"{facts['machine']['processor']}, {facts['machine']['cores']} cores; {tools}"
+    )
+
+
+def machine() -> dict[str, Any]:
+    """Return the processor's name, the cores this process may use, and the operating system."""
+    return {"processor": _processor(), "cores": cores(), "system": f"{platform.system()} {platform.machine()}"}
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def tool_versions(tools: Sequence[str]) -> dict[str, str]:
+    """Return the version of Python and of those of ``tools`` (distribution names) that are installed."""
+    versions = {"python": platform.python_version()}
+    for tool in tools:
+        try:
+            versions[tool] = metadata.version(tool)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,107 @@
+"""What several test files need and is costly to make: made once a run, also where the run has several workers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tests.support.process import Done, run_program
+from tests.support.warm import WarmPython
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = Path(sys.executable).parent
+
+TWIN = "ko-sbert-multitask"  # BERT, mean pooling, 128 tokens: the twin that exports fastest
+
+Shared = Callable[[str, Callable[[Path], None]], Path]
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """A function that makes a folder of a given name, or finds it where another worker has made it."""
+    own = tmp_path_factory.getbasetemp()
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, partial = root / f"shared-{name}", root / f"shared-{name}.partial"
+        with FileLock(root / f"shared-{name}.lock"):
+            if not folder.exists():
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                fill(partial)
+                partial.rename(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[WarmPython]:
+    """A Python that has imported torch, to run commands in at little cost."""
+    with WarmPython() as warm:
+        yield warm
+
+
+@pytest.fixture(scope="session")
+def twin(shared: Shared) -> Path:
+    """A small checkpoint with seeded weights, in the layout of sentence-transformers 2.2. Copy it to change it."""
+
+    def fill(folder: Path) -> None:
+        from recipes.twins import build_twin
+
+        build_twin(TWIN, folder / "twin")
+
+    return shared("twin", fill) / "twin"
+
+
+@pytest.fixture(scope="session")
+def twin_bundle(shared: Shared, twin: Path) -> Path:
+    """The twin in fp32 for onnxruntime, by ``exporter.export``."""
+
+    def fill(folder: Path) -> None:
+        import exporter
+
+        exporter.export(str(twin), out=folder)
+
+    return shared("twin-bundle", fill) / "twin" / "fp32-onnxruntime"
+
+
+@pytest.fixture(scope="session")
+def demo_export(shared: Shared) -> tuple[Path, Done]:
+    """The demo in fp16 by the installed command, and what the command printed with ``--json``."""
+
+    def fill(folder: Path) -> None:
+        done = run_program([SCRIPTS / "korsbert-export", "--model", "demo", "--fp16", "--json"], cwd=folder)
+        (folder / "status").write_text(str(done.status))
+        (folder / "stdout").write_text(done.stdout, encoding="utf-8")
+        (folder / "stderr").write_text(done.stderr, encoding="utf-8")
+
+    folder = shared("demo-fp16", fill)
+    out, err = ((folder / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+    return folder / "artifacts" / "demo" / "fp16-onnxruntime", Done(int((folder / "status").read_text()), out, err)
+
+
+@pytest.fixture(scope="session")
+def demo_fp16(demo_export: tuple[Path, Done]) -> Path:
+    """The demo's fp16 bundle."""
+    folder, done = demo_export
+    assert done.status == 0, done
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_fp32(shared: Shared) -> Path:
+    """The demo's fp32 bundle, by ``exporter.export``."""
+
+    def fill(folder: Path) -> None:
+        import exporter
+
+        exporter.export("demo", out=folder)
+
+    return shared("demo-fp32", fill) / "demo" / "fp32-onnxruntime"

@@ -1,0 +1,176 @@
+"""Every architecture and module that folding serves, against sentence-transformers, on both engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from exporter.backends import BACKENDS, backend_of
+from exporter.calibration import TokenBatches
+from exporter.checkpoint import Checkpoint, load_checkpoint
+from exporter.encoder import Encoder
+from exporter.errors import BuildError, UnsupportedModelError
+from exporter.folding import fold
+from exporter.graph import Graph
+from exporter.precisions import PRECISIONS, precision_of
+from exporter.recipe import Recipe, Shapes
+from tests.support.checkpoints import ARCHITECTURES, MAX_SEQ_LENGTH, save_checkpoint
+
+SENTENCES = [
+    "",
+    "가",
+    "지하철이 늦게 와서 회의에 지각했다.",
+    "The LAST bus to Busan leaves at 23:40.",
+    "새로 산 커피 그라인더가 생각보다 조용해서 아침마다 쓰기 좋다. " * 9,  # longer than the longest input
+    "비가 그치면 뒷산에 버섯을 따러 가자.",
+]
+
+# Every architecture with mean pooling, then every pooling and module on one of them.
+CASES = [
+    *((architecture, "mean", ()) for architecture in ARCHITECTURES),
+    *(("bert", mode, ()) for mode in ("cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")),
+    ("bert", ("cls", "mean", "max"), ()),
+    ("bert", "mean", ("dense",)),
+    ("bert", "mean", ("normalize",)),
+    ("albert", ("lasttoken", "weightedmean"), ("dense", "layer_norm", "normalize")),
+    ("roberta", "cls", ("layer_norm", "dense")),
+]
+
+
+def loaded(folder: Path, *case: object) -> Checkpoint:
+    return load_checkpoint(Recipe(name="case", source=str(save_checkpoint(folder, *case))))  # type: ignore[arg-type]
+
+
+def encoder_of(graph: Graph, checkpoint: Checkpoint, backend: str, folder: Path) -> Encoder:
+    engine = backend_of(backend).build(graph, Shapes(), folder)
+    runner = backend_of(backend).open(engine, folder, "cpu", 1)
+    return Encoder(
+        checkpoint.tokenizer, runner, dimension=checkpoint.dimension, max_seq_length=checkpoint.max_seq_length
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_it_equals_sentence_transformers(case: tuple[object, ...], tmp_path: Path) -> None:
+    checkpoint = loaded(tmp_path, *case)
+    reference = checkpoint.encode(SENTENCES)
+    graph = fold(checkpoint)
+    onnx.checker.check_model(onnx.load_from_string(graph.to_bytes()), full_check=True)
+    if case[0] != "mpnet":  # its mask is added to a position bias, and stays as transformers builds it
+        assert not {"GatherND", "IsNaN"} & set(graph.op_counts())
+    for backend in BACKENDS:
+        with encoder_of(graph, checkpoint, backend, tmp_path) as encoder:
+            np.testing.assert_allclose(encoder.encode(SENTENCES), reference, atol=5e-6, err_msg=backend)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_attention_is_fused_where_transformers_offers_it(architecture: str, tmp_path: Path) -> None:
+    counts = fold(loaded(tmp_path, architecture)).op_counts()
+    if architecture == "mpnet":  # relative position bias: transformers has no SDPA for it
+        assert counts["Softmax"] == 2
+    else:
+        assert counts["Attention"] == 2
+        assert "Softmax" not in counts
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "mpnet"])
+def test_a_sequence_above_the_maximum_fails_in_the_graph(architecture: str, backend: str, tmp_path: Path) -> None:
+    checkpoint = loaded(tmp_path, architecture)
+    engine = backend_of(backend).build(fold(checkpoint), Shapes(), tmp_path)
+    with backend_of(backend).open(engine, tmp_path, "cpu", 1) as runner:
+        for length in (1, MAX_SEQ_LENGTH):
+            ids = np.full((2, length), 5, dtype=np.int64)
+            assert runner.run(ids, np.ones_like(ids)).shape == (2, 32)
+        ids = np.full((2, MAX_SEQ_LENGTH + 1), 5, dtype=np.int64)
+        with pytest.raises(Exception, match=r"(?i)broadcast|shape|dimension"):
+            runner.run(ids, np.ones_like(ids))
+
+
+def test_the_position_table_limits_what_the_checkpoint_asks_for(tmp_path: Path) -> None:
+    """RoBERTa's table of 130 serves 129 positions after padding_idx 0: asking for 512 must not read past it."""
+    folder = save_checkpoint(tmp_path, "roberta")
+    for name, key in (("tokenizer_config.json", "model_max_length"), ("sentence_bert_config.json", "max_seq_length")):
+        text = (folder / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text.replace(str(MAX_SEQ_LENGTH), "512"), encoding="utf-8")
+        assert key  # the key the limit stands under in that file
+    checkpoint = load_checkpoint(Recipe(name="case", source=str(folder)))
+    assert checkpoint.max_seq_length == 129
+    with encoder_of(fold(checkpoint), checkpoint, "onnxruntime", tmp_path) as encoder:
+        np.testing.assert_allclose(encoder.encode(SENTENCES), checkpoint.encode(SENTENCES), atol=5e-6)
+
+
+def test_shared_weights_are_stored_once_and_the_file_is_no_larger_than_the_parameters(tmp_path: Path) -> None:
+    checkpoint = loaded(tmp_path, "albert", "cls")
+    graph = fold(checkpoint)
+    assert len(graph.to_bytes()) <= 1.02 * checkpoint.parameter_bytes()
+    arrays = [
+        value.const_value.numpy().tobytes()
+        for value in graph.model.graph.initializers.values()
+        if value.const_value is not None and value.const_value.size > 64
+    ]
+    assert len(arrays) == len(set(arrays))
+    assert not any(
+        node.op_type == "Transpose" and node.inputs[0] is not None and node.inputs[0].is_initializer()
+        for node in graph.model.graph
+    )
+
+
+@pytest.mark.parametrize("architecture", ["albert", "bert"])
+def test_nodes_are_named_after_their_modules_and_uses(architecture: str, tmp_path: Path) -> None:
+    names = [str(node.name) for node in fold(loaded(tmp_path, architecture)).model.graph]
+    assert len(names) == len(set(names))
+    for layer in (0, 1):
+        assert sum(name.startswith(f"layer.{layer}.attention") and "query" in name for name in names) == 2
+    assert not any("/root" in name or "site-packages" in name for name in names)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_precision_is_typed_and_runs_where_it_can(precision: str, backend: str, tmp_path: Path) -> None:
+    checkpoint = loaded(tmp_path, "albert", "mean")
+    graph = precision_of(precision).convert(fold(checkpoint), TokenBatches(tuple(SENTENCES), checkpoint.tokenizer), ())
+    assert graph.precision == precision
+    onnx.checker.check_model(onnx.load_from_string(graph.to_bytes()), full_check=True)
+    _assert_operands_agree(graph)
+    if (precision, backend) == ("bf16", "onnxruntime"):
+        with pytest.raises(BuildError, match="cannot run bfloat16"):
+            encoder_of(graph, checkpoint, backend, tmp_path)
+        return
+    with encoder_of(graph, checkpoint, backend, tmp_path) as encoder:
+        found, wanted = encoder.encode(SENTENCES), checkpoint.encode(SENTENCES)
+    assert found.dtype == np.float32
+    error = np.linalg.norm(found - wanted, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert error.max() < {"fp32": 1e-5, "fp16": 1e-2, "bf16": 1e-1}[precision]
+
+
+def _assert_operands_agree(graph: Graph) -> None:
+    """One type per operator: TensorRT's strong typing refuses anything else."""
+    floats = {"FLOAT", "FLOAT16", "BFLOAT16"}
+    for node in graph.model.graph:
+        kinds = {v.dtype.name for v in node.inputs if v is not None and v.dtype is not None} & floats
+        assert len(kinds) <= 1, (node.name, kinds)
+
+
+def test_folding_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    checkpoint = loaded(tmp_path, "albert")
+    assert fold(checkpoint).to_bytes() == fold(checkpoint).to_bytes()
+
+
+def test_the_cpu_provider_is_the_one_that_runs(tmp_path: Path) -> None:
+    checkpoint = loaded(tmp_path, "bert")
+    with encoder_of(fold(checkpoint), checkpoint, "onnxruntime", tmp_path) as encoder:
+        assert encoder.execution == "CPUExecutionProvider"
+    assert "CPUExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def test_a_pooling_that_leaves_the_prompt_out_is_refused(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path)
+    config = folder / "1_Pooling" / "config.json"
+    text = config.read_text(encoding="utf-8").replace('"include_prompt": true', '"include_prompt": false')
+    config.write_text(text, encoding="utf-8")
+    with pytest.raises(UnsupportedModelError, match="include_prompt"):
+        load_checkpoint(Recipe(name="case", source=str(folder)))

@@ -1,0 +1,90 @@
+"""Small checkpoints with seeded weights, one per combination of architecture and modules that folding serves."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+import transformers
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules.dense import Dense
+from sentence_transformers.base.modules.normalize import Normalize
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules.layer_norm import LayerNorm
+
+from exporter.recipe import recipes_folder
+
+DEMO = recipes_folder() / "demo" / "checkpoint"
+MAX_SEQ_LENGTH = 64
+
+_SIZES = {
+    "vocab_size": 12_800,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 130,
+}
+_DISTIL_SIZES = {
+    "vocab_size": 12_800,
+    "dim": 32,
+    "n_layers": 2,
+    "n_heads": 4,
+    "hidden_dim": 64,
+    "max_position_embeddings": 130,
+}
+
+# Positions of RoBERTa's kin begin at padding_idx + 1; the demo's tokenizer pads with 0.
+ARCHITECTURES = {
+    "albert": (transformers.AlbertConfig, transformers.AlbertModel, {**_SIZES, "embedding_size": 16}),
+    "bert": (transformers.BertConfig, transformers.BertModel, _SIZES),
+    "distilbert": (transformers.DistilBertConfig, transformers.DistilBertModel, _DISTIL_SIZES),
+    "electra": (transformers.ElectraConfig, transformers.ElectraModel, {**_SIZES, "embedding_size": 16}),
+    "mpnet": (transformers.MPNetConfig, transformers.MPNetModel, {**_SIZES, "pad_token_id": 0}),
+    "roberta": (transformers.RobertaConfig, transformers.RobertaModel, {**_SIZES, "pad_token_id": 0}),
+    "xlm-roberta": (transformers.XLMRobertaConfig, transformers.XLMRobertaModel, {**_SIZES, "pad_token_id": 0}),
+}
+
+
+def save_checkpoint(
+    folder: Path,
+    architecture: str = "bert",
+    pooling: str | tuple[str, ...] = "mean",
+    modules: tuple[str, ...] = (),
+    *,
+    seed: int = 0,
+) -> Path:
+    """Save a sentence-transformers folder with the demo's tokenizer and return it.
+
+    Args:
+        folder: An empty folder to work in.
+        architecture: A key of ``ARCHITECTURES``.
+        pooling: One mode or several.
+        modules: What follows the pooling, in order: ``"dense"``, ``"layer_norm"``, ``"normalize"``.
+        seed: Seeds the weights; they are spread wider than transformers' own, so that sentences differ.
+    """
+    config_class, model_class, sizes = ARCHITECTURES[architecture]
+    torch.manual_seed(seed)
+    model = model_class(config_class(**sizes))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "position" not in name:
+                parameter.mul_(4)
+    model.save_pretrained(folder / "transformer")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(DEMO / name, folder / "transformer" / name)
+    parts: list[torch.nn.Module] = [
+        Transformer(str(folder / "transformer"), max_seq_length=MAX_SEQ_LENGTH),
+        Pooling(32, pooling_mode=pooling),
+    ]
+    dimension = parts[1].get_embedding_dimension()
+    for module in modules:
+        if module == "dense":
+            parts.append(Dense(dimension, 24))
+            dimension = 24
+        else:
+            parts.append(LayerNorm(dimension) if module == "layer_norm" else Normalize())
+    saved = folder / "checkpoint"
+    SentenceTransformer(modules=parts, device="cpu").save(str(saved), create_model_card=False)
+    return saved

@@ -1,0 +1,146 @@
+"""float16: what would overflow stays float32, and says so."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from exporter.calibration import TokenBatches
+from exporter.graph import Graph
+from exporter.precisions import bf16, fp16
+from exporter.precisions.range_audit import largest_activations
+from tests.support.graphs import model_of
+
+# Embedding, a gain that may blow up, a normalisation, and a pooled output.
+ENCODER = """
+g (int64[batch,sequence] input_ids, int64[batch,sequence] attention_mask) => (float[batch,4] sentence_embedding)
+<float[3,4] table = {1,-2,3,-4, 2,1,0,-1, 0.5,0.25,-0.5,1}, float[4] gain = {GAIN}, float[4] scale = {1,1,1,1},
+ float[4] bias = {0,0,0,SMALL}, int64[1] axis = {1}> {
+  embedded = Gather<axis = 0>(table, input_ids)
+  blown = Mul(embedded, gain)
+  residual = Add(blown, embedded)
+  normed = LayerNormalization<axis = -1>(residual, scale, bias)
+  acted = Gelu(normed)
+  mask = Cast<to = 1>(attention_mask)
+  column = Unsqueeze(mask, last)
+  kept = Mul(acted, column)
+  sentence_embedding = ReduceSum<keepdims = 0>(kept, axis)
+}
+"""
+
+NAMES = {
+    "gain": "4",
+    "scale": "4",
+    "bias": "4",
+    "axis": "1",
+    "embedded": "embeddings/Gather",
+    "blown": "layer.0.ffn/Mul",
+    "residual": "layer.0.residual/Add",
+    "normed": "layer.0.LayerNorm/LayerNormalization",
+    "acted": "layer.1.act/Gelu",
+    "mask": "module.1/Cast",
+    "column": "module.1/Unsqueeze",
+    "kept": "module.1/Mul",
+    "sentence_embedding": "module.1/ReduceSum",
+    "last": "1",
+}
+
+
+def graph(gain: str = "1,1,1,1", small: str = "0.5") -> Graph:
+    text = ENCODER.replace("GAIN", gain).replace("SMALL", small)
+    text = text.replace("int64[1] axis = {1}>", "int64[1] axis = {1}, int64[1] last = {2}>")
+    return Graph(model_of(text, names=NAMES), dimension=4, max_sequence=8)
+
+
+@pytest.fixture(scope="module")
+def batches() -> TokenBatches:
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2}, unk_token="a"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return TokenBatches(("a b c", "b", "c a"), tokenizer)
+
+
+def types_of(converted: Graph) -> dict[str, str]:
+    """Return the type every node computes in, and check that each operator's operands agree."""
+    proto = onnx.load_from_string(converted.to_bytes())
+    onnx.checker.check_model(proto, full_check=True)
+    return {str(node.name): node.outputs[0].dtype.name for node in converted.model.graph if node.outputs[0].dtype}
+
+
+def run(converted: Graph) -> np.ndarray:
+    from onnx.reference import ReferenceEvaluator
+
+    feeds = {"input_ids": np.array([[0, 1, 2]]), "attention_mask": np.array([[1, 1, 1]])}
+    return ReferenceEvaluator(converted.to_bytes()).run(None, feeds)[0]
+
+
+def test_a_tame_graph_is_float16_up_to_pooling(batches: TokenBatches) -> None:
+    converted = fp16.convert(graph(), batches, ())
+    types = types_of(converted)
+    assert types["layer.0.ffn/Mul"] == types["layer.1.act/Gelu"] == "FLOAT16"
+    assert types["module.1/ReduceSum"] == "FLOAT"
+    (output,) = converted.model.graph.outputs
+    assert (output.name, output.dtype) == ("sentence_embedding", ir.DataType.FLOAT)
+    np.testing.assert_allclose(run(converted), run(graph()), atol=2e-3)  # two steps of float16 at 1 to 2
+
+
+@pytest.mark.parametrize(("gain", "reaches"), [("1,1,1,30000", 120000.0), ("1,1,1,5000", 20000.0)])
+def test_what_overflows_or_comes_near_stays_float32_with_its_neighbours(
+    batches: TokenBatches, gain: str, reaches: float
+) -> None:
+    hot = graph(gain)
+    assert largest_activations(hot, batches)["layer.0.ffn/Mul"] == pytest.approx(reaches)
+    converted = fp16.convert(hot, batches, ())
+    types = types_of(converted)
+    assert types["layer.0.ffn/Mul"] == types["layer.0.residual/Add"] == "FLOAT"
+    assert types["layer.0.LayerNorm/LayerNormalization"] == "FLOAT"  # it reads the hot edge
+    assert types["layer.1.act/Gelu"] == "FLOAT16"
+    assert any("layer.0.ffn/Mul" in decision and "float32 kept" in decision for decision in converted.decisions)
+    assert np.isfinite(run(converted)).all()
+    np.testing.assert_allclose(run(converted), run(hot), atol=2e-3)
+
+
+def test_without_the_audit_the_same_graph_would_overflow(
+    batches: TokenBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fp16, "largest_activations", lambda *_: {"": 0.0})
+    with np.errstate(all="ignore"):
+        assert not np.isfinite(run(fp16.convert(graph("1,1,1,30000"), batches, ()))).all()
+
+
+def test_a_weight_beyond_the_range_keeps_its_node_and_is_not_clipped(batches: TokenBatches) -> None:
+    large = graph("1,1,1,100000")
+    converted = fp16.convert(large, batches, ())
+    gain = converted.model.graph.initializers["gain"]
+    assert gain.dtype == ir.DataType.FLOAT
+    assert gain.const_value is not None
+    assert gain.const_value.numpy()[3] == 100000
+    assert "float32 kept: weight gain reaches 1e+05" in converted.decisions
+
+
+def test_subnormal_weights_are_reported(batches: TokenBatches) -> None:
+    quiet = fp16.convert(graph(), batches, ()).decisions
+    loud = fp16.convert(graph(small="0.00001"), batches, ()).decisions
+    assert not any("subnormal" in decision for decision in quiet)
+    assert any("1 of 24 weights are subnormal in float16 (most in bias" in decision for decision in loud)
+
+
+def test_the_recipe_keeps_what_it_names(batches: TokenBatches) -> None:
+    types = types_of(fp16.convert(graph(), batches, ("layer.0.",)))
+    assert types["layer.0.ffn/Mul"] == "FLOAT"
+    assert types["layer.1.act/Gelu"] == "FLOAT16"
+
+
+def test_bfloat16_has_the_range_and_needs_no_audit(batches: TokenBatches) -> None:
+    types = types_of(bf16.convert(graph("1,1,1,30000"), batches, ()))
+    assert types["layer.0.ffn/Mul"] == "BFLOAT16"
+    assert types["module.1/ReduceSum"] == "FLOAT"
+
+
+def test_converting_leaves_the_source_as_it_was(batches: TokenBatches) -> None:
+    source = graph()
+    before = source.to_bytes()
+    fp16.convert(source, batches, ())
+    assert source.to_bytes() == before
