@@ -72,7 +72,7 @@ def export(
     _one_of("precision", precision, Gates.model_fields)
     _one_of("backend", backend, BACKENDS)
     _one_of("device", device, DEVICES)
-    for package in ("sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
+    for package in ("torch", "sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
         require(package)
     from exporter import pipeline  # noqa: PLC0415 - brings in torch
 
@@ -105,7 +105,7 @@ def validate(
         CheckpointError: The checkpoint cannot be loaded.
         GateError: The bundle was made from other weights than the checkpoint holds.
     """
-    for package in ("sentence_transformers", "optimum"):
+    for package in ("torch", "sentence_transformers", "optimum"):
         require(package)
     from exporter import pipeline  # noqa: PLC0415 - brings in torch
 

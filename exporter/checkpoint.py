@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import pickle
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from exporter.recipe import KnownAnswer, Recipe
 
 MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")
 MODEL_TYPES = ("albert", "bert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
+
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model")
 
 # Parameters of the transformer that no sentence vector depends on: a checkpoint may lack them.
 _UNUSED = ("pooler.", "embeddings.position_ids", "embeddings.token_type_ids")
@@ -75,8 +78,18 @@ class Checkpoint:
     hidden_size: int
 
     def encode(self, sentences: list[str], batch_size: int = 32) -> npt.NDArray[np.float32]:
-        """Return the reference vectors (len(sentences), dimension) float32."""
-        vectors = self.model.encode(sentences, batch_size=batch_size, show_progress_bar=False)
+        """Return the reference vectors (len(sentences), dimension) float32.
+
+        Raises:
+            CheckpointError: The tokenizer knows a token that the embedding table has no row for.
+        """
+        try:
+            vectors = self.model.encode(sentences, batch_size=batch_size, show_progress_bar=False)
+        except IndexError as error:
+            raise CheckpointError(
+                f"{self.source}: its tokenizer gives ids that its embedding table has no row for",
+                next_step="check that tokenizer and weights belong together",
+            ) from error
         return np.asarray(vectors, dtype=np.float32).reshape(len(sentences), self.dimension)
 
     def parameter_bytes(self) -> int:
@@ -108,6 +121,7 @@ def load_checkpoint(
     model = _load(local, device)
     checkpoint = _read_facts(model, source=source, commit=commit, weights_sha256=_hash_files(local, weight_files))
     _check_complete(checkpoint, local)
+    _check_finite(checkpoint)
     _check_expectations(checkpoint, recipe)
     if recipe.known_answer is not None:
         _check_known_answer(checkpoint, recipe.known_answer)
@@ -131,12 +145,17 @@ def _check_folder(folder: Path) -> None:
         )
     if modules_file.is_file():
         for entry in _read_json(modules_file, list):
-            kind = entry.get("type") if isinstance(entry, dict) else entry
+            if not isinstance(entry, dict):
+                raise CheckpointError(f"{modules_file}: expected a list of objects, found {entry!r} in it")
+            kind = entry.get("type")
             if str(kind).rpartition(".")[2] not in MODULES:
                 raise UnsupportedModelError(
                     f"{modules_file}: module {kind!r} cannot be folded",
                     next_step=f"the modules that can: {', '.join(MODULES)}",
                 )
+            _check_module(folder / str(entry.get("path", "")), str(kind).rpartition(".")[2], folder)
+    else:
+        _check_module(folder, "Transformer", folder)
     for config_file in [
         path for path in (folder / "config.json", folder / "0_Transformer" / "config.json") if path.is_file()
     ]:
@@ -148,6 +167,19 @@ def _check_folder(folder: Path) -> None:
                 f"{config_file}: architecture {config.get('model_type')!r} cannot be folded",
                 next_step=f"the ones that can: {', '.join(MODEL_TYPES)}",
             )
+
+
+def _check_module(place: Path, name: str, folder: Path) -> None:
+    """Refuse a module whose files are not there: sentence-transformers and transformers would make up some of them."""
+    if name in {"Pooling", "Dense", "LayerNorm"} and not (place / "config.json").is_file():
+        raise CheckpointError(f"{folder}: modules.json names a {name}, and {place / 'config.json'} is not there")
+    if name == "Transformer" and not any((place / file).is_file() for file in _TOKENIZER_FILES):
+        raise CheckpointError(
+            f"{place}: no tokenizer: none of {', '.join(_TOKENIZER_FILES)} is there",
+            next_step="save the checkpoint again with SentenceTransformer.save",
+        )
+    if (place / "tokenizer.json").is_file():
+        _read_json(place / "tokenizer.json", dict)
 
 
 def _read_json(path: Path, kind: type) -> Any:
@@ -185,7 +217,9 @@ def weight_names(path: Path) -> set[str]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return set(file.keys())
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on pickles that it is about to refuse
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged safetensors file: {error}", next_step="download it again") from error
     except pickle.UnpicklingError as error:
@@ -194,12 +228,18 @@ def weight_names(path: Path) -> set[str]:
             next_step="convert it to safetensors where you trust it, or get it from its authors as safetensors",
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: damaged: {str(error).splitlines()[0]}", next_step="download it again"
-        ) from error
+        raise CheckpointError(f"{path}: damaged: {_first_sentence(error)}", next_step="download it again") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: expected a state dict, found {type(state).__name__}")
+    if not all(isinstance(name, str) for name in state):
+        raise CheckpointError(f"{path}: expected a state dict, found a dict whose keys are no names")
     return set(state)
+
+
+def _first_sentence(error: Exception) -> str:
+    """Return the beginning of a library's message, up to where it starts to advise."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].partition(". ")[0]
 
 
 def _is_zip(path: Path) -> bool:
@@ -229,8 +269,10 @@ def _load(folder: Path, device: str) -> SentenceTransformer:
                 model_kwargs={"dtype": torch.float32},
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{folder}: sentence-transformers cannot load it: {lines[0]}") from error
+        cause = _first_sentence(error)
+        if "ignore_mismatched_sizes" in cause:
+            cause = "the weights have other shapes than config.json states"
+        raise CheckpointError(f"{folder}: sentence-transformers cannot load it: {cause}") from error
     return model.float().eval()
 
 
@@ -270,7 +312,7 @@ def _read_facts(model: SentenceTransformer, *, source: str, commit: str | None, 
     config = transformer.auto_model.config
     sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
     backend = transformer.tokenizer.backend_tokenizer
-    max_seq_length = _max_seq_length(model)
+    max_seq_length = _max_seq_length(model, source)
     model.max_seq_length = max_seq_length
     modes = pooling.pooling_mode
     default = model.default_prompt_name
@@ -295,7 +337,7 @@ def _read_facts(model: SentenceTransformer, *, source: str, commit: str | None, 
     )
 
 
-def _max_seq_length(model: SentenceTransformer) -> int:
+def _max_seq_length(model: SentenceTransformer, source: str) -> int:
     """Return the longest input the position table serves, or the shorter one the checkpoint asks for.
 
     RoBERTa and its kin number positions from ``padding_idx + 1``: a table of 514 serves 512 tokens.
@@ -305,7 +347,15 @@ def _max_seq_length(model: SentenceTransformer) -> int:
     offset = table.padding_idx + 1 if table.padding_idx is not None else 0
     capacity = int(table.num_embeddings) - offset
     wanted = model.max_seq_length
-    return capacity if wanted is None else min(int(wanted), capacity)
+    if wanted is None:
+        return capacity
+    special = model[0].tokenizer.num_special_tokens_to_add(pair=False)
+    if not isinstance(wanted, int) or wanted <= special:
+        raise CheckpointError(
+            f"{source}: max_seq_length is {wanted!r}, which leaves no room beside {special} special tokens",
+            next_step="correct it in sentence_bert_config.json",
+        )
+    return min(wanted, capacity)
 
 
 def _bundle_tokenizer(model: SentenceTransformer, max_seq_length: int) -> Tokenizer:
@@ -341,6 +391,13 @@ def _check_complete(checkpoint: Checkpoint, folder: Path) -> None:
             f"{folder}: {len(missing)} of {len(needed)} weights are missing, the first is {missing[0]}",
             next_step="save the checkpoint again with SentenceTransformer.save",
         )
+
+
+def _check_finite(checkpoint: Checkpoint) -> None:
+    """Refuse weights that no candidate could be held against: a gate would blame the export."""
+    for name, parameter in checkpoint.model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise CheckpointError(f"{checkpoint.source}: the weight {name} holds NaN or Inf")
 
 
 def _check_expectations(checkpoint: Checkpoint, recipe: Recipe) -> None:

@@ -98,7 +98,7 @@ def export_command(
     chosen = load_recipe(recipe) if recipe is not None else find_recipe(str(model))
     stderr = _stderr()
     with _spinner(stderr, "importing torch"):
-        for package in ("sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
+        for package in ("torch", "sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
             require(package)
         from exporter import pipeline
 
@@ -199,7 +199,7 @@ def validate_command(
     opened = Bundle.open(bundle)
     stderr = _stderr()
     with _spinner(stderr, "importing torch"):
-        for package in ("sentence_transformers", "optimum"):
+        for package in ("torch", "sentence_transformers", "optimum"):
             require(package)
         from exporter import pipeline
     with _spinner(stderr, "reference and bundle encode the probes"):
@@ -299,10 +299,10 @@ def _lines(file: Path | None) -> list[str]:
 
 
 def _write(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all; a device or a pipe is written to as it is."""
+    """Write a file whole or not at all; a link, a device or a pipe is written through."""
     partial = path.parent / f".{path.name}.partial"
     try:
-        if path.exists() and not path.is_file():
+        if path.is_symlink() or (path.exists() and not path.is_file()):
             path.write_bytes(content)
         else:
             partial.write_bytes(content)

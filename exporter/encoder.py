@@ -13,7 +13,8 @@ from rich.progress import track
 from tokenizers import Tokenizer
 
 from exporter.backends import Runner
-from exporter.tokens import batches_by_length, pad, tokenize
+from exporter.errors import BundleError
+from exporter.tokens import Padding, batches_by_length, pad, tokenize
 
 TOKENS_PER_ROW = 128  # a batch of batch_size rows may hold this many tokens a row; longer rows make smaller batches
 
@@ -79,6 +80,7 @@ class Encoder:
         Raises:
             TypeError: A sentence is not a string.
             ValueError: ``batch_size`` is below 1.
+            BundleError: The engine returned another type or shape than float32 (rows, dimension).
         """
         if isinstance(sentences, str):
             vector: Vectors = self.encode([sentences], batch_size, normalize_embeddings, show_progress_bar)[0]
@@ -96,7 +98,7 @@ class Encoder:
         result = np.empty((len(sentences), self.dimension), dtype=np.float32)
         stderr = Console(stderr=True)
         for batch in track(batches, "encoding", console=stderr, transient=True, disable=not show_progress_bar):
-            result[batch] = self._runner.run(*pad([text.rows[row] for row in batch], text.padding))
+            result[batch] = self._run([text.rows[row] for row in batch], text.padding)
         if normalize_embeddings:
             result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
         return result
@@ -107,7 +109,18 @@ class Encoder:
         ``encode`` sorts and splits; this is for whoever needs to know what shares a batch.
         """
         text = tokenize(self._tokenizer, [self._prompt + sentence for sentence in sentences])
-        return self._runner.run(*pad(text.rows, text.padding))
+        return self._run(text.rows, text.padding)
+
+    def _run(self, rows: list[list[int]], padding: Padding) -> Vectors:
+        """Encode token ids as one batch, and hold the engine to its contract: copied along, another type would hide."""
+        vectors = self._runner.run(*pad(rows, padding))
+        promised = (len(rows), self.dimension)
+        if vectors.dtype != np.float32 or vectors.shape != promised:
+            raise BundleError(
+                f"the engine returned {vectors.dtype} {vectors.shape}, and a bundle promises float32 {promised}",
+                next_step="export the bundle again",
+            )
+        return vectors
 
     def count_tokens(self, sentences: Sequence[str]) -> list[int]:
         """Return how many tokens each sentence has after truncation."""

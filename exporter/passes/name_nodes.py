@@ -56,7 +56,9 @@ def _name_values(model: ir.Model) -> None:
 
 def _drop_metadata(model: ir.Model) -> None:
     """Drop stack traces and the like: they hold paths of the machine that exported."""
-    model.metadata_props.clear()
+    for holder in (model, model.graph):
+        holder.metadata_props.clear()
+        holder.doc_string = None
     for node in model.graph:
         node.metadata_props.clear()
         node.doc_string = None
