@@ -348,9 +348,8 @@ def _print_export(bundle: Bundle, stages: Stages) -> None:
     rows = [(name, f"{seconds:.1f} s", result) for name, seconds, result in stages.done]
     rows.append(("total", f"{sum(seconds for _, seconds, _ in stages.done):.1f} s", ""))
     _print_table(("stage", "time", "result"), rows)
-    kept = [decision for decision in bundle.manifest.decisions if decision.startswith("float32 kept")]
-    for decision in kept:
-        print(decision)  # noqa: T201
+    for decision in bundle.manifest.decisions:
+        print(f"- {decision}")  # noqa: T201
     print(f"{bundle.folder}: {bundle.manifest.validation.note}")  # noqa: T201
 
 

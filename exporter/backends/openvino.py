@@ -6,6 +6,7 @@ always set, and ``execution`` says what came of it.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -27,17 +28,19 @@ HINTS = {"fp32": ("f32", "FP32"), "fp16": ("f16", "FP16"), "bf16": ("bf16", "BF1
 
 
 class OpenVinoRunner:
-    """One compiled model. ``run`` takes turns: one inference request serves it."""
+    """One compiled model. ``run`` may be called from several threads, which take turns at one inference request."""
 
     def __init__(self, compiled: Any, execution: str) -> None:
         self._request = compiled.create_infer_request()
+        self._turn = threading.Lock()
         self.execution = execution
 
     def run(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Encode (batch, sequence) int64 ids and mask to (batch, dimension) float32."""
         feeds = dict(zip(INPUTS, (input_ids, attention_mask), strict=True))
-        # share_inputs: no copy, and the shapes are held against the model's bounds, which the copying way skips.
-        result: npt.NDArray[np.float32] = self._request.infer(feeds, share_inputs=True)[0].copy()
+        with self._turn:
+            # share_inputs: no copy, and the shapes are held against the model's bounds, which the copying way skips.
+            result: npt.NDArray[np.float32] = self._request.infer(feeds, share_inputs=True)[0].copy()
         return result
 
     def __enter__(self) -> Self:

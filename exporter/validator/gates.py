@@ -64,6 +64,6 @@ def significant(value: float) -> str:
         return str(value)
     distance = abs(1 - value)
     if 0 < distance < 0.1:
-        digits = min(16, 2 - int(np.floor(np.log10(distance))))
+        digits = min(16, 1 - int(np.floor(np.log10(distance))))
         return f"{value:.{digits}f}"
     return f"{value:.4g}"
