@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
 from exporter import Bundle, Encoder, export
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
+    disable_progress_bar()
     sentences = evenly_spread(_sentences(options), options.sentences)
     for name in options.model or [PROMISED_OF]:
         with work_folder(options.work) as work:

@@ -80,8 +80,14 @@ def main() -> None:
         f"Start-up times are medians of {options.repeats}: the command in a new process, and the import alone."
     )
     heading = "# Exports" + ("" if full else " (of small twins)")
-    stages = table(("model", "precision", "stage", "seconds"), [row for run in runs for row in _stage_rows(run)])
-    sections = (heading, conditions, table(HEADER, [_row(run) for run in runs]), "## By stage", stages, "## Promises")
+    sections = (
+        heading,
+        conditions,
+        table(HEADER, [_row(run) for run in runs]),
+        "## Seconds by stage",
+        _stage_table(runs),
+        "## Promises",
+    )
     publish("export", options.results, {"size": options.size, "startup": startup, "runs": runs}, sections, targets)
 
 
@@ -190,10 +196,31 @@ def _row(run: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _stage_rows(run: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows = [(run["model"], run["precision"], stage["name"], f"{stage['seconds']:.1f}") for stage in run["stages"]]
-    start = run["wall_s"] - math.fsum(stage["seconds"] for stage in run["stages"])
-    return [(run["model"], run["precision"], "start and exit", f"{start:.1f}"), *rows]
+def _stage_table(runs: list[dict[str, Any]]) -> str:
+    """Return seconds by stage, one row per export."""
+    columns = dict.fromkeys(
+        ["start and exit", *(_stage(stage["name"]) for run in runs[::-1] for stage in run["stages"])]
+    )
+    rows = []
+    for run in runs:
+        seconds = {_stage(stage["name"]): stage["seconds"] for stage in run["stages"]}
+        seconds["start and exit"] = run["wall_s"] - math.fsum(seconds.values())
+        cells = (f"{seconds[column]:.1f}" if column in seconds else "" for column in columns)
+        rows.append((run["model"], run["precision"], *cells))
+    return table(("model", "precision", *columns), rows)
+
+
+def _stage(name: str) -> str:
+    """Return a stage's name without the precision and the backend."""
+    for beginning, short in (
+        ("type as", "type"),
+        ("build for", "build"),
+        ("gate: the", "gate: as folded"),
+        ("gate:", "gate"),
+    ):
+        if name.startswith(beginning):
+            return short
+    return name
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from exporter.benchmark import machine, tool_versions
+from exporter.machine import machine, tool_versions
 from exporter.recipe import recipes_folder
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -102,8 +102,7 @@ def validate(
 
     Raises:
         BundleError: No bundle there, or a file of it is missing or altered.
-        CheckpointError: The checkpoint cannot be loaded.
-        GateError: The bundle was made from other weights than the checkpoint holds.
+        CheckpointError: The checkpoint cannot be loaded, or holds other weights than the bundle was made from.
     """
     for package in ("torch", "sentence_transformers", "optimum"):
         require(package)

@@ -7,13 +7,10 @@ the ratios within rounds. Times are from string to vector, tokenization included
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +18,7 @@ import numpy as np
 
 from exporter.calibration import calibration_sentences
 from exporter.dependencies import require
-from exporter.errors import GateError
+from exporter.machine import cores, machine, tool_versions
 
 if TYPE_CHECKING:
     from exporter.bundle import Bundle
@@ -116,8 +113,7 @@ def bench_bundle(
 
     Raises:
         InputError: ``text`` cannot be used.
-        GateError: The checkpoint holds other weights than the bundle was made from.
-        CheckpointError: The checkpoint cannot be loaded.
+        CheckpointError: The checkpoint cannot be loaded, or holds other weights than the bundle was made from.
         MissingDependencyError: The engine, or torch where it is asked for, is not installed.
     """
     sentences = list(calibration_sentences(text, probes=()))
@@ -221,16 +217,11 @@ def reference_encode(checkpoint: Checkpoint) -> Encode:
 def _reference(bundle: Bundle, folder: Path | None, device: str) -> Checkpoint:
     for package in ("torch", "sentence_transformers", "optimum"):
         require(package)
-    from exporter.checkpoint import load_checkpoint  # noqa: PLC0415 - brings in torch
+    from exporter.checkpoint import load_checkpoint, require_weights  # noqa: PLC0415 - brings in torch
 
     source = bundle.manifest.source
     loaded = load_checkpoint(bundle.manifest.recipe, folder=folder, revision=source.commit, device=device)
-    if loaded.weights_sha256 != source.weights_sha256:
-        raise GateError(
-            f"{bundle.folder}: made from other weights than {loaded.source} holds: "
-            f"{source.weights_sha256[:12]}… and {loaded.weights_sha256[:12]}…",
-            next_step="give the checkpoint it was made from with --checkpoint",
-        )
+    require_weights(loaded, source.weights_sha256, str(bundle.folder))
     return loaded
 
 
@@ -259,33 +250,3 @@ def conditions(facts: Mapping[str, Any]) -> str:
         "of single sentences; "
         f"{facts['machine']['processor']}, {facts['machine']['cores']} cores; {tools}"
     )
-
-
-def machine() -> dict[str, Any]:
-    """Return the processor's name, the cores this process may use, and the operating system."""
-    return {"processor": _processor(), "cores": cores(), "system": f"{platform.system()} {platform.machine()}"}
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def tool_versions(tools: Sequence[str]) -> dict[str, str]:
-    """Return the version of Python and of those of ``tools`` (distribution names) that are installed."""
-    versions = {"python": platform.python_version()}
-    for tool in tools:
-        try:
-            versions[tool] = metadata.version(tool)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions

@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from exporter.errors import InputError
-from exporter.tokens import IntArray, batches_by_length, pad, tokenize
+from exporter.tokens import IntArray, TextTokenizer, batches_by_length
 
 SHIPPED = Path(__file__).with_name("calibration.jsonl")
 
@@ -79,10 +79,11 @@ class TokenBatches:
 
     def __iter__(self) -> Iterator[tuple[IntArray, IntArray]]:
         """Yield ``input_ids`` and ``attention_mask``, both (batch, sequence) int64."""
-        text = tokenize(self.tokenizer, self.sentences)
-        lengths = [len(row) for row in text.rows]
+        tokenizer = TextTokenizer(self.tokenizer)
+        rows = tokenizer.ids(self.sentences)
+        lengths = [len(row) for row in rows]
         for batch in batches_by_length(lengths, batch_size=self.batch_size, token_budget=self.token_budget):
-            yield pad([text.rows[row] for row in batch], text.padding)
+            yield tokenizer.pad([rows[row] for row in batch])
 
 
 def calibration_sentences(path: Path | None, probes: Sequence[str]) -> tuple[str, ...]:

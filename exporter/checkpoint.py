@@ -128,6 +128,20 @@ def load_checkpoint(
     return checkpoint
 
 
+def require_weights(checkpoint: Checkpoint, weights_sha256: str, made_from_them: str) -> None:
+    """Refuse a checkpoint that holds other weights than a bundle was made from.
+
+    Raises:
+        CheckpointError: The hashes differ; both are named.
+    """
+    if checkpoint.weights_sha256 != weights_sha256:
+        raise CheckpointError(
+            f"{made_from_them}: made from other weights than {checkpoint.source} holds: "
+            f"{weights_sha256[:12]}… and {checkpoint.weights_sha256[:12]}…",
+            next_step="give the checkpoint it was made from with --checkpoint",
+        )
+
+
 def _resolve(recipe: Recipe, revision: str | None) -> tuple[Path, str | None]:
     local = recipe.local_source()
     return (local, None) if local is not None else download(recipe.source, revision)
@@ -264,8 +278,8 @@ def _load(folder: Path, device: str) -> SentenceTransformer:
                 device=device,
                 trust_remote_code=False,
                 local_files_only=True,
-                # transformers 5 keeps the stored dtype unless told. Its attention is left to it: SDPA, which folds to one
-                # Attention operator, for all that have it (MPNet alone has not).
+                # transformers 5 keeps the stored dtype unless told. Its attention is left to it: SDPA, which folds to
+                # one Attention operator, for all that have it (MPNet alone has not).
                 model_kwargs={"dtype": torch.float32},
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:

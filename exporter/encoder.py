@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self, overload
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import track
 from tokenizers import Tokenizer
 
 from exporter.backends import Runner
 from exporter.errors import BundleError
-from exporter.tokens import Padding, batches_by_length, pad, tokenize
+from exporter.tokens import TextTokenizer, batches_by_length
 
 TOKENS_PER_ROW = 128  # a batch of batch_size rows may hold this many tokens a row; longer rows make smaller batches
 
@@ -33,7 +31,7 @@ class Encoder:
     def __init__(
         self, tokenizer: Tokenizer, runner: Runner, *, dimension: int, max_seq_length: int, prompt: str = ""
     ) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer = TextTokenizer(tokenizer)
         self._runner = runner
         self._prompt = prompt
         self.dimension = dimension
@@ -92,13 +90,12 @@ class Encoder:
                 raise TypeError(f"sentence {position} is {type(sentence).__name__}, and must be a string")
         if not len(sentences):
             return np.array([], dtype=np.float32)
-        text = tokenize(self._tokenizer, [self._prompt + sentence for sentence in sentences])
-        lengths = [len(row) for row in text.rows]
+        rows = self._ids(sentences)
+        lengths = [len(row) for row in rows]
         batches = list(batches_by_length(lengths, batch_size=batch_size, token_budget=batch_size * TOKENS_PER_ROW))
         result = np.empty((len(sentences), self.dimension), dtype=np.float32)
-        stderr = Console(stderr=True)
-        for batch in track(batches, "encoding", console=stderr, transient=True, disable=not show_progress_bar):
-            result[batch] = self._run([text.rows[row] for row in batch], text.padding)
+        for batch in _shown(batches) if show_progress_bar else batches:
+            result[batch] = self._run([rows[row] for row in batch])
         if normalize_embeddings:
             result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
         return result
@@ -108,12 +105,18 @@ class Encoder:
 
         ``encode`` sorts and splits; this is for whoever needs to know what shares a batch.
         """
-        text = tokenize(self._tokenizer, [self._prompt + sentence for sentence in sentences])
-        return self._run(text.rows, text.padding)
+        return self._run(self._ids(sentences))
 
-    def _run(self, rows: list[list[int]], padding: Padding) -> Vectors:
+    def count_tokens(self, sentences: Sequence[str]) -> list[int]:
+        """Return how many tokens each sentence has after truncation."""
+        return [len(row) for row in self._ids(sentences)]
+
+    def _ids(self, sentences: Sequence[str]) -> list[list[int]]:
+        return self._tokenizer.ids([self._prompt + sentence for sentence in sentences])
+
+    def _run(self, rows: list[list[int]]) -> Vectors:
         """Encode token ids as one batch, and hold the engine to its contract: copied along, another type would hide."""
-        vectors = self._runner.run(*pad(rows, padding))
+        vectors = self._runner.run(*self._tokenizer.pad(rows))
         promised = (len(rows), self.dimension)
         if vectors.dtype != np.float32 or vectors.shape != promised:
             raise BundleError(
@@ -121,11 +124,6 @@ class Encoder:
                 next_step="export the bundle again",
             )
         return vectors
-
-    def count_tokens(self, sentences: Sequence[str]) -> list[int]:
-        """Return how many tokens each sentence has after truncation."""
-        text = tokenize(self._tokenizer, [self._prompt + sentence for sentence in sentences])
-        return [len(row) for row in text.rows]
 
     def __enter__(self) -> Self:
         return self
@@ -138,3 +136,11 @@ class Encoder:
     def close(self) -> None:
         """Release the engine."""
         self._runner.__exit__(None, None, None)
+
+
+def _shown(batches: list[list[int]]) -> Iterable[list[int]]:
+    """Show progress on stderr. rich is imported only here: a server has no use for it."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import track  # noqa: PLC0415
+
+    return track(batches, "encoding", console=Console(stderr=True), transient=True)

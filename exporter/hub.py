@@ -38,13 +38,13 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
     """
     try:
         if constants.is_offline_mode():
-            folder = snapshot_download(repository, revision=revision, local_files_only=True)
-            return Path(folder), Path(folder).name
+            folder = _cached(repository, revision)
+            return folder, folder.name
         info = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT_S)
         names = [sibling.rfilename for sibling in info.siblings or []]
         # By the name that was asked for, so that the cache remembers it for HF_HUB_OFFLINE=1; the folder's own name is
         # the commit that was taken.
-        folder = snapshot_download(repository, revision=revision, allow_patterns=_wanted(names))
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=_wanted(names)))
     except HFValidationError as error:
         raise RecipeError(
             f"{repository!r} is neither a folder here nor a hub id: {_first_line(error)}",
@@ -74,13 +74,42 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         ) from error
     except (HTTPError, HfHubHTTPError, OSError) as error:
         raise _unreachable(repository, error) from error
-    return Path(folder), Path(folder).name
+    return folder, folder.name
+
+
+def _cached(repository: str, revision: str | None) -> Path:
+    """Return the folder in the local cache, where it is complete.
+
+    The client counts a file it was never asked for as missing, so it is told again what was asked for. Without the
+    hub's listing that is not known of ``pytorch_model.bin``: it may be absent where safetensors are there.
+    """
+
+    def find(*weights: str) -> Path:
+        patterns = [*_CONFIGURATION, *weights]
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                local_files_only=True,
+                allow_patterns=patterns,
+                ignore_patterns=list(_FOREIGN),
+            )
+        )
+
+    try:
+        return find("*.safetensors", "*.bin")
+    except LocalEntryNotFoundError:
+        folder = find("*.safetensors")
+        if not any(folder.rglob("*.safetensors")):
+            raise
+        return folder
 
 
 def _unreachable(repository: str, error: BaseException) -> HubError:
     return HubError(
         f"{repository}: the hub at {constants.ENDPOINT} cannot be reached or broke off: {_first_line(error)}",
-        next_step="try again (a broken download is resumed), or give a local copy with --checkpoint FOLDER",
+        next_step="try again (a broken download is resumed), set HF_HUB_OFFLINE=1 where it is in the cache, "
+        "or give a local copy with --checkpoint FOLDER",
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,38 +11,32 @@ from tokenizers import Tokenizer
 IntArray = npt.NDArray[np.int64]
 
 
-class Padding(NamedTuple):
-    """How a tokenizer pads: with which id, and on which side (``"right"`` or ``"left"``)."""
+class TextTokenizer:
+    """A bundle's tokenizer, which truncates and lower-cases by itself, with padding taken into our own hands.
 
-    pad_id: int
-    direction: str
+    ``tokenizers`` pads everything it is given to one length; here rows are sorted into batches first.
+    """
 
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        padding = tokenizer.padding or {}
+        self._pad_id: int = padding.get("pad_id", 0)
+        self._pads_left = padding.get("direction", "right") == "left"
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())  # a copy: the caller's keeps its padding
+        self._tokenizer.no_padding()
 
-class TokenizedText(NamedTuple):
-    """Token ids of each sentence, truncated and with special tokens, not padded."""
+    def ids(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each sentence, special tokens included, truncated and not padded."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(sentences))]
 
-    rows: list[list[int]]
-    padding: Padding
-
-
-def tokenize(tokenizer: Tokenizer, sentences: Sequence[str]) -> TokenizedText:
-    """Tokenize with a bundle's tokenizer, which truncates and lower-cases by itself."""
-    stated = tokenizer.padding or {}
-    bare = Tokenizer.from_str(tokenizer.to_str()) if stated else tokenizer
-    bare.no_padding()
-    rows = [encoding.ids for encoding in bare.encode_batch_fast(list(sentences))]
-    return TokenizedText(rows, Padding(stated.get("pad_id", 0), stated.get("direction", "right")))
-
-
-def pad(rows: Sequence[Sequence[int]], padding: Padding) -> tuple[IntArray, IntArray]:
-    """Pad token ids to one length; returns ids and mask, both (batch, sequence) int64."""
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    mask = (np.arange(lengths.max(initial=0)) < lengths[:, None]).astype(np.int64)
-    if padding.direction == "left":
-        mask = np.ascontiguousarray(mask[:, ::-1])
-    ids = np.full(mask.shape, padding.pad_id, dtype=np.int64)
-    ids[mask.astype(bool)] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
-    return ids, mask
+    def pad(self, rows: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
+        """Pad token ids to one length; returns ids and mask, both (batch, sequence) int64."""
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        mask = (np.arange(lengths.max(initial=0)) < lengths[:, None]).astype(np.int64)
+        if self._pads_left:
+            mask = np.ascontiguousarray(mask[:, ::-1])
+        ids = np.full(mask.shape, self._pad_id, dtype=np.int64)
+        ids[mask.astype(bool)] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
+        return ids, mask
 
 
 def batches_by_length(lengths: Sequence[int], *, batch_size: int, token_budget: int) -> Iterator[list[int]]:

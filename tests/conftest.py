@@ -105,3 +105,16 @@ def demo_fp32(shared: Shared) -> Path:
         exporter.export("demo", out=folder)
 
     return shared("demo-fp32", fill) / "demo" / "fp32-onnxruntime"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of seeded faults and verdicts, where any were tried (see ``tests/support/fault_table.py``)."""
+    from tests.support import fault_table
+
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    properties = [item for report in reports for item in getattr(report, "user_properties", ())]
+    rows = [fault_table.Row(*value) for name, value in properties if name == fault_table.PROPERTY]
+    if rows:
+        terminalreporter.section("seeded faults")
+        for line in fault_table.report(rows):
+            terminalreporter.write_line(line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import DeduplicateInitializersPass, RemoveUnusedNodesPass
 
 from exporter.passes.decompose_attention import decompose_attention
 from exporter.passes.direct_mask import direct_mask
@@ -27,7 +27,24 @@ def remove_unused(model: ir.Model) -> int:
     return before - len(model.graph)
 
 
-FOLDING: tuple[Pass, ...] = (fold_token_types, direct_mask, fold_transposes, remove_unused, limit_sequence)
+def store_once(model: ir.Model) -> int:
+    """Keep one of each set of equal initializers; returns how many went.
+
+    The exporter transposes weights below some 8,000 numbers by itself, once for every use.
+    """
+    before = len(model.graph.initializers)
+    DeduplicateInitializersPass(size_limit=2**62)(model)
+    return before - len(model.graph.initializers)
+
+
+FOLDING: tuple[Pass, ...] = (
+    fold_token_types,
+    direct_mask,
+    fold_transposes,
+    store_once,
+    remove_unused,
+    limit_sequence,
+)
 
 TARGETS: dict[str, tuple[Pass, ...]] = {
     "onnxruntime": (),

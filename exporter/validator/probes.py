@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from exporter.tokens import tokenize
+from exporter.tokens import TextTokenizer
 
 SHIPPED = Path(__file__).with_name("probes.jsonl")
 
@@ -99,8 +99,9 @@ def _text_of_length(words: list[str], tokenizer: Tokenizer, length: int) -> str:
     """Join words until the text has ``length`` tokens before truncation; words that would pass it are left out."""
     bare = Tokenizer.from_str(tokenizer.to_str())
     bare.no_truncation()
-    special = len(tokenize(bare, [""]).rows[0])
-    counts = [len(row) - special for row in tokenize(bare, words[: 2 * length]).rows]
+    untruncated = TextTokenizer(bare)
+    special = len(untruncated.ids([""])[0])
+    counts = [len(row) - special for row in untruncated.ids(words[: 2 * length])]
     taken: list[str] = []
     room = length - special
     for word, count in zip(words, counts, strict=False):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from exporter.checkpoint import Checkpoint
 from exporter.encoder import Encoder
 from exporter.recipe import Gate
-from exporter.tokens import tokenize
+from exporter.tokens import TextTokenizer
 from exporter.validator.diagnosis import likely_cause
 from exporter.validator.gates import judge
 from exporter.validator.parity import compare, relative_deviation
@@ -58,7 +58,7 @@ def reference_of(checkpoint: Checkpoint, sts_files: Sequence[Path] = ()) -> Refe
     probes = tuple(probes_for(checkpoint.tokenizer, checkpoint.max_seq_length))
     texts = [probe.text for probe in probes]
     scored = tuple((sts, checkpoint.encode(list(sts.first)), checkpoint.encode(list(sts.second))) for sts in sets)
-    return Reference(probes, checkpoint.encode(texts), tokenize(checkpoint.tokenizer, texts).rows, scored)
+    return Reference(probes, checkpoint.encode(texts), TextTokenizer(checkpoint.tokenizer).ids(texts), scored)
 
 
 def validate(reference: Reference, candidate: Encoder, gate: Gate, subject: str) -> ParityReport:

@@ -34,7 +34,7 @@ from exporter.passes import remove_unused
 from exporter.passes.building import Dimension, add_constant, make_node
 from exporter.precisions import precision_of
 from exporter.recipe import find_recipe
-from exporter.tokens import tokenize
+from exporter.tokens import TextTokenizer
 from exporter.validator import Reference
 from exporter.validator.probes import probes_for
 from recipes.twins import TWINS, build_twin
@@ -73,7 +73,7 @@ def reference_on(checkpoint: Checkpoint, every: int = EVERY) -> Reference:
     edges = [probe for probe in probes if probe.kind.startswith("edge:")]
     chosen = tuple([*(probe for probe in probes if not probe.kind.startswith("edge:"))][::every] + edges)
     texts = [probe.text for probe in chosen]
-    return Reference(chosen, checkpoint.encode(texts), tokenize(checkpoint.tokenizer, texts).rows, ())
+    return Reference(chosen, checkpoint.encode(texts), TextTokenizer(checkpoint.tokenizer).ids(texts), ())
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def sound(subject: Subject) -> Candidate:
 
 # --- the models ------------------------------------------------------------------------------------------------------
 
-DENSE = "demo + Dense + Normalize"
+DENSE = "demo + Dense + Normalize"  # there for its head: the rest of it is the demo
 MINILM = "all-MiniLM-L6-v2"
 SUBJECTS = ("demo", DENSE, MINILM, *(f"{name} (small twin)" for name in TWINS))
 
@@ -345,6 +345,11 @@ def nan_in_one_row(candidate: Candidate) -> None:
     array = table.const_value.numpy().copy()
     array[token] = np.nan
     table.const_value = ir.tensor(array, name=table.name)
+
+
+def faults_of(subject_name: str) -> tuple[Fault, ...]:
+    """Return the faults to try on one of ``SUBJECTS``: all, or those of the modules it has and the demo has not."""
+    return tuple(fault for fault in FAULTS if subject_name != DENSE or fault.apply in (dense_dropped, normalize_dropped))
 
 
 def row_with_nan(subject: Subject) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import pytest
 
 from exporter.benchmark import REFERENCE, bench_bundle, evenly_spread, measure, torch_threads
-from exporter.errors import GateError, InputError
+from exporter.errors import CheckpointError, InputError
 
 SENTENCES = ["하나", "둘", "셋", "넷"]
 BATCH = 32
@@ -227,7 +227,7 @@ def test_the_reference_comes_first_and_has_the_same_threads(text: Path, monkeypa
 
 def test_other_weights_are_refused(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.checkpoint.load_checkpoint", lambda *_, **__: FakeReference("b" * 64))
-    with pytest.raises(GateError, match=r"aaaaaaaaaaaa….*bbbbbbbbbbbb…"):
+    with pytest.raises(CheckpointError, match=r"aaaaaaaaaaaa….*bbbbbbbbbbbb…"):
         bench(FakeBundle(), text=text, against_torch=True)
 
 

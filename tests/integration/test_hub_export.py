@@ -1,0 +1,218 @@
+"""Export by hub id, through the real client and a loopback server that speaks the hub's API."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import exporter
+from tests.conftest import SCRIPTS
+from tests.support.hub import HubServer
+from tests.support.process import Done, refused, run_program
+from tests.support.warm import CLI
+
+MODEL = "kor-sbert/small-bert"
+
+# What the command does with a hub id, less the export: the whole command costs ten times as long.
+DOWNLOAD = """
+import sys
+from exporter import cli, hub
+
+@cli.app.command("download")
+def download(model: str, revision: str = None) -> None:
+    folder, commit = hub.download(model, revision)
+    print(folder, commit)
+
+cli.main()
+"""
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def new_twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from recipes.twins import build_twin
+
+    return build_twin("ko-sbert-multitask", tmp_path_factory.mktemp("new") / "twin", seed=1)
+
+
+def download(hub: HubServer, cache: Path, *arguments: str, **settings: str) -> Done:
+    command = [sys.executable, "-c", DOWNLOAD, "download", *arguments]
+    return run_program(command, environment=hub.environment(cache) | settings)
+
+
+def downloaded(hub: HubServer, cache: Path, *arguments: str, **settings: str) -> tuple[Path, str]:
+    done = download(hub, cache, *arguments, **settings)
+    assert (done.status, done.stderr) == (0, ""), done
+    folder, _, commit = done.stdout.strip().rpartition(" ")
+    return Path(folder), commit
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+class TestExport:
+    def test_the_commit_is_recorded_and_the_revision_is_pinned(
+        self, hub: HubServer, cache: Path, twin: Path, new_twin: Path, twin_bundle: Path, tmp_path: Path
+    ) -> None:
+        old = hub.add(MODEL, twin, revisions=("main", "v1"))
+        new = hub.add(MODEL, new_twin)
+        assert old != new
+        environment = hub.environment(cache) | {"OMP_NUM_THREADS": "1"}
+        # Side by side: what is asked for after the push, and what was there before it.
+        running = {
+            commit: subprocess.Popen(
+                [SCRIPTS / "korsbert-export", "--model", MODEL, "--out", tmp_path / commit, "--json", *revision],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            for commit, revision in ((new, ()), (old, ("--revision", "v1")))
+        }
+        weights = {}
+        for commit, process in running.items():
+            out, err = process.communicate(timeout=240)
+            assert (process.returncode, err) == (0, b"")
+            source = json.loads(out)["manifest"]["source"]
+            assert source["checkpoint"] == MODEL
+            assert source["commit"] == commit
+            bundle = exporter.Bundle.open(tmp_path / commit / "small-bert" / "fp32-onnxruntime")
+            assert bundle.manifest.source.commit == commit
+            assert f"at commit `{commit}`" in (bundle.folder / "README.md").read_text(encoding="utf-8")
+            weights[commit] = bundle.manifest.source.weights_sha256
+        local = exporter.Bundle.open(twin_bundle).manifest.source
+        assert local.commit is None
+        assert weights[old] == local.weights_sha256 != weights[new]
+
+    def test_validate_takes_the_commit_that_the_bundle_was_made_from(
+        self, hub: HubServer, cache: Path, twin: Path, new_twin: Path, twin_bundle: Path, tmp_path: Path
+    ) -> None:
+        old = hub.add(MODEL, twin)
+        hub.add(MODEL, new_twin)
+        bundle = Path(shutil.copytree(twin_bundle, tmp_path / "bundle"))
+        manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+        manifest["recipe"]["source"] = manifest["source"]["checkpoint"] = MODEL
+        manifest["source"]["commit"] = old
+        (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        command = [SCRIPTS / "korsbert", "validate", bundle, "--json"]
+        done = run_program(command, environment=hub.environment(cache))
+        assert (done.status, done.stderr) == (0, "")
+        assert json.loads(done.stdout)["passed"]
+
+    def test_a_cut_download_publishes_nothing_and_the_next_try_succeeds(
+        self, hub: HubServer, cache: Path, twin: Path, tmp_path: Path
+    ) -> None:
+        hub.add(MODEL, twin)
+        hub.cut_after("pytorch_model.bin", 100_000, reset=True)
+        command = [sys.executable, "-c", CLI, "export", "--model", MODEL, "--out", tmp_path / "out"]
+        done = run_program(command, environment=hub.environment(cache))
+        refused(done, 3, MODEL, f"the hub at {hub.endpoint} cannot be reached or broke off", "try again")
+        assert names(tmp_path / "out") <= {"small-bert/.fp32-onnxruntime.lock"}
+        done = run_program(command, environment=hub.environment(cache))
+        assert (done.status, done.stderr) == (0, "")
+        exporter.Bundle.open(tmp_path / "out" / "small-bert" / "fp32-onnxruntime")
+
+
+class TestDownload:
+    def test_a_branch_a_tag_and_a_commit(self, hub: HubServer, cache: Path, twin: Path, new_twin: Path) -> None:
+        old = hub.add(MODEL, twin, revisions=("main", "v1"))
+        new = hub.add(MODEL, new_twin)
+        for revision, commit in ((None, new), ("main", new), ("v1", old), (old, old)):
+            arguments = [] if revision is None else ["--revision", revision]
+            folder, found = downloaded(hub, cache, MODEL, *arguments)
+            assert found == folder.name == commit
+        assert (folder / "pytorch_model.bin").read_bytes() == (twin / "pytorch_model.bin").read_bytes()
+
+    def test_only_what_a_checkpoint_needs(self, hub: HubServer, cache: Path, twin: Path, tmp_path: Path) -> None:
+        offered = Path(shutil.copytree(twin, tmp_path / "offered"))
+        extra = ("model.safetensors", "onnx/model.onnx", "openvino/openvino_model.bin", "tf_model.h5", ".gitattributes")
+        for name in (*extra, "flax_model.msgpack", "2_Dense/pytorch_model.bin", "2_Dense/config.json"):
+            (offered / name).parent.mkdir(exist_ok=True)
+            (offered / name).write_bytes(b"content")
+        hub.add(MODEL, offered)
+        folder, _ = downloaded(hub, cache, MODEL)
+        # Weights once per folder, as safetensors where there are any.
+        unwanted = {*extra, "flax_model.msgpack", "pytorch_model.bin", "README.md"} - {"model.safetensors"}
+        assert names(folder) == names(offered) - unwanted
+        # And the cache, which so lacks files of the repository, is complete for what was asked.
+        assert downloaded(hub, cache, MODEL, HF_HUB_OFFLINE="1") == (folder, folder.name)
+
+    def test_no_such_repository(self, hub: HubServer, cache: Path) -> None:
+        done = download(hub, cache, "kor-sbert/nothing")
+        refused(done, 2, "kor-sbert/nothing: the hub has no such model, or it is private", "check the spelling")
+
+    @pytest.mark.parametrize("revision", ["v9", "0123456789" * 4])
+    def test_no_such_revision(self, hub: HubServer, cache: Path, twin: Path, revision: str) -> None:
+        hub.add(MODEL, twin)
+        refused(download(hub, cache, MODEL, "--revision", revision), 2, f"{MODEL}: the hub has no revision '{revision}'")
+
+    def test_an_id_that_is_none(self, hub: HubServer, cache: Path) -> None:
+        refused(download(hub, cache, "a b/c?"), 2, "'a b/c?' is neither a folder here nor a hub id", "owner/name")
+
+    @pytest.mark.parametrize("status", [500, 503])
+    def test_a_hub_that_fails(self, hub: HubServer, cache: Path, twin: Path, status: int) -> None:
+        hub.add(MODEL, twin)
+        hub.fail_with(status)
+        refused(download(hub, cache, MODEL), 3, f"the hub at {hub.endpoint} cannot be reached or broke off", str(status))
+
+    def test_a_hub_that_is_down(self, hub: HubServer, cache: Path, twin: Path) -> None:
+        hub.add(MODEL, twin)
+        hub.stop()
+        refused(download(hub, cache, MODEL), 3, f"the hub at {hub.endpoint} cannot be reached", "--checkpoint FOLDER")
+
+    def test_a_hub_that_goes_down_in_between(self, hub: HubServer, cache: Path, twin: Path) -> None:
+        hub.add(MODEL, twin)
+        hub.cut_after("pytorch_model.bin", 1000, times=None, reset=True)
+        refused(download(hub, cache, MODEL), 3, "broke off", "a broken download is resumed")
+        # What came so far is no checkpoint, also for a client that cannot ask.
+        refused(download(hub, cache, MODEL, HF_HUB_OFFLINE="1"), 3, "not in the local cache")
+
+    def test_a_short_break_is_bridged(self, hub: HubServer, cache: Path, twin: Path) -> None:
+        hub.add(MODEL, twin)
+        hub.cut_after("pytorch_model.bin", 1000)
+        done = download(hub, cache, MODEL)
+        assert done.status == 0
+        assert "Trying to resume download" in done.stderr  # the client's own word
+        folder = Path(done.stdout.strip().rpartition(" ")[0])
+        assert (folder / "pytorch_model.bin").read_bytes() == (twin / "pytorch_model.bin").read_bytes()
+
+    @pytest.mark.parametrize("revision", [None, "v1", "commit"])
+    def test_offline_with_a_cache(self, hub: HubServer, cache: Path, twin: Path, revision: str | None) -> None:
+        commit = hub.add(MODEL, twin, revisions=("main", "v1"))
+        arguments = {"commit": ("--revision", commit), "v1": ("--revision", "v1")}.get(str(revision), ())
+        online = downloaded(hub, cache, MODEL, *arguments)
+        hub.stop()
+        assert downloaded(hub, cache, MODEL, *arguments, HF_HUB_OFFLINE="1") == online
+        assert online[1] == commit
+
+    def test_offline_without_a_cache(self, hub: HubServer, cache: Path, twin: Path) -> None:
+        hub.add(MODEL, twin)
+        done = download(hub, cache, MODEL, HF_HUB_OFFLINE="1")
+        refused(done, 3, f"{MODEL}: not in the local cache, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE")
+        assert hub.requests == []
+
+    def test_offline_with_another_revision_in_the_cache(
+        self, hub: HubServer, cache: Path, twin: Path, new_twin: Path
+    ) -> None:
+        old = hub.add(MODEL, twin)
+        downloaded(hub, cache, MODEL)
+        new = hub.add(MODEL, new_twin)
+        done = download(hub, cache, MODEL, "--revision", new, HF_HUB_OFFLINE="1")
+        refused(done, 3, "not in the local cache")
+        assert downloaded(hub, cache, MODEL, HF_HUB_OFFLINE="1")[1] == old
