@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import HfApi, ModelInfo, constants, snapshot_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: the httpx it uses, whichever
     EntryNotFoundError,
     GatedRepoError,
@@ -40,7 +41,7 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         if constants.is_offline_mode():
             folder = _cached(repository, revision)
             return folder, folder.name
-        info = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT_S)
+        info = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT_S, files_metadata=True)
         names = [sibling.rfilename for sibling in info.siblings or []]
         # By the name that was asked for, so that the cache remembers it for HF_HUB_OFFLINE=1; the folder's own name is
         # the commit that was taken.
@@ -74,7 +75,24 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         ) from error
     except (HTTPError, HfHubHTTPError, OSError) as error:
         raise _unreachable(repository, error) from error
+    if folder.name == info.sha:
+        _check_hashes(repository, folder, info)
     return folder, folder.name
+
+
+def _check_hashes(repository: str, folder: Path, info: ModelInfo) -> None:
+    """Hold every downloaded weight against the SHA-256 the hub states: the client itself only looks at sizes."""
+    for sibling in info.siblings or []:
+        path = folder / sibling.rfilename
+        if sibling.lfs is None or not path.is_file():
+            continue
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sibling.lfs.sha256:
+            raise CheckpointError(
+                f"{repository}: {sibling.rfilename} arrived damaged: its SHA-256 is not the one the hub states",
+                next_step=f"delete {path.resolve()} and try again",
+            )
 
 
 def _cached(repository: str, revision: str | None) -> Path:

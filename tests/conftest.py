@@ -29,13 +29,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
     root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
     def make(name: str, fill: Callable[[Path], None]) -> Path:
-        folder, partial = root / f"shared-{name}", root / f"shared-{name}.partial"
+        folder, done = root / f"shared-{name}", root / f"shared-{name}.done"
         with FileLock(root / f"shared-{name}.lock"):
-            if not folder.exists():
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
-                fill(partial)
-                partial.rename(folder)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
         return folder
 
     return make

@@ -29,8 +29,9 @@ STAGES = (
     "encode the probes with PyTorch",
     "fold into one graph",
     "gate: the fp32 graph",
+    "type as fp16",
     "build for onnxruntime",
-    "gate: fp32 on onnxruntime",
+    "gate: fp16 on onnxruntime",
     "publish",
 )
 
@@ -48,14 +49,15 @@ def started(name):
     if name == stage:
         os.kill(os.getpid(), signal.SIGKILL)
 
-pipeline.export(find_recipe(model), pipeline.Options(out=Path(out), force=force == "True"), pipeline.Stages(started))
+options = pipeline.Options(precision="fp16", out=Path(out), force=force == "True")
+pipeline.export(find_recipe(model), options, pipeline.Stages(started))
 """
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Where the bundles of these tests go."""
-    return tmp_path / "out" / "twin" / "fp32-onnxruntime"
+    """Where the bundles of these tests go. In fp16, because that goes through all stages."""
+    return tmp_path / "out" / "twin" / "fp16-onnxruntime"
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ class TestKilled:
         assert done.status == -signal.SIGKILL, done
         assert done.stdout.splitlines() == list(STAGES[: STAGES.index(stage) + 1])
         assert held(old) == "old"
-        assert [name for name in leftovers(old) if not name.startswith(".fp32-onnxruntime.staging-")] == []
+        assert [name for name in leftovers(old) if not name.startswith(".fp16-onnxruntime.staging-")] == []
         assert len(leftovers(old)) == 1
         assert tidied(old)
 
@@ -109,7 +111,7 @@ class TestKilled:
         assert done.status == -signal.SIGKILL, done
         assert held(place) is None
         assert len(leftovers(place)) == 1
-        done = python.run(CLI, "export", "--model", twin, "--out", tmp_path / "out")
+        done = python.run(CLI, "export", "--model", twin, "--fp16", "--out", tmp_path / "out")
         assert (done.status, done.stderr) == (0, "")
         assert held(place) == "new"
         assert leftovers(place) == []
@@ -201,7 +203,8 @@ while status == 0 and line == 0 or status != 0:
 
 class TestTwoAtOnce:
     def test_one_wins_and_the_other_says_so(self, python: WarmPython, twin: Path, place: Path, tmp_path: Path) -> None:
-        running = [python.start(CLI, "export", "--model", twin, "--out", tmp_path / "out") for _ in range(2)]
+        arguments = ("export", "--model", twin, "--fp16", "--out", tmp_path / "out")
+        running = [python.start(CLI, *arguments) for _ in range(2)]
         lost, won = sorted((process.wait() for process in running), key=lambda done: -done.status)
         refused(lost, 2, f"{place}: another export is writing there", "--out")
         assert (won.status, won.stderr) == (0, "")
@@ -224,9 +227,8 @@ class TestFailures:
     ) -> None:
         recipe = tmp_path / "twin.yaml"
         recipe.write_text(f"name: twin\nsource: {twin}\ngates:\n  fp16: {{min_cosine: 1.0}}\n", encoding="utf-8")
-        target = place.with_name("fp16-onnxruntime")
-        shutil.copytree(Path(__file__).parent, target)  # whatever is there stays
-        before = tree(target)
+        shutil.copytree(Path(__file__).parent, place)  # whatever is there stays
+        before = tree(place)
         arguments = ("export", "--recipe", recipe, "--fp16", "--out", tmp_path / "out", "--force")
         done = python.run(CLI, *arguments)
         assert done.status == 1
@@ -241,8 +243,8 @@ class TestFailures:
         assert any("the fp32 graph passed at" in line for line in others)
         assert others[-1].startswith("  next: ")
         assert "Traceback" not in done.stderr
-        assert tree(target) == before
-        assert leftovers(target) == []
+        assert tree(place) == before
+        assert leftovers(place) == []
 
     def test_a_failed_gate_leaves_no_trace_of_a_new_place(
         self, python: WarmPython, twin: Path, place: Path, tmp_path: Path
@@ -260,7 +262,7 @@ def worse(checkpoint):
 pipeline.fold = worse
 {CLI}
 """
-        done = python.run(code, "export", "--model", twin, "--out", tmp_path / "out", "--json")
+        done = python.run(code, "export", "--model", twin, "--fp16", "--out", tmp_path / "out", "--json")
         assert done.status == 1
         assert done.stdout == ""
         assert done.stderr.startswith("error: twin fp32, as folded: min cosine")
@@ -268,42 +270,66 @@ pipeline.fold = worse
         assert held(place) is None
         assert leftovers(place) == []
 
-    @pytest.mark.parametrize("limit", [200_000, 60_000, 2_000])
+    @pytest.mark.parametrize("stage", ["build for onnxruntime", "publish"])
     def test_files_that_cannot_grow(
-        self, python: WarmPython, twin: Path, old: Path, tmp_path: Path, limit: int
+        self, python: WarmPython, twin: Path, old: Path, tmp_path: Path, stage: str
     ) -> None:
-        # The graph first, then the tokenizer (written by Rust), then what is left: each in turn hits the limit, because
-        # what was written before it may.
-        code = f"""
-import resource
-from exporter.bundle import Path
-from exporter import pipeline
-build = pipeline.backend_of("onnxruntime").build
-def limited(*arguments):
-    if {limit} != 200_000:  # let the graph through
-        result = build(*arguments)
-    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-    return build(*arguments) if {limit} == 200_000 else result
-import exporter.backends.onnxruntime as backend
-calls = []
-def second(*arguments):
-    calls.append(1)
-    return limited(*arguments) if len(calls) == 2 else build(*arguments)
-backend.build = second
-{CLI}
-"""
-        done = python.run(code, "export", "--model", twin, "--out", tmp_path / "out", "--force")
+        done = python.run(LIMITED_FROM, twin, tmp_path / "out", stage)
         refused(done, 2, f"{old}: the disk is full", "free some space, or use --out on another disk")
         assert held(old) == "old"
         assert leftovers(old) == []
 
-    @pytest.mark.parametrize("size", ["100k", "1200k", "1240k"])
-    def test_full_disk(self, python: WarmPython, twin: Path, small_disk: Path, size: str) -> None:
-        mount(small_disk, size)
+    def test_a_file_that_tokenizers_cannot_write(self, twin_bundle: Path, place: Path) -> None:
+        done = run_program([sys.executable, "-c", LIMITED_TOKENIZER, twin_bundle / "tokenizer.json", place])
+        refused(done, 2, f"{place}: the disk is full")
+        assert leftovers(place) == []
+
+    @pytest.mark.parametrize("too_much", ["model.onnx", "tokenizer.json", "parity.json"])
+    def test_full_disk(
+        self, python: WarmPython, twin: Path, twin_bundle: Path, small_disk: Path, too_much: str
+    ) -> None:
+        order = ("model.onnx", "tokenizer.json", "tokenizer_config.json", "config.json", "parity.json")
+        sizes = {name: (twin_bundle / name).stat().st_size for name in order}
+        before = [sizes[name] + 4096 for name in order[: order.index(too_much)]]
+        mount(small_disk, sum(before) + sizes[too_much] // 2)
         done = python.run(CLI, "export", "--model", twin, "--out", small_disk / "out")
         refused(done, 2, "out/twin/fp32-onnxruntime: the disk is full", "free some space")
         assert leftovers(small_disk / "out" / "twin" / "fp32-onnxruntime") == []
-        assert shutil.disk_usage(small_disk).used < 50_000
+        assert shutil.disk_usage(small_disk).used < 20_000
+
+
+# An export whose files can no longer grow once a stage has begun: the error is that of a full disk.
+LIMITED_FROM = """
+import resource, sys
+from pathlib import Path
+from exporter import cli, pipeline
+from exporter.recipe import find_recipe
+
+model, out, stage = sys.argv[1:]
+
+def started(name):
+    if name == stage:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+options = pipeline.Options(precision="fp16", out=Path(out), force=True)
+cli._run(lambda: pipeline.export(find_recipe(model), options, pipeline.Stages(started)))
+"""
+
+# The same without torch, for a library that raises no OSError.
+LIMITED_TOKENIZER = """
+import resource, sys
+from pathlib import Path
+from tokenizers import Tokenizer
+from exporter import cli
+from exporter.bundle import staging
+
+def write():
+    with staging(Path(sys.argv[2]), force=False) as folder:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        Tokenizer.from_file(sys.argv[1]).save(str(folder / "tokenizer.json"))
+
+cli._run(write)
+"""
 
 
 @pytest.fixture
@@ -315,8 +341,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], capture_output=True, check=False)
 
 
-def mount(folder: Path, size: str) -> None:
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]
+def mount(folder: Path, size_bytes: int) -> None:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "none", folder]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -79,7 +79,7 @@ class TestExport:
     def test_a_table_ends_an_export(self, python: WarmPython, twin: Path, tmp_path: Path) -> None:
         done = python.run(CLI, "export", "--model", twin, cwd=tmp_path)
         assert (done.status, done.stderr) == (0, "")
-        for stage in ("stage", "load checkpoint", "fold into one graph", "gate: the fp32 graph", "publish", "total"):
+        for stage in ("stage", "load checkpoint", "fold into one graph", "gate: fp32 on onnxruntime", "publish", "total"):
             assert stage in done.stdout
         assert "artifacts/twin/fp32-onnxruntime: the gate was passed" in done.stdout
 

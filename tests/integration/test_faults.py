@@ -71,22 +71,11 @@ def test_a_seeded_fault_is_caught(name: str, fault: Fault, record_property: Reco
     if report is not None and fault.cause is not None:
         assert report.cause is not None
         assert fault.cause in report.cause
+    if report is not None and fault.apply is nan_in_one_row:
+        spoiled = subject_named(name).reference.probes[row_with_nan(subject_named(name))]
+        assert report.probes[report.worst] == spoiled
+        assert " ".join(spoiled.text.split())[:60] in report.failure()
     assert WRITING or COMMITTED[name, fault.name].agrees(row), (COMMITTED[name, fault.name], row)
-
-
-@pytest.mark.parametrize("name", SUBJECTS)
-def test_the_sentence_with_nan_is_named(name: str) -> None:
-    subject = subject_named(name)
-    candidate = sound(subject)
-    spoiled = subject.reference.probes[row_with_nan(subject)]
-
-    nan_in_one_row(candidate)
-    report = judged(candidate, "fp32")
-
-    assert not report.passed
-    assert report.parity.non_finite == 1
-    assert report.probes[report.worst] == spoiled
-    assert " ".join(spoiled.text.split())[:60] in report.failure()
 
 
 @pytest.mark.skipif(WRITING, reason="being written")
@@ -115,7 +104,7 @@ def try_fault(subject: Subject, fault: Fault) -> tuple[Row, ParityReport | None]
     except NotApplicableError as reason:
         return Row.of(subject.name, fault.name, f"n/a: {reason}", "n/a", None), None
     fp16, verdict16 = fp32, verdict32
-    if fp32 is None or not fp32.statistics["max_relative_error"] >= ROUNDING_MATTERS_BELOW:
+    if fp32 is None or fp32.statistics["max_relative_error"] < ROUNDING_MATTERS_BELOW:
         fp16, verdict16 = tried(subject, fault, "fp16")
     return Row.of(subject.name, fault.name, verdict32, verdict16, None if fp32 is None else sizes(fp32)), fp32
 

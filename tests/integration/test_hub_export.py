@@ -216,3 +216,13 @@ class TestDownload:
         done = download(hub, cache, MODEL, "--revision", new, HF_HUB_OFFLINE="1")
         refused(done, 3, "not in the local cache")
         assert downloaded(hub, cache, MODEL, HF_HUB_OFFLINE="1")[1] == old
+
+
+def test_a_weight_that_is_not_what_the_hub_states_is_refused(hub: HubServer, cache: Path, twin: Path) -> None:
+    hub.add(MODEL, twin)
+    folder, _ = downloaded(hub, cache, MODEL)
+    weights = (folder / "pytorch_model.bin").resolve()
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    refused(download(hub, cache, MODEL), 2, "pytorch_model.bin arrived damaged", str(weights))

@@ -1,0 +1,241 @@
+"""Recipes: what ships, what is refused and how it is said."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from exporter.errors import CheckpointError, RecipeError
+from exporter.recipe import Gate, Range, Recipe, find_recipe, list_recipes, load_recipe, recipes_folder
+
+SHIPPED = sorted(path.stem for path in recipes_folder().glob("*.yaml"))
+
+
+def write(folder: Path, content: dict[str, Any] | str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def levels(model: type[BaseModel] = Recipe, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield (path, key) of every key that a recipe may have, at every level."""
+    for key, field in model.model_fields.items():
+        yield path, key
+        for inner in models_in(field.annotation):
+            yield from levels(inner, (*path, key))
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for argument in get_args(annotation) for model in models_in(argument)]
+
+
+# What makes a mapping at each place complete but for the key that is tried.
+COMPLETE: dict[tuple[str, ...], dict[str, Any]] = {
+    (): {"name": "mine", "source": "owner/model"},
+    ("gates", "fp32"): {"min_cosine": 0.9},
+    ("gates", "fp16"): {"min_cosine": 0.9},
+    ("gates", "bf16"): {"min_cosine": 0.9},
+    ("shapes", "batch"): {"opt": 1, "max": 2},
+    ("shapes", "sequence"): {"opt": 1, "max": 2},
+    ("published",): {"dataset": "KorSTS", "metric": "spearman", "value": 80.0},
+    ("known_answer",): {"sentences": ["가", "나"], "first": [[1], [2]], "last": [[1], [2]], "cosine": 0.5},
+}
+
+
+def nested(path: tuple[str, ...], value: dict[str, Any]) -> dict[str, Any]:
+    content: Any = {**COMPLETE.get(path, {}), **value}
+    for depth in range(len(path) - 1, -1, -1):
+        content = {path[depth]: [content] if path[depth] == "published" else content}
+    return {**COMPLETE[()], **content}
+
+
+class TestShipped:
+    def test_there_are_six(self) -> None:
+        assert SHIPPED == [
+            "albert-small",
+            "demo",
+            "klue-sroberta",
+            "ko-sbert-multitask",
+            "ko-sbert-sts",
+            "moco-distilbert",
+        ]
+        assert [recipe.name for recipe in list_recipes()] == SHIPPED
+
+    @pytest.mark.parametrize("name", SHIPPED)
+    def test_each_says_what_the_checkpoint_must_turn_out_to_be(self, name: str) -> None:
+        recipe = find_recipe(name)
+        assert recipe.name == name
+        assert None not in recipe.expect.model_dump().values()
+        assert recipe.summary
+        assert recipe.published
+        assert recipe.shapes.sequence is not None
+        assert recipe.shapes.sequence.max == recipe.expect.max_seq_length
+        assert (recipe.gates.fp32.min_cosine, recipe.gates.fp16.min_cosine) == (0.999999, 0.9999)
+        assert recipe.gates.bf16.min_cosine == 0.999
+        assert Recipe.model_validate_json(recipe.model_dump_json()).content_hash() == recipe.content_hash()
+
+    def test_the_demo_is_where_it_ships_also_when_read_back_from_a_manifest(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        recipe = find_recipe("demo")
+        again = Recipe.model_validate_json(recipe.model_dump_json())
+        assert recipe.local_source() == again.local_source() == recipes_folder() / "demo" / "checkpoint"
+        assert find_recipe("ko-sbert-sts").local_source() is None
+
+
+class TestUnknownKeys:
+    @pytest.mark.parametrize(("path", "key"), sorted(set(levels())), ids=lambda value: str(value).strip("()"))
+    def test_the_nearest_name_is_told_at_every_level(self, tmp_path: Path, path: tuple[str, ...], key: str) -> None:
+        wrong = key[:-2] + key[-1] + key[-2] if key[-1] != key[-2] else key + "s"
+        content = nested(path, {wrong: 1})
+        with pytest.raises(RecipeError) as failure:
+            load_recipe(write(tmp_path, content))
+        assert f"{wrong}: unknown key, did you mean {key!r}?" in str(failure.value)
+        assert str(failure.value).startswith(str(tmp_path / "mine.yaml"))
+        where = [part for part in str(failure.value).removeprefix(f"{tmp_path / 'mine.yaml'}: ").split(":")[0].split(".")]
+        assert [part for part in where if not part.isdigit()] == [*path, wrong]
+
+    def test_a_key_like_none_gets_all_names(self, tmp_path: Path) -> None:
+        with pytest.raises(RecipeError, match=r"shapes\.zzz: unknown key \(legal: batch, sequence\)"):
+            load_recipe(write(tmp_path, nested(("shapes",), {"zzz": 1})))
+
+    def test_every_mistake_is_told(self, tmp_path: Path) -> None:
+        content = nested((), {"nmae": 1, "expect": {"dimensions": 2}, "gates": {"fp16": {"min_cosine": 2}}})
+        with pytest.raises(RecipeError) as failure:
+            load_recipe(write(tmp_path, content))
+        for part in ("nmae: unknown key", "expect.dimensions: unknown key", "gates.fp16.min_cosine: Input should be"):
+            assert part in str(failure.value)
+        assert "\n" not in str(failure.value)
+
+    def test_the_complete_ones_are_legal(self, tmp_path: Path) -> None:
+        """What the tests above refuse is refused for its one wrong key."""
+        for path in COMPLETE:
+            load_recipe(write(tmp_path, nested(path, {})))
+
+
+class TestValues:
+    @pytest.mark.parametrize(("low", "opt", "high"), [(2, 1, 3), (1, 4, 3), (3, 3, 2), (0, 1, 2), (-1, 1, 1)])
+    def test_min_opt_max_are_in_order_and_positive(self, tmp_path: Path, low: int, opt: int, high: int) -> None:
+        content = nested(("shapes", "batch"), {"min": low, "opt": opt, "max": high})
+        with pytest.raises(RecipeError, match="shapes.batch"):
+            load_recipe(write(tmp_path, content))
+
+    @pytest.mark.parametrize("extent", [(1, 1, 1), (1, 2, 3), (2, 2, 9)])
+    def test_equal_ones_are_in_order(self, extent: tuple[int, int, int]) -> None:
+        low, opt, high = extent
+        assert Range(min=low, opt=opt, max=high).opt == opt
+
+    def test_a_sequence_longer_than_the_model_is_refused_with_both_numbers(self, tmp_path: Path) -> None:
+        content = nested((), {"expect": {"max_seq_length": 128}, "shapes": {"sequence": {"opt": 32, "max": 129}}})
+        with pytest.raises(RecipeError, match=r"shapes\.sequence\.max 129 is above expect\.max_seq_length 128"):
+            load_recipe(write(tmp_path, content))
+        content["shapes"]["sequence"]["max"] = 128
+        assert load_recipe(write(tmp_path, content)).shapes.sequence == Range(min=1, opt=32, max=128)
+
+    @pytest.mark.parametrize("cosine", [1.5, "high", float("nan"), None])
+    def test_a_gate_that_nothing_could_pass_or_fail_is_none(self, cosine: object) -> None:
+        with pytest.raises(ValidationError):
+            Gate(min_cosine=cosine)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "한글", "a b"])
+    def test_a_name_is_the_name_of_a_folder(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(RecipeError, match="name"):
+            load_recipe(write(tmp_path, nested((), {"name": name})))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"first": [[1]]},
+            {"last": [[1], [2], [3]]},
+            {"sentences": ["하나"], "first": [[1]], "last": [[1]]},
+            {"first": [[1, 2], [3]]},
+        ],
+    )
+    def test_a_known_answer_has_a_row_for_each_sentence(self, tmp_path: Path, change: dict[str, Any]) -> None:
+        with pytest.raises(RecipeError, match="known_answer: wants"):
+            load_recipe(write(tmp_path, nested(("known_answer",), change)))
+
+    def test_it_is_frozen(self) -> None:
+        with pytest.raises(ValidationError):
+            find_recipe("demo").name = "other"  # type: ignore[misc]
+
+
+class TestFind:
+    def test_a_folder_gets_a_recipe_that_expects_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / "내 모델 v2").mkdir()
+        recipe = find_recipe(str(tmp_path / "내 모델 v2"))
+        assert recipe.name == "v2"
+        assert recipe.local_source() == tmp_path / "내 모델 v2"
+        assert set(recipe.expect.model_dump().values()) == {None}
+
+    def test_a_hub_id(self) -> None:
+        recipe = find_recipe("owner/Some-Model_v1.0")
+        assert (recipe.name, recipe.source, recipe.local_source()) == ("Some-Model_v1.0", "owner/Some-Model_v1.0", None)
+
+    def test_a_source_beside_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "recipes" / "weights").mkdir(parents=True)
+        path = write(tmp_path / "recipes", {"name": "mine", "source": "weights"})
+        assert load_recipe(path).local_source() == tmp_path / "recipes" / "weights"
+
+    @pytest.mark.parametrize("wrong", ["dem0", "Demo", "albert_small", "ko-sbert-st", "moco"])
+    def test_a_misspelt_name_gets_the_nearest(self, wrong: str) -> None:
+        with pytest.raises(RecipeError) as failure:
+            find_recipe(wrong)
+        meant = {"dem0": "demo", "Demo": "demo", "albert_small": "albert-small", "moco": "moco-distilbert"}
+        assert meant.get(wrong, "ko-sbert-sts") in str(failure.value.next_step)
+
+
+class TestKnownAnswer:
+    """The demo has no card that prints vectors; its own, computed here, stand for one."""
+
+    SENTENCES = ("달력을 한 장 넘겼다", "I turned a page of the calendar")
+
+    @pytest.fixture(scope="class")
+    def answer(self) -> dict[str, Any]:
+        import numpy as np
+
+        from exporter.checkpoint import load_checkpoint
+
+        vectors = load_checkpoint(find_recipe("demo")).encode(list(self.SENTENCES)).astype(float)
+        cosine = float(vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1]))
+        printed = json.loads(json.dumps(np.round(vectors, 7).tolist()))
+        return {
+            "sentences": list(self.SENTENCES),
+            "first": [row[:3] for row in printed],
+            "last": [row[-3:] for row in printed],
+            "cosine": cosine,
+        }
+
+    def recipe(self, folder: Path, answer: dict[str, Any]) -> Recipe:
+        source = str(recipes_folder() / "demo" / "checkpoint")
+        return load_recipe(write(folder, {"name": "demo", "source": source, "known_answer": answer}))
+
+    def test_the_right_one_is_accepted(self, tmp_path: Path, answer: dict[str, Any]) -> None:
+        from exporter.checkpoint import load_checkpoint
+
+        assert load_checkpoint(self.recipe(tmp_path, answer)).dimension == 256
+
+    @pytest.mark.parametrize("wrong", ["first", "last", "cosine", "sentences"])
+    def test_a_wrong_one_is_refused(self, tmp_path: Path, answer: dict[str, Any], wrong: str) -> None:
+        from exporter.checkpoint import load_checkpoint
+
+        other: dict[str, Any] = json.loads(json.dumps(answer))
+        if wrong == "cosine":
+            other["cosine"] += 0.001
+        elif wrong == "sentences":
+            other["sentences"][1] += "!"
+        else:
+            other[wrong][1][2] += 0.001
+        with pytest.raises(CheckpointError, match="the vectors its authors print are off by"):
+            load_checkpoint(self.recipe(tmp_path, other))
