@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import pickle
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from optimum.utils import NormalizedConfigManager
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from exporter.errors import CheckpointError, UnsupportedModelError
+from exporter.errors import CheckpointError, UnsupportedModelError, first_sentence
 from exporter.hub import download
 from exporter.recipe import KnownAnswer, Recipe
+from exporter.weights import hash_files, weight_files, weight_names
 
 MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")
 MODEL_TYPES = ("albert", "bert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
@@ -117,9 +115,9 @@ def load_checkpoint(
     local, commit = (folder, None) if folder is not None else _resolve(recipe, revision or recipe.revision)
     source = recipe.source if folder is None else str(folder)
     _check_folder(local)
-    weight_files = _check_weights(local)
+    files = weight_files(local)
     model = _load(local, device)
-    checkpoint = _read_facts(model, source=source, commit=commit, weights_sha256=_hash_files(local, weight_files))
+    checkpoint = _read_facts(model, source=source, commit=commit, weights_sha256=hash_files(local, files))
     _check_complete(checkpoint, local)
     _check_finite(checkpoint)
     _check_expectations(checkpoint, recipe)
@@ -206,70 +204,6 @@ def _read_json(path: Path, kind: type) -> Any:
     return content
 
 
-def _check_weights(folder: Path) -> list[Path]:
-    """Open every weight file as data and return them. Pickles that would run code are refused here, by file."""
-    files: list[Path] = []
-    for directory in sorted(
-        {folder, *(path for path in folder.iterdir() if path.is_dir() and path.name[:1].isdigit())}
-    ):
-        safe = sorted(directory.glob("*.safetensors"))
-        files += safe or sorted(directory.glob("pytorch_model*.bin"))
-    if not files:
-        raise CheckpointError(f"{folder}: no weights: neither *.safetensors nor pytorch_model.bin is there")
-    for path in files:
-        weight_names(path)
-    return files
-
-
-def weight_names(path: Path) -> set[str]:
-    """Return the tensor names in a ``.safetensors`` or ``pytorch_model.bin`` file, reading it as data only.
-
-    Raises:
-        CheckpointError: The file is damaged, or is a pickle that holds more than tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                return set(file.keys())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on pickles that it is about to refuse
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged safetensors file: {error}", next_step="download it again") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: not loaded: the pickle is damaged or holds code, and weights are data",
-            next_step="convert it to safetensors where you trust it, or get it from its authors as safetensors",
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged: {_first_sentence(error)}", next_step="download it again") from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: expected a state dict, found {type(state).__name__}")
-    if not all(isinstance(name, str) for name in state):
-        raise CheckpointError(f"{path}: expected a state dict, found a dict whose keys are no names")
-    return set(state)
-
-
-def _first_sentence(error: Exception) -> str:
-    """Return the beginning of a library's message, up to where it starts to advise."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].partition(". ")[0]
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
-
-
-def _hash_files(folder: Path, files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.relative_to(folder).as_posix().encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
 def _load(folder: Path, device: str) -> SentenceTransformer:
     try:
         with _quiet():
@@ -283,7 +217,7 @@ def _load(folder: Path, device: str) -> SentenceTransformer:
                 model_kwargs={"dtype": torch.float32},
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
-        cause = _first_sentence(error)
+        cause = first_sentence(error)
         if "ignore_mismatched_sizes" in cause:
             cause = "the weights have other shapes than config.json states"
         raise CheckpointError(f"{folder}: sentence-transformers cannot load it: {cause}") from error

@@ -78,3 +78,13 @@ class BundleError(ExportError):
 
 class InputError(ExportError):
     """A file or an option given by the user cannot be used."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library says, for a message of ours; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def first_sentence(error: BaseException) -> str:
+    """Return the beginning of what a library says, up to where it starts to advise."""
+    return first_line(error).partition(". ")[0]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.checkpoint import Checkpoint
-from exporter.errors import UnsupportedModelError
+from exporter.errors import UnsupportedModelError, first_line
 from exporter.graph import Graph
 from exporter.graph_contract import INPUTS, OUTPUT
 from exporter.passes import FOLDING, run_passes
@@ -81,7 +81,7 @@ def _export(checkpoint: Checkpoint) -> torch.onnx.ONNXProgram:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            cause = str(error.__cause__ or error).strip().splitlines()[0]
+            cause = first_line(error.__cause__ or error)
             raise UnsupportedModelError(
                 f"{checkpoint.source}: {checkpoint.architecture} cannot be traced: {cause}",
                 next_step="an architecture of BERT's kind (ALBERT, BERT, DistilBERT, RoBERTa, XLM-R, MPNet, ELECTRA)",

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
     RevisionNotFoundError,
 )
 
-from exporter.errors import CheckpointError, HubError, RecipeError
+from exporter.errors import CheckpointError, HubError, RecipeError, first_line
 
 TIMEOUT_S = 20.0
 _CONFIGURATION = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -48,7 +48,7 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=_wanted(names)))
     except HFValidationError as error:
         raise RecipeError(
-            f"{repository!r} is neither a folder here nor a hub id: {_first_line(error)}",
+            f"{repository!r} is neither a folder here nor a hub id: {first_line(error)}",
             next_step="a hub id is owner/name; a local copy goes with --checkpoint FOLDER",
         ) from error
     except GatedRepoError as error:
@@ -71,7 +71,7 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         ) from error
     except EntryNotFoundError as error:
         raise CheckpointError(
-            f"{repository}: the hub lists a file that it does not have: {_first_line(error)}"
+            f"{repository}: the hub lists a file that it does not have: {first_line(error)}"
         ) from error
     except (HTTPError, HfHubHTTPError, OSError) as error:
         raise _unreachable(repository, error) from error
@@ -125,7 +125,7 @@ def _cached(repository: str, revision: str | None) -> Path:
 
 def _unreachable(repository: str, error: BaseException) -> HubError:
     return HubError(
-        f"{repository}: the hub at {constants.ENDPOINT} cannot be reached or broke off: {_first_line(error)}",
+        f"{repository}: the hub at {constants.ENDPOINT} cannot be reached or broke off: {first_line(error)}",
         next_step="try again (a broken download is resumed), set HF_HUB_OFFLINE=1 where it is in the cache, "
         "or give a local copy with --checkpoint FOLDER",
     )
@@ -139,7 +139,3 @@ def _wanted(names: list[str]) -> list[str]:
     safe_folders = {name.rpartition("/")[0] for name in safe}
     pickled = [name for name in kept if name.endswith(".bin") and name.rpartition("/")[0] not in safe_folders]
     return [*configuration, *safe, *pickled]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from exporter.backends import Engine
 from exporter.dependencies import require
-from exporter.errors import BuildError, MissingDependencyError
+from exporter.errors import BuildError, MissingDependencyError, first_line
 from exporter.recipe import Shapes
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def open(engine: Engine, folder: Path, device: str = "cpu", threads: int | None 
     try:
         session = ort.InferenceSession(str(folder / engine.files[0]), options, providers=[wanted])
     except (RuntimeError, ValueError, NotImplementedError) as error:  # what onnxruntime's own exceptions derive from
-        raise BuildError(f"{folder / engine.files[0]}: onnxruntime cannot open it: {_first_line(error)}") from error
+        raise BuildError(f"{folder / engine.files[0]}: onnxruntime cannot open it: {first_line(error)}") from error
     session.disable_fallback()
     if session.get_providers()[0] != wanted:
         raise MissingDependencyError(
@@ -89,7 +89,3 @@ def open(engine: Engine, folder: Path, device: str = "cpu", threads: int | None 
             next_step="check that CUDA and cuDNN of onnxruntime-gpu's version are installed",
         )
     return OnnxRuntimeRunner(session)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -21,8 +21,8 @@ def convert(graph: Graph, batches: TokenBatches, keep_fp32: tuple[str, ...]) -> 
     largest = largest_activations(graph, batches)
     limit = FP16_MAX / HEADROOM
     hot = {name: value for name, value in largest.items() if not value <= limit}
-    overflowing = _overflowing_weights(model)
     kept = nodes_named(model, keep_fp32) | head_nodes(model)
+    overflowing = _overflowing_weights(model, kept)
     kept |= {node for node in model.graph if str(node.name) in hot or _reads(node, hot)}
     kept |= {node for node in model.graph if any(v is not None and v.name in overflowing for v in node.inputs)}
 
@@ -31,7 +31,7 @@ def convert(graph: Graph, batches: TokenBatches, keep_fp32: tuple[str, ...]) -> 
     ]
     decisions += [f"float32 kept: {name} reaches {value:.4g}, above {limit:.0f}" for name, value in hot.items()]
     decisions += [f"float32 kept: weight {name} reaches {value:.4g}" for name, value in overflowing.items()]
-    decisions += _subnormal_weights(model, overflowing)
+    decisions += _subnormal_weights(model, kept)
     if keep_fp32:
         decisions.append(f"float32 kept by the recipe: {', '.join(keep_fp32)}")
     count = retype(model, ir.DataType.FLOAT16, kept)
@@ -45,27 +45,26 @@ def _reads(node: ir.Node, hot: dict[str, float]) -> bool:
     return any(producer is not None and str(producer.name) in hot for producer in producers)
 
 
-def _float_weights(model: ir.Model) -> dict[str, np.ndarray]:
+def _weights_to_cast(model: ir.Model, kept: set[ir.Node]) -> dict[str, np.ndarray]:
+    """Return the float32 weights that a node outside ``kept`` reads."""
     return {
         name: value.const_value.numpy()
         for name, value in model.graph.initializers.items()
-        if value.dtype == ir.DataType.FLOAT and value.const_value is not None
+        if value.dtype == ir.DataType.FLOAT and value.const_value is not None and set(value.consumers()) - kept
     }
 
 
-def _overflowing_weights(model: ir.Model) -> dict[str, float]:
+def _overflowing_weights(model: ir.Model, kept: set[ir.Node]) -> dict[str, float]:
     """Return the largest absolute value of each weight that float16 cannot hold."""
-    largest = {name: float(np.abs(array).max(initial=0.0)) for name, array in _float_weights(model).items()}
+    largest = {name: float(np.abs(array).max(initial=0.0)) for name, array in _weights_to_cast(model, kept).items()}
     return {name: value for name, value in largest.items() if not value <= FP16_MAX}
 
 
-def _subnormal_weights(model: ir.Model, overflowing: dict[str, float]) -> list[str]:
+def _subnormal_weights(model: ir.Model, kept: set[ir.Node]) -> list[str]:
     """Report weights below float16's smallest normal number: they keep fewer digits, or become zero below 6e-8."""
     small = total = 0
     worst, worst_share = "", 0.0
-    for name, array in _float_weights(model).items():
-        if name in overflowing:
-            continue
+    for name, array in _weights_to_cast(model, kept).items():
         count = int(np.count_nonzero((np.abs(array) < FP16_SMALLEST_NORMAL) & (array != 0)))
         small, total = small + count, total + array.size
         if array.size and count / array.size > worst_share:

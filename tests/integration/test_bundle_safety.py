@@ -1,7 +1,7 @@
-"""Whatever happens to an export, the place of a bundle holds the old one, the new one or nothing, and never half of one.
+"""Whatever happens to an export, the place of a bundle holds the old one, the new one or nothing, never half of one.
 
-A process is killed as each stage begins and at every line of staging and publishing, two exports meet, the disk is full,
-a gate fails. Afterwards the next export finds its way.
+A process is killed as each stage begins and at every line of staging and publishing, two exports meet, the disk is
+full, a gate fails. Afterwards the next export finds its way.
 """
 
 from __future__ import annotations
@@ -222,9 +222,7 @@ class TestTwoAtOnce:
 
 
 class TestFailures:
-    def test_a_failed_gate_publishes_nothing(
-        self, python: WarmPython, twin: Path, place: Path, tmp_path: Path
-    ) -> None:
+    def test_a_failed_gate_publishes_nothing(self, python: WarmPython, twin: Path, place: Path, tmp_path: Path) -> None:
         recipe = tmp_path / "twin.yaml"
         recipe.write_text(f"name: twin\nsource: {twin}\ngates:\n  fp16: {{min_cosine: 1.0}}\n", encoding="utf-8")
         shutil.copytree(Path(__file__).parent, place)  # whatever is there stays

@@ -58,8 +58,8 @@ class TestExport:
         assert result["bundle"] == "artifacts/demo/fp16-onnxruntime"
         assert result["manifest"] == json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         assert result["parity"]["passed"]
-        assert [stage["name"] for stage in result["stages"]][0] == "load checkpoint"
-        assert [stage["name"] for stage in result["stages"]][-1] == "publish"
+        first, *_, last = [stage["name"] for stage in result["stages"]]
+        assert (first, last) == ("load checkpoint", "publish")
 
     def test_the_folder_holds_what_the_design_says(self, demo_fp16: Path) -> None:
         names = {path.name for path in demo_fp16.iterdir()}
@@ -79,7 +79,14 @@ class TestExport:
     def test_a_table_ends_an_export(self, python: WarmPython, twin: Path, tmp_path: Path) -> None:
         done = python.run(CLI, "export", "--model", twin, cwd=tmp_path)
         assert (done.status, done.stderr) == (0, "")
-        for stage in ("stage", "load checkpoint", "fold into one graph", "gate: fp32 on onnxruntime", "publish", "total"):
+        for stage in (
+            "stage",
+            "load checkpoint",
+            "fold into one graph",
+            "gate: fp32 on onnxruntime",
+            "publish",
+            "total",
+        ):
             assert stage in done.stdout
         assert "artifacts/twin/fp32-onnxruntime: the gate was passed" in done.stdout
 
@@ -292,14 +299,20 @@ DAMAGE: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "tokenizer no JSON": (_half("tokenizer.json"), ("tokenizer.json: not readable as JSON",)),
     "tokenizer of another model": (_small_vocabulary, ("ids that its embedding table has no row for",)),
     "no room for a token": (_json("sentence_bert_config.json", max_seq_length=2), ("max_seq_length is 2",)),
-    "length that is no number": (_json("sentence_bert_config.json", max_seq_length="all"), ("max_seq_length is 'all'",)),
+    "length that is no number": (
+        _json("sentence_bert_config.json", max_seq_length="all"),
+        ("max_seq_length is 'all'",),
+    ),
     "no weights": (lambda folder: (folder / "pytorch_model.bin").unlink(), ("no weights",)),
     "a layer missing": (_weights(_drop_layer), ("16 of 53 weights are missing", "encoder.layer.1.")),
     "NaN in a weight": (_weights(_poison), ("encoder.layer.0.output.dense.bias holds NaN",)),
     "keys that are no names": (_weights(lambda state: state.update({1: 2})), ("keys are no names",)),
     "truncated pickle": (_half("pytorch_model.bin"), ("pytorch_model.bin: damaged",)),
     "empty pickle": (_text("pytorch_model.bin", ""), ("pytorch_model.bin: damaged",)),
-    "Git LFS pointer": (_text("pytorch_model.bin", "version https://git-lfs.github.com/spec/v1\n"), ("damaged or holds",)),
+    "Git LFS pointer": (
+        _text("pytorch_model.bin", "version https://git-lfs.github.com/spec/v1\n"),
+        ("damaged or holds",),
+    ),
     "truncated safetensors": (
         lambda folder: (folder / "model.safetensors").write_bytes(safetensors()[: len(safetensors()) // 2]),
         ("model.safetensors: damaged",),
@@ -327,9 +340,7 @@ class TestCheckpoints:
         assert nothing_published(tmp_path / "out")
 
     @pytest.mark.parametrize("kind", ["today's file", "file of torch before 1.6", "bare pickle", "in a Dense"])
-    def test_pickle_with_code_in_it_is_not_run(
-        self, python: WarmPython, copy: Path, tmp_path: Path, kind: str
-    ) -> None:
+    def test_pickle_with_code_in_it_is_not_run(self, python: WarmPython, copy: Path, tmp_path: Path, kind: str) -> None:
         import torch
 
         trap = tmp_path / "sprung"
@@ -442,8 +453,16 @@ class TestFiles:
         ("name", "content", "told"),
         [
             ("bad.tsv", "genre\tsentence1\tsentence2\nx\t하나\t둘\n", "no header with score, sentence1 and sentence2"),
-            ("bad.tsv", "score\tsentence1\tsentence2\n1\t하나\t둘\nhigh\t셋\t넷\n", "row 3: expected two sentences and"),
-            ("bad.tsv", "score\tsentence1\tsentence2\n1\t하나\t둘\n2\t셋\n", "row 3: expected two sentences and a score"),
+            (
+                "bad.tsv",
+                "score\tsentence1\tsentence2\n1\t하나\t둘\nhigh\t셋\t넷\n",
+                "row 3: expected two sentences and",
+            ),
+            (
+                "bad.tsv",
+                "score\tsentence1\tsentence2\n1\t하나\t둘\n2\t셋\n",
+                "row 3: expected two sentences and a score",
+            ),
             ("bad.tsv", "", "no header"),
             ("bad.csv", "하나,둘,1.0\n셋,넷\n", "row 2: expected two sentences and a score"),
             ("bad.csv", "하나,둘,nan\n", "row 1: the score is nan"),
@@ -519,9 +538,7 @@ class TestBundles:
         assert [case.get("name") for case in suite.iter("testcase")] == [v["name"] for v in result["verdicts"]]
         assert [path.name for path in tmp_path.iterdir()] == ["junit.xml"]
 
-    def test_validate_finds_the_demo_where_it_ships(
-        self, python: WarmPython, demo_fp16: Path, tmp_path: Path
-    ) -> None:
+    def test_validate_finds_the_demo_where_it_ships(self, python: WarmPython, demo_fp16: Path, tmp_path: Path) -> None:
         # From any folder, and not on the hub: a manifest keeps the recipe, not where its file stood.
         done = python.run(CLI, "validate", demo_fp16, cwd=tmp_path, environment={"HF_HUB_OFFLINE": "1"})
         assert (done.status, done.stderr) == (0, "")
@@ -633,9 +650,7 @@ class TestEncode:
         refused(done, 2, "out.npy: cannot be written: File too large")
         assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
 
-    def test_output_to_a_device_or_through_a_link(
-        self, python: WarmPython, twin_bundle: Path, tmp_path: Path
-    ) -> None:
+    def test_output_to_a_device_or_through_a_link(self, python: WarmPython, twin_bundle: Path, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         (tmp_path / "link").symlink_to(tmp_path / "real.npy")
         reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)

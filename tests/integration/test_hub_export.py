@@ -160,7 +160,9 @@ class TestDownload:
     @pytest.mark.parametrize("revision", ["v9", "0123456789" * 4])
     def test_no_such_revision(self, hub: HubServer, cache: Path, twin: Path, revision: str) -> None:
         hub.add(MODEL, twin)
-        refused(download(hub, cache, MODEL, "--revision", revision), 2, f"{MODEL}: the hub has no revision '{revision}'")
+        refused(
+            download(hub, cache, MODEL, "--revision", revision), 2, f"{MODEL}: the hub has no revision '{revision}'"
+        )
 
     def test_an_id_that_is_none(self, hub: HubServer, cache: Path) -> None:
         refused(download(hub, cache, "a b/c?"), 2, "'a b/c?' is neither a folder here nor a hub id", "owner/name")
@@ -169,7 +171,9 @@ class TestDownload:
     def test_a_hub_that_fails(self, hub: HubServer, cache: Path, twin: Path, status: int) -> None:
         hub.add(MODEL, twin)
         hub.fail_with(status)
-        refused(download(hub, cache, MODEL), 3, f"the hub at {hub.endpoint} cannot be reached or broke off", str(status))
+        refused(
+            download(hub, cache, MODEL), 3, f"the hub at {hub.endpoint} cannot be reached or broke off", str(status)
+        )
 
     def test_a_hub_that_is_down(self, hub: HubServer, cache: Path, twin: Path) -> None:
         hub.add(MODEL, twin)

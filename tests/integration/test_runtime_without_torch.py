@@ -120,4 +120,6 @@ def test_importing_the_package_brings_in_next_to_nothing() -> None:
     done = run_program([sys.executable, "-c", code])
     assert done.status == 0
     loaded = {name.partition(".")[0] for name in eval(done.stdout)}
-    assert loaded & {*EXPORT_ONLY, "numpy", "onnxruntime", "tokenizers", "pydantic", "typer", "huggingface_hub"} == set()
+    assert (
+        loaded & {*EXPORT_ONLY, "numpy", "onnxruntime", "tokenizers", "pydantic", "typer", "huggingface_hub"} == set()
+    )

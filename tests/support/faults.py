@@ -349,7 +349,9 @@ def nan_in_one_row(candidate: Candidate) -> None:
 
 def faults_of(subject_name: str) -> tuple[Fault, ...]:
     """Return the faults to try on one of ``SUBJECTS``: all, or those of the modules it has and the demo has not."""
-    return tuple(fault for fault in FAULTS if subject_name != DENSE or fault.apply in (dense_dropped, normalize_dropped))
+    return tuple(
+        fault for fault in FAULTS if subject_name != DENSE or fault.apply in (dense_dropped, normalize_dropped)
+    )
 
 
 def row_with_nan(subject: Subject) -> int:

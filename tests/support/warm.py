@@ -190,7 +190,7 @@ def _run(code: str) -> int:
             return end.code or 0
         print(end.code, file=sys.stderr)
         return 1
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the interpreter prints whatever a script ends with
         sys.excepthook(*sys.exc_info())
         return 1
     return 0

@@ -53,7 +53,18 @@ def test_importing_brings_in_no_package_but_itself() -> None:
     code = "import json, sys; before = set(sys.modules); import exporter; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout)} - {"exporter"}
-    heavy = {*EXTRAS, "numpy", "scipy", "tokenizers", "pydantic", "yaml", "typer", "rich", "huggingface_hub", "filelock"}
+    heavy = {
+        *EXTRAS,
+        "numpy",
+        "scipy",
+        "tokenizers",
+        "pydantic",
+        "yaml",
+        "typer",
+        "rich",
+        "huggingface_hub",
+        "filelock",
+    }
     assert loaded & heavy == set()
 
 
@@ -105,9 +116,7 @@ class TestExportArguments:
             ({"device": "tpu"}, "device is 'tpu'"),
         ],
     )
-    def test_what_the_annotations_forbid_is_refused_before_any_work(
-        self, arguments: dict[str, str], told: str
-    ) -> None:
+    def test_what_the_annotations_forbid_is_refused_before_any_work(self, arguments: dict[str, str], told: str) -> None:
         with pytest.raises(exporter.InputError, match=told) as failure:
             exporter.export("demo", **arguments)  # type: ignore[arg-type]
         assert str(failure.value.next_step).startswith("one of ")

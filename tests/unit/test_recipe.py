@@ -102,7 +102,7 @@ class TestUnknownKeys:
             load_recipe(write(tmp_path, content))
         assert f"{wrong}: unknown key, did you mean {key!r}?" in str(failure.value)
         assert str(failure.value).startswith(str(tmp_path / "mine.yaml"))
-        where = [part for part in str(failure.value).removeprefix(f"{tmp_path / 'mine.yaml'}: ").split(":")[0].split(".")]
+        where = str(failure.value).removeprefix(f"{tmp_path / 'mine.yaml'}: ").partition(":")[0].split(".")
         assert [part for part in where if not part.isdigit()] == [*path, wrong]
 
     def test_a_key_like_none_gets_all_names(self, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ class TestValues:
     @pytest.mark.parametrize(("low", "opt", "high"), [(2, 1, 3), (1, 4, 3), (3, 3, 2), (0, 1, 2), (-1, 1, 1)])
     def test_min_opt_max_are_in_order_and_positive(self, tmp_path: Path, low: int, opt: int, high: int) -> None:
         content = nested(("shapes", "batch"), {"min": low, "opt": opt, "max": high})
-        with pytest.raises(RecipeError, match="shapes.batch"):
+        with pytest.raises(RecipeError, match=r"shapes\.batch"):
             load_recipe(write(tmp_path, content))
 
     @pytest.mark.parametrize("extent", [(1, 1, 1), (1, 2, 3), (2, 2, 9)])
@@ -196,26 +196,28 @@ class TestFind:
         assert meant.get(wrong, "ko-sbert-sts") in str(failure.value.next_step)
 
 
+SENTENCES = ("달력을 한 장 넘겼다", "I turned a page of the calendar")
+
+
+@pytest.fixture(scope="module")
+def answer() -> dict[str, Any]:
+    import numpy as np
+
+    from exporter.checkpoint import load_checkpoint
+
+    vectors = load_checkpoint(find_recipe("demo")).encode(list(SENTENCES)).astype(float)
+    cosine = float(vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1]))
+    printed = json.loads(json.dumps(np.round(vectors, 7).tolist()))
+    return {
+        "sentences": list(SENTENCES),
+        "first": [row[:3] for row in printed],
+        "last": [row[-3:] for row in printed],
+        "cosine": cosine,
+    }
+
+
 class TestKnownAnswer:
     """The demo has no card that prints vectors; its own, computed here, stand for one."""
-
-    SENTENCES = ("달력을 한 장 넘겼다", "I turned a page of the calendar")
-
-    @pytest.fixture(scope="class")
-    def answer(self) -> dict[str, Any]:
-        import numpy as np
-
-        from exporter.checkpoint import load_checkpoint
-
-        vectors = load_checkpoint(find_recipe("demo")).encode(list(self.SENTENCES)).astype(float)
-        cosine = float(vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1]))
-        printed = json.loads(json.dumps(np.round(vectors, 7).tolist()))
-        return {
-            "sentences": list(self.SENTENCES),
-            "first": [row[:3] for row in printed],
-            "last": [row[-3:] for row in printed],
-            "cosine": cosine,
-        }
 
     def recipe(self, folder: Path, answer: dict[str, Any]) -> Recipe:
         source = str(recipes_folder() / "demo" / "checkpoint")

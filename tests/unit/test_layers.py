@@ -1,0 +1,185 @@
+"""Arrows run one way: what may import what, in one table, held against the source.
+
+    cli -> api -> pipeline -> {folding, precisions, backends, validator, benchmark}
+        -> {graph, checkpoint, bundle, recipe} -> {tokens, hub, dependencies} -> errors
+
+An import inside a function or under ``TYPE_CHECKING`` is an arrow like any other.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import exporter
+from exporter.backends import BACKENDS
+from exporter.graph import Graph
+from exporter.passes import FOLDING, TARGETS
+from exporter.precisions import PRECISIONS
+from exporter.recipe import Gates, Precisions
+
+PACKAGE = Path(exporter.__file__).parent
+
+# Room -> the rooms it may import. Rooms further down know nothing of those further up.
+ALLOWED: dict[str, set[str]] = {
+    "cli": {"api", "benchmark", "bundle", "dependencies", "errors", "pipeline", "recipe"},
+    "__init__": {"api", "bundle", "encoder", "errors", "recipe"},
+    "api": {"backends", "bundle", "dependencies", "encoder", "errors", "pipeline", "recipe", "validator"},
+    "pipeline": {
+        "backends",
+        "bundle",
+        "calibration",
+        "checkpoint",
+        "encoder",
+        "errors",
+        "folding",
+        "graph",
+        "machine",
+        "model_card",
+        "passes",
+        "precisions",
+        "recipe",
+        "serving",
+        "validator",
+    },
+    # A bundle -> numbers, or a serving layout.
+    "benchmark": {"backends", "bundle", "calibration", "checkpoint", "dependencies", "encoder", "errors", "machine"},
+    "serving": {"bundle", "dependencies", "errors"},
+    "model_card": {"bundle", "validator"},
+    # Graph -> Graph, Graph -> Engine, reference and candidate -> report.
+    "folding": {"checkpoint", "errors", "graph", "graph_contract", "passes"},
+    "precisions": {"calibration", "dependencies", "errors", "graph", "passes"},
+    "validator": {"calibration", "checkpoint", "encoder", "errors", "recipe", "tokens"},
+    "passes": {"errors", "graph_contract"},
+    # The nouns. A bundle opens an engine and an encoder: these are what it is made of, and need no torch.
+    "bundle": {"backends", "dependencies", "encoder", "errors", "recipe"},
+    "encoder": {"backends", "errors", "tokens"},
+    "backends": {"dependencies", "errors", "graph", "graph_contract", "recipe"},
+    "checkpoint": {"dependencies", "errors", "hub", "recipe", "tokens", "weights"},
+    "weights": {"errors"},
+    "calibration": {"errors", "tokens"},
+    "graph": {"errors"},
+    "recipe": {"errors"},
+    # The ground.
+    "hub": {"errors"},
+    "dependencies": {"errors"},
+    "tokens": set(),
+    "machine": set(),
+    "graph_contract": set(),
+    "errors": set(),
+}
+
+# What a bundle is served with: none of these may import torch, transformers, onnx or scipy, wherever in the file.
+RUNTIME = (
+    "__init__",
+    "cli",
+    "api",
+    "bundle",
+    "encoder",
+    "backends",
+    "recipe",
+    "hub",
+    "dependencies",
+    "tokens",
+    "errors",
+)
+EXPORT_ONLY = {"torch", "transformers", "sentence_transformers", "onnx", "onnx_ir", "onnxscript", "optimum", "scipy"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def modules() -> list[Path]:
+    shipped = PACKAGE / "recipes"  # in a wheel: data, no room
+    return sorted(path for path in PACKAGE.rglob("*.py") if shipped not in path.parents)
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield (dotted name, line) of everything a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are written in full"
+            # "from exporter import pipeline" imports a module, "from exporter.recipe import Recipe" a name of one.
+            for alias in node.names:
+                yield (f"exporter.{alias.name}" if node.module == "exporter" else str(node.module)), node.lineno
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_arrows_run_one_way(path: Path) -> None:
+    room = room_of(path)
+    assert room in ALLOWED, f"{room} is a new room: say in ALLOWED what it may import"
+    for name, line in imported(path):
+        parts = name.split(".")
+        if parts[0] == "exporter" and len(parts) > 1 and parts[1] != room:
+            assert parts[1] in ALLOWED[room], f"{path}:{line}: {room} may not import {parts[1]}"
+
+
+def test_the_table_has_no_circle() -> None:
+    left = dict(ALLOWED)
+    while left:
+        ground = [room for room, below in left.items() if not below & left.keys()]
+        assert ground, f"a circle among {sorted(left)}"
+        for room in ground:
+            del left[room]
+
+
+def test_the_table_names_rooms_only() -> None:
+    assert {below for allowed in ALLOWED.values() for below in allowed} <= ALLOWED.keys()
+    assert {room_of(path) for path in modules()} <= ALLOWED.keys()
+
+
+@pytest.mark.parametrize("room", RUNTIME)
+def test_what_serves_a_bundle_imports_nothing_of_the_export(room: str) -> None:
+    for path in modules():
+        if room_of(path) != room:
+            continue
+        names = {name.partition(".")[0] for name, _ in imported(path)}
+        assert names & EXPORT_ONLY == set(), path
+
+
+def test_every_file_of_a_table_is_in_it() -> None:
+    # "One file and one line in its table": helpers beside them are not called like a backend or a precision.
+    helpers = {"__init__", "retype", "range_audit"}
+    for table, folder in ((BACKENDS, "backends"), (PRECISIONS, "precisions")):
+        files = {path.stem for path in (PACKAGE / folder).glob("*.py")} - helpers
+        assert files == table.keys()
+
+
+@pytest.mark.parametrize(("name", "module"), BACKENDS.items())
+def test_every_backend_exists(name: str, module: str) -> None:
+    found = importlib.import_module(module)
+    assert list(inspect.signature(found.check).parameters) == ["precision", "device"]
+    assert list(inspect.signature(found.build).parameters) == ["graph", "shapes", "folder"]
+    assert list(inspect.signature(found.open).parameters) == ["engine", "folder", "device", "threads"]
+    assert name in TARGETS
+
+
+@pytest.mark.parametrize(("name", "module"), PRECISIONS.items())
+def test_every_precision_exists(name: str, module: str) -> None:
+    found = importlib.import_module(module)
+    assert list(inspect.signature(found.convert).parameters) == ["graph", "batches", "keep_fp32"]
+    assert inspect.signature(found.convert).return_annotation in {"Graph", Graph}
+    assert name in Gates.model_fields
+    assert name == "fp32" or name in Precisions.model_fields
+
+
+@pytest.mark.parametrize("rewrite", [*FOLDING, *(rewrite for passes in TARGETS.values() for rewrite in passes)])
+def test_every_pass_has_a_file_and_returns_a_count(rewrite: object) -> None:
+    assert inspect.isfunction(rewrite)
+    assert list(inspect.signature(rewrite).parameters) == ["model"]
+    assert inspect.signature(rewrite).return_annotation in {"int", int}
+    assert (rewrite.__doc__ or "").strip()
+    assert rewrite.__module__ in {f"exporter.passes.{rewrite.__name__}", "exporter.passes"}
+
+
+def test_the_tables_of_targets_and_backends_agree() -> None:
+    assert TARGETS.keys() == BACKENDS.keys()
+    assert PRECISIONS.keys() == Gates.model_fields.keys()
