@@ -563,7 +563,7 @@ class TestBundles:
 
         other = build_twin("ko-sbert-multitask", tmp_path / "twin", seed=1)
         done = python.run(CLI, "validate", twin_bundle, "--checkpoint", other)
-        refused(done, 1, "made from other weights", "--checkpoint")
+        refused(done, 2, "made from other weights", "--checkpoint")
         assert twin != other
 
     def test_validate_where_the_checkpoint_has_gone(

@@ -297,12 +297,15 @@ def special_tokens_missing(candidate: Candidate) -> None:
     candidate.tokenizer = Tokenizer.from_str(json.dumps(content))
 
 
-def sep_missing(candidate: Candidate) -> None:
-    """Tokenize with [CLS] alone."""
-    cls = candidate.tokenizer.encode("").tokens[0]
-    candidate.tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A", special_tokens=[(cls, candidate.tokenizer.token_to_id(cls))]
-    )
+def one_special_token_missing(kept: str) -> Callable[[Candidate], None]:
+    """Tokenize with [CLS] alone, or with [SEP] alone."""
+
+    def apply(candidate: Candidate) -> None:
+        template = {"[CLS]": "[CLS] $A", "[SEP]": "$A [SEP]"}[kept]
+        token = (kept, candidate.tokenizer.token_to_id(kept))
+        candidate.tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[token])
+
+    return apply
 
 
 def rows_permuted(candidate: Candidate) -> None:
@@ -377,7 +380,8 @@ FAULTS = (
     Fault("max_seq_length one too long", truncated_at(lambda longest: longest + 1)),
     Fault("lower-casing off", lower_casing_off, "lower-casing"),
     Fault("[CLS] and [SEP] missing", special_tokens_missing),
-    Fault("[SEP] missing", sep_missing),
+    Fault("[CLS] missing", one_special_token_missing(kept="[SEP]")),
+    Fault("[SEP] missing", one_special_token_missing(kept="[CLS]")),
     Fault("rows permuted", rows_permuted, "out of order"),
     Fault("weights rounded to 8 bits", weights_in_8_bits),
     Fault("output as float16", output_as(ir.DataType.FLOAT16), typed=True),
