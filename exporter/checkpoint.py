@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +17,11 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from exporter.errors import CheckpointError, UnsupportedModelError, first_sentence
+from exporter.errors import CheckpointError, MissingDependencyError, UnsupportedModelError, first_sentence
 from exporter.hub import download
-from exporter.recipe import KnownAnswer, Recipe
+from exporter.layout import MODULES, read_layout
+from exporter.recipe import KnownAnswer, Recipe, recipes_folder
 from exporter.weights import hash_files, weight_files, weight_names
-
-MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")
-MODEL_TYPES = ("albert", "bert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
-
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model")
 
 # Parameters of the transformer that no sentence vector depends on: a checkpoint may lack them.
 _UNUSED = ("pooler.", "embeddings.position_ids", "embeddings.token_type_ids")
@@ -112,13 +106,12 @@ def load_checkpoint(
         UnsupportedModelError: A module or an architecture that is not folded.
         HubError: The hub cannot be reached.
     """
-    local, commit = (folder, None) if folder is not None else _resolve(recipe, revision or recipe.revision)
-    source = recipe.source if folder is None else str(folder)
-    _check_folder(local)
-    files = weight_files(local)
+    local, commit, source = _resolve(recipe, folder, revision)
+    layout = read_layout(local)
+    files = weight_files(layout.places)
     model = _load(local, device)
     checkpoint = _read_facts(model, source=source, commit=commit, weights_sha256=hash_files(local, files))
-    _check_complete(checkpoint, local)
+    _check_complete(checkpoint, weight_files((layout.transformer,)))
     _check_finite(checkpoint)
     _check_expectations(checkpoint, recipe)
     if recipe.known_answer is not None:
@@ -140,71 +133,22 @@ def require_weights(checkpoint: Checkpoint, weights_sha256: str, made_from_them:
         )
 
 
-def _resolve(recipe: Recipe, revision: str | None) -> tuple[Path, str | None]:
-    local = recipe.local_source()
-    return (local, None) if local is not None else download(recipe.source, revision)
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse what is no checkpoint, or one with a module that is not folded, before anything of it is loaded."""
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder")
-    modules_file = folder / "modules.json"
-    if not modules_file.is_file() and not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder}: no checkpoint: neither modules.json nor config.json is there",
-            next_step="give the folder that SentenceTransformer.save wrote",
-        )
-    if modules_file.is_file():
-        for entry in _read_json(modules_file, list):
-            if not isinstance(entry, dict):
-                raise CheckpointError(f"{modules_file}: expected a list of objects, found {entry!r} in it")
-            kind = entry.get("type")
-            if str(kind).rpartition(".")[2] not in MODULES:
-                raise UnsupportedModelError(
-                    f"{modules_file}: module {kind!r} cannot be folded",
-                    next_step=f"the modules that can: {', '.join(MODULES)}",
-                )
-            _check_module(folder / str(entry.get("path", "")), str(kind).rpartition(".")[2], folder)
-    else:
-        _check_module(folder, "Transformer", folder)
-    for config_file in [
-        path for path in (folder / "config.json", folder / "0_Transformer" / "config.json") if path.is_file()
-    ]:
-        config = _read_json(config_file, dict)
-        if "auto_map" in config:
-            raise UnsupportedModelError(f"{config_file}: the model is code on the hub (auto_map), which is never run")
-        if config.get("model_type") not in MODEL_TYPES:
-            raise UnsupportedModelError(
-                f"{config_file}: architecture {config.get('model_type')!r} cannot be folded",
-                next_step=f"the ones that can: {', '.join(MODEL_TYPES)}",
-            )
-
-
-def _check_module(place: Path, name: str, folder: Path) -> None:
-    """Refuse a module whose files are not there: sentence-transformers and transformers would make up some of them."""
-    if name in {"Pooling", "Dense", "LayerNorm"} and not (place / "config.json").is_file():
-        raise CheckpointError(f"{folder}: modules.json names a {name}, and {place / 'config.json'} is not there")
-    if name == "Transformer" and not any((place / file).is_file() for file in _TOKENIZER_FILES):
-        raise CheckpointError(
-            f"{place}: no tokenizer: none of {', '.join(_TOKENIZER_FILES)} is there",
-            next_step="save the checkpoint again with SentenceTransformer.save",
-        )
-    if (place / "tokenizer.json").is_file():
-        _read_json(place / "tokenizer.json", dict)
-
-
-def _read_json(path: Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(content, kind):
-        raise CheckpointError(f"{path}: expected a JSON {kind.__name__}, found {type(content).__name__}")
-    return content
+def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple[Path, str | None, str]:
+    """Return the local folder, the commit where it is the hub's, and what a manifest calls the source."""
+    local = folder if folder is not None else recipe.local_source()
+    if local is None:
+        path, commit = download(recipe.source, revision or recipe.revision)
+        return path, commit, recipe.source
+    if revision is not None:
+        raise CheckpointError(f"{local}: a local folder has no revision {revision!r}", next_step="leave out --revision")
+    shipped = recipes_folder().resolve()
+    whole = local.resolve()
+    return local, None, whole.relative_to(shipped).as_posix() if whole.is_relative_to(shipped) else str(whole)
 
 
 def _load(folder: Path, device: str) -> SentenceTransformer:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MissingDependencyError("torch finds no CUDA device here", next_step="--device cpu")
     try:
         with _quiet():
             model = SentenceTransformer(
@@ -320,11 +264,9 @@ def _bundle_tokenizer(model: SentenceTransformer, max_seq_length: int) -> Tokeni
     return tokenizer
 
 
-def _check_complete(checkpoint: Checkpoint, folder: Path) -> None:
+def _check_complete(checkpoint: Checkpoint, files: list[Path]) -> None:
     """Refuse a checkpoint that lacks weights: transformers would fill them with random numbers and carry on."""
     transformer = checkpoint.model[0].auto_model
-    directory = folder if (folder / "config.json").is_file() else folder / "0_Transformer"
-    files = sorted(directory.glob("*.safetensors")) or sorted(directory.glob("pytorch_model*.bin"))
     stored: set[str] = set()
     for path in files:
         names = {
@@ -336,7 +278,7 @@ def _check_complete(checkpoint: Checkpoint, folder: Path) -> None:
     missing = [name for name in needed if name not in stored]
     if missing:
         raise CheckpointError(
-            f"{folder}: {len(missing)} of {len(needed)} weights are missing, the first is {missing[0]}",
+            f"{files[0].parent}: {len(missing)} of {len(needed)} weights are missing, the first is {missing[0]}",
             next_step="save the checkpoint again with SentenceTransformer.save",
         )
 

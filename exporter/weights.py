@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -12,15 +14,24 @@ from safetensors import SafetensorError, safe_open
 
 from exporter.errors import CheckpointError, first_sentence
 
+# What torch's reader of old pickles raises when bytes are missing or out of place.
+_DAMAGE = (OSError, RuntimeError, EOFError, ValueError, struct.error, LookupError, TypeError, AttributeError)
 
-def weight_files(folder: Path) -> list[Path]:
-    """Open every weight file as data and return them. Pickles that would run code are refused here, by file."""
+
+def weight_files(places: Iterable[Path]) -> list[Path]:
+    """Return the weight files in the folders of a checkpoint's modules, after opening each as data.
+
+    Safetensors are taken where a folder has them, as sentence-transformers does.
+
+    Raises:
+        CheckpointError: There are none, one is damaged, or is a pickle that would run code.
+    """
+    folders = list(places)
     files: list[Path] = []
-    for directory in sorted({folder, *(path for path in folder.iterdir() if path.is_dir())}):
-        safe = sorted(directory.glob("*.safetensors"))
-        files += safe or sorted(directory.glob("pytorch_model*.bin"))
+    for folder in folders:
+        files += sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        raise CheckpointError(f"{folder}: no weights: neither *.safetensors nor pytorch_model.bin is there")
+        raise CheckpointError(f"{folders[0]}: no weights: neither *.safetensors nor pytorch_model.bin is there")
     for path in files:
         weight_names(path)
     return files
@@ -46,7 +57,7 @@ def weight_names(path: Path) -> set[str]:
             f"{path}: not loaded: the pickle is damaged or holds code, and weights are data",
             next_step="convert it to safetensors where you trust it, or get it from its authors as safetensors",
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except _DAMAGE as error:
         raise CheckpointError(f"{path}: damaged: {first_sentence(error)}", next_step="download it again") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: expected a state dict, found {type(state).__name__}")

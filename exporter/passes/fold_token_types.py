@@ -18,7 +18,8 @@ from exporter.passes.building import add_constant
 def fold_token_types(model: ir.Model) -> int:
     """Replace gathers by a constant index from a constant table; returns how many were replaced.
 
-    A gather by anything but one expanded scalar, or along another axis than the first, is left alone.
+    A gather by anything but one expanded scalar, along another axis than the first, or that anything reads but a sum with
+    a (batch, sequence, width) value, is left alone.
     """
     count = 0
     for node in list(model.graph):
@@ -27,11 +28,19 @@ def fold_token_types(model: ir.Model) -> int:
         table, index = node.inputs[0], _expanded_scalar(node.inputs[1])
         if table is None or index is None or not table.is_initializer() or table.const_value is None:
             continue
+        if not all(_adds_to_three_axes(user, node.outputs[0]) for user in node.outputs[0].consumers()):
+            continue
         row = np.ascontiguousarray(table.const_value.numpy()[index])
         node.outputs[0].replace_all_uses_with(add_constant(model, f"{table.name}.row{index}", row))
         model.graph.remove(node, safe=True)
         count += 1
     return count
+
+
+def _adds_to_three_axes(user: ir.Node, value: ir.Value) -> bool:
+    """Whether ``user`` is a sum whose other term has all three axes, so that a row broadcasts to the same result."""
+    others = [term for term in user.inputs if term is not None and term is not value]
+    return user.op_type == "Add" and len(others) == 1 and others[0].shape is not None and len(others[0].shape) == 3
 
 
 def _expanded_scalar(value: ir.Value | None) -> int | None:

@@ -24,7 +24,8 @@ def fold_transposes(model: ir.Model) -> int:
         source = node.inputs[0] if node.op_type == "Transpose" else None
         if source is None or not source.is_initializer() or source.const_value is None:
             continue
-        perm = tuple(node.attributes.get_ints("perm"))
+        reverse = range(len(source.const_value.shape))[::-1]
+        perm = tuple(node.attributes.get_ints("perm", reverse))
         key = (str(source.name), perm)
         if key not in folded:
             array = np.ascontiguousarray(source.const_value.numpy().transpose(perm))

@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 import onnx_ir as ir
 
 SCOPES = "pkg.torch.onnx.name_scopes"
-_LAYER = re.compile(r"(?:^|.*\.)(?:layers?|albert_layer_groups\.0\.albert_layers)\.(\d+)(?=\.|$)")
+_LAYER = re.compile(r"(?:^|.*\.)(?:layers?|albert_layer_groups\.(?P<group>\d+)\.albert_layers)\.(?P<layer>\d+)(?=\.|$)")
 
 
 def name_nodes(model: ir.Model) -> int:
@@ -27,13 +27,16 @@ def name_nodes(model: ir.Model) -> int:
     for node in model.graph:
         groups[_scope(node), node.op_type].append(node)
     uses = _uses_of_shared_layers(model)
+    taken: Counter[str] = Counter()
     for (scope, op_type), nodes in groups.items():
         shared = next((prefix for prefix in uses if scope.startswith(prefix)), None)
         per_use = max(1, len(nodes) // uses[shared]) if shared else len(nodes)
         for index, node in enumerate(nodes):
             use, position = divmod(index, per_use)
             module = _short(scope, use if shared else None)
-            node.name = f"{module}/{op_type}" + (f".{position}" if per_use > 1 else "")
+            name = f"{module}/{op_type}" + (f".{position}" if per_use > 1 else "")
+            taken[name] += 1
+            node.name = name if taken[name] == 1 else f"{name}#{taken[name]}"
     for name, value in list(model.graph.initializers.items()):
         short = _without_wrapper(name)
         if short != name and short not in model.graph.initializers:
@@ -92,4 +95,8 @@ def _short(scope: str, use: int | None) -> str:
     match = _LAYER.match(scope)
     if match is None:
         return scope or "inputs"
-    return f"layer.{match[1] if use is None else use}{scope[match.end() :]}"
+    number = match["layer"] if use is None else str(use)
+    group = (match["group"] or "0", match["layer"]) if match["group"] is not None else ("0", "0")
+    # ALBERT with several groups, or several layers in one: each is used by turns.
+    where = f"layer.{number}" if group == ("0", "0") else f"group.{group[0]}.{group[1]}.use.{number}"
+    return f"{where}{scope[match.end() :]}"

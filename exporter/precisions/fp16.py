@@ -7,7 +7,13 @@ import onnx_ir as ir
 
 from exporter.calibration import TokenBatches
 from exporter.graph import Graph
-from exporter.precisions.range_audit import FP16_MAX, FP16_SMALLEST_NORMAL, HEADROOM, largest_activations
+from exporter.precisions.range_audit import (
+    FP16_MAX,
+    FP16_SMALLEST_NORMAL,
+    HEADROOM,
+    MOVERS,
+    largest_activations,
+)
 from exporter.precisions.retype import head_nodes, nodes_named, retype
 
 
@@ -23,7 +29,7 @@ def convert(graph: Graph, batches: TokenBatches, keep_fp32: tuple[str, ...]) -> 
     hot = {name: value for name, value in largest.items() if not value <= limit}
     kept = nodes_named(model, keep_fp32) | head_nodes(model)
     overflowing = _overflowing_weights(model, kept)
-    kept |= {node for node in model.graph if str(node.name) in hot or _reads(node, hot)}
+    kept |= _nodes_on_hot_edges(model, hot)
     kept |= {node for node in model.graph if any(v is not None and v.name in overflowing for v in node.inputs)}
 
     decisions = [
@@ -39,10 +45,21 @@ def convert(graph: Graph, batches: TokenBatches, keep_fp32: tuple[str, ...]) -> 
     return graph.with_model(model, precision="fp16", decisions=tuple(decisions))
 
 
-def _reads(node: ir.Node, hot: dict[str, float]) -> bool:
-    """Whether ``node`` reads what a hot node writes: cast down on the way, it would overflow all the same."""
-    producers = [value.producer() for value in node.inputs if value is not None]
-    return any(producer is not None and str(producer.name) in hot for producer in producers)
+def _nodes_on_hot_edges(model: ir.Model, hot: dict[str, float]) -> set[ir.Node]:
+    """Return what writes a hot edge, what hands it on (a transposition is as large as its input), and what reads it.
+
+    All of them stay float32: cast down anywhere between the two, the value would overflow all the same.
+    """
+    edges: set[ir.Value] = set()
+    nodes: set[ir.Node] = set()
+    for node in model.graph:  # in topological order
+        reads = any(value in edges for value in node.inputs if value is not None)
+        if str(node.name) in hot or (reads and node.op_type in MOVERS):
+            edges.update(node.outputs)
+            nodes.add(node)
+        elif reads:
+            nodes.add(node)
+    return nodes
 
 
 def _weights_to_cast(model: ir.Model, kept: set[ir.Node]) -> dict[str, np.ndarray]:

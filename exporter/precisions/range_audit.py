@@ -18,7 +18,9 @@ from exporter.passes.decompose_attention import decompose_attention
 FP16_MAX = 65504.0
 FP16_SMALLEST_NORMAL = 2.0**-14
 HEADROOM = 4.0  # text in production is wilder than probes
-_NEVER_LARGER = {"Concat", "Expand", "Gather", "Reshape", "Slice", "Softmax", "Squeeze", "Transpose", "Unsqueeze"}
+# Operators whose output is no larger than their input, so it is not watched. The movers hand a large value on.
+MOVERS = {"Concat", "Expand", "Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+_NEVER_LARGER = {*MOVERS, "Softmax"}
 
 
 def largest_activations(graph: Graph, batches: TokenBatches) -> dict[str, float]:

@@ -70,7 +70,12 @@ def _touches_float(node: ir.Node) -> bool:
 
 
 def _may_be_low(node: ir.Node, computes_low: set[ir.Node]) -> bool:
-    """A node that moves data after the transformer follows its input; everything else may."""
+    """A node that moves data after the transformer follows its input; everything else may.
+
+    A constant's type is in its attribute and stays as it is.
+    """
+    if node.op_type in {"Constant", "ConstantOfShape"}:
+        return False
     if node.op_type not in _MOVES or not str(node.name).startswith(HEAD):
         return True
     source = node.inputs[0].producer() if node.inputs[0] is not None else None
