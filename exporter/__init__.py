@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from exporter.errors import BuildError as BuildError
     from exporter.errors import BundleError as BundleError
     from exporter.errors import CheckpointError as CheckpointError
+    from exporter.errors import EngineError as EngineError
     from exporter.errors import ExportError as ExportError
     from exporter.errors import GateError as GateError
     from exporter.errors import HubError as HubError
@@ -37,6 +38,7 @@ _HOME = {
     "BuildError": "exporter.errors",
     "BundleError": "exporter.errors",
     "CheckpointError": "exporter.errors",
+    "EngineError": "exporter.errors",
     "ExportError": "exporter.errors",
     "GateError": "exporter.errors",
     "HubError": "exporter.errors",

@@ -217,12 +217,9 @@ def reference_encode(checkpoint: Checkpoint) -> Encode:
 def _reference(bundle: Bundle, folder: Path | None, device: str) -> Checkpoint:
     for package in ("torch", "sentence_transformers", "optimum"):
         require(package)
-    from exporter.checkpoint import load_checkpoint, require_weights  # noqa: PLC0415 - brings in torch
+    from exporter.checkpoint import load_source  # noqa: PLC0415 - brings in torch
 
-    source = bundle.manifest.source
-    loaded = load_checkpoint(bundle.manifest.recipe, folder=folder, revision=source.commit, device=device)
-    require_weights(loaded, source.weights_sha256, str(bundle.folder))
-    return loaded
+    return load_source(bundle.manifest.recipe, bundle.manifest.source, folder, str(bundle.folder), device)
 
 
 @contextmanager

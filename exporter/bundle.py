@@ -27,7 +27,7 @@ from tokenizers import Tokenizer
 from exporter.backends import BACKENDS, Engine, backend_of
 from exporter.encoder import Encoder
 from exporter.errors import BundleError
-from exporter.recipe import Recipe
+from exporter.recipe import Recipe, Source
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -39,14 +39,6 @@ _RENAME_EXCHANGE, _AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Source(_Frozen):
-    """Where the weights came from."""
-
-    checkpoint: str
-    commit: str | None
-    weights_sha256: str
 
 
 class FileFacts(_Frozen):
@@ -66,6 +58,9 @@ class EncoderFacts(_Frozen):
     max_seq_length: int
     do_lower_case: bool
     prompt: str = ""
+    layers: int
+    heads: int
+    hidden_size: int
 
 
 class GraphFacts(_Frozen):
@@ -77,12 +72,13 @@ class GraphFacts(_Frozen):
 
 
 class Validation(_Frozen):
-    """Where the gate was passed. The numbers are in ``parity.json``."""
+    """Where the gate was passed, and each of its bounds in words. All numbers are in ``parity.json``."""
 
     device: Literal["cpu", "cuda"]
     execution: str
     probes_sha256: str
     min_cosine: float
+    gates: tuple[str, ...]
     note: str
 
 

@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from exporter.errors import CheckpointError, MissingDependencyError, UnsupportedModelError, first_sentence
 from exporter.hub import download
 from exporter.layout import MODULES, read_layout
-from exporter.recipe import KnownAnswer, Recipe, recipes_folder
+from exporter.recipe import KnownAnswer, Recipe, Source, recipes_folder
 from exporter.weights import hash_files, weight_files, weight_names
 
 # Parameters of the transformer that no sentence vector depends on: a checkpoint may lack them.
@@ -119,18 +119,31 @@ def load_checkpoint(
     return checkpoint
 
 
-def require_weights(checkpoint: Checkpoint, weights_sha256: str, made_from_them: str) -> None:
-    """Refuse a checkpoint that holds other weights than a bundle was made from.
+def load_source(
+    recipe: Recipe, source: Source, folder: Path | None, made_from_it: str, device: str = "cpu"
+) -> Checkpoint:
+    """Load the very checkpoint a bundle was made from.
+
+    Args:
+        recipe: The bundle's recipe.
+        source: What its manifest says of the checkpoint.
+        folder: A local copy; by default the source itself, at its commit.
+        made_from_it: The bundle, for messages.
+        device: Where the reference computes.
 
     Raises:
-        CheckpointError: The hashes differ; both are named.
+        CheckpointError: It cannot be loaded, or its weights have another hash than the bundle's.
+        HubError: The hub cannot be reached.
     """
-    if checkpoint.weights_sha256 != weights_sha256:
+    same = recipe.model_copy(update={"source": source.checkpoint})
+    checkpoint = load_checkpoint(same, folder=folder, revision=source.commit, device=device)
+    if checkpoint.weights_sha256 != source.weights_sha256:
         raise CheckpointError(
-            f"{made_from_them}: made from other weights than {checkpoint.source} holds: "
-            f"{weights_sha256[:12]}… and {checkpoint.weights_sha256[:12]}…",
+            f"{made_from_it}: made from other weights than {checkpoint.source} holds: "
+            f"{source.weights_sha256[:12]}… and {checkpoint.weights_sha256[:12]}…",
             next_step="give the checkpoint it was made from with --checkpoint",
         )
+    return checkpoint
 
 
 def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple[Path, str | None, str]:
@@ -139,7 +152,7 @@ def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple
     if local is None:
         path, commit = download(recipe.source, revision or recipe.revision)
         return path, commit, recipe.source
-    if revision is not None:
+    if revision is not None and folder is None:
         raise CheckpointError(f"{local}: a local folder has no revision {revision!r}", next_step="leave out --revision")
     shipped = recipes_folder().resolve()
     whole = local.resolve()

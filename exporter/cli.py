@@ -1,7 +1,8 @@
 """The command line: parse, call one function, print, exit code.
 
 Results go to stdout, progress to stderr (and only to a terminal). ``--json`` prints one JSON object on stdout and
-nothing else there. Exit codes: 0 done, 1 a gate failed, 2 bad input or usage, 3 something is missing on this machine.
+nothing else there. Exit codes: 0 done, 1 a gate failed, 2 bad input or usage, 3 something is missing on this machine,
+70 a bug in korsbert.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from exporter.bundle import Bundle
     from exporter.pipeline import Stages
+
+BUG = 70  # EX_SOFTWARE of sysexits.h
 
 app = typer.Typer(
     name="korsbert",
@@ -113,7 +117,8 @@ def export_command(
         sts=tuple(sts or ()),
         force=force,
     )
-    with _stages(stderr) as stages:
+    with _spinner(stderr, "") as show:
+        stages = pipeline.Stages(on_start=show)
         bundle = pipeline.export(chosen, options, stages)
     if as_json:
         _print_json(
@@ -320,28 +325,18 @@ def _parity(bundle: Bundle) -> Any:
 def _stderr() -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
-def _spinner(stderr: Console, text: str) -> Iterator[None]:
-    if not stderr.is_terminal:
-        yield
-        return
-    with stderr.status(text):
-        yield
+def _spinner(stderr: Console, text: str) -> Iterator[Callable[[str], None]]:
+    """Show what is at work and for how long, on a terminal; yields a function that says what is next."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-
-@contextmanager
-def _stages(stderr: Console) -> Iterator[Stages]:
-    """Yield stages that show themselves on a terminal: a spinner with the name of the one at work."""
-    from exporter.pipeline import Stages
-
-    if not stderr.is_terminal:
-        yield Stages()
-        return
-    with stderr.status("") as status:
-        yield Stages(on_start=status.update)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+        task = progress.add_task(text)
+        yield lambda name: progress.reset(task, description=name)
 
 
 def _print_export(bundle: Bundle, stages: Stages) -> None:
@@ -357,15 +352,18 @@ def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=160)  # in a file or a pipe nothing is gained by folding at 80
+        console = Console(
+            highlight=False, markup=False, width=160
+        )  # in a file or a pipe nothing is gained by folding at 80
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in header:
-        table.add_column(title, overflow="fold")
+        table.add_column(Text(title), overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))
     console.print(table)
 
 
@@ -380,12 +378,10 @@ def _run(command: Callable[[], Any]) -> None:
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted: nothing was published", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    except Exception:  # noqa: BLE001 - 1 means that a gate failed, and Python would exit with it
+        traceback.print_exc()
+        print("error: this is a bug in korsbert, please report it with the lines above", file=sys.stderr)  # noqa: T201
+        sys.exit(BUG)
 
 
 def main() -> None:

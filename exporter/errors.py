@@ -9,6 +9,7 @@ Every message says what happened, where, and what to do next::
      ├── UnsupportedModelError     2   a module, pooling or architecture that cannot be folded faithfully
      ├── MissingDependencyError    3   an extra or a device that this machine lacks
      ├── BuildError                2   an engine that cannot be built from this graph
+     ├── EngineError               2   an engine that refuses what it is given to run
      ├── GateError                 1   a candidate that differs from the reference by more than its gate allows
      ├── BundleError               2   a bundle that is incomplete, altered or of another format
      └── InputError                2   a file or an option of the user's that cannot be used
@@ -64,6 +65,10 @@ class MissingDependencyError(ExportError):
 
 class BuildError(ExportError):
     """An engine cannot be built from this graph."""
+
+
+class EngineError(ExportError):
+    """An engine refuses what it is given to run, a sequence above its maximum for one."""
 
 
 class GateError(ExportError):

@@ -22,6 +22,7 @@ from exporter.passes import FOLDING, run_passes
 from exporter.passes.name_nodes import name_nodes
 
 OPSET = 23  # the first with a fused Attention operator
+LARGEST_BYTES = 2**31 - 2**24  # protobuf ends at 2 GiB; the rest is for names and nodes
 
 
 class _Encoder(nn.Module):
@@ -49,10 +50,18 @@ def fold(checkpoint: Checkpoint) -> Graph:
     """Fold a checkpoint into one float32 graph.
 
     Raises:
-        UnsupportedModelError: ``torch.export`` cannot trace one of the modules.
+        UnsupportedModelError: ``torch.export`` cannot trace one of the modules, or the weights pass 2 GiB.
     """
-    program = _export(checkpoint)
-    model = program.model
+    if checkpoint.parameter_bytes() > LARGEST_BYTES:
+        raise UnsupportedModelError(
+            f"{checkpoint.source}: {checkpoint.parameter_bytes() / 2**30:.1f} GiB of weights, and one ONNX file holds 2"
+        )
+    device = checkpoint.model.device
+    checkpoint.model.to("cpu")  # the graph is made of the weights' bytes
+    try:
+        model = _export(checkpoint).model
+    finally:
+        checkpoint.model.to(device)
     name_nodes(model)
     model.graph.name = "encoder"
     model.producer_name, model.producer_version = "korsbert", None

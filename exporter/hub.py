@@ -46,6 +46,8 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         # By the name that was asked for, so that the cache remembers it for HF_HUB_OFFLINE=1; the folder's own name is
         # the commit that was taken.
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=_wanted(names)))
+        if folder.name != info.sha:  # somebody pushed meanwhile, or the hub went away and the cache answered
+            info = HfApi().model_info(repository, revision=folder.name, timeout=TIMEOUT_S, files_metadata=True)
     except HFValidationError as error:
         raise RecipeError(
             f"{repository!r} is neither a folder here nor a hub id: {first_line(error)}",
@@ -75,8 +77,7 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         ) from error
     except (HTTPError, HfHubHTTPError, OSError) as error:
         raise _unreachable(repository, error) from error
-    if folder.name == info.sha:
-        _check_hashes(repository, folder, info)
+    _check_hashes(repository, folder, info)
     return folder, folder.name
 
 
@@ -115,7 +116,7 @@ def _cached(repository: str, revision: str | None) -> Path:
         )
 
     try:
-        return find("*.safetensors", "*.bin")
+        return find("*.safetensors", "pytorch_model*.bin", "*/pytorch_model*.bin")
     except LocalEntryNotFoundError:
         folder = find("*.safetensors")
         if not any(folder.rglob("*.safetensors")):
@@ -135,7 +136,9 @@ def _wanted(names: list[str]) -> list[str]:
     """Choose the files to download: configuration, tokenizer, and one format of weights per folder."""
     kept = [name for name in names if not any(fnmatch(name, pattern) for pattern in _FOREIGN)]
     configuration = [name for name in kept if any(fnmatch(name, pattern) for pattern in _CONFIGURATION)]
-    safe = [name for name in kept if name.endswith(".safetensors")]
+    weights = [name for name in kept if name.count("/") <= 1]  # deeper ones are of a training run
+    safe = [name for name in weights if name.endswith(".safetensors")]
     safe_folders = {name.rpartition("/")[0] for name in safe}
-    pickled = [name for name in kept if name.endswith(".bin") and name.rpartition("/")[0] not in safe_folders]
+    old = [name for name in weights if fnmatch(name.rpartition("/")[2], "pytorch_model*.bin")]
+    pickled = [name for name in old if name.rpartition("/")[0] not in safe_folders]
     return [*configuration, *safe, *pickled]

@@ -18,13 +18,12 @@ from exporter.bundle import (
     EncoderFacts,
     GraphFacts,
     Manifest,
-    Source,
     Validation,
     publish,
     staging,
 )
 from exporter.calibration import TokenBatches, calibration_sentences
-from exporter.checkpoint import Checkpoint, load_checkpoint, require_weights
+from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
 from exporter.encoder import Encoder
 from exporter.errors import GateError
 from exporter.folding import fold
@@ -33,7 +32,7 @@ from exporter.machine import machine, tool_versions
 from exporter.model_card import model_card
 from exporter.passes import TARGETS, run_passes
 from exporter.precisions import precision_of
-from exporter.recipe import Recipe
+from exporter.recipe import Recipe, Source
 from exporter.validator import ParityReport, Reference, reference_of, validate
 
 TOOLS = (
@@ -132,7 +131,7 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
         folded = None
         if (options.precision, options.backend, options.device) != ("fp32", "onnxruntime", "cpu"):
             with stages("gate: the fp32 graph") as result:  # where it is not the very graph that the last gate judges
-                folded = _judge_folded(checkpoint, reference, graph, recipe)
+                folded = _judge_folded(checkpoint, reference, graph, recipe, folder)
                 result.append(folded.summary())
         if options.precision != "fp32":
             with stages(f"type as {options.precision}") as result:
@@ -140,14 +139,15 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
                 graph = precision_of(options.precision).convert(graph, batches, keep)
                 result.append(f"{graph.weight_bytes() / 1e6:.1f} MB of weights")
         with stages(f"build for {options.backend}") as result:
-            engine = backend.build(_for_target(graph, options.backend), recipe.shapes, folder)
+            graph = _for_target(graph, options.backend)
+            engine = backend.build(graph, recipe.shapes, folder)
             _write_tokenizer(checkpoint, folder)
             result.append(", ".join(engine.files))
         with stages(f"gate: {options.precision} on {options.backend}") as result:
             candidate = _open(engine, folder, checkpoint, options.device)
             with candidate:
                 report = validate(reference, candidate, gates.of(options.precision), name)
-            _require(report, fp32=folded if options.precision != "fp32" else None)
+            _require(report, folded)
             result.append(report.summary())
         with stages("publish") as result:
             manifest = _manifest(recipe, checkpoint, graph, engine, report, options, batches)
@@ -167,8 +167,7 @@ def validate_bundle(
         The report, passed or not.
     """
     manifest = bundle.manifest
-    reference_model = load_checkpoint(manifest.recipe, folder=checkpoint, revision=manifest.source.commit)
-    require_weights(reference_model, manifest.source.weights_sha256, str(bundle.folder))
+    reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
     reference = reference_of(reference_model, sts)
     precision, name = (
         manifest.engine.precision,
@@ -181,17 +180,19 @@ def validate_bundle(
 def _token_batches(checkpoint: Checkpoint, reference: Reference, calibration: Path | None) -> TokenBatches:
     """Return what the range audit reads: the probes, and the user's own text where it is given."""
     own = calibration_sentences(calibration, reference.texts) if calibration is not None else ()
-    return TokenBatches((*reference.texts, *own), checkpoint.tokenizer)
+    return TokenBatches(tuple(checkpoint.prompt + text for text in (*reference.texts, *own)), checkpoint.tokenizer)
 
 
-def _judge_folded(checkpoint: Checkpoint, reference: Reference, graph: Graph, recipe: Recipe) -> ParityReport:
+def _judge_folded(
+    checkpoint: Checkpoint, reference: Reference, graph: Graph, recipe: Recipe, folder: Path
+) -> ParityReport:
     """Gate 1: the folded graph on ONNX Runtime's CPU provider, to part faults of folding from those of a precision."""
     runtime = backend_of("onnxruntime")
-    with tempfile.TemporaryDirectory(prefix="korsbert-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="fp32-", dir=folder) as scratch:
         engine = runtime.build(graph, recipe.shapes, Path(scratch))
         with _open(engine, Path(scratch), checkpoint, "cpu") as candidate:
             report = validate(reference, candidate, recipe.gates.fp32, f"{recipe.name} fp32, as folded")
-    _require(report, fp32=None)
+    _require(report, None)
     return report
 
 
@@ -206,16 +207,16 @@ def _open(engine: Engine, folder: Path, checkpoint: Checkpoint, device: str) -> 
     )
 
 
-def _require(report: ParityReport, *, fp32: ParityReport | None) -> None:
-    """Stop here unless every bound held."""
+def _require(report: ParityReport, folded: ParityReport | None) -> None:
+    """Stop here unless every bound held. ``folded`` is the report of the fp32 graph, where that has passed already."""
     if report.passed:
         return
-    if fp32 is None:
+    if folded is None:
         raise GateError(report.failure(), next_step="the export itself is at fault, no precision setting will mend it")
-    sound = f"the fp32 graph passed at {fp32.summary()}, so the export is sound and the precision is not"
+    sound = f"the fp32 graph passed at {folded.summary()}, so the export is sound and precision or engine are not"
     raise GateError(
         f"{report.failure()}\n  {sound}",
-        next_step="--bf16, or keep more of the graph in fp32 (recipe: precision.fp16.keep_fp32)",
+        next_step="another precision or backend, or more of the graph in fp32 (recipe: precision.<name>.keep_fp32)",
     )
 
 
@@ -245,7 +246,8 @@ def _manifest(
     options: Options,
     batches: TokenBatches,
 ) -> Manifest:
-    decisions = (*graph.decisions, f"audited text: sha256 {batches.content_hash()}")
+    audited = (f"audited text: sha256 {batches.content_hash()}",) if graph.precision == "fp16" else ()
+    decisions = (*graph.decisions, *audited)
     return Manifest(
         recipe=recipe,
         source=Source(checkpoint=checkpoint.source, commit=checkpoint.commit, weights_sha256=checkpoint.weights_sha256),
@@ -257,6 +259,9 @@ def _manifest(
             max_seq_length=checkpoint.max_seq_length,
             do_lower_case=checkpoint.do_lower_case,
             prompt=checkpoint.prompt,
+            layers=checkpoint.layers,
+            heads=checkpoint.heads,
+            hidden_size=checkpoint.hidden_size,
         ),
         graph=GraphFacts(sha256=graph.content_hash(), nodes=graph.op_counts(), weight_bytes=graph.weight_bytes()),
         engine=engine,
@@ -266,6 +271,7 @@ def _manifest(
             execution=report.execution,
             probes_sha256=report.probes_sha256,
             min_cosine=report.statistics["min_cosine"],
+            gates=tuple(str(verdict) for verdict in report.verdicts),
             note=_validation_note(engine, options.device),
         ),
         tools=tool_versions(TOOLS),
@@ -278,6 +284,6 @@ def _validation_note(engine: Engine, device: str) -> str:
     if device == "cpu" and engine.precision != "fp32":
         return (
             f"the gate was passed on a CPU; where {engine.precision} runs on other hardware, "
-            "repeat it there with `korsbert validate`"
+            "repeat it there with `korsbert validate` (and --device where it is a GPU)"
         )
     return f"the gate was passed on this machine's {device}"

@@ -11,13 +11,16 @@ import numpy.typing as npt
 
 from exporter.backends import Engine
 from exporter.dependencies import require
-from exporter.errors import BuildError, MissingDependencyError, first_line
+from exporter.errors import BuildError, EngineError, MissingDependencyError, first_line
+from exporter.graph_contract import INPUTS
 from exporter.recipe import Shapes
 
 if TYPE_CHECKING:
     from exporter.graph import Graph
 
 FILE = "model.onnx"
+# TF32 has ten bits of mantissa: not what fp32 promises.
+_OPTIONS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -30,7 +33,11 @@ class OnnxRuntimeRunner:
 
     def run(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Encode (batch, sequence) int64 ids and mask to (batch, dimension) float32."""
-        (vectors,) = self._session.run(None, {"input_ids": input_ids, "attention_mask": attention_mask})
+        feeds = dict(zip(INPUTS, (input_ids, attention_mask), strict=True))
+        try:
+            (vectors,) = self._session.run(None, feeds)
+        except _errors() as error:
+            raise EngineError(f"onnxruntime refused a batch of {input_ids.shape}: {first_line(error)}") from error
         result: npt.NDArray[np.float32] = vectors
         return result
 
@@ -41,6 +48,13 @@ class OnnxRuntimeRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._session = None
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """Return what onnxruntime raises: a dozen classes without a base of their own."""
+    state = require("onnxruntime.capi.onnxruntime_pybind11_state")
+    own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*own, RuntimeError, ValueError)
 
 
 def check(precision: str, device: str) -> None:
@@ -79,8 +93,8 @@ def open(engine: Engine, folder: Path, device: str = "cpu", threads: int | None 
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        session = ort.InferenceSession(str(folder / engine.files[0]), options, providers=[wanted])
-    except (RuntimeError, ValueError, NotImplementedError) as error:  # what onnxruntime's own exceptions derive from
+        session = ort.InferenceSession(str(folder / engine.files[0]), options, providers=[(wanted, _OPTIONS[device])])
+    except _errors() as error:
         raise BuildError(f"{folder / engine.files[0]}: onnxruntime cannot open it: {first_line(error)}") from error
     session.disable_fallback()
     if session.get_providers()[0] != wanted:

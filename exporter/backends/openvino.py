@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from exporter.backends import Engine
 from exporter.dependencies import require
-from exporter.errors import BuildError, MissingDependencyError
+from exporter.errors import BuildError, EngineError, MissingDependencyError
 from exporter.graph_contract import INPUTS
 from exporter.recipe import Shapes
 
@@ -40,7 +40,11 @@ class OpenVinoRunner:
         feeds = dict(zip(INPUTS, (input_ids, attention_mask), strict=True))
         with self._turn:
             # share_inputs: no copy, and the shapes are held against the model's bounds, which the copying way skips.
-            result: npt.NDArray[np.float32] = self._request.infer(feeds, share_inputs=True)[0].copy()
+            try:
+                result: npt.NDArray[np.float32] = self._request.infer(feeds, share_inputs=True)[0].copy()
+            except RuntimeError as error:
+                cause = str(error).strip().splitlines()[-1]
+                raise EngineError(f"openvino refused a batch of {input_ids.shape}: {cause}") from error
         return result
 
     def __enter__(self) -> Self:

@@ -18,8 +18,8 @@ from exporter.passes.building import add_constant
 def fold_token_types(model: ir.Model) -> int:
     """Replace gathers by a constant index from a constant table; returns how many were replaced.
 
-    A gather by anything but one expanded scalar, along another axis than the first, or that anything reads but a sum with
-    a (batch, sequence, width) value, is left alone.
+    A gather by anything but one expanded scalar, along another axis than the first, or that anything reads but a sum
+    with a (batch, sequence, width) value, is left alone.
     """
     count = 0
     for node in list(model.graph):

@@ -37,10 +37,10 @@ def shipped_probes() -> list[Probe]:
     return [Probe(entry["text"], entry["domain"]) for entry in map(json.loads, lines)]
 
 
-def probes_for(tokenizer: Tokenizer, max_seq_length: int) -> list[Probe]:
-    """Return the shipped probes and the edge cases for a tokenizer and its longest input."""
+def probes_for(tokenizer: Tokenizer, max_seq_length: int, prompt: str = "") -> list[Probe]:
+    """Return the shipped probes and the edge cases for a tokenizer, its longest input and its prompt."""
     probes = shipped_probes()
-    return [*probes, *_edge_cases(), *_length_cases(probes, tokenizer, max_seq_length)]
+    return [*probes, *_edge_cases(), *_length_cases(probes, tokenizer, max_seq_length, prompt)]
 
 
 def _edge_cases() -> list[Probe]:
@@ -74,7 +74,7 @@ def _edge_cases() -> list[Probe]:
     return [Probe(text, f"edge: {kind}") for kind, text in cases.items()]
 
 
-def _length_cases(probes: list[Probe], tokenizer: Tokenizer, max_seq_length: int) -> list[Probe]:
+def _length_cases(probes: list[Probe], tokenizer: Tokenizer, max_seq_length: int, prompt: str) -> list[Probe]:
     """Make texts of exactly the longest length, one token less and more, and far beyond it."""
     words = [word for probe in probes for word in probe.text.split()]
     wanted = {
@@ -83,7 +83,7 @@ def _length_cases(probes: list[Probe], tokenizer: Tokenizer, max_seq_length: int
         "one token beyond max_seq_length": max_seq_length + 1,
     }
     cases = [
-        Probe(_text_of_length(words, tokenizer, length), f"edge: {kind}")
+        Probe(_text_of_length(words, tokenizer, length, prompt), f"edge: {kind}")
         for kind, length in wanted.items()
         if length > 2
     ]
@@ -95,15 +95,15 @@ def _length_cases(probes: list[Probe], tokenizer: Tokenizer, max_seq_length: int
     ]
 
 
-def _text_of_length(words: list[str], tokenizer: Tokenizer, length: int) -> str:
-    """Join words until the text has ``length`` tokens before truncation; words that would pass it are left out."""
+def _text_of_length(words: list[str], tokenizer: Tokenizer, length: int, prompt: str) -> str:
+    """Join words until prompt and text have ``length`` tokens before truncation; words too long for it are left out."""
     bare = Tokenizer.from_str(tokenizer.to_str())
     bare.no_truncation()
     untruncated = TextTokenizer(bare)
     special = len(untruncated.ids([""])[0])
     counts = [len(row) - special for row in untruncated.ids(words[: 2 * length])]
     taken: list[str] = []
-    room = length - special
+    room = length - len(untruncated.ids([prompt])[0])
     for word, count in zip(words, counts, strict=False):
         if 0 < count <= room:
             taken.append(word)

@@ -74,7 +74,7 @@ class ParityReport:
     def failure(self) -> str:
         """Describe a failed gate: what missed its bound, the worst sentence and its length, the likely cause."""
         missed = "; ".join(str(verdict) for verdict in self.verdicts if not verdict.passed)
-        text = " ".join(self.probes[self.worst].text.split())
+        text = _printable(" ".join(self.probes[self.worst].text.split()))
         shown = f"{text[:60]}…" if len(text) > 60 else text
         lines = [f"{self.subject}: {missed} over {len(self.probes)} probes"]
         lines.append(f"  worst: “{shown}” ({self.tokens[self.worst]} tokens, {self.probes[self.worst].kind})")
@@ -137,6 +137,11 @@ class ParityReport:
             for score in self.sts
         ]
         return ", ".join(parts)
+
+
+def _printable(text: str) -> str:
+    """Escape control characters: a terminal would obey them, and XML has no way to write them."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _number(value: float) -> float | None:

@@ -55,10 +55,11 @@ class Reference:
 def reference_of(checkpoint: Checkpoint, sts_files: Sequence[Path] = ()) -> Reference:
     """Encode the probes, and the sentences of the STS files, with ``SentenceTransformer.encode``."""
     sets = [read_sts(path) for path in sts_files]
-    probes = tuple(probes_for(checkpoint.tokenizer, checkpoint.max_seq_length))
+    probes = tuple(probes_for(checkpoint.tokenizer, checkpoint.max_seq_length, checkpoint.prompt))
     texts = [probe.text for probe in probes]
     scored = tuple((sts, checkpoint.encode(list(sts.first)), checkpoint.encode(list(sts.second))) for sts in sets)
-    return Reference(probes, checkpoint.encode(texts), TextTokenizer(checkpoint.tokenizer).ids(texts), scored)
+    token_ids = TextTokenizer(checkpoint.tokenizer).ids([checkpoint.prompt + text for text in texts])
+    return Reference(probes, checkpoint.encode(texts), token_ids, scored)
 
 
 def validate(reference: Reference, candidate: Encoder, gate: Gate, subject: str) -> ParityReport:

@@ -13,7 +13,7 @@ from exporter.backends import BACKENDS, backend_of
 from exporter.calibration import TokenBatches
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.encoder import Encoder
-from exporter.errors import BuildError, UnsupportedModelError
+from exporter.errors import BuildError, EngineError, UnsupportedModelError
 from exporter.folding import fold
 from exporter.graph import Graph
 from exporter.precisions import PRECISIONS, precision_of
@@ -86,17 +86,16 @@ def test_a_sequence_above_the_maximum_fails_in_the_graph(architecture: str, back
             ids = np.full((2, length), 5, dtype=np.int64)
             assert runner.run(ids, np.ones_like(ids)).shape == (2, 32)
         ids = np.full((2, MAX_SEQ_LENGTH + 1), 5, dtype=np.int64)
-        with pytest.raises(Exception, match=r"(?i)broadcast|shape|dimension"):
+        with pytest.raises(EngineError, match=r"refused a batch of \(2, 65\)"):
             runner.run(ids, np.ones_like(ids))
 
 
 def test_the_position_table_limits_what_the_checkpoint_asks_for(tmp_path: Path) -> None:
     """RoBERTa's table of 130 serves 129 positions after padding_idx 0: asking for 512 must not read past it."""
     folder = save_checkpoint(tmp_path, "roberta")
-    for name, key in (("tokenizer_config.json", "model_max_length"), ("sentence_bert_config.json", "max_seq_length")):
+    for name in ("tokenizer_config.json", "sentence_bert_config.json"):
         text = (folder / name).read_text(encoding="utf-8")
         (folder / name).write_text(text.replace(str(MAX_SEQ_LENGTH), "512"), encoding="utf-8")
-        assert key  # the key the limit stands under in that file
     checkpoint = load_checkpoint(Recipe(name="case", source=str(folder)))
     assert checkpoint.max_seq_length == 129
     with encoder_of(fold(checkpoint), checkpoint, "onnxruntime", tmp_path) as encoder:

@@ -14,6 +14,7 @@ import pytest
 
 from exporter.benchmark import REFERENCE, bench_bundle, evenly_spread, measure, torch_threads
 from exporter.errors import CheckpointError, InputError
+from exporter.recipe import Source, find_recipe
 
 SENTENCES = ["하나", "둘", "셋", "넷"]
 BATCH = 32
@@ -102,10 +103,10 @@ class FakeBundle:
 
     folder = Path("bundle")
     manifest = SimpleNamespace(
-        recipe=SimpleNamespace(name="demo"),
+        recipe=find_recipe("demo"),
         engine=SimpleNamespace(precision="fp16", backend="onnxruntime"),
         validation=SimpleNamespace(device="cpu"),
-        source=SimpleNamespace(commit=None, weights_sha256="a" * 64),
+        source=Source(checkpoint="demo/checkpoint", commit=None, weights_sha256="a" * 64),
     )
     execution = "CPUExecutionProvider"
 

@@ -27,6 +27,7 @@ PUBLIC = {
     "UnsupportedModelError",
     "MissingDependencyError",
     "BuildError",
+    "EngineError",
     "GateError",
     "BundleError",
     "InputError",

@@ -10,7 +10,8 @@ from tests.support.graphs import evaluate, model_of, ops
 # The mask as an exporter may write it: MASK yields "mask", bool (batch, 1, sequence, sequence).
 ATTENTION = """
 g (int64[B,S] input_ids, int64[B,S] attention_mask, float[B,2,S,4] q) => (float[B,2,S,4] y)
-<int64[2] axes = {1, 2}, int64[1] one = {1}, int64 zero = {0}, int64 step = {1}, int64[1] first = {0}, int64[1] second = {1}> {
+<int64[2] axes = {1, 2}, int64[1] one = {1}, int64 zero = {0}, int64 step = {1}, int64[1] first = {0},
+ int64[1] second = {1}> {
   bools = Cast<to = 9>(attention_mask)
   rows = Unsqueeze(bools, axes)
   length = Shape<start = 1, end = 2>(attention_mask)
@@ -19,7 +20,12 @@ g (int64[B,S] input_ids, int64[B,S] attention_mask, float[B,2,S,4] q) => (float[
   y = Attention(q, q, q, mask)
 }
 """
-PLAIN = "always = Cast<to = 9>(square)\n some = ReduceMax<keepdims = 1>(square)\n yes = Cast<to = 9>(some)\n wide = Expand(rows, square)\n mask = And(wide, yes)"
+PLAIN = """
+  some = ReduceMax<keepdims = 1>(square)
+  yes = Cast<to = 9>(some)
+  wide = Expand(rows, square)
+  mask = And(wide, yes)
+"""
 WINDOW = """
   scalar = Squeeze(length)
   positions = Range(zero, scalar, step)

@@ -31,6 +31,10 @@ g (int64[batch,sequence] input_ids, int64[batch,sequence] attention_mask) => (fl
 }
 """
 
+CONSTANTS = "int64[1] axis = {1}, int64[1] last = {2}>"
+MOVED = """turned = Transpose<perm = [0, 2, 1]>(blown)
+  back = Transpose<perm = [0, 2, 1]>(turned)
+  residual = Add(back, embedded)"""
 NAMES = {
     "gain": "4",
     "scale": "4",
@@ -51,7 +55,7 @@ NAMES = {
 
 def graph(gain: str = "1,1,1,1", small: str = "0.5") -> Graph:
     text = ENCODER.replace("GAIN", gain).replace("SMALL", small)
-    text = text.replace("int64[1] axis = {1}>", "int64[1] axis = {1}, int64[1] last = {2}>")
+    text = text.replace("int64[1] axis = {1}>", CONSTANTS)
     return Graph(model_of(text, names=NAMES), dimension=4, max_sequence=8)
 
 
@@ -98,6 +102,20 @@ def test_what_overflows_or_comes_near_stays_float32_with_its_neighbours(
     assert types["layer.0.LayerNorm/LayerNormalization"] == "FLOAT"  # it reads the hot edge
     assert types["layer.1.act/Gelu"] == "FLOAT16"
     assert any("layer.0.ffn/Mul" in decision and "float32 kept" in decision for decision in converted.decisions)
+    assert np.isfinite(run(converted)).all()
+    np.testing.assert_allclose(run(converted), run(hot), atol=2e-3)
+
+
+def test_a_large_value_stays_float32_through_what_only_moves_it(batches: TokenBatches) -> None:
+    """Cast down between the multiplication and the normalisation, it would be infinite there."""
+    text = ENCODER.replace("GAIN", "1,1,1,30000").replace("SMALL", "0.5").replace("int64[1] axis = {1}>", CONSTANTS)
+    text = text.replace("residual = Add(blown, embedded)", MOVED)
+    names = {**NAMES, "turned": "layer.0/Transpose.0", "back": "layer.0/Transpose.1"}
+    hot = Graph(model_of(text, names=names), dimension=4, max_sequence=8)
+    converted = fp16.convert(hot, batches, ())
+    types = types_of(converted)
+    moved = ("layer.0.ffn/Mul", "layer.0/Transpose.0", "layer.0/Transpose.1", "layer.0.residual/Add")
+    assert {types[name] for name in moved} == {"FLOAT"}
     assert np.isfinite(run(converted)).all()
     np.testing.assert_allclose(run(converted), run(hot), atol=2e-3)
 
