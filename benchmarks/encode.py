@@ -7,7 +7,6 @@ The weights are those of a twin (see ``recipes/twins.py``): speed does not depen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,11 +17,15 @@ from sentence_transformers import SentenceTransformer
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
-from exporter import Bundle, Encoder, export
+from exporter import Encoder
+from exporter.backends import backend_of
 from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
-from exporter.calibration import calibration_sentences
+from exporter.calibration import TokenBatches, calibration_sentences
 from exporter.checkpoint import load_checkpoint
+from exporter.folding import fold
+from exporter.precisions import precision_of
 from exporter.recipe import load_recipe
+from exporter.validator import reference_of, validate
 from exporter.validator.sts import read_sts
 from recipes.twins import TWINS
 
@@ -30,9 +33,10 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from exporter import Recipe
+    from exporter.checkpoint import Checkpoint
 
 BF16 = "sentence-transformers bf16"
-BUNDLES: tuple[tuple[Literal["onnxruntime", "openvino"], Literal["fp32", "fp16", "bf16"]], ...] = (
+ENGINES: tuple[tuple[Literal["onnxruntime", "openvino"], Literal["fp32", "fp16", "bf16"]], ...] = (
     ("onnxruntime", "fp32"),
     ("onnxruntime", "fp16"),
     ("openvino", "fp32"),
@@ -73,30 +77,50 @@ def _sentences(options: Namespace) -> list[str]:
 
 
 def _measure_model(name: str, sentences: list[str], options: Namespace, work: Path) -> None:
-    folder = twin(name, options.size, work)
     recipe = load_recipe(twin_recipe(name, options.size, work))
-    bundles = {f"{backend} {precision}": bundle for backend, precision, bundle in _bundles(recipe, folder, work)}
     with ExitStack() as stack:
         stack.enter_context(torch_threads(options.threads))
+        folder = twin(name, options.size, work)
         checkpoint = load_checkpoint(recipe, folder=folder)
-        opened = {
-            label: stack.enter_context(bundle.encoder(threads=options.threads)) for label, bundle in bundles.items()
-        }
+        opened, verdicts = _judged_engines(checkpoint, recipe, options.threads, work, stack)
         encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: _bf16_encode(folder)}
         encoders |= {label: encoder.encode for label, encoder in opened.items()}
         cosines = _min_cosines(encoders, sentences, options.batch_size)
         subjects = measure(encoders, sentences, batch_size=options.batch_size, rounds=options.rounds)
-    _report(name, subjects, cosines, opened, sentences, options)
+    _report(name, subjects, cosines, opened, verdicts, sentences, options)
 
 
-def _bundles(recipe: Recipe, folder: Path, work: Path) -> Iterator[tuple[str, str, Bundle]]:
-    """Export every pair of backend and precision; what comes back has passed its gates."""
-    for backend, precision in BUNDLES:
-        yield (
-            backend,
-            precision,
-            export(recipe, backend=backend, precision=precision, checkpoint=folder, out=work / "bundles", force=True),
+def _judged_engines(
+    checkpoint: Checkpoint, recipe: Recipe, threads: int, work: Path, stack: ExitStack
+) -> tuple[dict[str, Encoder], dict[str, str]]:
+    """Build every pair of backend and precision, and hold it against its gate as an export would.
+
+    The reference is encoded once for all of them. An engine that fails its gate is measured all the same, and the
+    results say so.
+    """
+    reference = reference_of(checkpoint)
+    graph = fold(checkpoint)
+    text = TokenBatches(tuple(reference.texts), checkpoint.tokenizer)
+    opened: dict[str, Encoder] = {}
+    verdicts: dict[str, str] = {}
+    for backend, precision in ENGINES:
+        label = f"{backend} {precision}"
+        folder = work / "engines" / label.replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        typed = precision_of(precision).convert(graph, text, ())
+        engine = backend_of(backend).build(typed, recipe.shapes, folder)
+        encoder = Encoder(
+            checkpoint.tokenizer,
+            backend_of(backend).open(engine, folder, "cpu", threads),
+            dimension=checkpoint.dimension,
+            max_seq_length=checkpoint.max_seq_length,
         )
+        opened[label] = stack.enter_context(encoder)
+        report = validate(reference, encoder, recipe.gates.of(precision), label)
+        failed = "; ".join(str(verdict) for verdict in report.verdicts if not verdict.passed)
+        verdicts[label] = f"failed: {failed}" if failed else "passed"
+        print(f"{label}: gate {verdicts[label]}", flush=True)
+    return opened, verdicts
 
 
 def _bf16_encode(folder: Path) -> Encode:
@@ -118,6 +142,7 @@ def _report(
     subjects: tuple[Subject, ...],
     cosines: dict[str, float],
     opened: dict[str, Encoder],
+    verdicts: dict[str, str],
     sentences: list[str],
     options: Namespace,
 ) -> None:
@@ -144,6 +169,7 @@ def _report(
             {
                 **subject.to_dict(),
                 "min_cosine": cosines[subject.name],
+                "gate": verdicts.get(subject.name),
                 "execution": opened[subject.name].execution if subject.name in opened else "torch, CPU",
             }
             for subject in subjects
@@ -155,8 +181,10 @@ def _report(
         "The ratio is the median of the ratios within rounds, with the smallest and the largest of them; latency is of "
         "single sentences; the cosine is the smallest to the first row over these sentences."
     )
-    header = ("", "sentences/s", "ratio", "within rounds", "p50 ms", "p99 ms", "min cosine")
-    rows = [_row(subject, subjects[0], cosines[subject.name]) for subject in subjects]
+    header = ("", "sentences/s", "ratio", "within rounds", "p50 ms", "p99 ms", "min cosine", "gate")
+    rows = [
+        (*_row(subject, subjects[0], cosines[subject.name]), verdicts.get(subject.name, "")) for subject in subjects
+    ]
     heading = f"# Encoding with {name}" + ("" if name == "demo" else f" (a {options.size} twin)")
     file = "encode" if name == PROMISED_OF else f"encode-{name}"
     publish(file, options.results, data, (heading, conditions, table(header, rows)), targets)

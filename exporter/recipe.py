@@ -98,8 +98,8 @@ class Gate(_Frozen):
 class Gates(_Frozen):
     """One gate per precision."""
 
-    # Where the bounds stand: the worst sound export of the demo, all-MiniLM-L6-v2, the five small twins (all probes) and
-    # four of the full-size ones (a tenth of them; bf16: two), with onnxruntime and openvino on the CPU; and the
+    # Where the bounds stand: the worst sound export of the demo, all-MiniLM-L6-v2, the five small twins (all probes)
+    # and four of the full-size ones (a tenth of them; bf16: two), with onnxruntime and openvino on the CPU; and the
     # smallest seeded fault at fp32 (tests/FAULTS.md), which is GELU by its tanh form, but for the last line, where it
     # is a mask. In bfloat16 min_cosine has no room to spare: one text, the empty one, of the full-size BERT twin fails
     # it.
