@@ -8,9 +8,8 @@ from dataclasses import astuple
 from functools import cache
 
 import pytest
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
-from exporter.errors import ExportError
+from exporter.errors import BundleError, EngineError
 from exporter.recipe import Gates
 from exporter.validator import ParityReport, validate
 from exporter.validator.gates import judge
@@ -134,7 +133,7 @@ def judged(candidate: Candidate, precision: str, typed_fault: Fault | None = Non
     with encoder_of(candidate, precision, typed_fault=typed_fault) as encoder:
         try:
             return validate(subject.reference, encoder, Gates().of(precision), f"{subject.name} {precision}")
-        except (ExportError, Fail, InvalidArgument, RuntimeException) as error:
+        except (BundleError, EngineError) as error:
             raise Refusal from error
 
 

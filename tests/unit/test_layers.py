@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "bundle": {"backends", "dependencies", "encoder", "errors", "recipe"},
     "encoder": {"backends", "errors", "tokens"},
     "backends": {"dependencies", "errors", "graph", "graph_contract", "recipe"},
-    "checkpoint": {"errors", "hub", "layout", "recipe", "weights"},
+    "checkpoint": {"errors", "hub", "layout", "recipe", "tokens", "weights"},
     "layout": {"errors"},
     "weights": {"errors"},
     "calibration": {"errors", "tokens"},
