@@ -83,7 +83,7 @@ class Validation(_Frozen):
 
 
 class Manifest(_Frozen):
-    """Everything that is known of a bundle, and the hash of every other file in it."""
+    """Everything that is known of a bundle, and the hash of every file; ``seal`` is that of the manifest itself."""
 
     format: int = FORMAT
     recipe: Recipe
@@ -97,6 +97,7 @@ class Manifest(_Frozen):
     machine: dict[str, Any]
     created: str
     files: dict[str, FileFacts] = Field(default_factory=dict)
+    seal: str = ""
 
 
 class Bundle:
@@ -116,7 +117,7 @@ class Bundle:
         """Read a bundle and hold every file against its hash.
 
         Raises:
-            BundleError: No bundle, another format, or a file that is missing, added to or altered; the file is named.
+            BundleError: No bundle, another format, or a listed file that is missing or altered; the file is named.
         """
         path = folder / MANIFEST
         if not path.is_file():
@@ -133,6 +134,10 @@ class Bundle:
             raise BundleError(f"{path}: not readable: {where}: {first['msg']}") from error
         if manifest.engine.backend not in BACKENDS:
             raise BundleError(f"{path}: made for the backend {manifest.engine.backend!r}, which is not known here")
+        if manifest.seal != seal_of(manifest):
+            raise BundleError(
+                f"{path}: altered since it was published: its seal does not agree", next_step="export it again"
+            )
         # What is opened later must be among what is held against its hash now.
         unlisted = {TOKENIZER, PARITY, *manifest.engine.files} - set(manifest.files)
         if unlisted or not manifest.engine.files:
@@ -161,6 +166,11 @@ class Bundle:
     def size_bytes(self) -> int:
         """Size of all files."""
         return sum(facts.size for facts in self.manifest.files.values())
+
+
+def seal_of(manifest: Manifest) -> str:
+    """Return the SHA-256 of a manifest's canonical JSON, its seal left out."""
+    return hashlib.sha256(manifest.model_dump_json(exclude={"seal"}).encode()).hexdigest()
 
 
 def _check_format(path: Path, content: bytes) -> None:
@@ -225,18 +235,19 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
             raise BundleError(f"{target}: already there", next_step="--force replaces it, once the new one has passed")
         for left in parent.glob(f".{target.name}.staging-*"):
             _remove(left)
-        with _full_disk_is_an_error(target):
+        with writing(target):
             folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.staging-", dir=parent))
-            try:
-                yield folder
-            finally:
-                _remove(folder)
+        try:
+            yield folder
+        finally:
+            _remove(folder)
     finally:
         lock.release()
 
 
 @contextmanager
-def _full_disk_is_an_error(target: Path) -> Iterator[None]:
+def writing(target: Path) -> Iterator[None]:
+    """Turn what goes wrong while a bundle's files are written into a message about the place they go to."""
     try:
         yield
     except OSError as error:
@@ -275,8 +286,11 @@ def publish(manifest: Manifest, folder: Path, target: Path) -> Bundle:
         if path.name != MANIFEST
     }
     manifest = manifest.model_copy(update={"files": files})
+    manifest = manifest.model_copy(update={"seal": seal_of(manifest)})
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    folder.chmod(0o755)  # mkdtemp makes it private
+    umask = os.umask(0)
+    os.umask(umask)
+    folder.chmod(0o777 & ~umask)  # mkdtemp makes it private
     for path in (*folder.iterdir(), folder):
         _sync(path)
     if not os.path.lexists(target):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from exporter.backends import Runner
-from exporter.errors import BundleError
+from exporter.errors import BundleError, EngineError
 from exporter.tokens import TextTokenizer, batches_by_length
 
 TOKENS_PER_ROW = 128  # a batch of batch_size rows may hold this many tokens a row; longer rows make smaller batches
@@ -112,7 +112,11 @@ class Encoder:
         return [len(row) for row in self._ids(sentences)]
 
     def _ids(self, sentences: Sequence[str]) -> list[list[int]]:
-        return self._tokenizer.ids([self._prompt + sentence for sentence in sentences])
+        rows = self._tokenizer.ids([self._prompt + sentence for sentence in sentences])
+        if not all(rows):
+            empty = next(number for number, row in enumerate(rows) if not row)
+            raise EngineError(f"sentence {empty} has no token at all: the tokenizer adds no special ones")
+        return rows
 
     def _run(self, rows: list[list[int]]) -> Vectors:
         """Encode token ids as one batch, and hold the engine to its contract: copied along, another type would hide."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from exporter.recipe import Precision
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -28,14 +30,16 @@ class Graph:
     model: ir.Model
     dimension: int
     max_sequence: int
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     decisions: tuple[str, ...] = ()
 
     def editable(self) -> ir.Model:
         """Return a copy of the model to rewrite; the weights' arrays are shared, the structure is not."""
         return self.model.clone()
 
-    def with_model(self, model: ir.Model, *, precision: str | None = None, decisions: tuple[str, ...] = ()) -> Graph:
+    def with_model(
+        self, model: ir.Model, *, precision: Precision | None = None, decisions: tuple[str, ...] = ()
+    ) -> Graph:
         """Return this graph with another model, precision or further decisions."""
         return replace(
             self, model=model, precision=precision or self.precision, decisions=(*self.decisions, *decisions)

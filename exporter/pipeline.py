@@ -21,6 +21,7 @@ from exporter.bundle import (
     Validation,
     publish,
     staging,
+    writing,
 )
 from exporter.calibration import TokenBatches, calibration_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
@@ -140,8 +141,9 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
                 result.append(f"{graph.weight_bytes() / 1e6:.1f} MB of weights")
         with stages(f"build for {options.backend}") as result:
             graph = _for_target(graph, options.backend)
-            engine = backend.build(graph, recipe.shapes, folder)
-            _write_tokenizer(checkpoint, folder)
+            with writing(target):
+                engine = backend.build(graph, recipe.shapes, folder)
+                _write_tokenizer(checkpoint, folder)
             result.append(", ".join(engine.files))
         with stages(f"gate: {options.precision} on {options.backend}") as result:
             candidate = _open(engine, folder, checkpoint, options.device)
@@ -151,9 +153,10 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
             result.append(report.summary())
         with stages("publish") as result:
             manifest = _manifest(recipe, checkpoint, graph, engine, report, options, batches)
-            (folder / "parity.json").write_text(report.to_json() + "\n", encoding="utf-8")
-            (folder / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
-            bundle = publish(manifest, folder, target)
+            with writing(target):
+                (folder / "parity.json").write_text(report.to_json() + "\n", encoding="utf-8")
+                (folder / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
+                bundle = publish(manifest, folder, target)
             result.append(f"{bundle.size_bytes / 1e6:.1f} MB in {target}")
     return bundle
 
@@ -189,7 +192,8 @@ def _judge_folded(
     """Gate 1: the folded graph on ONNX Runtime's CPU provider, to part faults of folding from those of a precision."""
     runtime = backend_of("onnxruntime")
     with tempfile.TemporaryDirectory(prefix="fp32-", dir=folder) as scratch:
-        engine = runtime.build(graph, recipe.shapes, Path(scratch))
+        with writing(folder):
+            engine = runtime.build(graph, recipe.shapes, Path(scratch))
         with _open(engine, Path(scratch), checkpoint, "cpu") as candidate:
             report = validate(reference, candidate, recipe.gates.fp32, f"{recipe.name} fp32, as folded")
     _require(report, None)

@@ -69,7 +69,8 @@ class Shapes(_Frozen):
 class Gate(_Frozen):
     """The least a candidate must reach against the FP32 PyTorch reference.
 
-    Cosines are per probe, in float64. A bound of ``None`` is not judged.
+    Cosines are per probe, in float64. A bound of ``None`` (null in a recipe) is not judged; one that a recipe leaves
+    out keeps its default.
 
     Attributes:
         min_cosine: Smallest cosine between a candidate row and its reference row.
@@ -130,6 +131,18 @@ class Gates(_Frozen):
         max_similarity_drift=0.1,
         max_batch_deviation=5e-2,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        """Complete a recipe's gate with that gate's defaults: to name one bound is not to drop the rest."""
+        if not isinstance(given, dict):
+            return given
+        defaults = {name: field.default.model_dump() for name, field in cls.model_fields.items()}
+        return {
+            name: {**defaults[name], **gate} if name in defaults and isinstance(gate, dict) else gate
+            for name, gate in given.items()
+        }
 
     def of(self, precision: str) -> Gate:
         """Return the gate of ``precision`` (``"fp32"``, ``"fp16"``, ``"bf16"``)."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from exporter.recipe import Shapes
+from exporter.recipe import Precision, Shapes
 
 if TYPE_CHECKING:
     from exporter.graph import Graph
@@ -41,7 +41,7 @@ class Engine(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backend: str
-    precision: str
+    precision: Precision
     files: tuple[str, ...]
     facts: dict[str, Any] = {}
 

@@ -21,6 +21,7 @@ import pytest
 
 import exporter
 from exporter.bundle import Bundle, staging
+from tests.support.manifests import edit_manifest
 from tests.support.process import refused, run_program
 from tests.support.warm import CLI, WarmPython
 
@@ -64,9 +65,7 @@ def place(tmp_path: Path) -> Path:
 def old(twin_bundle: Path, place: Path) -> Path:
     """A bundle at the place, told from any new one by its date."""
     shutil.copytree(twin_bundle, place)
-    manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
-    manifest["created"] = "old"
-    (place / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    edit_manifest(place, lambda manifest: manifest.update(created="old"))
     return place
 
 
@@ -371,7 +370,7 @@ class TestSameInputs:
         # Nor does anything else differ but the date.
         assert {name for name in first if first[name] != second[name]} <= {"manifest.json"}
         manifests = [json.loads((folder / "manifest.json").read_text(encoding="utf-8")) for folder in (one, two)]
-        assert {key for key in manifests[0] if manifests[0][key] != manifests[1][key]} <= {"created"}
+        assert {key for key in manifests[0] if manifests[0][key] != manifests[1][key]} <= {"created", "seal"}
 
 
 def test_waiting_is_not_part_of_it(old: Path) -> None:

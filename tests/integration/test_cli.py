@@ -22,6 +22,7 @@ import pytest
 
 import exporter
 from tests.conftest import SCRIPTS
+from tests.support.manifests import edit_manifest
 from tests.support.process import Done, refused, run_program
 from tests.support.warm import CLI, WarmPython
 
@@ -91,7 +92,8 @@ class TestExport:
         assert "artifacts/twin/fp32-onnxruntime: the gate was passed" in done.stdout
 
     def test_progress_shows_on_a_terminal_and_on_stderr_only(self, tmp_path: Path) -> None:
-        # The one step before the error is importing torch, and a spinner says so.
+        # The one step before the error is importing torch, and a line on the terminal says so.
+        (tmp_path / "nothing-here").mkdir()
         theirs, ours = pty.openpty()
         process = subprocess.Popen(
             [SCRIPTS / "korsbert-export", "--model", tmp_path / "nothing-here", "--json"],
@@ -107,7 +109,8 @@ class TestExport:
         os.close(theirs)
         assert process.returncode == 2
         assert out == b""
-        assert b"no recipe, no folder and no hub id" in shown
+        assert b"importing torch" in shown
+        assert b"no checkpoint" in shown
 
     def test_interrupting_publishes_nothing(self, python: WarmPython, twin: Path, tmp_path: Path) -> None:
         running = python.start(CLI, "export", "--model", twin, "--out", tmp_path / "out")
@@ -556,23 +559,18 @@ class TestBundles:
         suite = ET.parse(tmp_path / "junit.xml").getroot()
         assert int(suite.get("failures", "0")) == len(list(suite.iter("failure"))) == 1
 
-    def test_validate_against_other_weights(
-        self, python: WarmPython, twin: Path, twin_bundle: Path, tmp_path: Path
-    ) -> None:
+    def test_validate_against_other_weights(self, python: WarmPython, twin_bundle: Path, tmp_path: Path) -> None:
         from recipes.twins import build_twin
 
         other = build_twin("ko-sbert-multitask", tmp_path / "twin", seed=1)
         done = python.run(CLI, "validate", twin_bundle, "--checkpoint", other)
         refused(done, 2, "made from other weights", "--checkpoint")
-        assert twin != other
 
     def test_validate_where_the_checkpoint_has_gone(
         self, python: WarmPython, twin_bundle: Path, tmp_path: Path
     ) -> None:
         bundle = Path(shutil.copytree(twin_bundle, tmp_path / "bundle"))
-        manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-        manifest["recipe"]["source"] = "/no/such/folder"
-        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        edit_manifest(bundle, lambda manifest: manifest["source"].update(checkpoint="/no/such/folder"))
         refused(python.run(CLI, "validate", bundle), 2, "/no/such/folder", "--checkpoint FOLDER")
 
     def test_junit_that_cannot_be_written(self, python: WarmPython, twin_bundle: Path, tmp_path: Path) -> None:
@@ -582,9 +580,7 @@ class TestBundles:
 
 def with_impossible_gate(bundle: Path) -> Path:
     """Ask of a bundle's recipe what no floating point number can give."""
-    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    manifest["recipe"]["gates"]["fp32"]["max_relative_error"] = 1e-300
-    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    edit_manifest(bundle, lambda manifest: manifest["recipe"]["gates"]["fp32"].update(max_relative_error=1e-300))
     return bundle
 
 

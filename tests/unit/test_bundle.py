@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 import exporter.bundle as module
-from exporter.bundle import MANIFEST, Bundle, publish, staging
+from exporter.bundle import MANIFEST, Bundle, publish, staging, writing
 from exporter.errors import BundleError
+from tests.support.manifests import edit_manifest
 
 FILES = ("README.md", "config.json", "model.onnx", "parity.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -22,12 +23,6 @@ FILES = ("README.md", "config.json", "model.onnx", "parity.json", "tokenizer.jso
 def bundle(twin_bundle: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
     return Path(shutil.copytree(twin_bundle, tmp_path / "bundle"))
-
-
-def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    manifest = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
-    change(manifest)
-    (bundle / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def put(*path: str, value: object) -> Callable[[dict[str, Any]], object]:
@@ -102,6 +97,14 @@ class TestOpening:
 
 
 class TestManifest:
+    @pytest.mark.parametrize("value", ["query: ", "", "문장: "])
+    def test_one_that_was_edited_by_hand_is_refused(self, bundle: Path, value: str) -> None:
+        content = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+        content["encoder"]["prompt"] = value + "x"
+        (bundle / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(BundleError, match=r"manifest\.json: altered since it was published"):
+            Bundle.open(bundle)
+
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b'"text"', b"{}"])
     def test_that_is_none(self, bundle: Path, content: bytes) -> None:
         (bundle / MANIFEST).write_bytes(content)
@@ -130,7 +133,7 @@ class TestManifest:
         ],
     )
     def test_that_was_edited(self, bundle: Path, change: Callable[[dict[str, Any]], object], told: str) -> None:
-        edit(bundle, change)
+        edit_manifest(bundle, change)
         with pytest.raises(BundleError, match=told):
             Bundle.open(bundle)
 
@@ -138,7 +141,7 @@ class TestManifest:
     def test_that_points_elsewhere(self, bundle: Path, tmp_path: Path, name: str) -> None:
         (tmp_path / "secret").write_text("not ours")
         facts = {"size": 8, "sha256": module.sha256_of(tmp_path / "secret")}
-        edit(bundle, put("files", name, value=facts))
+        edit_manifest(bundle, put("files", name, value=facts))
         with pytest.raises(BundleError, match=r"names a file outside the bundle|missing, though"):
             Bundle.open(bundle)
 
@@ -240,9 +243,9 @@ class TestStaging:
 
     def test_a_full_disk_whoever_meets_it(self, place: Path) -> None:
         for error in (OSError(28, "No space left on device"), Exception("No space left on device (os error 28)")):
-            with pytest.raises(BundleError, match="the disk is full"), staging(place, force=False):
+            with pytest.raises(BundleError, match="the disk is full"), writing(place):
                 raise error
-        with pytest.raises(BundleError, match="cannot be written: Permission denied"), staging(place, force=False):
+        with pytest.raises(BundleError, match="cannot be written: Permission denied"), writing(place):
             raise PermissionError(13, "Permission denied")
-        with pytest.raises(ValueError, match="os error 2"), staging(place, force=False):
+        with pytest.raises(ValueError, match="os error 2"), writing(place):
             raise ValueError("no such file (os error 2)")

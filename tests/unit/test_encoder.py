@@ -149,10 +149,6 @@ def test_progress_goes_to_stderr_and_only_when_asked_for(
     assert capfd.readouterr().out == ""
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the validator ties sentences by their token ids without the prompt, and so fails a sound export",
-)
 def test_a_default_prompt_is_part_of_the_bundle(twin: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(twin, tmp_path / "prompted"))
     settings = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))

@@ -62,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "layout": {"errors"},
     "weights": {"errors"},
     "calibration": {"errors", "tokens"},
-    "graph": {"errors"},
+    "graph": {"errors", "recipe"},
     "recipe": {"errors"},
     # The ground.
     "hub": {"errors"},

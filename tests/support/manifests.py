@@ -1,0 +1,22 @@
+"""Change a bundle's manifest and seal it again, as only an attacker or a test would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from exporter.bundle import MANIFEST, Manifest, seal_of
+
+
+def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Apply ``change`` to the manifest's JSON; what is still a manifest then gets a seal that agrees."""
+    content = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    change(content)
+    with suppress(ValidationError):
+        content["seal"] = seal_of(Manifest.model_validate_json(json.dumps(content)))
+    (bundle / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
