@@ -38,6 +38,12 @@ _DISTIL_SIZES = {
 # Positions of RoBERTa's kin begin at padding_idx + 1; the demo's tokenizer pads with 0.
 ARCHITECTURES = {
     "albert": (transformers.AlbertConfig, transformers.AlbertModel, {**_SIZES, "embedding_size": 16}),
+    # Several groups, and several layers in a group, take turns: nothing that the published models do.
+    "albert-groups": (
+        transformers.AlbertConfig,
+        transformers.AlbertModel,
+        {**_SIZES, "embedding_size": 16, "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2},
+    ),
     "bert": (transformers.BertConfig, transformers.BertModel, _SIZES),
     "distilbert": (transformers.DistilBertConfig, transformers.DistilBertModel, _DISTIL_SIZES),
     "electra": (transformers.ElectraConfig, transformers.ElectraModel, {**_SIZES, "embedding_size": 16}),

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from exporter.errors import CheckpointError, RecipeError
-from exporter.recipe import Gate, Range, Recipe, find_recipe, list_recipes, load_recipe, recipes_folder
+from exporter.recipe import Gate, Gates, Range, Recipe, find_recipe, list_recipes, load_recipe, recipes_folder
 
 SHIPPED = sorted(path.stem for path in recipes_folder().glob("*.yaml"))
 
@@ -241,3 +241,15 @@ class TestKnownAnswer:
             other[wrong][1][2] += 0.001
         with pytest.raises(CheckpointError, match="the vectors its authors print are off by"):
             load_checkpoint(self.recipe(tmp_path, other))
+
+
+def test_a_recipe_that_names_one_bound_keeps_the_others(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "name: own\nsource: demo/checkpoint\ngates: {fp16: {min_cosine: 0.99995, max_batch_deviation: null}}\n"
+    )
+    gates = load_recipe(tmp_path / "own.yaml").gates
+    defaults = Gates()
+    assert gates.fp32 == defaults.fp32
+    assert gates.fp16.min_cosine == 0.99995
+    assert gates.fp16.max_batch_deviation is None
+    assert gates.fp16.max_relative_error == defaults.fp16.max_relative_error

@@ -42,3 +42,19 @@ def test_types_that_vary_are_left_alone() -> None:
 def test_a_gather_along_another_axis_is_left_alone() -> None:
     text = TYPED.replace("KIND", "0").replace("axis = 0", "axis = 1").replace("y = Add(e, row)", "y = Identity(e)")
     assert fold_token_types(model_of(text)) == 0
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        "y = Concat<axis = 0>(e, row)",
+        "y = Mul(e, row)",
+        "flat = ReduceMean<keepdims = 0>(e, last)\n y = Add(row, row)",
+    ],
+)
+def test_a_row_that_is_read_otherwise_is_left_alone(reader: str) -> None:
+    """One row broadcasts to the same sum with three axes, and to something else anywhere else."""
+    text = TYPED.replace("KIND", "0").replace("y = Add(e, row)", reader)
+    text = text.replace("int64 kind = {0}", "int64 kind = {0}, int64[1] last = {2}")
+    text = text.replace("=> (float[B,S,2] y)", "=> (float[M,S,2] y)")
+    assert fold_token_types(model_of(text)) == 0
