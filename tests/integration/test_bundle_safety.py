@@ -317,10 +317,11 @@ import resource, sys
 from pathlib import Path
 from tokenizers import Tokenizer
 from exporter import cli
-from exporter.bundle import staging
+from exporter.bundle import staging, writing
 
 def write():
-    with staging(Path(sys.argv[2]), force=False) as folder:
+    place = Path(sys.argv[2])
+    with staging(place, force=False) as folder, writing(place):
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
         Tokenizer.from_file(sys.argv[1]).save(str(folder / "tokenizer.json"))
 

@@ -14,6 +14,7 @@ import pytest
 import exporter
 from tests.conftest import SCRIPTS
 from tests.support.hub import HubServer
+from tests.support.manifests import edit_manifest
 from tests.support.process import Done, refused, run_program
 from tests.support.warm import CLI
 
@@ -106,10 +107,7 @@ class TestExport:
         old = hub.add(MODEL, twin)
         hub.add(MODEL, new_twin)
         bundle = Path(shutil.copytree(twin_bundle, tmp_path / "bundle"))
-        manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-        manifest["recipe"]["source"] = manifest["source"]["checkpoint"] = MODEL
-        manifest["source"]["commit"] = old
-        (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        edit_manifest(bundle, lambda manifest: manifest["source"].update(checkpoint=MODEL, commit=old))
         command = [SCRIPTS / "korsbert", "validate", bundle, "--json"]
         done = run_program(command, environment=hub.environment(cache))
         assert (done.status, done.stderr) == (0, "")
