@@ -206,6 +206,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def refuse_to_replace_what_is_no_bundle(target: Path) -> None:
+    """Refuse to replace a folder of files that no export has put there.
+
+    Raises:
+        BundleError: ``target`` is a folder with something in it, and no manifest.
+    """
+    if target.is_dir() and not (target / MANIFEST).is_file() and any(target.iterdir()):
+        raise BundleError(
+            f"{target}: no bundle, and --force replaces bundles only", next_step="move it away, or choose another --out"
+        )
+
+
 @contextmanager
 def staging(target: Path, *, force: bool) -> Iterator[Path]:
     """Yield an empty folder beside ``target`` to fill; ``publish`` puts it in place.

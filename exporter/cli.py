@@ -2,13 +2,15 @@
 
 Results go to stdout, progress to stderr (and only to a terminal). ``--json`` prints one JSON object on stdout and
 nothing else there. Exit codes: 0 done, 1 a gate failed, 2 bad input or usage, 3 something is missing on this machine,
-70 a bug in korsbert.
+70 a bug in korsbert; 130 interrupted, 141 nobody read on.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from exporter.pipeline import Stages
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells have it
 
 app = typer.Typer(
     name="korsbert",
@@ -354,11 +357,14 @@ def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console = Console(
-            highlight=False, markup=False, width=160
-        )  # in a file or a pipe nothing is gained by folding at 80
+    class Output(Console):
+        def on_broken_pipe(self) -> None:  # rich would exit with 1, which here means that a gate failed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(CLOSED_PIPE)
+
+    console = Output(highlight=False, markup=False)
+    if not console.is_terminal:  # in a file or a pipe nothing is gained by folding at 80
+        console = Output(highlight=False, markup=False, width=160)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in header:
         table.add_column(Text(title), overflow="fold")
@@ -378,6 +384,16 @@ def _run(command: Callable[[], Any]) -> None:
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
+    except SystemExit as stop:
+        # typer answers a reader that went away (`| head`) with 1, which here means that a gate failed.
+        gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"
+        sys.exit(CLOSED_PIPE if gone and stop.code == 1 else stop.code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            traceback.print_exc()
+            sys.exit(BUG)
+        print("error: the output cannot be written: the disk is full", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
     except Exception:  # noqa: BLE001 - 1 means that a gate failed, and Python would exit with it
         traceback.print_exc()
         print("error: this is a bug in korsbert, please report it with the lines above", file=sys.stderr)  # noqa: T201

@@ -20,6 +20,7 @@ from exporter.bundle import (
     Manifest,
     Validation,
     publish,
+    refuse_to_replace_what_is_no_bundle,
     staging,
     writing,
 )
@@ -110,6 +111,8 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
     options, stages = options or Options(), stages or Stages()
     name = f"{recipe.name} {options.precision} on {options.backend}"
     target = options.out / recipe.name / f"{options.precision}-{options.backend}"
+    if options.force:
+        refuse_to_replace_what_is_no_bundle(target)
     backend = backend_of(options.backend)
     backend.check(options.precision, options.device)
     gates = recipe.gates

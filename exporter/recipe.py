@@ -213,7 +213,7 @@ class Recipe(_Frozen):
         revision: Branch, tag or commit on the hub.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^\w[\w.-]*$")
     source: str
     revision: str | None = None
     summary: str = ""
@@ -317,7 +317,7 @@ def _looks_like_hub_id(model: str) -> bool:
 
 
 def _slug(name: str) -> str:
-    kept = "".join(c if (c.isalnum() and c.isascii()) or c in "._-" else "-" for c in name).strip("-._")
+    kept = "".join(c if c.isalnum() or c in "._-" else "-" for c in name).strip("-._")
     return kept or "model"
 
 

@@ -381,3 +381,12 @@ def test_waiting_is_not_part_of_it(old: Path) -> None:
         with pytest.raises(exporter.BundleError), staging(old, force=True):
             pass
         assert time.monotonic() - began < 1
+
+
+def test_force_does_not_replace_what_is_no_bundle(python: WarmPython, twin: Path, tmp_path: Path) -> None:
+    place = tmp_path / "out" / "twin" / "fp32-onnxruntime"
+    place.mkdir(parents=True)
+    (place / "notes.txt").write_text("mine", encoding="utf-8")
+    done = python.run(CLI, "export", "--model", twin, "--force", "--out", tmp_path / "out")
+    refused(done, 2, str(place), "--force replaces bundles only")
+    assert (place / "notes.txt").read_text(encoding="utf-8") == "mine"

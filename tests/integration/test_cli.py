@@ -668,14 +668,20 @@ class TestEncode:
         assert done.status == 2
         assert "Traceback" not in done.stderr
 
-    def test_a_reader_that_stops_is_no_traceback(self, twin_bundle: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("command", ["encode", "list", "list --json"])
+    def test_a_reader_that_stops_is_no_traceback_and_no_failed_gate(
+        self, twin_bundle: Path, tmp_path: Path, command: str
+    ) -> None:
         (tmp_path / "many.txt").write_text("가\n" * 2000, encoding="utf-8")
-        encode = f"{SCRIPTS / 'korsbert'} encode {twin_bundle} {tmp_path / 'many.txt'} | head -n 1"
-        done = run_program(["sh", "-c", encode])
-        assert done.status == 0
-        assert len(done.stdout.splitlines()) == 1
-        assert "Traceback" not in done.stderr
-        assert "Error" not in done.stderr
+        arguments = f"{command} {twin_bundle} {tmp_path / 'many.txt'}" if command == "encode" else command
+        # The reader has gone before anything is written; the status printed is that of korsbert.
+        script = f"{{ sleep 0.2; {SCRIPTS / 'korsbert'} {arguments}; echo status $? >&2; }} | true"
+        done = run_program(["sh", "-c", script])
+        assert done.stderr == "status 141\n"
+
+    def test_a_full_disk_behind_stdout(self) -> None:
+        done = run_program(["sh", "-c", f"{SCRIPTS / 'korsbert'} list > /dev/full"])
+        refused(done, 2, "the disk is full")
 
 
 class TestMissingPackages:
