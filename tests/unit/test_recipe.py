@@ -147,7 +147,7 @@ class TestValues:
         with pytest.raises(ValidationError):
             Gate(min_cosine=cosine)  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "한글", "a b"])
+    @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "한 글", "a b"])
     def test_a_name_is_the_name_of_a_folder(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(RecipeError, match="name"):
             load_recipe(write(tmp_path, nested((), {"name": name})))
@@ -174,7 +174,7 @@ class TestFind:
     def test_a_folder_gets_a_recipe_that_expects_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "내 모델 v2").mkdir()
         recipe = find_recipe(str(tmp_path / "내 모델 v2"))
-        assert recipe.name == "v2"
+        assert recipe.name == "내-모델-v2"
         assert recipe.local_source() == tmp_path / "내 모델 v2"
         assert set(recipe.expect.model_dump().values()) == {None}
 
