@@ -220,11 +220,12 @@ class TestTwoAtOnce:
 
 
 class TestFailures:
-    def test_a_failed_gate_publishes_nothing(self, python: WarmPython, twin: Path, place: Path, tmp_path: Path) -> None:
+    def test_a_failed_gate_leaves_the_old_bundle(
+        self, python: WarmPython, twin: Path, old: Path, tmp_path: Path
+    ) -> None:
         recipe = tmp_path / "twin.yaml"
         recipe.write_text(f"name: twin\nsource: {twin}\ngates:\n  fp16: {{min_cosine: 1.0}}\n", encoding="utf-8")
-        shutil.copytree(Path(__file__).parent, place)  # whatever is there stays
-        before = tree(place)
+        before = tree(old)
         arguments = ("export", "--recipe", recipe, "--fp16", "--out", tmp_path / "out", "--force")
         done = python.run(CLI, *arguments)
         assert done.status == 1
@@ -239,8 +240,8 @@ class TestFailures:
         assert any("the fp32 graph passed at" in line for line in others)
         assert others[-1].startswith("  next: ")
         assert "Traceback" not in done.stderr
-        assert tree(place) == before
-        assert leftovers(place) == []
+        assert tree(old) == before
+        assert leftovers(old) == []
 
     def test_a_failed_gate_leaves_no_trace_of_a_new_place(
         self, python: WarmPython, twin: Path, place: Path, tmp_path: Path
