@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils.logging import disable_progress_bar
@@ -25,7 +27,7 @@ from exporter.checkpoint import load_checkpoint
 from exporter.folding import fold
 from exporter.precisions import precision_of
 from exporter.recipe import load_recipe
-from exporter.validator import reference_of, validate
+from exporter.validator import Reference, reference_of, validate
 from exporter.validator.sts import read_sts
 from recipes.twins import TWINS
 
@@ -82,8 +84,11 @@ def _measure_model(name: str, sentences: list[str], options: Namespace, work: Pa
         stack.enter_context(torch_threads(options.threads))
         folder = twin(name, options.size, work)
         checkpoint = load_checkpoint(recipe, folder=folder)
-        opened, verdicts = _judged_engines(checkpoint, recipe, options.threads, work, stack)
-        encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: _bf16_encode(folder)}
+        reference = reference_of(checkpoint)
+        opened, verdicts = _judged_engines(checkpoint, reference, recipe, options.threads, work, stack)
+        in_bf16 = _in_bf16(folder)
+        verdicts[BF16] = _verdict(reference, _as_encoder(in_bf16, checkpoint), recipe, "bf16", BF16)
+        encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: _sentence_encode(in_bf16)}
         encoders |= {label: encoder.encode for label, encoder in opened.items()}
         cosines = _min_cosines(encoders, sentences, options.batch_size)
         subjects = measure(encoders, sentences, batch_size=options.batch_size, rounds=options.rounds)
@@ -91,14 +96,12 @@ def _measure_model(name: str, sentences: list[str], options: Namespace, work: Pa
 
 
 def _judged_engines(
-    checkpoint: Checkpoint, recipe: Recipe, threads: int, work: Path, stack: ExitStack
+    checkpoint: Checkpoint, reference: Reference, recipe: Recipe, threads: int, work: Path, stack: ExitStack
 ) -> tuple[dict[str, Encoder], dict[str, str]]:
     """Build every pair of backend and precision, and hold it against its gate as an export would.
 
-    The reference is encoded once for all of them. An engine that fails its gate is measured all the same, and the
-    results say so.
+    An engine that fails its gate is measured all the same, and the results say so.
     """
-    reference = reference_of(checkpoint)
     graph = fold(checkpoint)
     text = TokenBatches(tuple(reference.texts), checkpoint.tokenizer)
     opened: dict[str, Encoder] = {}
@@ -116,17 +119,58 @@ def _judged_engines(
             max_seq_length=checkpoint.max_seq_length,
         )
         opened[label] = stack.enter_context(encoder)
-        report = validate(reference, encoder, recipe.gates.of(precision), label)
-        failed = "; ".join(str(verdict) for verdict in report.verdicts if not verdict.passed)
-        verdicts[label] = f"failed: {failed}" if failed else "passed"
-        print(f"{label}: gate {verdicts[label]}", flush=True)
+        verdicts[label] = _verdict(reference, encoder, recipe, precision, label)
     return opened, verdicts
 
 
-def _bf16_encode(folder: Path) -> Encode:
-    model = SentenceTransformer(
-        str(folder), device="cpu", model_kwargs={"dtype": torch.bfloat16, "attn_implementation": "sdpa"}
-    ).eval()
+def _verdict(reference: Reference, candidate: Encoder, recipe: Recipe, precision: str, label: str) -> str:
+    """Hold a candidate against the gate of its precision, and say what came of it."""
+    report = validate(reference, candidate, recipe.gates.of(precision), label)
+    failed = "; ".join(str(verdict) for verdict in report.verdicts if not verdict.passed)
+    verdict = f"failed: {failed} (worst: {report.probes[report.worst].kind})" if failed else "passed"
+    print(f"{label}: gate {verdict}", flush=True)
+    return verdict
+
+
+def _in_bf16(folder: Path) -> SentenceTransformer:
+    options = {"dtype": torch.bfloat16, "attn_implementation": "sdpa"}
+    return SentenceTransformer(str(folder), device="cpu", model_kwargs=options).eval()
+
+
+class _TorchRunner:
+    """A SentenceTransformer as a runner, so that it can stand before the same gate as the engines."""
+
+    execution = "torch, CPU"
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        self._model = model
+
+    def run(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Encode (batch, sequence) int64 ids and mask to (batch, dimension) float32."""
+        features = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
+        with torch.no_grad():
+            vectors: npt.NDArray[np.float32] = self._model(features)["sentence_embedding"].float().numpy()
+        return vectors
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+
+def _as_encoder(model: SentenceTransformer, checkpoint: Checkpoint) -> Encoder:
+    return Encoder(
+        checkpoint.tokenizer,
+        _TorchRunner(model),
+        dimension=checkpoint.dimension,
+        max_seq_length=checkpoint.max_seq_length,
+    )
+
+
+def _sentence_encode(model: SentenceTransformer) -> Encode:
     return lambda sentences, batch_size: model.encode(sentences, batch_size=batch_size, show_progress_bar=False)
 
 

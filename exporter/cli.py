@@ -63,6 +63,22 @@ DeviceOption = Annotated[Literal["cpu", "cuda"], typer.Option("--device", help="
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"korsbert {version('korsbert')}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _korsbert(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None: ...
+
+
 @app.command("export")
 @export_app.command()
 def export_command(
@@ -96,6 +112,7 @@ def export_command(
 ) -> None:
     """Export a checkpoint, prove the result equal to it, and publish it."""
     from exporter.dependencies import require
+    from exporter.errors import GateError
     from exporter.recipe import find_recipe, load_recipe
 
     if (model is None) == (recipe is None):
@@ -122,7 +139,12 @@ def export_command(
     )
     with _spinner(stderr, "") as show:
         stages = pipeline.Stages(on_start=show)
-        bundle = pipeline.export(chosen, options, stages)
+        try:
+            bundle = pipeline.export(chosen, options, stages)
+        except GateError as error:
+            if as_json:
+                _print_json({"error": error.message, "parity": error.report})
+            raise
     if as_json:
         _print_json(
             {

@@ -17,7 +17,8 @@ Every message says what happened, where, and what to do next::
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class ExportError(Exception):
@@ -72,9 +73,17 @@ class EngineError(ExportError):
 
 
 class GateError(ExportError):
-    """A candidate differs from the reference by more than its gate allows."""
+    """A candidate differs from the reference by more than its gate allows.
+
+    Attributes:
+        report: The whole parity report as JSON data, for whoever wants to know which sentences and by how much.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, report: Mapping[str, Any], next_step: str | None = None) -> None:
+        super().__init__(message, next_step=next_step)
+        self.report = report
 
 
 class BundleError(ExportError):

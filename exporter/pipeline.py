@@ -219,10 +219,15 @@ def _require(report: ParityReport, folded: ParityReport | None) -> None:
     if report.passed:
         return
     if folded is None:
-        raise GateError(report.failure(), next_step="the export itself is at fault, no precision setting will mend it")
+        raise GateError(
+            report.failure(),
+            report=report.to_dict(),
+            next_step="the export itself is at fault, no precision setting will mend it",
+        )
     sound = f"the fp32 graph passed at {folded.summary()}, so the export is sound and precision or engine are not"
     raise GateError(
         f"{report.failure()}\n  {sound}",
+        report=report.to_dict(),
         next_step="another precision or backend, or more of the graph in fp32 (recipe: precision.<name>.keep_fp32)",
     )
 

@@ -261,7 +261,10 @@ pipeline.fold = worse
 """
         done = python.run(code, "export", "--model", twin, "--fp16", "--out", tmp_path / "out", "--json")
         assert done.status == 1
-        assert done.stdout == ""
+        told = json.loads(done.stdout)
+        assert told["error"].startswith("twin fp32, as folded: min cosine")
+        assert told["parity"]["passed"] is False
+        assert len(told["parity"]["rows"]) >= 640
         assert done.stderr.startswith("error: twin fp32, as folded: min cosine")
         assert "no precision setting will mend it" in done.stderr
         assert held(place) is None

@@ -14,6 +14,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,10 @@ class TestUsage:
         ]
         table = python.run(CLI, "list").stdout
         assert all(name in table for name in names)
+
+    def test_version(self, python: WarmPython) -> None:
+        done = python.run(CLI, "--version")
+        assert (done.status, done.stdout, done.stderr) == (0, f"korsbert {version('korsbert')}\n", "")
 
     def test_help_of_both_commands_without_torch(self) -> None:
         code = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; from exporter.cli import {0}; {0}()"
