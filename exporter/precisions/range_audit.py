@@ -44,6 +44,7 @@ def largest_activations(graph: Graph, batches: TokenBatches) -> dict[str, float]
     options.log_severity_level = 3
     # In the default order the reductions, which stand at the end, run last, and until then every activation is alive.
     options.execution_order = session_module.ExecutionOrder.PRIORITY_BASED
+    options.enable_mem_pattern = False  # a plan per shape: memory, and no two batches are alike
     data = ir.to_proto(model).SerializeToString()
     session = session_module.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     del data
