@@ -24,6 +24,11 @@ class TextTokenizer:
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())  # a copy: the caller's keeps its padding
         self._tokenizer.no_padding()
 
+    @property
+    def padding(self) -> str:
+        """The side on which rows are padded, ``"right"`` or ``"left"``."""
+        return "left" if self._pads_left else "right"
+
     def ids(self, sentences: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each sentence, special tokens included, truncated and not padded."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(sentences))]

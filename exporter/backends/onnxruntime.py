@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -9,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from exporter.backends import Engine
+from exporter.backends import DEFAULTS, BuildOptions, Engine
+from exporter.backends.cuda import Cuda, DeviceBuffers
+from exporter.backends.padding import refuse_other_than_right_padding
 from exporter.dependencies import require
 from exporter.errors import BuildError, EngineError, MissingDependencyError, first_line
-from exporter.graph_contract import INPUTS
+from exporter.graph_contract import INPUTS, OUTPUT
 from exporter.recipe import Shapes
 
 if TYPE_CHECKING:
@@ -25,14 +29,17 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxRuntimeRunner:
-    """One session. ``run`` may be called from several threads."""
+    """One session on the CPU. ``run`` may be called from several threads."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, *, right_padded: bool = False) -> None:
         self._session = session
+        self._right_padded = right_padded
         self.execution: str = session.get_providers()[0]
 
     def run(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Encode (batch, sequence) int64 ids and mask to (batch, dimension) float32."""
+        if self._right_padded:
+            refuse_other_than_right_padding(attention_mask)
         feeds = dict(zip(INPUTS, (input_ids, attention_mask), strict=True))
         try:
             (vectors,) = self._session.run(None, feeds)
@@ -48,6 +55,67 @@ class OnnxRuntimeRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._session = None
+
+
+class OnnxRuntimeCudaRunner:
+    """One session on the GPU, its inputs and its output bound to device buffers that stay from batch to batch.
+
+    Everything goes down one stream: copies from pinned memory, the graph, the copy back. ``run`` may be called from
+    several threads, which take turns.
+
+    Args:
+        session: A session on the CUDA provider whose stream is ``stream``.
+        cuda: The driver.
+        stream: Handle of the stream.
+        right_padded: Whether the graph takes lengths.
+        on_cpu: Names of nodes that compute on the CPU.
+    """
+
+    def __init__(self, session: Any, cuda: Cuda, stream: int, *, right_padded: bool, on_cpu: Sequence[str]) -> None:
+        self._session, self._cuda, self.stream = session, cuda, stream
+        self._right_padded = right_padded
+        self._dimension = int(session.get_outputs()[0].shape[1])
+        self._buffers = DeviceBuffers(cuda, stream, self._dimension)
+        self._turn = threading.Lock()
+        self.on_cpu = tuple(on_cpu)
+        fell = f", {len(on_cpu)} nodes on the CPU ({', '.join(on_cpu)})" if on_cpu else ""
+        self.execution: str = f"{session.get_providers()[0]} on {cuda.gpu().name}{fell}"
+
+    def run(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Encode (batch, sequence) int64 ids and mask to (batch, dimension) float32."""
+        if self._right_padded:
+            refuse_other_than_right_padding(attention_mask)
+        rows, buffers = len(input_ids), self._buffers
+        with self._turn:
+            self._cuda.enter()
+            buffers.reserve(rows, input_ids.size)
+            buffers.fill(input_ids, attention_mask)
+            binding = self._session.io_binding()
+            for name, address in zip(INPUTS, (buffers.ids, buffers.mask), strict=True):
+                binding.bind_input(name, "cuda", 0, np.int64, input_ids.shape, address)
+            binding.bind_output(OUTPUT, "cuda", 0, np.float32, (rows, self._dimension), buffers.vectors)
+            buffers.upload(input_ids.size)
+            try:
+                self._session.run_with_iobinding(binding)
+            except _errors() as error:
+                raise EngineError(f"onnxruntime refused a batch of {input_ids.shape}: {first_line(error)}") from error
+            buffers.download(rows)
+            self._cuda.synchronize(self.stream)
+            return buffers.read(rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is None:
+            return
+        self._session = None  # before its stream
+        self._cuda.enter()
+        self._buffers.close()
+        self._cuda.destroy_stream(self.stream)
+        self._cuda.close()
 
 
 def _errors() -> tuple[type[Exception], ...]:
@@ -72,13 +140,26 @@ def check(precision: str, device: str) -> None:
         )
 
 
-def build(graph: Graph, shapes: Shapes, folder: Path) -> Engine:  # noqa: ARG001 - one file serves every shape
+def check_build(precision: str, device: str) -> None:  # noqa: ARG001 - a graph is built by writing it down
+    """Refuse nothing but a missing onnxruntime, which the gate of the folded graph needs anyhow."""
+    require("onnxruntime")
+
+
+def missing_operators() -> frozenset[str]:
+    """Return nothing: what it has no kernel for it writes out."""
+    return frozenset()
+
+
+def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DEFAULTS) -> Engine:  # noqa: ARG001 - one file serves every shape
     """Write ``model.onnx``."""
     graph.save(folder / FILE)
-    return Engine(backend="onnxruntime", precision=graph.precision, files=(FILE,))
+    facts = {"padding": graph.padding, "shape_nodes": list(graph.shape_nodes())}
+    return Engine(backend="onnxruntime", precision=graph.precision, files=(FILE,), facts=facts)
 
 
-def open(engine: Engine, folder: Path, device: str = "cpu", threads: int | None = None) -> OnnxRuntimeRunner:  # noqa: A001
+def open(  # noqa: A001
+    engine: Engine, folder: Path, device: str = "cpu", threads: int | None = None
+) -> OnnxRuntimeRunner | OnnxRuntimeCudaRunner:
     """Open ``model.onnx`` on one provider, and on no other: a silent fallback to the CPU would be a lie about speed.
 
     Raises:
@@ -92,8 +173,16 @@ def open(engine: Engine, folder: Path, device: str = "cpu", threads: int | None 
     options.log_severity_level = 4  # errors come back as exceptions; the log would print them twice
     if threads is not None:
         options.intra_op_num_threads = threads
+    provider_options = dict(_OPTIONS[device])
+    right_padded = engine.facts.get("padding") == "right"
+    if device == "cuda":
+        cuda = Cuda.load()
+        cuda.enter()
+        stream = cuda.create_stream()
+        provider_options["user_compute_stream"] = str(stream)
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        session = ort.InferenceSession(str(folder / engine.files[0]), options, providers=[(wanted, _OPTIONS[device])])
+        session = ort.InferenceSession(str(folder / engine.files[0]), options, providers=[(wanted, provider_options)])
     except _errors() as error:
         raise BuildError(f"{folder / engine.files[0]}: onnxruntime cannot open it: {first_line(error)}") from error
     session.disable_fallback()
@@ -102,4 +191,25 @@ def open(engine: Engine, folder: Path, device: str = "cpu", threads: int | None 
             f"onnxruntime was asked for {wanted} and fell back to {session.get_providers()[0]}",
             next_step="check that CUDA and cuDNN of onnxruntime-gpu's version are installed",
         )
-    return OnnxRuntimeRunner(session)
+    if device == "cpu":
+        return OnnxRuntimeRunner(session, right_padded=right_padded)
+    on_cpu = nodes_on_the_cpu(session.get_provider_graph_assignment_info(), engine.facts.get("shape_nodes", ()))
+    return OnnxRuntimeCudaRunner(session, cuda, stream, right_padded=right_padded, on_cpu=on_cpu)
+
+
+def nodes_on_the_cpu(assignment: Sequence[Any], shape_nodes: Sequence[str]) -> list[str]:
+    """Return the names of nodes that onnxruntime gave to its CPU provider, those apart that compute shapes.
+
+    A few numbers that say how large a tensor is are wanted on the CPU, and computed there by design.
+
+    Args:
+        assignment: What ``InferenceSession.get_provider_graph_assignment_info`` returns.
+        shape_nodes: Names of the nodes that compute shapes.
+    """
+    return [
+        f"{node.name} ({node.op_type})"
+        for subgraph in assignment
+        if subgraph.ep_name == PROVIDERS["cpu"]
+        for node in subgraph.get_nodes()
+        if node.name not in shape_nodes
+    ]
