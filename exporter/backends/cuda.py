@@ -77,7 +77,7 @@ class Gpu:
 class Cuda:
     """The driver, with the primary context of the first GPU: the one that onnxruntime, TensorRT and torch use too.
 
-    Addresses and handles are integers, as engines take them.
+    The context is taken when it is first entered; asking for facts takes none. Addresses and handles are integers, as engines take them.
 
     Args:
         library: ``libcuda`` as ctypes loads it.
@@ -94,10 +94,8 @@ class Cuda:
         count = c_int()
         if library.cuInit(0) or library.cuDeviceGetCount(byref(count)) or not count.value:
             raise MissingDependencyError("there is a CUDA driver here, and no GPU that this process may use")
-        device, context = c_int(), c_void_p()
-        self._call("cuDeviceGet", byref(device), 0)
-        self._call("cuDevicePrimaryCtxRetain", byref(context), device)
-        self._device, self._context = device, context
+        self._device, self._context = c_int(), c_void_p()
+        self._call("cuDeviceGet", byref(self._device), 0)
 
     @classmethod
     def load(cls) -> Cuda:
@@ -114,11 +112,15 @@ class Cuda:
         return cls(library)
 
     def close(self) -> None:
-        """Give the context back."""
-        self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+        """Give the context back, if it was taken."""
+        if self._context:
+            self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+            self._context = c_void_p()
 
     def enter(self) -> None:
         """Make the context that of the calling thread."""
+        if not self._context:
+            self._call("cuDevicePrimaryCtxRetain", byref(self._context), self._device)
         self._call("cuCtxSetCurrent", self._context)
 
     def gpu(self) -> Gpu:
@@ -278,13 +280,9 @@ class DeviceBuffers:
 def find_gpu() -> Gpu | None:
     """Return the first GPU that this process may use, or None."""
     try:
-        cuda = Cuda.load()
+        return Cuda.load().gpu()
     except MissingDependencyError:
         return None
-    try:
-        return cuda.gpu()
-    finally:
-        cuda.close()
 
 
 def _view(address: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
