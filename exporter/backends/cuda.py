@@ -77,7 +77,8 @@ class Gpu:
 class Cuda:
     """The driver, with the primary context of the first GPU: the one that onnxruntime, TensorRT and torch use too.
 
-    The context is taken when it is first entered; asking for facts takes none. Addresses and handles are integers, as engines take them.
+    The context is taken when it is first entered; asking for facts takes none. Addresses and handles are integers, as
+    engines take them.
 
     Args:
         library: ``libcuda`` as ctypes loads it.

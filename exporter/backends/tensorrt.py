@@ -8,6 +8,7 @@ Polygraphy parses, configures and builds. TensorRT's own API is used where Polyg
 - attention by lengths: the parser of ONNX drops ``nonpad_kv_seqlen`` without a word, so ``key_value_lengths`` is set on
   the parsed network;
 - the target of TensorRT-RTX (``set_compute_capability``), which only Polygraphy's class without the TF32 switch has;
+- timings: TensorRT-RTX takes none (it chooses kernels where it runs), and warns of the empty cache Polygraphy sets;
 - running: its runner copies from pageable memory, enqueues anew for every batch and calls itself no runner for
   production (see ``tensorrt_runner.py``).
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
     from exporter.graph import Graph
 
 PLAN, LOG = "model.engine", "builder.log"
-_PARSER_ERROR = re.compile(r"In node \d+ with name: (?P<name>.*?) and operator: (?P<operator>\w+) \(\w+\): (?P<why>.*)")
+_PARSER_ERROR = re.compile(
+    r"In node \d+ with name: (?P<name>.*?) and operator: (?P<operator>\w+) \(\w+\): (?P<why>.*)", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class TensorRt:
         profiles = profiles_of(shapes, graph.max_sequence)
         gpu = find_gpu()
         portable = options.hardware_compatible or (self.is_rtx and gpu is None)
+        cache = None if self.is_rtx else options.timing_cache
         with _builder_log(folder / LOG) as errors:
             polygraphy = self._polygraphy()
             try:
@@ -118,7 +123,7 @@ class TensorRt:
                 plan = polygraphy.EngineBytesFromNetwork(
                     (builder, network),
                     config=self._config(trt, polygraphy, profiles, portable, options),
-                    save_timing_cache=None if options.timing_cache is None else str(options.timing_cache),
+                    save_timing_cache=str(cache) if cache is not None else None,
                 )()
             except require("polygraphy.exception").PolygraphyException as error:
                 raise BuildError(
@@ -206,7 +211,7 @@ class TensorRt:
         """Return Polygraphy's recipe of an IBuilderConfig. It switches TF32 off: fp32 promises more than ten bits."""
         level = trt.HardwareCompatibilityLevel.AMPERE_PLUS if portable and not self.is_rtx else None
         workspace = {} if options.workspace_mib is None else {trt.MemoryPoolType.WORKSPACE: options.workspace_mib << 20}
-        cache = options.timing_cache
+        cache = None if self.is_rtx else options.timing_cache
         config = polygraphy.CreateConfig(
             profiles=[_polygraphy_profile(polygraphy, profile) for profile in profiles],
             memory_pool_limits=workspace or None,
@@ -387,7 +392,9 @@ def _builder_log(path: Path) -> Iterator[list[str]]:
     logger.addHandler(file)
     logger.addHandler(collector)
     try:
-        yield errors
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*Timing cache operations are no-ops", DeprecationWarning)
+            yield errors
     finally:
         logger.removeHandler(collector)
         logger.removeHandler(file)
@@ -406,4 +413,8 @@ def _cause(errors: Sequence[str]) -> str | None:
 
 
 def _shorter(message: str) -> str:
-    return message.strip().removeprefix("[E] ").splitlines()[0]
+    """Return the first line that says something: that a node is invalid is explained by the next."""
+    lines = [line.strip() for line in message.removeprefix("[E] ").splitlines()]
+    return next(
+        (line for line in lines if line and not line.startswith(("[E]", "INVALID_NODE: Invalid Node -"))), message
+    )

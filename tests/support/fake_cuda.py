@@ -4,6 +4,7 @@ What a stream is given while it is being captured is kept instead, and done when
 does it. So a replay that reads a stale shape or address shows here.
 """
 
+# ruff: noqa: ARG002, N802 - names and signatures are the driver's
 from __future__ import annotations
 
 import ctypes
@@ -187,8 +188,8 @@ class FakeContext:
 
     def _execute(self) -> None:
         (rows, tokens), dimension = self._shapes[INPUTS[0]], self._engine.dimension
-        ids, mask = (_array(self._addresses[name], (rows, tokens), np.int64) for name in INPUTS)
-        vectors = _array(self._addresses[OUTPUT], (rows, dimension), np.float32)
+        ids, mask = (array_at(self._addresses[name], (rows, tokens), np.int64) for name in INPUTS)
+        vectors = array_at(self._addresses[OUTPUT], (rows, dimension), np.float32)
         vectors[:] = (ids * mask).sum(axis=1, keepdims=True) + np.arange(dimension)
 
 
@@ -228,6 +229,6 @@ TENSORRT_RTX = SimpleNamespace(
 """What the runner reads of ``tensorrt_rtx``."""
 
 
-def _array(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+def array_at(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     return np.frombuffer((ctypes.c_char * size).from_address(address), dtype=dtype).reshape(shape)

@@ -1,4 +1,4 @@
-"""The runner on an engine and a driver in Python: right answers in every order, one copy each way, graphs for what recurs."""
+"""The runner on an engine and a driver in Python: right in every order, one copy each way, graphs for what recurs."""
 
 from __future__ import annotations
 
