@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -176,6 +178,8 @@ def open(  # noqa: A001
     provider_options = dict(_OPTIONS[device])
     right_padded = engine.facts.get("padding") == "right"
     if device == "cuda":
+        with redirect_stdout(io.StringIO()):  # where it finds none of CUDA's libraries it prints how to get them
+            ort.preload_dlls()
         cuda = Cuda.load()
         cuda.enter()
         stream = cuda.create_stream()
