@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import time
 import traceback
 from argparse import Namespace
@@ -106,7 +107,7 @@ def _options() -> Namespace:
     parser.add_argument("--sentences", type=int, default=1024, help="how many, evenly spread over the text")
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds of the sentences; the median counts")
     parser.add_argument("--repeats", type=int, default=20, help="counted runs of each fixed shape")
-    parser.add_argument("--subject", action="append", metavar="PART", help="only those with this in their name")
+    parser.add_argument("--subject", action="append", metavar="REGEX", help="only those whose name it is found in")
     parser.add_argument("--probes", type=int, default=10_000, help="judge by so many probes at most, for a dry run")
     parser.add_argument("--resume", action="store_true", help="keep what the results hold of this machine")
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="begin no further model after so long")
@@ -187,11 +188,11 @@ def _openers(
     """Yield a name and a function that opens it for every subject asked for."""
     wanted = options.subject or [""]
     for spec in TORCH_SUBJECTS:
-        if any(part in spec.name for part in wanted):
+        if any(re.search(part, spec.name) for part in wanted):
             yield spec.name, lambda spec=spec: open_torch(spec, folder, options.device)
     for backend, precision in ENGINES:
         label = f"korsbert {backend} {precision}"
-        if any(part in label for part in wanted):
+        if any(re.search(part, label) for part in wanted):
             place = work / "engines" / f"{folder.name}-{backend}-{precision}"
             yield (
                 label,
