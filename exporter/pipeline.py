@@ -137,7 +137,10 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
     with staging(target, force=options.force) as folder:
         with stages("load checkpoint") as result:
             checkpoint = load_checkpoint(
-                recipe, folder=options.checkpoint, revision=options.revision, device=options.device
+                recipe,
+                folder=options.checkpoint,
+                revision=options.revision,
+                device=options.device if runs_here else "cpu",
             )
             result.append(
                 f"{checkpoint.architecture}, {', '.join(checkpoint.pooling)} pooling, {checkpoint.dimension}-d"

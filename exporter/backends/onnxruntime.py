@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.backends import DEFAULTS, BuildOptions, Engine
-from exporter.backends.cuda import Cuda, DeviceBuffers
+from exporter.backends.cuda import Cuda, DeviceBuffers, find_gpu
 from exporter.backends.padding import refuse_other_than_right_padding
 from exporter.dependencies import require
-from exporter.errors import BuildError, EngineError, MissingDependencyError, first_line
+from exporter.errors import BuildError, EngineError, ExportError, MissingDependencyError, first_line
 from exporter.graph_contract import INPUTS, OUTPUT
 from exporter.recipe import Shapes
 
@@ -140,6 +140,8 @@ def check(precision: str, device: str) -> None:
             f"onnxruntime has no {PROVIDERS[device]} here (it has {', '.join(available)})",
             next_step="pip uninstall onnxruntime, then pip install 'korsbert[gpu]', on a machine with an NVIDIA GPU",
         )
+    if device == "cuda" and find_gpu() is None:
+        raise MissingDependencyError("onnxruntime has its CUDA provider here, and there is no NVIDIA GPU to run it on")
 
 
 def check_build(precision: str, device: str) -> None:  # noqa: ARG001 - a graph is built by writing it down
@@ -170,35 +172,43 @@ def open(  # noqa: A001
     """
     ort = require("onnxruntime")
     check(engine.precision, device)
-    wanted = PROVIDERS[device]
     options = ort.SessionOptions()
     options.log_severity_level = 4  # errors come back as exceptions; the log would print them twice
     if threads is not None:
         options.intra_op_num_threads = threads
-    provider_options = dict(_OPTIONS[device])
-    right_padded = engine.facts.get("padding") == "right"
-    if device == "cuda":
-        with redirect_stdout(io.StringIO()):  # where it finds none of CUDA's libraries it prints how to get them
-            ort.preload_dlls()
-        cuda = Cuda.load()
-        cuda.enter()
-        stream = cuda.create_stream()
-        provider_options["user_compute_stream"] = str(stream)
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    path, right_padded = folder / engine.files[0], engine.facts.get("padding") == "right"
+    if device == "cpu":
+        return OnnxRuntimeRunner(_session(path, options, device, {}), right_padded=right_padded)
+    with redirect_stdout(io.StringIO()):  # where it finds none of CUDA's libraries it prints how to get them
+        ort.preload_dlls()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    cuda = Cuda.load()
+    cuda.enter()
+    stream = cuda.create_stream()
     try:
-        session = ort.InferenceSession(str(folder / engine.files[0]), options, providers=[(wanted, provider_options)])
+        session = _session(path, options, device, {"user_compute_stream": str(stream)})
+    except ExportError:
+        cuda.destroy_stream(stream)
+        cuda.close()
+        raise
+    on_cpu = nodes_on_the_cpu(session.get_provider_graph_assignment_info(), engine.facts.get("shape_nodes", ()))
+    return OnnxRuntimeCudaRunner(session, cuda, stream, right_padded=right_padded, on_cpu=on_cpu)
+
+
+def _session(path: Path, options: Any, device: str, provider_options: dict[str, str]) -> Any:
+    ort, wanted = require("onnxruntime"), PROVIDERS[device]
+    provider = (wanted, {**_OPTIONS[device], **provider_options})
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[provider])
     except _errors() as error:
-        raise BuildError(f"{folder / engine.files[0]}: onnxruntime cannot open it: {first_line(error)}") from error
+        raise BuildError(f"{path}: onnxruntime cannot open it: {first_line(error)}") from error
     session.disable_fallback()
     if session.get_providers()[0] != wanted:
         raise MissingDependencyError(
             f"onnxruntime was asked for {wanted} and fell back to {session.get_providers()[0]}",
             next_step="check that CUDA and cuDNN of onnxruntime-gpu's version are installed",
         )
-    if device == "cpu":
-        return OnnxRuntimeRunner(session, right_padded=right_padded)
-    on_cpu = nodes_on_the_cpu(session.get_provider_graph_assignment_info(), engine.facts.get("shape_nodes", ()))
-    return OnnxRuntimeCudaRunner(session, cuda, stream, right_padded=right_padded, on_cpu=on_cpu)
+    return session
 
 
 def nodes_on_the_cpu(assignment: Sequence[Any], shape_nodes: Sequence[str]) -> list[str]:

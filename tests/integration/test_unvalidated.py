@@ -124,6 +124,18 @@ class TestPending:
         parity = json.loads((bundle.folder / "parity.json").read_text(encoding="utf-8"))
         assert parity["subject"] == "twin fp32, as folded"
 
+    def test_onnxruntime_on_a_gpu_too_with_the_reference_on_the_cpu(
+        self, twin: Path, python: WarmPython, tmp_path: Path
+    ) -> None:
+        options = ("--fp16", "--device", "cuda", "--unvalidated", "--out", tmp_path)
+        done = python.run(CLI, "export", "--model", twin, *options, cwd=tmp_path)
+        assert done.status == 0, done
+        bundle = Bundle.open(tmp_path / "twin" / "fp16-onnxruntime")
+        assert (bundle.validated, bundle.manifest.validation.device) == (False, "cuda")
+        assert bundle.manifest.engine.facts["padding"] == "right"
+        with bundle.encoder(device="cpu") as encoder:
+            assert encoder.encode("문장").shape == (bundle.manifest.encoder.dimension,)
+
     def test_validating_it_here_is_exit_3(self, pending: Path, python: WarmPython, tmp_path: Path) -> None:
         refused(python.run(CLI, "validate", pending, cwd=tmp_path), 3, "no NVIDIA driver")
         assert not (pending / RECORD).exists()

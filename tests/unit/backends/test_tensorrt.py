@@ -11,11 +11,12 @@ import onnx_ir as ir
 import pytest
 
 from exporter.backends import BuildOptions, Engine, refuse_idle_options
-from exporter.backends.cuda import Gpu
+from exporter.backends.cuda import Cuda, Gpu, find_gpu
 from exporter.backends.tensorrt import LOG, TENSORRT, TENSORRT_RTX, refuse_elsewhere
 from exporter.errors import BuildError, BundleError, InputError, MissingDependencyError
 from exporter.graph import Graph
 from exporter.recipe import Shapes
+from tests.support.fake_cuda import FakeDriver
 
 RTX_REASON = "tensorrt-rtx-cu13 is not installed (make .venv/ready installs it where there is a wheel)"
 
@@ -92,6 +93,24 @@ def test_progress_is_told(tmp_path: Path) -> None:
     graph = graph_of("sentence_embedding = Mul(ids, mask)")
     TENSORRT_RTX.build(graph, Shapes(), tmp_path, BuildOptions(on_progress=told.append))
     assert any(text[0].isalpha() and text.rpartition(" ")[2].partition("/")[2].isdigit() for text in told), told
+
+
+def test_an_engine_that_the_runtime_refuses_is_one_sentence_with_its_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the driver is an imagined one, so the real runtime finds no GPU: it must say so, and not crash."""
+    pytest.importorskip("tensorrt_rtx", reason=RTX_REASON)
+    if find_gpu() is not None:
+        pytest.skip("there is a GPU here, which would open the engine")
+    engine = TENSORRT_RTX.build(graph_of("sentence_embedding = Mul(ids, mask)"), Shapes(), tmp_path)
+    driver = FakeDriver()
+    monkeypatch.setattr("exporter.backends.tensorrt.Cuda.load", lambda: Cuda(driver))
+    with pytest.raises(BundleError, match=r"cannot open it; it was built with .* and no GPU at hand: .*Cuda") as failure:
+        TENSORRT_RTX.open(engine, tmp_path)
+    assert "Imagined GPU (compute capability 9.0" in failure.value.message
+    assert driver.held == 0
+    with pytest.raises(MissingDependencyError, match="run on a GPU, not on cpu"):
+        TENSORRT_RTX.open(engine, tmp_path, "cpu")
 
 
 class TestMissing:
