@@ -105,7 +105,8 @@ def test_an_engine_that_the_runtime_refuses_is_one_sentence_with_its_reasons(
     engine = TENSORRT_RTX.build(graph_of("sentence_embedding = Mul(ids, mask)"), Shapes(), tmp_path)
     driver = FakeDriver()
     monkeypatch.setattr("exporter.backends.tensorrt.Cuda.load", lambda: Cuda(driver))
-    with pytest.raises(BundleError, match=r"cannot open it; it was built with .* and no GPU at hand: .*Cuda") as failure:
+    told = r"cannot open it; it was built with .* and no GPU at hand: .*Cuda"
+    with pytest.raises(BundleError, match=told) as failure:
         TENSORRT_RTX.open(engine, tmp_path)
     assert "Imagined GPU (compute capability 9.0" in failure.value.message
     assert driver.held == 0
