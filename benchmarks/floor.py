@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import PretrainedConfig
 
 REPEATS = 20
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -63,7 +63,7 @@ class Ceilings:
         return 1000 * max(computing_s, moving_s)
 
 
-def size_of(config: PretrainedConfig, layer_weights: int) -> Size:
+def size_of(config: Any, layer_weights: int) -> Size:
     """Read the sizes from a transformers configuration, whatever the architecture calls them."""
     hidden = getattr(config, "hidden_size", None) or config.dim
     return Size(

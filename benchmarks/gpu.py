@@ -88,12 +88,12 @@ def main() -> None:
         if time.monotonic() > options.until:
             print(f"{name}: out of time; --resume goes on", flush=True)
             break
-        with work_folder(options.work) as work:
-            data["models"][name] = {}
+        data["models"][name] = {}
+        with work_folder(options.work) as work, _survived(name, data["models"][name]):
             for _ in _measure_model(name, data["models"][name], ceilings, options, work):
                 _write(data, options.results)
             data["models"][name]["complete"] = True
-            _write(data, options.results)
+        _write(data, options.results)
     print((options.results / f"{NAME}.md").read_text(encoding="utf-8"))
 
 
@@ -205,7 +205,7 @@ def _openers(
 @contextmanager
 def _survived(label: str, facts: dict[str, Any]) -> Iterator[None]:
     """Note why a subject is not there, and go on: one that breaks must not take the others' results along."""
-    print(f"{label}: ", end="", flush=True)
+    print(f"{label} ...", flush=True)
     try:
         yield
         facts["status"] = "measured"
@@ -214,7 +214,7 @@ def _survived(label: str, facts: dict[str, Any]) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001
         facts["status"] = f"failed: {type(error).__name__}: {first_line(error)}"
         facts["trace"] = traceback.format_exc().splitlines()[-12:]
-    print(facts["status"], flush=True)
+    print(f"{label}: {facts['status']}", flush=True)
 
 
 def _judge(subject: Subject, reference: Reference, recipe: Any, label: str) -> str:
@@ -250,6 +250,9 @@ def _measure_sentences(
                 label: subject.encode if origin == "strings" else _from_ids(subject, rows, tokenizer)
                 for label, subject in subjects.items()
             }
+            encoders = _working(encoders, text, batch_size, result["subjects"])
+            if not encoders:
+                continue
             singles = len(text) if batch_size == 1 else 1
             rounds = min(options.rounds, SINGLE_ROUNDS) if batch_size == 1 else options.rounds
             timed = measure(encoders, text, batch_size=batch_size, rounds=rounds, singles=singles)
@@ -265,6 +268,21 @@ def _measure_sentences(
                 }
             )
             yield
+
+
+def _working(
+    encoders: dict[str, Any], text: list[str], batch_size: int, facts: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the encoders that get through one batch of this size; the others' facts say what stopped them."""
+    working = {}
+    for label, encode in encoders.items():
+        try:
+            encode(text[:batch_size], batch_size)
+        except (ExportError, RuntimeError) as error:  # torch's own running out of memory is a RuntimeError
+            facts[label][f"at batch {batch_size}"] = f"failed: {first_line(error)}"
+        else:
+            working[label] = encode
+    return working
 
 
 def _from_ids(subject: Subject, rows: dict[str, list[int]], tokenizer: TextTokenizer) -> Any:

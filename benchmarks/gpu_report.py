@@ -72,7 +72,7 @@ def _sections(data: dict[str, Any]) -> Iterator[str]:
 
 
 def _model(name: str, model: dict[str, Any], size: str) -> Iterator[str]:
-    yield f"## {name} (a {size} twin)" + ("" if model.get("complete") else ", cut off")
+    yield f"## {name} (a {size} twin)" + ("" if model.get("complete") else f", {model.get('status', 'cut off')}")
     if "text" not in model:
         return
     shares = ", ".join(
@@ -86,7 +86,7 @@ def _model(name: str, model: dict[str, Any], size: str) -> Iterator[str]:
     rows = [
         (
             label,
-            facts.get("status", "cut off"),
+            "; ".join([facts.get("status", "cut off"), *(f"{k} {v}" for k, v in facts.items() if k[:8] == "at batch")]),
             facts.get("gate", ""),
             f"{facts['min_cosine']:.6f}" if "min_cosine" in facts else "",
             f"{facts['memory_mib']:.0f}" if facts.get("memory_mib") is not None else "",

@@ -241,11 +241,12 @@ class DeviceBuffers:
         """Make room for ``rows`` vectors and ``tokens`` ids in all; returns whether any address has changed."""
         if rows <= self._rows and tokens <= self._tokens:
             return False
+        rows, tokens = max(rows, self._rows), max(tokens, self._tokens)
         self.close()
-        self._rows, self._tokens = max(rows, self._rows), max(tokens, self._tokens)
-        sizes = (8 * self._tokens, 8 * self._tokens, 4 * self._rows * self._dimension)
+        sizes = (8 * tokens, 8 * tokens, 4 * rows * self._dimension)
         self.ids, self.mask, self.vectors = (self._cuda.allocate(size) for size in sizes)
         self._pinned = [self._cuda.allocate_pinned(size) for size in sizes]
+        self._rows, self._tokens = rows, tokens
         return True
 
     def fill(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> None:
@@ -275,7 +276,7 @@ class DeviceBuffers:
         for address in self._pinned:
             self._cuda.free_pinned(address)
         self._pinned = []
-        self.ids = self.mask = self.vectors = 0
+        self.ids = self.mask = self.vectors = self._rows = self._tokens = 0
 
 
 def find_gpu() -> Gpu | None:

@@ -25,8 +25,8 @@ GRAPH_TOKENS = 4096
 """Largest batch, in tokens with padding, that is replayed as a CUDA graph: in larger ones kernels outlast launches."""
 GRAPH_AFTER = 3
 """Times that a shape must have come before it is captured."""
-MOST_GRAPHS = 16
-"""Captured shapes kept; the one that has not come for longest goes first."""
+MOST_GRAPHS = 64
+"""Captured shapes kept: every length of a short sentence alone. The one that has not come for longest goes first."""
 
 Shape = tuple[int, int]
 

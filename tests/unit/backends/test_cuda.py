@@ -61,6 +61,18 @@ def test_a_capture_that_fails_leaves_the_stream_as_it_was(cuda: Cuda, driver: Fa
     cuda.synchronize(stream)
 
 
+def test_buffers_that_found_no_memory_hold_nothing(cuda: Cuda, driver: FakeDriver) -> None:
+    cuda.enter()
+    buffers = DeviceBuffers(cuda, cuda.create_stream(), dimension=2)
+    buffers.reserve(rows=1, tokens=1)
+    driver.fails["cuMemHostAlloc"] = 2
+    with pytest.raises(EngineError, match="cuMemHostAlloc failed"):
+        buffers.reserve(rows=9, tokens=9)
+    driver.fails.clear()
+    assert buffers.reserve(rows=1, tokens=1), "what was lost is made anew"
+    buffers.close()
+
+
 def test_buffers_carry_a_batch_up_and_vectors_down_and_give_all_back(cuda: Cuda, driver: FakeDriver) -> None:
     cuda.enter()
     stream = cuda.create_stream()

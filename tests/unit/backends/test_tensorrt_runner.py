@@ -86,12 +86,18 @@ def test_tensorrt_rtx_captures_by_itself() -> None:
 
 def test_the_graph_that_has_not_come_for_longest_goes_first() -> None:
     rig = Rig()
-    for tokens in range(1, MOST_GRAPHS + 2):
+    shapes = [(rows, tokens) for rows in (1, 2, 3, 4) for tokens in range(1, 17)]
+    assert len(shapes) == MOST_GRAPHS
+    for shape in [*shapes, (2, 17)]:
         for seed in range(GRAPH_AFTER):
-            rig.check(1 if tokens <= 16 else 2, tokens, seed)
+            rig.check(*shape, seed)
     assert rig.driver.calls.count("cuGraphExecDestroy") == 1
-    for tokens in (1, 2, MOST_GRAPHS + 1):
-        rig.check(1 if tokens <= 16 else 2, tokens)
+    before = rig.engine.executed
+    for shape in shapes[1:]:
+        rig.check(*shape)
+    assert rig.engine.executed == before, "replayed"
+    rig.check(*shapes[0])
+    assert rig.engine.executed == before + 1, "run again"
 
 
 def test_one_copy_up_for_each_input_and_one_down() -> None:
