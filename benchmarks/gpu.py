@@ -179,6 +179,7 @@ def _measure_model(
         for subject in subjects.values():
             subject.close()
         subjects.clear()
+        torch.compiler.reset()
         _collect(options.device)
 
 

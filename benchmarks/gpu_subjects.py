@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
+from torch._dynamo import config as dynamo
 from torch._dynamo.utils import counters
 
 from exporter.backends import BuildOptions, backend_of, device_of
@@ -28,6 +29,8 @@ from exporter.precisions import PRECISIONS, precision_of
 from exporter.recipe import Recipe
 from exporter.tokens import TextTokenizer
 from exporter.validator import Reference
+
+COMPILED_FORMS = 64  # three precisions, one row or several, and room
 
 NumPy = npt.NDArray[Any]
 
@@ -197,6 +200,8 @@ def open_torch(spec: TorchSubject, folder: Path, device: str) -> ModelSubject:
         local_files_only=True,
     ).eval()
     if spec.compiled:
+        # All models share the code that is compiled: beyond the limit torch would go on uncompiled, with a warning.
+        dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit = COMPILED_FORMS, True
         # sentence-transformers calls ``forward`` itself: compiling the module, or putting another in its place, does
         # nothing, and says nothing.
         transformer = model[0].auto_model

@@ -286,13 +286,16 @@ def _restore_lengths(trt: Any, network: Any, wanted: int) -> str:
         short = network.add_cast(next(tensor for tensor in inputs if tensor.name == INPUTS[1]), trt.int32)
         lengths = network.add_reduce(short.get_output(0), trt.ReduceOperation.SUM, axes=1 << 1, keep_dims=False)
         short.name, lengths.name = "lengths/Cast.int32", "lengths/ReduceSum.int32"
-        unmasked = [attention for attention in attentions if attention.mask is None]
-        for attention in unmasked:
-            attention.key_value_lengths = lengths.get_output(0)
-        if len(unmasked) != wanted:
-            raise BuildError(f"{wanted} attentions of the graph take lengths, and {len(unmasked)} of the network can")
+        for attention in attentions:
+            if attention.mask is None:
+                attention.key_value_lengths = lengths.get_output(0)
+    limited = sum(attention.key_value_lengths is not None for attention in attentions) if wanted else 0
+    if limited != wanted:
+        raise BuildError(
+            f"{wanted} attentions of the graph take lengths, and {limited} of the network came to have them"
+        )
     masked = sum(attention.mask is not None for attention in attentions)
-    return f"{len(attentions)} operators, {wanted} of them by lengths, {masked} with a mask"
+    return f"{len(attentions)} operators, {limited} of them by lengths, {masked} with a mask"
 
 
 def _network_summary(network: Any) -> str:
