@@ -214,7 +214,7 @@ def _survived(label: str, facts: dict[str, Any]) -> Iterator[None]:
         facts["status"] = f"unavailable: {error.message}"
     except Exception as error:  # noqa: BLE001
         facts["status"] = f"failed: {type(error).__name__}: {first_line(error)}"
-        facts["trace"] = traceback.format_exc().splitlines()[-12:]
+        traceback.print_exc()
     print(f"{label}: {facts['status']}", flush=True)
 
 

@@ -22,7 +22,9 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -115,17 +117,20 @@ class TensorRt:
         gpu = find_gpu()
         portable = options.hardware_compatible or (self.is_rtx and gpu is None)
         cache = None if self.is_rtx else options.timing_cache
-        with _builder_log(folder / LOG) as errors:
+        with _builder_log(folder / LOG) as errors, _interruptible() as interrupted:
             polygraphy = self._polygraphy()
+            monitor = _progress_monitor(trt, options.on_progress, interrupted)
             try:
                 builder, network, _ = polygraphy.network_from_onnx_bytes(graph.to_bytes(), strongly_typed=True)
                 attention = _restore_lengths(trt, network, _lengths_wanted(graph))
                 plan = polygraphy.EngineBytesFromNetwork(
                     (builder, network),
-                    config=self._config(trt, polygraphy, profiles, portable, options),
+                    config=self._config(trt, polygraphy, profiles, portable, options, monitor),
                     save_timing_cache=str(cache) if cache is not None else None,
                 )()
             except require("polygraphy.exception").PolygraphyException as error:
+                if interrupted.is_set():
+                    raise KeyboardInterrupt from error
                 raise BuildError(
                     f"{self.name} cannot build the graph: {_cause(errors) or error}",
                     next_step="another backend or precision; builder.log of a successful build shows what it is given",
@@ -206,7 +211,13 @@ class TensorRt:
         return require("polygraphy.backend.trt")
 
     def _config(
-        self, trt: Any, polygraphy: Any, profiles: Sequence[Profile], portable: bool, options: BuildOptions
+        self,
+        trt: Any,
+        polygraphy: Any,
+        profiles: Sequence[Profile],
+        portable: bool,
+        options: BuildOptions,
+        monitor: Any,
     ) -> Any:
         """Return Polygraphy's recipe of an IBuilderConfig. It switches TF32 off: fp32 promises more than ten bits."""
         level = trt.HardwareCompatibilityLevel.AMPERE_PLUS if portable and not self.is_rtx else None
@@ -218,7 +229,7 @@ class TensorRt:
             version_compatible=options.version_compatible,
             hardware_compatibility_level=level,
             load_timing_cache=str(cache) if cache is not None and cache.is_file() else None,
-            progress_monitor=None if options.on_progress is None else _progress_monitor(trt, options.on_progress),
+            progress_monitor=monitor,
         )
         return polygraphy.PostprocessConfig(config, _target_this_gpu(trt)) if self.is_rtx and not portable else config
 
@@ -326,8 +337,24 @@ def _target_this_gpu(trt: Any) -> Callable[[Any, Any, Any], None]:
     return target
 
 
-def _progress_monitor(trt: Any, tell: Callable[[str], None]) -> Any:
-    """Return a monitor that tells phases as ``"Building Engine 3/10"``."""
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Note SIGINT in the event it yields: an exception within the builder's callbacks would be lost there."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+def _progress_monitor(trt: Any, tell: Callable[[str], None] | None, interrupted: threading.Event) -> Any:
+    """Return a monitor that tells phases as ``"Building engine 3/6"``, and ends the build when it is interrupted."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -336,11 +363,13 @@ def _progress_monitor(trt: Any, tell: Callable[[str], None]) -> Any:
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
             self._steps[phase_name] = num_steps
-            tell(phase_name)
+            if tell is not None:
+                tell(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            tell(f"{phase_name} {step + 1}/{self._steps.get(phase_name, step + 1)}")
-            return True
+            if tell is not None:
+                tell(f"{phase_name} {step + 1}/{self._steps.get(phase_name, step + 1)}")
+            return not interrupted.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
             self._steps.pop(phase_name, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +95,23 @@ def test_progress_is_told(tmp_path: Path) -> None:
     graph = graph_of("sentence_embedding = Mul(ids, mask)")
     TENSORRT_RTX.build(graph, Shapes(), tmp_path, BuildOptions(on_progress=told.append))
     assert any(text[0].isalpha() and text.rpartition(" ")[2].partition("/")[2].isdigit() for text in told), told
+
+
+def test_an_interrupt_ends_the_build(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason=RTX_REASON)
+    before = signal.getsignal(signal.SIGINT)
+    told: list[str] = []
+
+    def interrupt(text: str) -> None:
+        told.append(text)
+        if len(told) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    graph = graph_of("sentence_embedding = Mul(ids, mask)")
+    with pytest.raises(KeyboardInterrupt):
+        TENSORRT_RTX.build(graph, Shapes(), tmp_path, BuildOptions(on_progress=interrupt))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (tmp_path / "model.engine").exists()
 
 
 def test_an_engine_that_the_runtime_refuses_is_one_sentence_with_its_reasons(
