@@ -245,6 +245,8 @@ def _read_record(folder: Path, manifest: Manifest) -> Record | None:
         raise BundleError(
             f"{path}: altered, or of another bundle: its seal does not agree", next_step="remove it, and validate again"
         )
+    if record.report.get("passed") is not True:
+        raise BundleError(f"{path}: records a gate that failed", next_step="remove it, and validate again")
     return record
 
 

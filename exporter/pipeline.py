@@ -207,8 +207,8 @@ def validate_bundle(
         reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
         reference = reference_of(reference_model, sts)
         report = validate(reference, candidate, manifest.recipe.gates.of(precision), name)
-    if manifest.validation.state == "pending":
-        _record(bundle, report)
+    if manifest.validation.state == "pending" and device in (None, manifest.validation.device):
+        _record(bundle, report)  # on another device than its own, a bundle has shown nothing
     return report
 
 
@@ -284,10 +284,8 @@ def _judge_graph(
 
     Where that provider cannot run it either (bfloat16), the report of the fp32 graph, ``folded``, is all there is.
     """
-    runtime, subject = (
-        backend_of("onnxruntime"),
-        f"{recipe.name} {graph.precision}, the graph the engine was built from",
-    )
+    runtime = backend_of("onnxruntime")
+    subject = f"{recipe.name} {graph.precision}, the graph the engine was built from"
     try:
         runtime.check(graph.precision, "cpu")
     except BuildError:

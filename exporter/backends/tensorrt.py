@@ -133,7 +133,7 @@ class TensorRt:
                     raise KeyboardInterrupt from error
                 raise BuildError(
                     f"{self.name} cannot build the graph: {_cause(errors) or error}",
-                    next_step="another backend or precision; builder.log of a successful build shows what it is given",
+                    next_step="another precision or backend",
                 ) from error
         (folder / PLAN).write_bytes(plan)
         facts = {

@@ -133,8 +133,9 @@ class TestPending:
         bundle = Bundle.open(tmp_path / "twin" / "fp16-onnxruntime")
         assert (bundle.validated, bundle.manifest.validation.device) == (False, "cuda")
         assert bundle.manifest.engine.facts["padding"] == "right"
-        with bundle.encoder(device="cpu") as encoder:
-            assert encoder.encode("문장").shape == (bundle.manifest.encoder.dimension,)
+        # It runs on the CPU too, and passes there: but that is not where it is meant to run.
+        assert validate_bundle(bundle, device="cpu").passed
+        assert not Bundle.open(bundle.folder).validated
 
     def test_validating_it_here_is_exit_3(self, pending: Path, python: WarmPython, tmp_path: Path) -> None:
         refused(python.run(CLI, "validate", pending, cwd=tmp_path), 3, "no NVIDIA driver")
@@ -201,6 +202,14 @@ class TestRecord:
         other = record.model_copy(update={"manifest_seal": "1" * 64})
         self.write(recorded, other.model_copy(update={"seal": seal_of(other)}))
         with pytest.raises(exporter.BundleError, match="of another bundle"):
+            Bundle.open(recorded)
+
+    def test_one_of_a_gate_that_failed(self, recorded: Path) -> None:
+        record = Bundle.open(recorded).record
+        assert record is not None
+        failed = record.model_copy(update={"report": {**record.report, "passed": False}})
+        self.write(recorded, failed.model_copy(update={"seal": seal_of(failed)}))
+        with pytest.raises(exporter.BundleError, match="records a gate that failed"):
             Bundle.open(recorded)
 
     @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"report": {}}'])
