@@ -20,7 +20,7 @@ from exporter.backends import BuildOptions, backend_of, device_of
 from exporter.calibration import TokenBatches
 from exporter.checkpoint import Checkpoint
 from exporter.encoder import Encoder
-from exporter.errors import MissingDependencyError
+from exporter.errors import BuildError, BundleError, MissingDependencyError
 from exporter.folding import fold
 from exporter.graph import Graph
 from exporter.graph_contract import OUTPUT
@@ -229,8 +229,14 @@ def open_engine(
     run_passes(model, passes_for(backend, device, precision, padding=padding, missing=engine_of.missing_operators()))
     folder.mkdir(parents=True, exist_ok=True)
     options = BuildOptions(timing_cache=folder.parent / f"{backend}.timings")
-    engine = engine_of.build(graph.with_model(model), recipe.shapes, folder, options)
-    runner = engine_of.open(engine, folder, device, None)
+    graph = graph.with_model(model)
+    try:
+        engine = engine_of.build(graph, recipe.shapes, folder, options)
+        runner = engine_of.open(engine, folder, device, None)
+    except (BuildError, BundleError) as error:
+        if backend != "tensorrt-rtx":
+            raise
+        runner = _open_portable(graph, recipe, folder, error)
     encoder = Encoder(
         checkpoint.tokenizer,
         runner,
@@ -239,6 +245,16 @@ def open_engine(
         prompt=checkpoint.prompt,
     )
     return EngineSubject(encoder, runner, precision)
+
+
+def _open_portable(graph: Graph, recipe: Recipe, folder: Path, refusal: BuildError | BundleError) -> Any:
+    """Open an engine of TensorRT-RTX that was built for no GPU in particular, where one for this GPU was refused."""
+    engine_of = backend_of("tensorrt-rtx")
+    try:
+        engine = engine_of.build(graph, recipe.shapes, folder, BuildOptions(hardware_compatible=True))
+        return engine_of.open(engine, folder, "cuda", None)
+    except (BuildError, BundleError) as error:
+        raise BuildError(f"for this GPU: {refusal.message}; portable: {error.message}") from error
 
 
 def _timed_ms(work: Callable[[], object], stream: torch.cuda.Stream | None) -> tuple[float, float]:

@@ -72,7 +72,7 @@ def export_command(
         typer.Option("--model", metavar="NAME|FOLDER|HUB-ID", help="A recipe, a local folder, or owner/name."),
     ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="float16, after an audit of every activation's range.")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 (openvino, or CUDA).")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 (openvino, tensorrt, or CUDA).")] = False,
     backend: Annotated[
         Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"],
         typer.Option("--backend", help="What serves the bundle."),

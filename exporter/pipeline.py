@@ -375,7 +375,7 @@ def _manifest(
             hidden_size=checkpoint.hidden_size,
         ),
         graph=GraphFacts(sha256=graph.content_hash(), nodes=graph.op_counts(), weight_bytes=graph.weight_bytes()),
-        engine=engine,
+        engine=engine.model_copy(update={"decisions": ()}),  # told once, among all the others
         decisions=decisions,
         validation=Validation(
             state="passed" if runs_here else "pending",

@@ -425,7 +425,7 @@ def _builder_log(path: Path) -> Iterator[list[str]]:
     logger.addHandler(collector)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*Timing cache operations are no-ops", DeprecationWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)  # between Polygraphy and TensorRT
             yield errors
     finally:
         logger.removeHandler(collector)

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import onnx_ir as ir
 import pytest
 
 from exporter.backends import BuildOptions, Engine, refuse_idle_options
 from exporter.backends.cuda import Cuda, Gpu, find_gpu
-from exporter.backends.tensorrt import LOG, TENSORRT, TENSORRT_RTX, refuse_elsewhere
+from exporter.backends.tensorrt import LOG, TENSORRT, TENSORRT_RTX, TensorRt, refuse_elsewhere
 from exporter.errors import BuildError, BundleError, InputError, MissingDependencyError
 from exporter.graph import Graph
 from exporter.recipe import Shapes
@@ -95,6 +96,36 @@ def test_progress_is_told(tmp_path: Path) -> None:
     graph = graph_of("sentence_embedding = Mul(ids, mask)")
     TENSORRT_RTX.build(graph, Shapes(), tmp_path, BuildOptions(on_progress=told.append))
     assert any(text[0].isalpha() and text.rpartition(" ")[2].partition("/")[2].isdigit() for text in told), told
+
+
+class OnTheOtherModule(TensorRt):
+    """TensorRT's own lines, run on the API that the two share: ``tensorrt`` itself needs a GPU to build."""
+
+    is_rtx = False
+
+
+def test_the_options_of_tensorrt_reach_its_builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = pytest.importorskip("tensorrt_rtx", reason=RTX_REASON)
+    configured: list[tuple[object, ...]] = []
+
+    def note(asked: Any, *arguments: object) -> object:
+        config = inspect_config(asked, *arguments)
+        limit = config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)
+        configured.append((asked.hardware_compatibility_level, limit, config.num_optimization_profiles))
+        assert not config.get_flag(trt.BuilderFlag.TF32)
+        return config
+
+    polygraphy = OnTheOtherModule("tensorrt", "tensorrt_rtx")
+    monkeypatch.setattr(OnTheOtherModule, "_polygraphy", lambda _: TENSORRT_RTX._polygraphy())
+    create = TENSORRT_RTX._polygraphy().CreateConfig
+    inspect_config = create.call_impl
+    monkeypatch.setattr(create, "call_impl", note)
+    cache = tmp_path / "timings"
+    options = BuildOptions(workspace_mib=96, hardware_compatible=True, timing_cache=cache)
+    for _ in range(2):  # the second reads what the first wrote
+        polygraphy.build(graph_of("sentence_embedding = Mul(ids, mask)"), Shapes(), tmp_path, options)
+        assert cache.is_file()
+    assert configured == [(trt.HardwareCompatibilityLevel.AMPERE_PLUS, 96 << 20, 2)] * 2
 
 
 def test_an_interrupt_ends_the_build(tmp_path: Path) -> None:
