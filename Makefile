@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := export,cpu,openvino,dev
+EXTRAS := export,cpu,openvino,tensorrt-rtx,dev
 
 .PHONY: demo test check wheel clean
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from exporter.backends import BACKENDS
+from exporter.backends import BACKENDS, DEFAULTS, BuildOptions
 from exporter.bundle import Bundle
 from exporter.dependencies import require
 from exporter.encoder import Encoder
@@ -42,7 +42,7 @@ def export(
     model: str | Recipe,
     *,
     precision: Literal["fp32", "fp16", "bf16"] = "fp32",
-    backend: Literal["onnxruntime", "openvino"] = "onnxruntime",
+    backend: Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"] = "onnxruntime",
     out: str | Path = "artifacts",
     device: Literal["cpu", "cuda"] = "cpu",
     checkpoint: str | Path | None = None,
@@ -50,6 +50,8 @@ def export(
     calibration: str | Path | None = None,
     sts: Sequence[str | Path] = (),
     force: bool = False,
+    unvalidated: bool = False,
+    build: BuildOptions = DEFAULTS,
 ) -> Bundle:
     """Export a checkpoint, prove the result equal to it, and publish it.
 
@@ -64,6 +66,8 @@ def export(
         calibration: Your own sentences, audited beside the probes (text, one a line, or JSONL with ``text``).
         sts: Task sets (TSV as KorSTS, JSON as KLUE-STS, CSV as stsb_multi_mt) to score both sides on.
         force: Replace an existing bundle, once the new one has passed.
+        unvalidated: Where this machine cannot run the engine, publish it all the same, marked as such.
+        build: What is decided about an engine of TensorRT besides graph and shapes.
 
     Raises:
         GateError: The result differs by more than the recipe's gates allow; nothing was published.
@@ -86,6 +90,8 @@ def export(
         calibration=None if calibration is None else Path(calibration),
         sts=tuple(Path(file) for file in sts),
         force=force,
+        unvalidated=unvalidated,
+        build=build,
     )
     return pipeline.export(model if isinstance(model, Recipe) else find_recipe(model), options)
 

@@ -33,6 +33,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 PARITY = "parity.json"
+RECORD = "validation.json"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
 
@@ -72,8 +73,13 @@ class GraphFacts(_Frozen):
 
 
 class Validation(_Frozen):
-    """Where the gate was passed, and each of its bounds in words. All numbers are in ``parity.json``."""
+    """Where the gate was passed, and each of its bounds in words. All numbers are in ``parity.json``.
 
+    ``state`` is ``"pending"`` where the engine could not be run when it was published: device is then where it will
+    run, and everything else is of the graph that it was built from, judged on the CPU.
+    """
+
+    state: Literal["passed", "pending"] = "passed"
     device: Literal["cpu", "cuda"]
     execution: str
     probes_sha256: str
@@ -100,17 +106,44 @@ class Manifest(_Frozen):
     seal: str = ""
 
 
+class Record(_Frozen):
+    """That a bundle passed its gate after it was published: ``validation.json``, beside the manifest and not of it.
+
+    Attributes:
+        manifest_seal: The seal of the manifest that it belongs to.
+        report: The parity report as JSON data.
+        machine: Where it passed.
+        tools: Versions there.
+        created: When, ISO 8601.
+        seal: SHA-256 of the record's own canonical JSON, this field left out.
+    """
+
+    manifest_seal: str
+    report: dict[str, Any]
+    machine: dict[str, Any]
+    tools: dict[str, str]
+    created: str
+    seal: str = ""
+
+
 class Bundle:
     """A published folder whose files are what its manifest says.
 
     Attributes:
         folder: Where it is.
         manifest: What is known of it.
+        record: That it passed its gate after it was published, where that is so.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, record: Record | None = None) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.record = record
+
+    @property
+    def validated(self) -> bool:
+        """Whether its engine has passed the gate: before it was published, or by a record since."""
+        return self.manifest.validation.state == "passed" or self.record is not None
 
     @classmethod
     def open(cls, folder: Path) -> Bundle:
@@ -146,7 +179,7 @@ class Bundle:
             )
         for name, facts in manifest.files.items():
             _verify(folder, name, facts)
-        return cls(folder, manifest)
+        return cls(folder, manifest, _read_record(folder, manifest))
 
     def encoder(self, *, device: str | None = None, threads: int | None = None) -> Encoder:
         """Open the engine and return an encoder. ``device`` defaults to the one the bundle was validated on."""
@@ -168,9 +201,53 @@ class Bundle:
         return sum(facts.size for facts in self.manifest.files.values())
 
 
-def seal_of(manifest: Manifest) -> str:
-    """Return the SHA-256 of a manifest's canonical JSON, its seal left out."""
-    return hashlib.sha256(manifest.model_dump_json(exclude={"seal"}).encode()).hexdigest()
+def seal_of(sealed: Manifest | Record) -> str:
+    """Return the SHA-256 of the canonical JSON of a manifest or a record, its seal left out."""
+    return hashlib.sha256(sealed.model_dump_json(exclude={"seal"}).encode()).hexdigest()
+
+
+def write_record(bundle: Bundle, record: Record) -> Bundle:
+    """Write down beside a bundle's manifest that it passed its gate; returns the bundle with the record.
+
+    Raises:
+        BundleError: The folder cannot be written to.
+    """
+    sealed = record.model_copy(update={"manifest_seal": bundle.manifest.seal})
+    sealed = sealed.model_copy(update={"seal": seal_of(sealed)})
+    path = bundle.folder / RECORD
+    partial = path.with_name(f".{RECORD}.partial")
+    try:
+        partial.write_text(sealed.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be written: {error.strerror}", next_step="copy the bundle, then validate"
+        ) from error
+    return Bundle(bundle.folder, bundle.manifest, sealed)
+
+
+def withdraw_record(bundle: Bundle) -> None:
+    """Remove the record of a bundle that has failed its gate since."""
+    (bundle.folder / RECORD).unlink(missing_ok=True)
+
+
+def _read_record(folder: Path, manifest: Manifest) -> Record | None:
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BundleError(
+            f"{path}: not readable as a record of validation", next_step="remove it, and validate again"
+        ) from error
+    if record.seal != seal_of(record) or record.manifest_seal != manifest.seal:
+        raise BundleError(
+            f"{path}: altered, or of another bundle: its seal does not agree", next_step="remove it, and validate again"
+        )
+    if record.report.get("passed") is not True:
+        raise BundleError(f"{path}: records a gate that failed", next_step="remove it, and validate again")
+    return record
 
 
 def _check_format(path: Path, content: bytes) -> None:

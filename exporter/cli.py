@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -87,9 +88,10 @@ def export_command(
         typer.Option("--model", metavar="NAME|FOLDER|HUB-ID", help="A recipe, a local folder, or owner/name."),
     ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="float16, after an audit of every activation's range.")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 (openvino, or CUDA).")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 (openvino, tensorrt, or CUDA).")] = False,
     backend: Annotated[
-        Literal["onnxruntime", "openvino"], typer.Option("--backend", help="What serves the bundle.")
+        Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"],
+        typer.Option("--backend", help="What serves the bundle."),
     ] = "onnxruntime",
     recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Your own recipe (YAML).")] = None,
     checkpoint: CheckpointOption = None,
@@ -108,6 +110,28 @@ def export_command(
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing bundle, once the new one has passed.")
     ] = False,
+    unvalidated: Annotated[
+        bool,
+        typer.Option(
+            "--unvalidated", help="Where this machine cannot run the engine, publish it all the same, marked as such."
+        ),
+    ] = False,
+    workspace: Annotated[
+        int | None,
+        typer.Option(
+            "--workspace", metavar="MIB", min=1, help="Most scratch memory of a kernel (tensorrt, tensorrt-rtx)."
+        ),
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="An engine that newer versions open too (tensorrt).")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--hardware-compatible",
+            help="An engine for Ampere and newer, not for this GPU alone (tensorrt, tensorrt-rtx).",
+        ),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Export a checkpoint, prove the result equal to it, and publish it."""
@@ -125,6 +149,7 @@ def export_command(
         for package in ("torch", "sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
             require(package)
         from exporter import pipeline
+        from exporter.backends import BuildOptions
 
     options = pipeline.Options(
         precision="fp16" if fp16 else "bf16" if bf16 else "fp32",
@@ -136,9 +161,13 @@ def export_command(
         calibration=calibration,
         sts=tuple(sts or ()),
         force=force,
+        unvalidated=unvalidated,
+        build=BuildOptions(
+            workspace_mib=workspace, version_compatible=version_compatible, hardware_compatible=hardware_compatible
+        ),
     )
     with _spinner(stderr, "") as show:
-        stages = pipeline.Stages(on_start=show)
+        stages = pipeline.Stages(on_start=show.stage, on_progress=show.detail)
         try:
             bundle = pipeline.export(chosen, options, stages)
         except GateError as error:
@@ -202,6 +231,7 @@ def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
             "validated",
             f"{proven.execution}, min cosine {proven.min_cosine:.8f}; {proven.note}",
         ),
+        *_recorded(opened),
         ("size", f"{opened.size_bytes / 1e6:.1f} MB, {len(manifest.files)} files, all hashes agree"),
         ("created", f"{manifest.created} by korsbert {manifest.tools.get('korsbert', '?')}"),
         *(("decision", decision) for decision in manifest.decisions),
@@ -343,6 +373,15 @@ def _write(path: Path, content: bytes | memoryview) -> None:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def _recorded(bundle: Bundle) -> list[tuple[str, str]]:
+    """Return a row about the gate that a bundle passed after it was published."""
+    record = bundle.record
+    if record is None:
+        return []
+    worst = record.report["statistics"]["min_cosine"]
+    return [("recorded", f"passed on {record.report['execution']}, min cosine {worst:.8f}, {record.created}")]
+
+
 def _parity(bundle: Bundle) -> Any:
     return json.loads((bundle.folder / "parity.json").read_text(encoding="utf-8"))
 
@@ -353,15 +392,26 @@ def _stderr() -> Console:
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """What to call with what is next, and with what it is at."""
+
+    stage: Callable[[str], None]
+    detail: Callable[[str], None]
+
+
 @contextmanager
-def _spinner(stderr: Console, text: str) -> Iterator[Callable[[str], None]]:
-    """Show what is at work and for how long, on a terminal; yields a function that says what is next."""
+def _spinner(stderr: Console, text: str) -> Iterator[_Shown]:
+    """Show what is at work and for how long, on a terminal."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task(text)
-        yield lambda name: progress.reset(task, description=name)
+        yield _Shown(
+            stage=lambda name: progress.reset(task, description=name),
+            detail=lambda text: progress.update(task, description=text),
+        )
 
 
 def _print_export(bundle: Bundle, stages: Stages) -> None:

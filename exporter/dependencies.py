@@ -18,6 +18,9 @@ EXTRAS = {
     "optimum": "export",
     "onnxruntime": "cpu",
     "openvino": "openvino",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "polygraphy": "tensorrt-rtx",
 }
 
 

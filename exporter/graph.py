@@ -45,6 +45,21 @@ class Graph:
             self, model=model, precision=precision or self.precision, decisions=(*self.decisions, *decisions)
         )
 
+    @property
+    def padding(self) -> str:
+        """``"right"`` where rows must be padded on the right (attention takes lengths), ``"any"`` elsewhere."""
+        stated: str = self.model.metadata_props.get("padding", "any")
+        return stated
+
+    def shape_nodes(self) -> tuple[str, ...]:
+        """Return the names of the nodes that compute from nothing but extents: ``Shape``, and what only reads that."""
+        found: dict[ir.Node, None] = {}
+        for node in self.model.graph:
+            computed = [value for value in node.inputs if value is not None and not value.is_initializer()]
+            if node.op_type == "Shape" or (computed and all(value.producer() in found for value in computed)):
+                found[node] = None
+        return tuple(str(node.name) for node in found)
+
     def to_bytes(self) -> bytes:
         """Return the model as a serialized ``ModelProto``; equal graphs give equal bytes."""
         data: bytes = ir.to_proto(self.model).SerializeToString(deterministic=True)

@@ -8,33 +8,39 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from exporter.backends import Engine, backend_of
+from exporter.backends import DEFAULTS, Backend, BuildOptions, Engine, backend_of, device_of, refuse_idle_options
+from exporter.backends.cuda import find_gpu
 from exporter.bundle import (
     TOKENIZER,
     Bundle,
     EncoderFacts,
     GraphFacts,
     Manifest,
+    Record,
     Validation,
     publish,
     refuse_to_replace_what_is_no_bundle,
     staging,
+    withdraw_record,
+    write_record,
     writing,
 )
 from exporter.calibration import TokenBatches, calibration_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
 from exporter.encoder import Encoder
-from exporter.errors import GateError
+from exporter.errors import BuildError, GateError, MissingDependencyError
 from exporter.folding import fold
 from exporter.graph import Graph
 from exporter.machine import machine, tool_versions
 from exporter.model_card import model_card
-from exporter.passes import TARGETS, run_passes
+from exporter.passes import passes_for, run_passes
 from exporter.precisions import precision_of
-from exporter.recipe import Recipe, Source
+from exporter.recipe import Gate, Recipe, Source
+from exporter.tokens import TextTokenizer
 from exporter.validator import ParityReport, Reference, reference_of, validate
 
 TOOLS = (
@@ -46,7 +52,11 @@ TOOLS = (
     "onnx-ir",
     "onnxscript",
     "onnxruntime",
+    "onnxruntime-gpu",
     "openvino",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "polygraphy",
     "numpy",
 )
 
@@ -57,14 +67,17 @@ class Options:
 
     Attributes:
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
-        backend: ``"onnxruntime"`` or ``"openvino"``.
+        backend: ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"`` or ``"tensorrt-rtx"``.
         out: Folder of bundles; the bundle is ``out/<recipe>/<precision>-<backend>``.
-        device: Where reference and candidate compute, ``"cpu"`` or ``"cuda"``.
+        device: Where reference and candidate compute, ``"cpu"`` or ``"cuda"``. Engines of TensorRT run on the GPU
+            whatever it says.
         checkpoint: A local copy that takes the place of the recipe's source.
         revision: Branch, tag or commit that takes the place of the recipe's.
         calibration: The user's own sentences, audited beside the probes.
         sts: Task sets to score reference and candidate on.
         force: Replace an existing bundle, once the new one has passed.
+        unvalidated: Where this machine cannot run the engine, publish it all the same, marked as such.
+        build: What is decided about an engine besides graph and shapes.
     """
 
     precision: str = "fp32"
@@ -76,6 +89,8 @@ class Options:
     calibration: Path | None = None
     sts: tuple[Path, ...] = ()
     force: bool = False
+    unvalidated: bool = False
+    build: BuildOptions = DEFAULTS
 
 
 @dataclass
@@ -84,10 +99,12 @@ class Stages:
 
     Attributes:
         on_start: Called with the name of each stage as it begins.
+        on_progress: Called with what a long stage is at.
         done: (name, seconds, result) of each stage that ended.
     """
 
     on_start: Callable[[str], None] | None = None
+    on_progress: Callable[[str], None] | None = None
     done: list[tuple[str, float, str]] = field(default_factory=list)
 
     @contextmanager
@@ -113,14 +130,17 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
     target = options.out / recipe.name / f"{options.precision}-{options.backend}"
     if options.force:
         refuse_to_replace_what_is_no_bundle(target)
-    backend = backend_of(options.backend)
-    backend.check(options.precision, options.device)
-    gates = recipe.gates
+    backend, device = backend_of(options.backend), device_of(options.backend, options.device)
+    refuse_idle_options(options.backend, options.build)
+    runs_here = _runs_here(backend, options.precision, device, unvalidated=options.unvalidated)
 
     with staging(target, force=options.force) as folder:
         with stages("load checkpoint") as result:
             checkpoint = load_checkpoint(
-                recipe, folder=options.checkpoint, revision=options.revision, device=options.device
+                recipe,
+                folder=options.checkpoint,
+                revision=options.revision,
+                device=options.device if runs_here else "cpu",
             )
             result.append(
                 f"{checkpoint.architecture}, {', '.join(checkpoint.pooling)} pooling, {checkpoint.dimension}-d"
@@ -143,19 +163,24 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
                 graph = precision_of(options.precision).convert(graph, batches, keep)
                 result.append(f"{graph.weight_bytes() / 1e6:.1f} MB of weights")
         with stages(f"build for {options.backend}") as result:
-            graph = _for_target(graph, options.backend)
+            graph = _for_target(graph, options.backend, device, checkpoint)
             with writing(target):
-                engine = backend.build(graph, recipe.shapes, folder)
+                engine = backend.build(graph, recipe.shapes, folder, _build_options(options, target, stages))
                 _write_tokenizer(checkpoint, folder)
             result.append(", ".join(engine.files))
-        with stages(f"gate: {options.precision} on {options.backend}") as result:
-            candidate = _open(engine, folder, checkpoint, options.device)
-            with candidate:
-                report = validate(reference, candidate, gates.of(options.precision), name)
-            _require(report, folded)
+        with stages(
+            f"gate: {options.precision} on {options.backend if runs_here else 'the CPU, uncompiled'}"
+        ) as result:
+            if runs_here:
+                report = _judge_engine(
+                    checkpoint, reference, engine, folder, device, recipe.gates.of(options.precision), name
+                )
+                _require(report, folded)
+            else:
+                report = _judge_graph(checkpoint, reference, graph, recipe, folder, folded)
             result.append(report.summary())
         with stages("publish") as result:
-            manifest = _manifest(recipe, checkpoint, graph, engine, report, options, batches)
+            manifest = _manifest(recipe, checkpoint, graph, engine, report, options, batches, runs_here=runs_here)
             with writing(target):
                 (folder / "parity.json").write_text(report.to_json() + "\n", encoding="utf-8")
                 (folder / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
@@ -173,14 +198,51 @@ def validate_bundle(
         The report, passed or not.
     """
     manifest = bundle.manifest
-    reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
-    reference = reference_of(reference_model, sts)
     precision, name = (
         manifest.engine.precision,
         f"{manifest.recipe.name} {manifest.engine.precision} on {manifest.engine.backend}",
     )
+    # The engine first: whether it opens here is known sooner than what PyTorch answers.
     with bundle.encoder(device=device) as candidate:
-        return validate(reference, candidate, manifest.recipe.gates.of(precision), name)
+        reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
+        reference = reference_of(reference_model, sts)
+        report = validate(reference, candidate, manifest.recipe.gates.of(precision), name)
+    if manifest.validation.state == "pending" and device in (None, manifest.validation.device):
+        _record(bundle, report)  # on another device than its own, a bundle has shown nothing
+    return report
+
+
+def _record(bundle: Bundle, report: ParityReport) -> None:
+    """Write down that a bundle published without a gate has passed it, or withdraw what was written before."""
+    if not report.passed:
+        withdraw_record(bundle)
+        return
+    record = Record(
+        manifest_seal=bundle.manifest.seal,
+        report=report.to_dict(),
+        machine=_machine(bundle.manifest.validation.device),
+        tools=tool_versions(TOOLS),
+        created=_now(),
+    )
+    write_record(bundle, record)
+
+
+def _runs_here(backend: Backend, precision: str, device: str, *, unvalidated: bool) -> bool:
+    """Return whether this machine can run what it builds. If it cannot, only ``unvalidated`` lets it build at all."""
+    try:
+        backend.check(precision, device)
+    except MissingDependencyError:
+        if not unvalidated:
+            raise
+        backend.check_build(precision, device)
+        return False
+    return True
+
+
+def _build_options(options: Options, target: Path, stages: Stages) -> BuildOptions:
+    """Add where timings are kept, beside the bundle for all of the backend's precisions, and who hears of progress."""
+    cache = target.parent / f".{options.backend}.timings"
+    return replace(options.build, timing_cache=cache, on_progress=stages.on_progress)
 
 
 def _token_batches(checkpoint: Checkpoint, reference: Reference, calibration: Path | None) -> TokenBatches:
@@ -200,6 +262,42 @@ def _judge_folded(
         with _open(engine, Path(scratch), checkpoint, "cpu") as candidate:
             report = validate(reference, candidate, recipe.gates.fp32, f"{recipe.name} fp32, as folded")
     _require(report, None)
+    return report
+
+
+def _judge_engine(
+    checkpoint: Checkpoint, reference: Reference, engine: Engine, folder: Path, device: str, gate: Gate, name: str
+) -> ParityReport:
+    with _open(engine, folder, checkpoint, device) as candidate:
+        return validate(reference, candidate, gate, name)
+
+
+def _judge_graph(
+    checkpoint: Checkpoint,
+    reference: Reference,
+    graph: Graph,
+    recipe: Recipe,
+    folder: Path,
+    folded: ParityReport | None,
+) -> ParityReport:
+    """Judge the graph that an engine was built from on ONNX Runtime's CPU provider, where the engine cannot run.
+
+    Where that provider cannot run it either (bfloat16), the report of the fp32 graph, ``folded``, is all there is.
+    """
+    runtime = backend_of("onnxruntime")
+    subject = f"{recipe.name} {graph.precision}, the graph the engine was built from"
+    try:
+        runtime.check(graph.precision, "cpu")
+    except BuildError:
+        if folded is None:
+            raise
+        return folded
+    with tempfile.TemporaryDirectory(prefix="graph-", dir=folder) as scratch:
+        with writing(folder):
+            engine = runtime.build(graph, recipe.shapes, Path(scratch))
+        gate = recipe.gates.of(graph.precision)
+        report = _judge_engine(checkpoint, reference, engine, Path(scratch), "cpu", gate, subject)
+    _require(report, folded)
     return report
 
 
@@ -232,12 +330,15 @@ def _require(report: ParityReport, folded: ParityReport | None) -> None:
     )
 
 
-def _for_target(graph: Graph, backend: str) -> Graph:
-    if not TARGETS[backend]:
+def _for_target(graph: Graph, backend: str, device: str, checkpoint: Checkpoint) -> Graph:
+    padding, missing = TextTokenizer(checkpoint.tokenizer).padding, backend_of(backend).missing_operators()
+    passes = passes_for(backend, device, graph.precision, padding=padding, missing=missing)
+    if not passes:
         return graph
     model = graph.editable()
-    run_passes(model, TARGETS[backend])
-    return graph.with_model(model)
+    changes = run_passes(model, passes)
+    done = ", ".join(f"{name} {count}" for name, count in changes.items())
+    return graph.with_model(model, decisions=(f"passes for {backend} on {device}: {done}",))
 
 
 def _write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
@@ -257,9 +358,12 @@ def _manifest(
     report: ParityReport,
     options: Options,
     batches: TokenBatches,
+    *,
+    runs_here: bool,
 ) -> Manifest:
+    device = device_of(options.backend, options.device)
     audited = (f"audited text: sha256 {batches.content_hash()}",) if graph.precision == "fp16" else ()
-    decisions = (*graph.decisions, *audited)
+    decisions = (*graph.decisions, *audited, *engine.decisions)
     return Manifest(
         recipe=recipe,
         source=Source(checkpoint=checkpoint.source, commit=checkpoint.commit, weights_sha256=checkpoint.weights_sha256),
@@ -276,19 +380,36 @@ def _manifest(
             hidden_size=checkpoint.hidden_size,
         ),
         graph=GraphFacts(sha256=graph.content_hash(), nodes=graph.op_counts(), weight_bytes=graph.weight_bytes()),
-        engine=engine,
+        engine=engine.model_copy(update={"decisions": ()}),  # told once, among all the others
         decisions=decisions,
         validation=Validation(
-            device="cuda" if options.device == "cuda" else "cpu",
+            state="passed" if runs_here else "pending",
+            device="cuda" if device == "cuda" else "cpu",
             execution=report.execution,
             probes_sha256=report.probes_sha256,
             min_cosine=report.statistics["min_cosine"],
             gates=tuple(str(verdict) for verdict in report.verdicts),
-            note=_validation_note(engine, options.device),
+            note=_validation_note(engine, device) if runs_here else _pending_note(engine, report),
         ),
         tools=tool_versions(TOOLS),
-        machine=machine(),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        machine=_machine(device if runs_here else "cpu"),
+        created=_now(),
+    )
+
+
+def _machine(device: str) -> dict[str, Any]:
+    gpu = find_gpu() if device == "cuda" else None
+    return machine() if gpu is None else {**machine(), "gpu": asdict(gpu)}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _pending_note(engine: Engine, report: ParityReport) -> str:
+    return (
+        f"UNVALIDATED: no machine has run this engine yet; judged, on {report.execution}, was {report.subject}. "
+        f"Where {engine.backend} runs, `korsbert validate` judges the engine and records it"
     )
 
 

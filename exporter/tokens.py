@@ -10,6 +10,8 @@ from tokenizers import Tokenizer
 
 IntArray = npt.NDArray[np.int64]
 
+ENOUGH_TOKENS, MOST_PADDING = 4096, 1 / 8  # see batches_by_length
+
 
 class TextTokenizer:
     """A bundle's tokenizer, which truncates and lower-cases by itself, with padding taken into our own hands.
@@ -23,6 +25,11 @@ class TextTokenizer:
         self._pads_left = padding.get("direction", "right") == "left"
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())  # a copy: the caller's keeps its padding
         self._tokenizer.no_padding()
+
+    @property
+    def padding(self) -> str:
+        """The side on which rows are padded, ``"right"`` or ``"left"``."""
+        return "left" if self._pads_left else "right"
 
     def ids(self, sentences: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each sentence, special tokens included, truncated and not padded."""
@@ -42,6 +49,9 @@ class TextTokenizer:
 def batches_by_length(lengths: Sequence[int], *, batch_size: int, token_budget: int) -> Iterator[list[int]]:
     """Yield batches of row numbers, longest rows first, so that little of a batch is padding.
 
+    A batch that is large enough to keep any device busy ends where more than an eighth of it would be padding: long
+    rows are few, and many short ones beside them would be computed at their length.
+
     Args:
         lengths: Tokens per row.
         batch_size: Rows per batch, at most.
@@ -52,5 +62,12 @@ def batches_by_length(lengths: Sequence[int], *, batch_size: int, token_budget: 
     while start < len(order):
         longest = max(1, lengths[order[start]])
         size = max(1, min(batch_size, token_budget // longest))
-        yield order[start : start + size]
-        start += size
+        batch: list[int] = []
+        tokens = 0
+        for row in order[start : start + size]:
+            tokens += lengths[row]
+            if len(batch) * longest >= ENOUGH_TOKENS and tokens < (1 - MOST_PADDING) * (len(batch) + 1) * longest:
+                break
+            batch.append(row)
+        yield batch
+        start += len(batch)

@@ -1,14 +1,19 @@
 """Graph -> Engine -> Runner, one file per engine.
 
-The table maps a name to a module, imported on use. Every module has::
+The table maps a name to a module, imported on use, or to an object in one. Every one of them has::
 
-    build(graph: Graph, shapes: Shapes, folder: Path) -> Engine      writes files into folder
+    check_build(precision: str, device: str) -> None                 refuses what cannot be built here
+    check(precision: str, device: str) -> None                       and what cannot be run here
+    missing_operators() -> frozenset[str]                            that the engine has no counterpart for
+    build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions) -> Engine      writes files into folder
     open(engine: Engine, folder: Path, device: str, threads: int | None) -> Runner
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
@@ -17,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from exporter.errors import InputError
 from exporter.recipe import Precision, Shapes
 
 if TYPE_CHECKING:
@@ -25,7 +31,33 @@ if TYPE_CHECKING:
 BACKENDS = {
     "onnxruntime": "exporter.backends.onnxruntime",
     "openvino": "exporter.backends.openvino",
+    "tensorrt": "exporter.backends.tensorrt:TENSORRT",
+    "tensorrt-rtx": "exporter.backends.tensorrt:TENSORRT_RTX",
 }
+GPU_ONLY = ("tensorrt", "tensorrt-rtx")
+"""Backends whose engines run on a GPU, whatever device the reference computes on."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What is decided about an engine besides its graph and its shapes. Only TensorRT has a use for it.
+
+    Attributes:
+        workspace_mib: Most scratch memory a kernel may ask for, in MiB. None: as much as the GPU has.
+        version_compatible: Build an engine that newer versions open too, at some cost in speed.
+        hardware_compatible: Build an engine that other GPUs open too (Ampere and newer), at some cost in speed.
+        timing_cache: File of kernel timings, read where it exists and written back.
+        on_progress: Called with what the builder is at.
+    """
+
+    workspace_mib: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    timing_cache: Path | None = None
+    on_progress: Callable[[str], None] | None = None
+
+
+DEFAULTS = BuildOptions()
 
 
 class Engine(BaseModel):
@@ -36,6 +68,7 @@ class Engine(BaseModel):
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
         files: Names inside the bundle; the first is the one to open.
         facts: What else the backend wants to know when it opens the engine.
+        decisions: What the build decided or found, one sentence each, for people.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +77,7 @@ class Engine(BaseModel):
     precision: Precision
     files: tuple[str, ...]
     facts: dict[str, Any] = {}
+    decisions: tuple[str, ...] = ()
 
 
 class Runner(Protocol):
@@ -72,11 +106,19 @@ class Runner(Protocol):
 class Backend(Protocol):
     """What a module of this package offers."""
 
-    def check(self, precision: str, device: str) -> None:
-        """Refuse a precision or a device that this backend cannot serve, before any work is done."""
+    def check_build(self, precision: str, device: str) -> None:
+        """Refuse what this backend cannot build here, before any work is done."""
         ...
 
-    def build(self, graph: Graph, shapes: Shapes, folder: Path) -> Engine:
+    def check(self, precision: str, device: str) -> None:
+        """Refuse a precision or a device that this backend cannot build for and run here."""
+        ...
+
+    def missing_operators(self) -> frozenset[str]:
+        """Return the ONNX operators of our graphs that the installed version cannot build."""
+        ...
+
+    def build(self, graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DEFAULTS) -> Engine:
         """Write the engine's files into ``folder`` and return what the manifest records of it."""
         ...
 
@@ -86,5 +128,33 @@ class Backend(Protocol):
 
 
 def backend_of(name: str) -> Backend:
-    """Import the module of a backend (a key of ``BACKENDS``)."""
-    return cast(Backend, importlib.import_module(BACKENDS[name]))
+    """Import a backend (a key of ``BACKENDS``)."""
+    module, _, attribute = BACKENDS[name].partition(":")
+    imported = importlib.import_module(module)
+    return cast(Backend, getattr(imported, attribute) if attribute else imported)
+
+
+def device_of(backend: str, device: str) -> str:
+    """Return where engines of a backend run if ``device`` is asked for: on the GPU, where they run nowhere else."""
+    return "cuda" if backend in GPU_ONLY else device
+
+
+def refuse_idle_options(backend: str, options: BuildOptions) -> None:
+    """Refuse what a backend would not heed, before any work is done.
+
+    Raises:
+        InputError: The option is named.
+    """
+    given = {
+        "--workspace": options.workspace_mib is not None,
+        "--version-compatible": options.version_compatible,
+        "--hardware-compatible": options.hardware_compatible,
+    }
+    idle = [option for option, is_given in given.items() if is_given and backend not in GPU_ONLY]
+    if idle:
+        raise InputError(f"{', '.join(idle)}: {backend} has no such choice", next_step="leave it out")
+    if backend == "tensorrt-rtx" and options.version_compatible:
+        raise InputError(
+            "--version-compatible: tensorrt-rtx ships without the runtime that such an engine carries",
+            next_step="leave it out, or --backend tensorrt",
+        )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from exporter.backends import Engine
+from exporter.backends import DEFAULTS, BuildOptions, Engine
 from exporter.dependencies import require
 from exporter.errors import BuildError, EngineError, MissingDependencyError
 from exporter.graph_contract import INPUTS
@@ -65,7 +65,17 @@ def check(precision: str, device: str) -> None:  # noqa: ARG001 - it runs every 
         )
 
 
-def build(graph: Graph, shapes: Shapes, folder: Path) -> Engine:  # noqa: ARG001 - shapes stay dynamic
+def check_build(precision: str, device: str) -> None:
+    """Refuse what :func:`check` does: every processor can run what it can build."""
+    check(precision, device)
+
+
+def missing_operators() -> frozenset[str]:
+    """Return nothing: what it has no kernel for it writes out."""
+    return frozenset()
+
+
+def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DEFAULTS) -> Engine:  # noqa: ARG001 - shapes stay dynamic
     """Write ``openvino_model.xml`` and ``.bin``, weights in the types the graph has them in.
 
     Raises:

@@ -1,0 +1,143 @@
+"""The floor: the least time that a batch can take on a device, from two rates measured on that device.
+
+A batch needs so many operations of its matrix units, and so many bytes must come through its memory at least once. The
+larger of the two times is the floor; how near to it an engine comes is what is left to gain.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+REPEATS = 20
+_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What of an encoder decides how much there is to compute.
+
+    Attributes:
+        layers: How often a layer is applied, shared or not.
+        hidden: Width of a layer.
+        intermediate: Width inside its feed-forward part.
+        embedding: Width of a token's embedding; where it is another than ``hidden``, a projection follows.
+        layer_weights: Weights that a token passes through, each counted once: all but the embedding tables.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    embedding: int
+    layer_weights: int
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What a device reached in this run.
+
+    Attributes:
+        operations_per_s: By precision, of a large matrix product; a multiplication and an addition are two.
+        bytes_per_s: Of a large copy within its memory, bytes read plus bytes written.
+    """
+
+    operations_per_s: dict[str, float]
+    bytes_per_s: float
+
+    def floor_ms(self, size: Size, rows: int, tokens: int, precision: str) -> float:
+        """Return the floor of a batch in milliseconds.
+
+        Args:
+            size: Of the encoder.
+            rows: Sentences.
+            tokens: Tokens of each.
+            precision: What the matrix products are computed in.
+        """
+        computing_s = operations(size, rows, tokens) / self.operations_per_s[precision]
+        moving_s = least_bytes(size, rows, tokens, precision) / self.bytes_per_s
+        return 1000 * max(computing_s, moving_s)
+
+
+def size_of(config: Any, layer_weights: int) -> Size:
+    """Read the sizes from a transformers configuration, whatever the architecture calls them."""
+    hidden = getattr(config, "hidden_size", None) or config.dim
+    return Size(
+        layers=getattr(config, "num_hidden_layers", None) or config.n_layers,
+        hidden=hidden,
+        intermediate=getattr(config, "intermediate_size", None) or config.hidden_dim,
+        embedding=getattr(config, "embedding_size", None) or hidden,
+        layer_weights=layer_weights,
+    )
+
+
+def operations(size: Size, rows: int, tokens: int) -> int:
+    """Return the multiplications and additions of all matrix products of an encoder, padding included.
+
+    Per token and layer, counting two for each multiply-add: ``8 h^2`` for the projections of query, key, value and
+    output, ``4 h i`` for the feed-forward part, ``4 s h`` for scores and the weighted sum over ``s`` tokens. Softmax,
+    norms, activations and pooling are left out: they are done by other units.
+    """
+    h, i, s = size.hidden, size.intermediate, tokens
+    projection = 2 * size.embedding * h if size.embedding != h else 0
+    return rows * tokens * (size.layers * (8 * h * h + 4 * h * i + 4 * s * h) + projection)
+
+
+def least_bytes(size: Size, rows: int, tokens: int, precision: str) -> int:
+    """Return the fewest bytes that must come through memory: weights once, embeddings of the tokens, in- and output.
+
+    Activations are not among them: a device with enough cache need not write them out.
+    """
+    each = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}[precision]
+    tables = max(each, 2)  # embedding tables are not quantized
+    weights = each * size.layer_weights
+    return weights + rows * tokens * (tables * size.embedding + 16) + 4 * rows * size.hidden
+
+
+def measure_ceilings(device: str) -> Ceilings:
+    """Measure the matrix rate of each precision and the copy bandwidth; small sizes where the device is a CPU."""
+    width, copied = (8192, 2**30) if device == "cuda" else (512, 2**24)
+    rates = {name: 2 * width**3 / _matmul_s(width, dtype, device) for name, dtype in _TYPES.items()}
+    int8_s = _int8_matmul_s(width, device)
+    if int8_s is not None:
+        rates["int8"] = 2 * width**3 / int8_s
+    source = torch.randint(0, 255, (copied,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return Ceilings(rates, 2 * copied / _median_s(lambda: target.copy_(source), device))
+
+
+def _matmul_s(width: int, dtype: torch.dtype, device: str) -> float:
+    # Not zeros: products of zeros draw less power and run faster than real data.
+    first, second = (torch.randn(width, width, device=device).to(dtype) for _ in range(2))
+    return _median_s(lambda: first @ second, device)
+
+
+def _int8_matmul_s(width: int, device: str) -> float | None:
+    first, second = (torch.randint(-127, 127, (width, width), dtype=torch.int8, device=device) for _ in range(2))
+    try:
+        return _median_s(lambda: torch._int_mm(first, second.t()), device)
+    except (RuntimeError, NotImplementedError):  # no such product on this device
+        return None
+
+
+def _median_s(work: Callable[[], object], device: str) -> float:
+    """Return the median time of ``work``, by device events where there are any, after a warm-up."""
+    work()
+    taken_s = []
+    for _ in range(REPEATS):
+        if device == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            work()
+            end.record()
+            end.synchronize()
+            taken_s.append(start.elapsed_time(end) / 1000)
+        else:
+            started = time.perf_counter()
+            work()
+            taken_s.append(time.perf_counter() - started)
+    return float(np.median(taken_s))
