@@ -200,17 +200,18 @@ def _report(
     options: Namespace,
     sentences: Sequence[str],
     tokens: float,
+    load_average: tuple[float, float, float],
     measured: list[Measured],
     padding: list[tuple[str, ...]],
 ) -> None:
     conditions = (
         f"{len(sentences)} calibration sentences that ship ({tokens:.1f} tokens each), one a request, engine fp32 on "
-        f"onnxruntime with {options.threads} threads on both sides, string to vector; medians of {options.rounds} rounds "
-        "in turns after a warm-up, the ratio within rounds to the encoder in process at as many clients. In process, "
-        "clients are threads that share one encoder and do not batch. The server (tritonserver 2.51.0, python runtime), "
-        "its clients and the encoder share the machine, whose load average was "
-        f"{load_average[0]:.1f} before the run: where that is not near 0, others were at work, and absolute figures are "
-        "too low. Batching is the encoder's inferences over executions."
+        f"onnxruntime with {options.threads} threads on both sides, string to vector; medians of {options.rounds} "
+        "rounds in turns after a warm-up, the ratio within rounds to the encoder in process at as many clients. In "
+        "process, clients are threads that share one encoder and do not batch. The server (tritonserver 2.51.0, python "
+        "runtime), its clients and the encoder share the machine. Its load average was "
+        f"{load_average[0]:.1f} before the run: where that is not near 0, others were at work, and absolute figures "
+        "are too low. Batching is the encoder's inferences over executions."
     )
     rows = [one.row(next(first for first in measured if first.clients == one.clients)) for one in measured]
     header = ("", "clients", "sentences/s", "ratio", "p50 ms", "p90 ms", "p99 ms", "batching")

@@ -142,6 +142,17 @@ def test_the_whole_server_is_lost(sound: dict[str, Path], tmp_path: Path, name: 
         server.kill()
 
 
+def test_an_engine_s_own_backend_is_not_in_this_build(
+    sound: dict[str, Path], served: tuple[Path, TritonServer]
+) -> None:
+    """As far as this server goes with such a repository: it reads the configuration, and then looks for the backend."""
+    folder, server = served
+    put(sound["engine"], folder)
+    error = control(server, "demo", "load")
+    assert error is not None
+    assert "unable to find backend library for backend 'onnxruntime'" in error
+
+
 class TestServedWrongly:
     """The server loads these and answers: wrongly, or slowly, or not everybody."""
 

@@ -15,7 +15,7 @@ import yaml
 
 from exporter.errors import ExportError
 from exporter.serving.triton.config import FILE, parameter, read_config
-from exporter.serving.triton.repository import model_folders
+from exporter.serving.triton.repository import MARK, model_folders
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -27,6 +27,7 @@ POLL_S = 15
 QUEUE_METRIC = "triton_queue_time_per_request_us"
 QUEUE_TARGET_US = 50_000
 """Mean time in queues per request beyond which Kubernetes adds a pod."""
+_HEADER = f"# {MARK}, which replaces it unless this line is taken out.\n"
 _SHARED_MEMORY = "1Gi"
 _CACHE_BYTES = 256 * 1024 * 1024
 # What the python runtime installs, by the engine of the bundle, as extras of korsbert.
@@ -77,7 +78,7 @@ def dockerfile(models: Iterable[Deployed], image_version: str) -> str:
             extra = "gpu" if model.on_gpu and model.engine == "onnxruntime" else _EXTRAS.get(model.engine, "cpu")
             packages.add(f"korsbert[{extra}]=={version('korsbert')}")
     names = " ".join(f"'{package}'" for package in sorted(packages))
-    return f"""ARG TRITON_VERSION={image_version}
+    return f"""{_HEADER}ARG TRITON_VERSION={image_version}
 FROM nvcr.io/nvidia/tritonserver:${{TRITON_VERSION}}-py3
 RUN pip install --no-cache-dir {names}
 """
@@ -116,7 +117,7 @@ def compose(models: Iterable[Deployed], image_version: str) -> str:
     if any(model.on_gpu for model in models):
         gpus = {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [gpus]}}}
-    return _yaml([{"services": {"triton": service}}])
+    return _HEADER + _yaml([{"services": {"triton": service}}])
 
 
 def kubernetes(models: Iterable[Deployed], image_version: str) -> str:
@@ -162,7 +163,7 @@ def kubernetes(models: Iterable[Deployed], image_version: str) -> str:
             "target": {"type": "AverageValue", "averageValue": str(QUEUE_TARGET_US)},
         },
     }
-    return _yaml(
+    return _HEADER + _yaml(
         [
             {
                 "apiVersion": "v1",

@@ -358,7 +358,7 @@ def _ensemble(model: Model) -> Iterator[Finding]:
             )
             continue
         yield from _step_version(model, field, step, member)
-        if 0 < member.config.max_batch_size < model.config.max_batch_size:
+        if member.config.max_batch_size < model.config.max_batch_size:
             yield model.finding(
                 "max_batch_size",
                 model.config.max_batch_size,

@@ -8,6 +8,7 @@ from exporter.graph_contract import OUTPUT
 from exporter.serving.triton.config import parameter
 from exporter.serving.triton.deployment import PORTS, Deployed, server_arguments
 from exporter.serving.triton.facts import TEXT
+from exporter.serving.triton.repository import MARK
 
 SENTENCES = ("안녕하세요?", "오늘은 날씨가 좋네요.")
 
@@ -19,7 +20,7 @@ def readme(models: Sequence[Deployed], image_version: str) -> str:
     arguments = " ".join(argument.replace("=/models", "=.") for argument in server_arguments(models))
     return f"""# Model repository
 
-Made by `korsbert ship`. Every `_text` model takes strings and returns sentence vectors.
+{MARK}. Every `_text` model takes strings and returns sentence vectors.
 
 | model | input | output | rows a request | bundle | encoder runs on |
 |---|---|---|---|---|---|

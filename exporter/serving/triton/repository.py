@@ -38,6 +38,8 @@ from exporter.serving.triton.facts import Options, Served, served
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+MARK = "Made by `korsbert ship`"
+"""What a plain file holds that the next ship may replace; whoever edits one takes the line out."""
 POLL_S = 1.0
 """Between the models that an ensemble is made of and the ensemble: a poll that missed the former has ended by then."""
 
@@ -88,7 +90,8 @@ def ship(
         raise InputError(f"two bundles are called {twice[0]}", next_step="ship them one after the other, with --name")
     with _staging(folder) as scratch:
         watched = any(folder.iterdir())
-        done = [_ship(one, folder, options, version, scratch) for one in wanted]
+        numbers = [_number(one, folder, version) for one in wanted]  # all, before anything is placed
+        done = [_ship(one, folder, options, number, scratch) for one, number in zip(wanted, numbers, strict=True)]
         if watched:
             time.sleep(POLL_S)
         for one, shipped in zip(wanted, done, strict=True):
@@ -99,13 +102,15 @@ def ship(
 
 
 def write_file(folder: Path, name: str, content: str) -> None:
-    """Write a plain file into a repository, whole or not at all.
+    """Write a plain file into a repository, whole or not at all; one that somebody else wrote is left alone.
 
     Raises:
         BundleError: It cannot be written.
     """
     partial = folder / f".{name}.partial"
     try:
+        if (folder / name).exists() and MARK not in (folder / name).read_text(encoding="utf-8", errors="replace"):
+            return
         partial.write_text(content, encoding="utf-8")
         partial.replace(folder / name)
     except OSError as error:
@@ -125,9 +130,8 @@ def versions(model: Path) -> list[int]:
     return sorted(int(name) for name in numbers if name.isdecimal() and not name.startswith("0"))
 
 
-def _ship(one: Served, folder: Path, options: Options, version: int | None, scratch: Path) -> Shipped:
-    """Place tokenizer and encoder, which nothing asks for before the ensemble does."""
-    number = _number(one, folder, version)
+def _ship(one: Served, folder: Path, options: Options, number: int, scratch: Path) -> Shipped:
+    """Place encoder and tokenizer, which nothing asks for before the ensemble does."""
     encoder = configs.encoder_config(one, options)
     with _model(folder / one.name, encoder, number, scratch) as place:
         if one.backend == "python":

@@ -94,7 +94,7 @@ def test_the_image_version_is_everywhere_the_one_asked_for() -> None:
 def test_the_image_installs_what_the_models_import() -> None:
     assert "korsbert[cpu]==" in dockerfile([model()], "25.12")
     native = dockerfile([model(options=Options())], "25.12")
-    assert "korsbert" not in native
+    assert "korsbert[" not in native
     assert "tokenizers==" in native
     assert "korsbert[openvino]==" in dockerfile([model("openvino")], "25.12")
 
