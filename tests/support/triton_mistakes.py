@@ -33,7 +33,7 @@ class Mistake:
         server: ``"rejects"``: it does not load the model. ``"serves wrongly"``: a test of its own shows how.
             ``"silent"``: it loads it and answers. ``"is lost"``: it is never ready, or crashes. ``"cannot tell"``: this
             server lacks the backend.
-        says: What its error or its log holds then.
+        says: What its error holds then, or its log by the time that it should be ready.
     """
 
     name: str
@@ -305,7 +305,7 @@ MISTAKES = (
         "model_warmup[1x1].batch_size",
         ("129", "<= max_batch_size, 128"),
         server="is lost",
-        says="max allowed is 128",
+        says="successfully loaded 'demo_tokenizer'",
     ),
     Mistake(
         "a parameter that the model reads and nobody set",
