@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := export,cpu,openvino,tensorrt-rtx,dev
+EXTRAS := export,cpu,openvino,tensorrt-rtx,triton,dev
+TRITON := .venv-triton/bin
 
 .PHONY: demo test check wheel clean
 
@@ -10,7 +11,7 @@ demo: .venv/ready
 	$(BIN)/korsbert-export --model demo --fp16 --force
 	$(BIN)/korsbert show artifacts/demo/fp16-onnxruntime
 
-test: .venv/ready
+test: .venv/ready .venv-triton/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/ready
@@ -36,5 +37,11 @@ wheel: .venv/ready
 	$(BIN)/pip install -q -c constraints.txt -e ".[$(EXTRAS)]"
 	touch $@
 
+# A real tritonserver without a container, and the runtime part of korsbert for its python backend, as in one.
+.venv-triton/ready: pyproject.toml
+	test -x $(TRITON)/python || $(PYTHON) -m venv .venv-triton
+	$(TRITON)/pip install -q nvidia-pytriton==0.7.0 -e ".[cpu]"
+	touch $@
+
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .venv-triton build dist

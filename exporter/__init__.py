@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from exporter.errors import InputError as InputError
     from exporter.errors import MissingDependencyError as MissingDependencyError
     from exporter.errors import RecipeError as RecipeError
+    from exporter.errors import ServerError as ServerError
     from exporter.errors import UnsupportedModelError as UnsupportedModelError
     from exporter.recipe import Recipe as Recipe
 
@@ -45,6 +46,7 @@ _HOME = {
     "InputError": "exporter.errors",
     "MissingDependencyError": "exporter.errors",
     "RecipeError": "exporter.errors",
+    "ServerError": "exporter.errors",
     "UnsupportedModelError": "exporter.errors",
 }
 

@@ -153,24 +153,7 @@ class Bundle:
             BundleError: No bundle, another format, or a listed file that is missing or altered; the file is named.
         """
         path = folder / MANIFEST
-        if not path.is_file():
-            raise BundleError(f"{folder}: no bundle: there is no {MANIFEST}", next_step="korsbert-export makes one")
-        try:
-            content = path.read_bytes()
-            _check_format(path, content)
-            manifest = Manifest.model_validate_json(content)
-        except OSError as error:
-            raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or MANIFEST
-            raise BundleError(f"{path}: not readable: {where}: {first['msg']}") from error
-        if manifest.engine.backend not in BACKENDS:
-            raise BundleError(f"{path}: made for the backend {manifest.engine.backend!r}, which is not known here")
-        if manifest.seal != seal_of(manifest):
-            raise BundleError(
-                f"{path}: altered since it was published: its seal does not agree", next_step="export it again"
-            )
+        manifest = read_manifest(folder)
         # What is opened later must be among what is held against its hash now.
         unlisted = {TOKENIZER, PARITY, *manifest.engine.files} - set(manifest.files)
         if unlisted or not manifest.engine.files:
@@ -199,6 +182,34 @@ class Bundle:
     def size_bytes(self) -> int:
         """Size of all files."""
         return sum(facts.size for facts in self.manifest.files.values())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a bundle's manifest and hold it against its seal, without a look at the files it lists.
+
+    Raises:
+        BundleError: No manifest, another format, or one that was altered.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{folder}: no bundle: there is no {MANIFEST}", next_step="korsbert-export makes one")
+    try:
+        content = path.read_bytes()
+        _check_format(path, content)
+        manifest = Manifest.model_validate_json(content)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or MANIFEST
+        raise BundleError(f"{path}: not readable: {where}: {first['msg']}") from error
+    if manifest.engine.backend not in BACKENDS:
+        raise BundleError(f"{path}: made for the backend {manifest.engine.backend!r}, which is not known here")
+    if manifest.seal != seal_of(manifest):
+        raise BundleError(
+            f"{path}: altered since it was published: its seal does not agree", next_step="export it again"
+        )
+    return manifest
 
 
 def seal_of(sealed: Manifest | Record) -> str:
@@ -380,7 +391,13 @@ def publish(manifest: Manifest, folder: Path, target: Path) -> Bundle:
     umask = os.umask(0)
     os.umask(umask)
     folder.chmod(0o777 & ~umask)  # mkdtemp makes it private
-    for path in (*folder.iterdir(), folder):
+    put_in_place(folder, target)
+    return Bundle(target, manifest)
+
+
+def put_in_place(folder: Path, target: Path) -> None:
+    """Sync a folder and rename it to ``target``; what stood there is left under the folder's old name, or removed."""
+    for path in (*folder.rglob("*"), folder):
         _sync(path)
     if not os.path.lexists(target):
         folder.rename(target)
@@ -389,7 +406,6 @@ def publish(manifest: Manifest, folder: Path, target: Path) -> Bundle:
         folder.rename(target)
         _remove(_aside(target))
     _sync(target.parent)
-    return Bundle(target, manifest)
 
 
 def _aside(target: Path) -> Path:

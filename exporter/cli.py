@@ -10,28 +10,29 @@ from __future__ import annotations
 import errno
 import io
 import json
-import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from exporter.cli_output import CLOSED_PIPE, JsonFlag
+from exporter.cli_output import print_json as _print_json
+from exporter.cli_output import print_table as _print_table
+from exporter.cli_output import spinner as _spinner
+from exporter.cli_output import stderr_console as _stderr
+from exporter.cli_ship import ship_command
 from exporter.errors import ExportError, InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from exporter.bundle import Bundle
     from exporter.pipeline import Stages
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
-CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells have it
 
 app = typer.Typer(
     name="korsbert",
@@ -42,6 +43,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 export_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.command("ship")(ship_command)
 
 
 class Peer(StrEnum):
@@ -50,7 +52,6 @@ class Peer(StrEnum):
     torch = "torch"
 
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 CheckpointOption = Annotated[
     Path | None, typer.Option("--checkpoint", metavar="FOLDER", help="A local copy that takes the place of the source.")
 ]
@@ -386,34 +387,6 @@ def _parity(bundle: Bundle) -> Any:
     return json.loads((bundle.folder / "parity.json").read_text(encoding="utf-8"))
 
 
-def _stderr() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """What to call with what is next, and with what it is at."""
-
-    stage: Callable[[str], None]
-    detail: Callable[[str], None]
-
-
-@contextmanager
-def _spinner(stderr: Console, text: str) -> Iterator[_Shown]:
-    """Show what is at work and for how long, on a terminal."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
-        task = progress.add_task(text)
-        yield _Shown(
-            stage=lambda name: progress.reset(task, description=name),
-            detail=lambda text: progress.update(task, description=text),
-        )
-
-
 def _print_export(bundle: Bundle, stages: Stages) -> None:
     rows = [(name, f"{seconds:.1f} s", result) for name, seconds, result in stages.done]
     rows.append(("total", f"{sum(seconds for _, seconds, _ in stages.done):.1f} s", ""))
@@ -421,32 +394,6 @@ def _print_export(bundle: Bundle, stages: Stages) -> None:
     for decision in bundle.manifest.decisions:
         print(f"- {decision}")  # noqa: T201
     print(f"{bundle.folder}: {bundle.manifest.validation.note}")  # noqa: T201
-
-
-def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    class Output(Console):
-        def on_broken_pipe(self) -> None:  # rich would exit with 1, which here means that a gate failed
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(CLOSED_PIPE)
-
-    console = Output(highlight=False, markup=False)
-    if not console.is_terminal:  # in a file or a pipe nothing is gained by folding at 80
-        console = Output(highlight=False, markup=False, width=160)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in header:
-        table.add_column(Text(title), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _run(command: Callable[[], Any]) -> None:

@@ -21,6 +21,10 @@ EXTRAS = {
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
     "polygraphy": "tensorrt-rtx",
+    "tritonclient": "triton",
+    "grpc": "triton",
+    "google": "triton",
+    "geventhttpclient": "triton",
 }
 
 
@@ -35,7 +39,7 @@ def require(package: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = (error.name or package).partition(".")[0]
         wanted = "" if missing in EXTRAS else f", which {package} needs"
-        extra = EXTRAS.get(missing, EXTRAS[package])
+        extra = EXTRAS.get(missing) or EXTRAS[package.partition(".")[0]]
         raise MissingDependencyError(
             f"{missing} is not installed{wanted}", next_step=f"pip install 'korsbert[{extra}]'"
         ) from error

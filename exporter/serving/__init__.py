@@ -1,0 +1,1 @@
+"""A bundle -> what a server wants to find, one package per server."""

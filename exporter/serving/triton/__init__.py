@@ -1,0 +1,63 @@
+"""NVIDIA Triton Inference Server: bundles into a model repository, the repository checked, the running server verified.
+
+::
+
+    facts.py         a bundle -> what Triton needs to know of it
+    config.py        facts -> config.pbtxt, through Triton's protobuf
+    models/          the python backend's models, copied into repositories as they are
+    repository.py    versions, and how they come into a folder that a server watches
+    deployment.py    Dockerfile, compose.yaml, kubernetes.yaml
+    readme.py        the repository's README, with clients
+    engines.py       what an engine in a repository really has
+    lint.py          a repository -> its mistakes
+    remote.py        a running server as an encoder, over HTTP or gRPC
+    verify.py        a running server held against the checkpoint
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from exporter.bundle import Bundle
+from exporter.serving.triton import deployment, repository
+from exporter.serving.triton.facts import Options
+from exporter.serving.triton.readme import readme
+from exporter.serving.triton.repository import Shipped
+
+__all__ = ["Options", "Shipped", "ship"]
+
+
+def ship(
+    bundles: Sequence[Bundle],
+    folder: Path,
+    options: Options,
+    *,
+    name: str | None = None,
+    version: int | None = None,
+    image_version: str = deployment.IMAGE_VERSION,
+) -> list[Shipped]:
+    """Put bundles into a model repository, and write what a team deploys it with beside them.
+
+    Args:
+        bundles: Opened.
+        folder: The repository.
+        options: How the bundles are served.
+        name: See :func:`repository.ship`.
+        version: See :func:`repository.ship`.
+        image_version: Of NVIDIA's Triton image, ``"25.12"`` for example.
+
+    Raises:
+        BundleError: See :func:`repository.ship`.
+        InputError: See :func:`repository.ship`.
+    """
+    shipped = repository.ship(bundles, folder, options, name=name, version=version)
+    models = deployment.deployed(folder)
+    for file, content in {
+        "README.md": readme(models, image_version),
+        "Dockerfile": deployment.dockerfile(models, image_version),
+        "compose.yaml": deployment.compose(models, image_version),
+        "kubernetes.yaml": deployment.kubernetes(models, image_version),
+    }.items():
+        repository.write_file(folder, file, content)
+    return shipped

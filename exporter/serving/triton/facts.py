@@ -1,0 +1,142 @@
+"""What a bundle means to Triton: names, extents, files, and which of its backends runs the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from exporter.bundle import TOKENIZER, Bundle
+from exporter.errors import BundleError, InputError
+from exporter.recipe import Range
+
+TEXT = "text"
+"""The ensemble's input; its output is the graph's own."""
+
+# An engine of ours -> the backend of Triton that runs it, and the names it wants the files under, in their order.
+NATIVE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "onnxruntime": ("onnxruntime", ("model.onnx",)),
+    "openvino": ("openvino", ("model.xml", "model.bin")),
+    "tensorrt": ("tensorrt", ("model.plan",)),
+}
+GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")
+SHORTEST_BUCKET = 16
+
+
+@dataclass(frozen=True)
+class Options:
+    """How bundles are served.
+
+    Attributes:
+        runtime: ``"engine"``: Triton's own backend for the bundle's engine. ``"python"``: korsbert's encoder inside
+            Triton's python backend, which runs every bundle and batches requests of unequal lengths.
+        instances: Copies of each encoder, per GPU where there are any.
+        gpus: GPUs the encoders run on. Without any, bundles validated on a CPU run on the CPU, others on all GPUs.
+        accelerator: What runs an onnxruntime engine on a GPU: ``"cuda"``, or ``"tensorrt"``, which compiles it when the
+            server starts, into something that no gate has seen: verify the server.
+        response_cache: Answer a text seen before from the server's cache (which wants ``--cache-config``).
+        queue_delay_us: How long a request may wait for others to share its batch, in microseconds.
+        max_text_bytes: A longer text is refused before it costs time, as UTF-8.
+    """
+
+    runtime: Literal["engine", "python"] = "engine"
+    instances: int = 1
+    gpus: tuple[int, ...] = ()
+    accelerator: Literal["cuda", "tensorrt"] = "cuda"
+    response_cache: bool = False
+    queue_delay_us: int = 500
+    max_text_bytes: int = 256 * 1024
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no configuration can hold."""
+        if self.instances < 1 or self.queue_delay_us < 0 or self.max_text_bytes < 1 or min(self.gpus, default=0) < 0:
+            raise InputError("instances and bytes of text are 1 or more, GPUs and the queue delay 0 or more")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A bundle as Triton sees it.
+
+    Attributes:
+        bundle: What is served.
+        name: Of the encoder; the tokenizer and the ensemble are named after it.
+        backend: Triton's name of the backend that runs the encoder.
+        files: Name in the bundle -> name in the version folder, of what that backend opens. Empty for ``"python"``.
+        on_gpu: Whether the encoder runs on GPUs.
+        batch: Rows per batch.
+        sequence: Tokens per row, special tokens included.
+    """
+
+    bundle: Bundle
+    name: str
+    backend: str
+    files: dict[str, str]
+    on_gpu: bool
+    batch: Range
+    sequence: Range
+
+    @property
+    def tokenizer(self) -> str:
+        """Name of the model that turns strings into token ids."""
+        return f"{self.name}_tokenizer"
+
+    @property
+    def ensemble(self) -> str:
+        """Name of the model that turns strings into vectors."""
+        return f"{self.name}_text"
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """Widths that requests are padded to, so that their shapes can be equal; none where that is not needed."""
+        if self.backend == "python":
+            return ()
+        powers = (SHORTEST_BUCKET << step for step in range(16))
+        widths = {width for width in (*powers, self.sequence.opt) if self.sequence.min <= width < self.sequence.max}
+        return (*sorted(widths), self.sequence.max)
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """Hash of the bundle's tokenizer."""
+        return self.bundle.manifest.files[TOKENIZER].sha256
+
+
+def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
+    """Return a bundle as Triton sees it; ``name`` takes the place of its recipe's.
+
+    Raises:
+        BundleError: No backend of Triton runs this engine, or the gate was never passed.
+        InputError: GPUs are asked for, and the engine runs on the CPU only.
+    """
+    manifest = bundle.manifest
+    engine = manifest.engine
+    if not bundle.validated:
+        raise BundleError(
+            f"{bundle.folder}: its gate was never passed, so it is not shipped",
+            next_step="korsbert validate, on a machine that can run it",
+        )
+    names: tuple[str, ...] = ()
+    if options.runtime == "python":
+        backend = "python"
+    elif engine.backend in NATIVE:
+        backend, names = NATIVE[engine.backend]
+    else:
+        raise BundleError(
+            f"{bundle.folder}: Triton has no backend for {engine.backend} engines", next_step="--runtime python"
+        )
+    on_gpu = bool(options.gpus) or manifest.validation.device == "cuda" or engine.backend in GPU_BACKENDS
+    if on_gpu and engine.backend == "openvino":
+        raise InputError(f"{bundle.folder}: openvino engines run on the CPU", next_step="leave --gpus out")
+    if options.accelerator == "tensorrt" and (backend != "onnxruntime" or not on_gpu):
+        raise InputError(
+            f"{bundle.folder}: the accelerator is for onnxruntime engines on a GPU",
+            next_step="leave it out, or --gpus 0",
+        )
+    shapes, longest = manifest.recipe.shapes, manifest.encoder.max_seq_length
+    return Served(
+        bundle=bundle,
+        name=name or manifest.recipe.name,
+        backend=backend,
+        files=dict(zip(engine.files, names, strict=False)),
+        on_gpu=on_gpu,
+        batch=shapes.batch,
+        sequence=shapes.sequence or Range(min=1, opt=min(SHORTEST_BUCKET * 2, longest), max=longest),
+    )

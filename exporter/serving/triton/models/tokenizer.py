@@ -1,0 +1,72 @@
+"""Strings in, token ids and mask out: a model of Triton's python backend.
+
+This file is copied into a model repository as ``model.py``, beside the bundle's ``tokenizer.json`` (which truncates
+and lower-cases) and ``korsbert_tokens.py``, the code that the encoder itself tokenizes with. It needs ``tokenizers``
+and numpy, and nothing of korsbert. A request that cannot be read is answered with an error of its own; the others of
+its batch are not touched.
+
+Triton batches requests for the encoder only while their shapes are equal, one after the other as they come: requests
+of all lengths would travel alone. So where the encoder wants one shape per batch, each request is padded to a bucket
+of the parameter ``sequence_buckets``, and the requests that were tokenized together are answered in the order of their
+widths, so that equal ones stand side by side in the encoder's queue. Without that parameter every request is as wide
+as its longest sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+from korsbert_tokens import TextTokenizer
+from tokenizers import Tokenizer
+
+
+class TritonPythonModel:
+    """What the python backend looks for."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the tokenizer of this version and read the parameters of ``config.pbtxt``."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        settings = {name: value["string_value"] for name, value in parameters.items()}
+        folder = Path(args["model_repository"]) / args["model_version"]
+        self._tokenizer = TextTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")))
+        self._prompt = settings["prompt"]
+        self._max_text_bytes = int(settings["max_text_bytes"])
+        self._buckets = [int(width) for width in settings["sequence_buckets"].split(",") if width]
+
+    def execute(self, requests: list[Any]) -> None:
+        """Tokenize the sentences of all requests at once, and answer each request, the narrowest first."""
+        read = [self._read(request) for request in requests]
+        rows = iter(self._tokenizer.ids([text for found in read if isinstance(found, list) for text in found]))
+        ids = [[next(rows) for _ in found] if isinstance(found, list) else found for found in read]
+        widths = [self._width(found) if isinstance(found, list) else 0 for found in ids]
+        senders = [request.get_response_sender() for request in requests]
+        for number in sorted(range(len(requests)), key=widths.__getitem__):
+            senders[number].send(
+                self._answer(ids[number], widths[number]), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+            )
+
+    def _read(self, request: Any) -> list[str] | str:
+        """Return the sentences of a request, prompt included, or what is wrong with it."""
+        cells = pb_utils.get_input_tensor_by_name(request, "text").as_numpy().reshape(-1)
+        sentences = []
+        for number, cell in enumerate(cells):
+            if len(cell) > self._max_text_bytes:
+                return f"text {number} has {len(cell)} bytes, and {self._max_text_bytes} are allowed"
+            try:
+                sentences.append(self._prompt + cell.decode())
+            except UnicodeDecodeError as error:
+                return f"text {number} is not UTF-8 at byte {error.start}"
+        return sentences
+
+    def _width(self, rows: list[list[int]]) -> int:
+        longest = max(map(len, rows), default=0)
+        return next((width for width in self._buckets if width >= longest), longest)
+
+    def _answer(self, found: list[list[int]] | str, width: int) -> Any:
+        if isinstance(found, str):
+            return pb_utils.InferenceResponse([], pb_utils.TritonError(found, pb_utils.TritonError.INVALID_ARG))
+        ids, mask = self._tokenizer.pad(found, width)
+        return pb_utils.InferenceResponse([pb_utils.Tensor("input_ids", ids), pb_utils.Tensor("attention_mask", mask)])

@@ -1,0 +1,253 @@
+"""A model repository: its folders, their versions, and how bundles come into it while a server watches.
+
+::
+
+    FOLDER/
+      demo/            config.pbtxt  warmup/  1/  2/          the encoder
+      demo_tokenizer/  config.pbtxt  1/  2/                   strings to token ids
+      demo_text/       config.pbtxt  2/                       the ensemble of both: strings to vectors
+      README.md  Dockerfile  compose.yaml  kubernetes.yaml    plain files, which Triton passes over
+
+A server that polls reads a model's folder at any moment. So each folder is made whole beside the repository, its older
+versions linked into it with their times (Triton loads again whatever looks newer), and exchanged for the one that is
+there in one system call. The ensemble, which names the versions it wants, comes last.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from exporter import tokens
+from exporter.bundle import MANIFEST, TOKENIZER, Bundle, put_in_place
+from exporter.errors import BundleError, InputError
+from exporter.serving.triton import config as configs
+from exporter.serving.triton import models
+from exporter.serving.triton.facts import Options, Served, served
+
+if TYPE_CHECKING:
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+MARK = "Made by `korsbert ship`"
+"""What a plain file holds that the next ship may replace; whoever edits one takes the line out."""
+POLL_S = 1.0
+"""Between the models that an ensemble is made of and the ensemble: a poll that missed the former has ended by then."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What came of shipping a bundle.
+
+    Attributes:
+        name: Of the encoder.
+        ensemble: Of the model that takes strings.
+        backend: Triton's backend that runs the encoder.
+        version: The number it has in the repository.
+        size_bytes: Size of that version's files.
+    """
+
+    name: str
+    ensemble: str
+    backend: str
+    version: int
+    size_bytes: int
+
+
+def ship(
+    bundles: Sequence[Bundle], folder: Path, options: Options, *, name: str | None = None, version: int | None = None
+) -> list[Shipped]:
+    """Put bundles into a model repository, each as one version of three models.
+
+    Args:
+        bundles: Opened, and with that held against their hashes.
+        folder: The repository; made where there is none. Its parent is written to as well, for what is not whole yet.
+        options: How they are served.
+        name: Of the encoder, for a single bundle; by default its recipe's.
+        version: The number they get: that of the latest version, which is replaced, or a larger one. By default one
+            more than the latest.
+
+    Raises:
+        BundleError: A bundle that no backend of Triton runs, or whose gate was never passed; a repository that cannot
+            be written to.
+        InputError: Two bundles of one name, a version below the latest, another dimension than the model there has, or
+            a folder of that name that is no model.
+    """
+    if name is not None and len(bundles) > 1:
+        raise InputError("a name is for one bundle", next_step="ship them one after the other")
+    wanted = [served(bundle, options, name) for bundle in bundles]
+    names = [one.name for one in wanted]
+    if twice := sorted({each for each in names if names.count(each) > 1}):
+        raise InputError(f"two bundles are called {twice[0]}", next_step="ship them one after the other, with --name")
+    with _staging(folder) as scratch:
+        watched = any(folder.iterdir())
+        numbers = [_number(one, folder, version) for one in wanted]  # all, before anything is placed
+        done = [_ship(one, folder, options, number, scratch) for one, number in zip(wanted, numbers, strict=True)]
+        if watched:
+            time.sleep(POLL_S)
+        for one, shipped in zip(wanted, done, strict=True):
+            ensemble = configs.ensemble_config(one, options, shipped.version)
+            with _model(folder / one.ensemble, ensemble, shipped.version, scratch):
+                pass  # an ensemble's version is an empty folder
+    return done
+
+
+def write_file(folder: Path, name: str, content: str) -> None:
+    """Write a plain file into a repository, whole or not at all; one that somebody else wrote is left alone.
+
+    Raises:
+        BundleError: It cannot be written.
+    """
+    partial = folder / f".{name}.partial"
+    try:
+        if (folder / name).exists() and MARK not in (folder / name).read_text(encoding="utf-8", errors="replace"):
+            return
+        partial.write_text(content, encoding="utf-8")
+        partial.replace(folder / name)
+    except OSError as error:
+        raise _cannot_write(folder / name, error) from error
+
+
+def model_folders(folder: Path) -> list[Path]:
+    """Return the folders of a repository's models, by name."""
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def versions(model: Path) -> list[int]:
+    """Return the versions of a model, in order: Triton takes folders that are numbers without a leading zero."""
+    if not model.is_dir():
+        return []
+    numbers = (path.name for path in model.iterdir() if path.is_dir())
+    return sorted(int(name) for name in numbers if name.isdecimal() and not name.startswith("0"))
+
+
+def _ship(one: Served, folder: Path, options: Options, number: int, scratch: Path) -> Shipped:
+    """Place encoder and tokenizer, which nothing asks for before the ensemble does."""
+    encoder = configs.encoder_config(one, options)
+    with _model(folder / one.name, encoder, number, scratch) as place:
+        if one.backend == "python":
+            _copy_model_file("encoder.py", place)
+            shutil.copytree(one.bundle.folder, place / "bundle")
+        else:
+            for source, target in one.files.items():
+                shutil.copyfile(one.bundle.folder / source, place / target)
+            shutil.copyfile(one.bundle.folder / MANIFEST, place / MANIFEST)
+        _write_warm_up(place.parent / "warmup", configs.warm_up_files(one))
+        size_bytes = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    with _model(folder / one.tokenizer, configs.tokenizer_config(one, options), number, scratch) as place:
+        _copy_model_file("tokenizer.py", place)
+        shutil.copyfile(str(tokens.__file__), place / "korsbert_tokens.py")
+        shutil.copyfile(one.bundle.folder / TOKENIZER, place / TOKENIZER)
+    return Shipped(one.name, one.ensemble, one.backend, number, size_bytes)
+
+
+def _number(one: Served, folder: Path, version: int | None) -> int:
+    """Return the version to ship as, after a look at what is there.
+
+    The ensemble's version counts: members of a higher one were left by a ship that was killed; nothing asks for them.
+    """
+    for model in (folder / one.name, folder / one.tokenizer, folder / one.ensemble):
+        if model.exists() and (
+            not (model / configs.FILE).is_file()
+            or configs.parameter(configs.read_config(model / configs.FILE), "korsbert_bundle") is None
+        ):
+            raise InputError(f"{model} is not korsbert's to replace", next_step="--name gives the bundle another name")
+    latest = max(versions(folder / one.ensemble), default=0)
+    if version is not None and version < latest:
+        raise InputError(
+            f"{folder}: {one.name} is at version {latest}; an older one would not be served beside it",
+            next_step=f"--force-version {latest} replaces it",
+        )
+    if latest:
+        (stated,) = configs.read_config(folder / one.ensemble / configs.FILE).output[0].dims
+        dimension = one.bundle.manifest.encoder.dimension
+        if stated != dimension:
+            raise InputError(
+                f"{folder / one.ensemble}: its vectors have {stated} numbers, the bundle's {dimension}: they cannot be "
+                "versions of one model",
+                next_step="--name gives the bundle another name",
+            )
+    return version or latest + 1
+
+
+@contextmanager
+def _model(target: Path, config: ModelConfig, version: int, scratch: Path) -> Iterator[Path]:
+    """Yield the empty folder of a version to fill, then put the model in place with its older versions."""
+    staged = Path(tempfile.mkdtemp(dir=scratch)) / target.name
+    if target.is_dir():
+        shutil.copytree(target, staged, copy_function=os.link)
+        for newer in versions(staged):  # never asked for: see _number
+            if newer > version:
+                shutil.rmtree(staged / str(newer))
+        shutil.rmtree(staged / str(version), ignore_errors=True)
+        (staged / configs.FILE).unlink()
+    place = staged / str(version)
+    place.mkdir(parents=True)
+    yield place
+    (staged / configs.FILE).write_text(configs.to_text(config), encoding="utf-8")
+    put_in_place(staged, target)
+
+
+def _write_warm_up(folder: Path, wanted: dict[str, bytes]) -> None:
+    """Write what is not there yet: a file that looks newer would have Triton load every version again."""
+    folder.mkdir(exist_ok=True)
+    for name, content in wanted.items():
+        if not (folder / name).exists():
+            (folder / name).write_bytes(content)
+
+
+def _copy_model_file(name: str, place: Path) -> None:
+    """Copy one of our models, and bar Python from writing bytecode beside it.
+
+    A polling server takes a ``__pycache__`` that appears for a change of the model and loads it all again. The python
+    backend's interpreter is isolated, so PYTHONDONTWRITEBYTECODE does not reach it; a file of that name does.
+    """
+    with as_file(files(models) / name) as source:
+        shutil.copyfile(source, place / "model.py")
+    (place / "__pycache__").touch()
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """Yield a folder beside the repository, on its disk, and keep other shippers away meanwhile."""
+    parent = folder.absolute().parent
+    lock = FileLock(parent / f".{folder.name}.lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise BundleError(f"{folder}: another ship is writing there", next_step="wait for it") from error
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    scratch = None
+    try:
+        if folder.stat().st_dev != parent.stat().st_dev:
+            raise InputError(
+                f"{folder} is a disk of its own: what is not whole yet could only stand inside it, where servers read",
+                next_step=f"--repository {folder / 'models'}",
+            )
+        for left in parent.glob(f".{folder.name}.staging-*"):  # by a ship that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.staging-", dir=parent))
+        yield scratch
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        lock.release()
+
+
+def _cannot_write(folder: Path, error: OSError) -> BundleError:
+    return BundleError(
+        f"{folder}: cannot be written: {error.strerror or error}", next_step="free it, or choose another"
+    )

@@ -1,0 +1,127 @@
+"""Configurations against the files that were agreed on, one per backend of Triton.
+
+After a deliberate change: ``python -m tests.unit.serving.test_config`` writes them anew; read the difference.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter.errors import BundleError, InputError
+from exporter.recipe import Range, Shapes
+from exporter.serving.triton.config import (
+    encoder_config,
+    ensemble_config,
+    read_config,
+    to_text,
+    tokenizer_config,
+    warm_up_files,
+)
+from exporter.serving.triton.facts import Options, Served, served
+from tests.support.served_bundles import bundle_of
+
+EXPECTED = Path(__file__).with_name("expected")
+ENGINE, PYTHON = Options(), Options(runtime="python")
+TENSORRT = Options(gpus=(0,), accelerator="tensorrt")
+GPUS = Options(instances=2, gpus=(0, 1), queue_delay_us=2000, response_cache=True)
+
+
+def wanted() -> dict[str, str]:
+    """Return the text of every file under ``expected/``."""
+    cases: dict[str, tuple[Served, Options]] = {
+        "python": (served(bundle_of("onnxruntime"), PYTHON), PYTHON),
+        "onnxruntime": (served(bundle_of("onnxruntime"), ENGINE), ENGINE),
+        "onnxruntime-gpu": (served(bundle_of("onnxruntime", "fp16"), GPUS), GPUS),
+        "onnxruntime-tensorrt": (served(bundle_of("onnxruntime", "fp16"), TENSORRT), TENSORRT),
+        "openvino-bf16": (served(bundle_of("openvino", "bf16"), ENGINE), ENGINE),
+        "tensorrt": (served(bundle_of("tensorrt", "fp16", "cuda"), GPUS), GPUS),
+    }
+    texts = {f"{name}.pbtxt": to_text(encoder_config(*case)) for name, case in cases.items()}
+    for name in ("python", "onnxruntime"):
+        texts[f"{name}_tokenizer.pbtxt"] = to_text(tokenizer_config(*cases[name]))
+    texts["python_text.pbtxt"] = to_text(ensemble_config(*cases["python"], 3))
+    texts["onnxruntime-gpu_text.pbtxt"] = to_text(ensemble_config(*cases["onnxruntime-gpu"], 1))
+    return texts
+
+
+@pytest.mark.parametrize("name", wanted())
+def test_a_configuration_is_the_one_agreed_on(name: str) -> None:
+    assert wanted()[name] == (EXPECTED / name).read_text(encoding="utf-8")
+
+
+def test_every_agreed_file_is_held_against_something() -> None:
+    assert {path.name for path in EXPECTED.iterdir()} == wanted().keys()
+
+
+@pytest.mark.parametrize("name", wanted())
+def test_what_is_written_can_be_read(name: str) -> None:
+    assert to_text(read_config(EXPECTED / name)) == wanted()[name]
+
+
+def test_an_engine_without_a_backend_needs_the_python_runtime() -> None:
+    with pytest.raises(BundleError, match="no backend for tensorrt-rtx") as caught:
+        served(bundle_of("tensorrt-rtx", device="cuda"), ENGINE)
+    assert caught.value.next_step == "--runtime python"
+    assert served(bundle_of("tensorrt-rtx", device="cuda"), PYTHON).backend == "python"
+
+
+def test_the_accelerator_is_for_onnxruntime_on_a_gpu() -> None:
+    for backend, options in (("onnxruntime", Options(accelerator="tensorrt")), ("tensorrt", TENSORRT)):
+        with pytest.raises(InputError, match="the accelerator is for onnxruntime engines on a GPU"):
+            served(bundle_of(backend), options)
+
+
+def test_openvino_has_no_place_on_a_gpu() -> None:
+    with pytest.raises(InputError, match="openvino engines run on the CPU"):
+        served(bundle_of("openvino"), GPUS)
+
+
+@pytest.mark.parametrize("change", [{"instances": 0}, {"queue_delay_us": -1}, {"gpus": (-1,)}, {"max_text_bytes": 0}])
+def test_impossible_numbers_are_refused(change: dict[str, int]) -> None:
+    with pytest.raises(InputError):
+        Options(**change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "buckets"),
+    [
+        (Range(min=1, opt=32, max=256), (16, 32, 64, 128, 256)),
+        (Range(min=1, opt=40, max=100), (16, 32, 40, 64, 100)),
+        (Range(min=32, opt=32, max=128), (32, 64, 128)),
+        (Range(min=1, opt=8, max=8), (8,)),
+        (None, (16, 32, 64, 128, 256)),
+    ],
+)
+def test_buckets_lie_within_the_profile_and_reach_its_end(sequence: Range | None, buckets: tuple[int, ...]) -> None:
+    demo = bundle_of("onnxruntime").manifest.recipe
+    recipe = demo.model_copy(update={"shapes": Shapes(sequence=sequence)})
+    assert served(bundle_of("onnxruntime", recipe=recipe), ENGINE).buckets == buckets
+    assert served(bundle_of("onnxruntime", recipe=recipe), PYTHON).buckets == ()
+
+
+def test_warm_up_data_is_a_mask_of_ones() -> None:
+    files = warm_up_files(served(bundle_of("onnxruntime"), ENGINE))
+    assert {name: len(content) for name, content in files.items()} == {"ones_1": 8, "ones_256": 2048}
+    assert files["ones_1"] == b"\x01\0\0\0\0\0\0\0"
+
+
+def test_a_bundle_whose_gate_was_never_passed_is_refused() -> None:
+    bundle = bundle_of("tensorrt", device="cuda")
+    object.__setattr__(bundle.manifest.validation, "state", "pending")
+    with pytest.raises(BundleError, match="its gate was never passed"):
+        served(bundle, ENGINE)
+
+
+def test_a_broken_configuration_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.pbtxt"
+    path.write_text('name: "a"\nmax_batchsize: 3\n')
+    with pytest.raises(InputError, match=r"config.pbtxt: not a model configuration: 2:1.*max_batchsize"):
+        read_config(path)
+
+
+if __name__ == "__main__":
+    EXPECTED.mkdir(exist_ok=True)
+    for file, text in wanted().items():
+        (EXPECTED / file).write_text(text, encoding="utf-8")

@@ -1,0 +1,62 @@
+"""The verdict on a server under load can fail, each way it may."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from exporter.serving.triton.remote import addresses
+from exporter.serving.triton.verify import Load, _compare
+
+SOUND = Load(clients=8, requests=100, lost=(), swapped=0, max_deviation=1e-6, bound=1e-5, inferences=100, executions=20)
+
+
+def test_a_sound_server_passes() -> None:
+    assert SOUND.passed
+    assert SOUND.batching == 5.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lost": ("timed out",)},
+        {"swapped": 1},
+        {"max_deviation": 1e-4},
+        {"max_deviation": float("nan")},
+        {"executions": 100},
+        {"executions": 0},
+    ],
+)
+def test_what_is_not_sound_does_not(change: dict[str, object]) -> None:
+    assert not dataclasses.replace(SOUND, **change).passed  # type: ignore[arg-type]
+
+
+def test_one_client_alone_need_not_share_batches() -> None:
+    assert dataclasses.replace(SOUND, clients=1, executions=100).passed
+
+
+def test_swapped_answers_are_seen() -> None:
+    expected = np.random.default_rng(0).normal(size=(6, 4))
+    assert _compare(expected, expected, range(6)) == (0.0, 0)
+    deviation, swapped = _compare(expected[[1, 0, 2, 3, 4, 5]], expected, range(6))
+    assert swapped == 2
+    assert deviation > 0.1
+
+
+def test_equal_sentences_tie() -> None:
+    expected = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert _compare(expected, expected, range(3)) == (0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("url", "grpc", "wanted"),
+    [
+        ("http://host:9000", None, {"http": "host:9000", "grpc": "host:9001"}),
+        ("host", None, {"http": "host:8000", "grpc": "host:8001"}),
+        ("http://host:80", "other:8001", {"http": "host:80", "grpc": "other:8001"}),
+    ],
+)
+def test_addresses(url: str, grpc: str | None, wanted: dict[str, str]) -> None:
+    assert addresses(url, grpc) == wanted
