@@ -108,7 +108,7 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
     """
     manifest = bundle.manifest
     engine = manifest.engine
-    if getattr(manifest.validation, "unvalidated", False):
+    if not getattr(bundle, "validated", True):
         raise BundleError(
             f"{bundle.folder}: its gate was never passed, so it is not shipped",
             next_step="korsbert validate, on a machine that can run it",

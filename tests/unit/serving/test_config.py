@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.bundle import Bundle
 from exporter.errors import BundleError, InputError
 from exporter.recipe import Range, Shapes
 from exporter.serving.triton.config import (
@@ -108,10 +109,12 @@ def test_warm_up_data_is_a_mask_of_ones() -> None:
 
 
 def test_a_bundle_whose_gate_was_never_passed_is_refused() -> None:
+    class Pending(Bundle):
+        validated = False
+
     bundle = bundle_of("tensorrt", device="cuda")
-    object.__setattr__(bundle.manifest.validation, "unvalidated", True)
     with pytest.raises(BundleError, match="its gate was never passed"):
-        served(bundle, ENGINE)
+        served(Pending(bundle.folder, bundle.manifest), ENGINE)
 
 
 def test_a_broken_configuration_names_the_line(tmp_path: Path) -> None:
