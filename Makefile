@@ -38,9 +38,9 @@ wheel: .venv/ready
 	touch $@
 
 # A real tritonserver without a container, and the runtime part of korsbert for its python backend, as in one.
-.venv-triton/ready: pyproject.toml
+.venv-triton/ready: pyproject.toml constraints-triton.txt
 	test -x $(TRITON)/python || $(PYTHON) -m venv .venv-triton
-	$(TRITON)/pip install -q nvidia-pytriton==0.7.0 -e ".[cpu]"
+	$(TRITON)/pip install -q -c constraints-triton.txt nvidia-pytriton==0.7.0 -e ".[cpu]"
 	touch $@
 
 clean:

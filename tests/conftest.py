@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from tests.support.process import Done, run_program
+from tests.support.triton import TritonServer
 from tests.support.warm import WarmPython
 
 ROOT = Path(__file__).parents[1]
@@ -120,6 +121,18 @@ def minilm_fp16(shared: Shared) -> Path:
 
     (bundle,) = shared("minilm-fp16", fill).glob("*/fp16-onnxruntime")
     return bundle
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the end of a server's log to the report of a test that failed with it."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        for value in item.funcargs.values():
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, TritonServer):
+                    report.sections.append((f"log of tritonserver, {one.log}", one.tail()))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -90,7 +90,7 @@ def test_ragged_sentences_are_batched_in_equal_shapes(server: TritonServer, demo
     for number, vector in answers:
         np.testing.assert_allclose(vector, expected[number], atol=2e-5, rtol=0)
     print(f"{inferences} inferences in {executions} executions: {inferences / executions:.2f} a batch")
-    assert inferences / executions > 1.2
+    assert inferences / executions > 1.5
 
 
 def test_an_openvino_bundle_is_shipped_under_the_names_its_backend_opens(

@@ -88,10 +88,14 @@ def ship(
     names = [one.name for one in wanted]
     if twice := sorted({each for each in names if names.count(each) > 1}):
         raise InputError(f"two bundles are called {twice[0]}", next_step="ship them one after the other, with --name")
+    encoders = [configs.encoder_config(one, options) for one in wanted]  # wants tritonclient: before all is written
     with _staging(folder) as scratch:
         watched = any(folder.iterdir())
         numbers = [_number(one, folder, version) for one in wanted]  # all, before anything is placed
-        done = [_ship(one, folder, options, number, scratch) for one, number in zip(wanted, numbers, strict=True)]
+        done = [
+            _ship(one, config, folder, options, number, scratch)
+            for one, config, number in zip(wanted, encoders, numbers, strict=True)
+        ]
         if watched:
             time.sleep(POLL_S)
         for one, shipped in zip(wanted, done, strict=True):
@@ -130,9 +134,8 @@ def versions(model: Path) -> list[int]:
     return sorted(int(name) for name in numbers if name.isdecimal() and not name.startswith("0"))
 
 
-def _ship(one: Served, folder: Path, options: Options, number: int, scratch: Path) -> Shipped:
+def _ship(one: Served, encoder: ModelConfig, folder: Path, options: Options, number: int, scratch: Path) -> Shipped:
     """Place encoder and tokenizer, which nothing asks for before the ensemble does."""
-    encoder = configs.encoder_config(one, options)
     with _model(folder / one.name, encoder, number, scratch) as place:
         if one.backend == "python":
             _copy_model_file("encoder.py", place)

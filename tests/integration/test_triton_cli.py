@@ -1,0 +1,80 @@
+"""``korsbert ship`` from the command line: what it prints, what it writes, and what it says to bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import refused
+from tests.support.warm import CLI, WarmPython
+
+WITHOUT_TRITON = "import sys; sys.modules.update({'grpc': None, 'tritonclient': None}); " + CLI
+
+
+def test_ship_writes_a_repository_and_says_so(python: WarmPython, demo_fp32: Path, tmp_path: Path) -> None:
+    done = python.run(CLI, "ship", demo_fp32, "--repository", "models", "--image-version", "26.03", cwd=tmp_path)
+    assert (done.status, done.stderr) == (0, "")
+    assert "demo_text" in done.stdout
+    assert "onnxruntime" in done.stdout
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {
+        "demo",
+        "demo_text",
+        "demo_tokenizer",
+        "README.md",
+        "Dockerfile",
+        "compose.yaml",
+        "kubernetes.yaml",
+    }
+    assert "ARG TRITON_VERSION=26.03\n" in (tmp_path / "models" / "Dockerfile").read_text()
+    done = python.run(CLI, "ship", demo_fp32, "--repository", "models", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["shipped"][0]["version"] == 2
+
+
+def test_files_that_somebody_edited_are_left_alone(python: WarmPython, demo_fp32: Path, tmp_path: Path) -> None:
+    arguments = ("ship", demo_fp32, "--repository", "models", "--runtime", "python")
+    assert python.run(CLI, *arguments, cwd=tmp_path).status == 0
+    (tmp_path / "models" / "compose.yaml").write_text("services: {}\n")
+    assert python.run(CLI, *arguments, cwd=tmp_path).status == 0
+    assert (tmp_path / "models" / "compose.yaml").read_text() == "services: {}\n"
+
+
+BAD = {
+    "nothing asked for": (("BUNDLE",), 2, "give one of --repository, --check and --verify"),
+    "two things at once": (("BUNDLE", "--repository", "m", "--check", "m"), 2, "give one of"),
+    "no bundle": (("--repository", "m"), 2, "give a bundle"),
+    "no bundle to verify": (("--verify", "http://localhost:9"), 2, "give the one bundle"),
+    "a bundle to check": (("BUNDLE", "--check", "m"), 2, "takes no bundle"),
+    "a folder that is not there": (("--check", "nowhere"), 2, "nowhere: no folder"),
+    "no bundle there": ((".", "--repository", "m"), 2, "there is no manifest.json"),
+    "GPUs that are no numbers": (
+        ("BUNDLE", "--repository", "m", "--gpus", "all"),
+        2,
+        "--gpus all: not a list of numbers",
+    ),
+    "one name for two": (("BUNDLE", "BUNDLE", "--repository", "m", "--name", "x"), 2, "a name is for one bundle"),
+    "two of one name": (("BUNDLE", "BUNDLE", "--repository", "m"), 2, "two bundles are called demo"),
+    "an accelerator without a GPU": (("BUNDLE", "--repository", "m", "--accelerator", "tensorrt"), 2, "on a GPU"),
+    "nobody listens": (("BUNDLE", "--verify", "http://127.0.0.1:9"), 3, "127.0.0.1:9"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_clear_sentence(python: WarmPython, demo_fp32: Path, tmp_path: Path, case: str) -> None:
+    arguments, status, message = BAD[case]
+    command = [str(demo_fp32) if argument == "BUNDLE" else argument for argument in arguments]
+    refused(python.run(CLI, "ship", *command, cwd=tmp_path), status, message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_repository_s_place(python: WarmPython, demo_fp32: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("mine")
+    refused(python.run(CLI, "ship", demo_fp32, "--repository", "models", cwd=tmp_path), 2, "models: cannot be written")
+    assert (tmp_path / "models").read_text() == "mine"
+
+
+def test_without_tritonclient_it_says_how_to_get_it(python: WarmPython, demo_fp32: Path, tmp_path: Path) -> None:
+    done = python.run(WITHOUT_TRITON, "ship", demo_fp32, "--repository", "models", cwd=tmp_path)
+    refused(done, 3, "is not installed", "pip install 'korsbert[triton]'")
+    assert list(tmp_path.iterdir()) == []
