@@ -72,6 +72,10 @@ def export_command(
     ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="float16, after an audit of every activation's range.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 (openvino, or CUDA).")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="int8 with scales from calibration text.")] = False,
+    int8_dynamic: Annotated[
+        bool, typer.Option("--int8-dynamic", help="int8 with scales from each batch (onnxruntime on the CPU).")
+    ] = False,
     backend: Annotated[
         Literal["onnxruntime", "openvino"], typer.Option("--backend", help="What serves the bundle.")
     ] = "onnxruntime",
@@ -100,8 +104,11 @@ def export_command(
 
     if (model is None) == (recipe is None):
         raise InputError("give a model or a recipe, one of the two", next_step="--model demo, or --recipe FILE")
-    if fp16 and bf16:
-        raise InputError("--fp16 and --bf16 are two precisions", next_step="one export for each")
+    asked = {"fp16": fp16, "bf16": bf16, "int8": int8, "int8_dynamic": int8_dynamic}
+    precisions = [name for name, wanted in asked.items() if wanted]
+    if len(precisions) > 1:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in precisions[:2])
+        raise InputError(f"{flags} are two precisions", next_step="one export for each")
     chosen = load_recipe(recipe) if recipe is not None else find_recipe(str(model))
     stderr = _stderr()
     with _spinner(stderr, "importing torch"):
@@ -110,7 +117,7 @@ def export_command(
         from exporter import pipeline
 
     options = pipeline.Options(
-        precision="fp16" if fp16 else "bf16" if bf16 else "fp32",
+        precision=precisions[0] if precisions else "fp32",
         backend=backend,
         out=out,
         device=device,

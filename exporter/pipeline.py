@@ -18,14 +18,16 @@ from exporter.bundle import (
     EncoderFacts,
     GraphFacts,
     Manifest,
+    QuantizationFacts,
     Validation,
     publish,
     refuse_to_replace_what_is_no_bundle,
     staging,
     writing,
 )
-from exporter.calibration import TokenBatches, calibration_sentences
+from exporter.calibration import TokenBatches, calibration_sentences, calibration_set
 from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
+from exporter.dependencies import require
 from exporter.encoder import Encoder
 from exporter.errors import GateError
 from exporter.folding import fold
@@ -33,7 +35,11 @@ from exporter.graph import Graph
 from exporter.machine import machine, tool_versions
 from exporter.model_card import model_card
 from exporter.passes import TARGETS, run_passes
-from exporter.precisions import precision_of
+from exporter.precisions import QUANTIZATIONS, precision_of, quantization_of
+from exporter.quantization.plan import Plan, Request, make_plan
+from exporter.quantization.report import JSON, PLOT, plot_of, report_of
+from exporter.quantization.scheme import scheme_of
+from exporter.quantization.search import Assignment, describe
 from exporter.recipe import Recipe, Source
 from exporter.validator import ParityReport, Reference, reference_of, validate
 
@@ -56,13 +62,14 @@ class Options:
     """How to export.
 
     Attributes:
-        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
+        precision: ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"int8"`` or ``"int8_dynamic"``.
         backend: ``"onnxruntime"`` or ``"openvino"``.
         out: Folder of bundles; the bundle is ``out/<recipe>/<precision>-<backend>``.
         device: Where reference and candidate compute, ``"cpu"`` or ``"cuda"``.
         checkpoint: A local copy that takes the place of the recipe's source.
         revision: Branch, tag or commit that takes the place of the recipe's.
-        calibration: The user's own sentences, audited beside the probes.
+        calibration: The user's own sentences: audited beside the probes, and what int8 takes its scales from instead
+            of those that ship.
         sts: Task sets to score reference and candidate on.
         force: Replace an existing bundle, once the new one has passed.
     """
@@ -100,6 +107,11 @@ class Stages:
         yield result
         self.done.append((name, time.perf_counter() - started, ", ".join(result)))
 
+    def tell(self, detail: str) -> None:
+        """Tell the listener how far the stage at work is."""
+        if self.on_start is not None:
+            self.on_start(detail)
+
 
 def export(recipe: Recipe, options: Options | None = None, stages: Stages | None = None) -> Bundle:
     """Export a checkpoint, prove the result equal to it, and publish it.
@@ -115,6 +127,9 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
         refuse_to_replace_what_is_no_bundle(target)
     backend = backend_of(options.backend)
     backend.check(options.precision, options.device)
+    if options.precision in QUANTIZATIONS:
+        scheme_of(options.precision, options.backend, options.device)
+        require("matplotlib")
     gates = recipe.gates
 
     with staging(target, force=options.force) as folder:
@@ -137,29 +152,40 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
             with stages("gate: the fp32 graph") as result:  # where it is not the very graph that the last gate judges
                 folded = _judge_folded(checkpoint, reference, graph, recipe, folder)
                 result.append(folded.summary())
-        if options.precision != "fp32":
+        plan: Plan | None = None
+        if options.precision in QUANTIZATIONS:
+            with stages("calibrate and search") as result:
+                plan = _plan(graph, checkpoint, reference, recipe, options, stages.tell)
+                result.append(f"{len(plan.products)} products, {plan.calibrated.trial.name}")
+                result.append(f"{plan.resumed} results of an earlier search" if plan.resumed else "")
+        reports: list[tuple[ParityReport, Assignment | None]] = []
+        for assignment in plan.found.ladder if plan is not None else (None,):
             with stages(f"type as {options.precision}") as result:
-                keep = getattr(recipe.precision, options.precision).keep_fp32
-                graph = precision_of(options.precision).convert(graph, batches, keep)
-                result.append(f"{graph.weight_bytes() / 1e6:.1f} MB of weights")
-        with stages(f"build for {options.backend}") as result:
-            graph = _for_target(graph, options.backend)
-            with writing(target):
-                engine = backend.build(graph, recipe.shapes, folder)
-                _write_tokenizer(checkpoint, folder)
-            result.append(", ".join(engine.files))
-        with stages(f"gate: {options.precision} on {options.backend}") as result:
-            candidate = _open(engine, folder, checkpoint, options.device)
-            with candidate:
-                report = validate(reference, candidate, gates.of(options.precision), name)
-            _require(report, folded)
-            result.append(report.summary())
+                typed = _typed(graph, batches, recipe, options, plan, assignment)
+                result.append(f"{typed.weight_bytes() / 1e6:.1f} MB of weights")
+            with stages(f"build for {options.backend}") as result:
+                typed = _for_target(typed, options.backend)
+                with writing(target):
+                    engine = backend.build(typed, recipe.shapes, folder)
+                result.append(", ".join(engine.files))
+            with stages(f"gate: {options.precision} on {options.backend}") as result:
+                with _open(engine, folder, checkpoint, options.device) as candidate:
+                    report = validate(reference, candidate, gates.of(options.precision), name)
+                reports.append((report, assignment))
+                result.append(report.summary())
+            if report.passed:
+                break
+        _require(reports, folded, plan)
         with stages("publish") as result:
-            manifest = _manifest(recipe, checkpoint, graph, engine, report, options, batches)
+            manifest = _manifest(recipe, checkpoint, typed, engine, report, options, batches, plan)
             with writing(target):
+                _write_tokenizer(checkpoint, folder)
+                if plan is not None and assignment is not None:
+                    _write_quantization(plan, assignment, folder)
                 (folder / "parity.json").write_text(report.to_json() + "\n", encoding="utf-8")
                 (folder / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
                 bundle = publish(manifest, folder, target)
+            _ledger(target.parent, options).unlink(missing_ok=True)
             result.append(f"{bundle.size_bytes / 1e6:.1f} MB in {target}")
     return bundle
 
@@ -199,7 +225,7 @@ def _judge_folded(
             engine = runtime.build(graph, recipe.shapes, Path(scratch))
         with _open(engine, Path(scratch), checkpoint, "cpu") as candidate:
             report = validate(reference, candidate, recipe.gates.fp32, f"{recipe.name} fp32, as folded")
-    _require(report, None)
+    _require([(report, None)], None, None)
     return report
 
 
@@ -214,17 +240,81 @@ def _open(engine: Engine, folder: Path, checkpoint: Checkpoint, device: str) -> 
     )
 
 
-def _require(report: ParityReport, folded: ParityReport | None) -> None:
-    """Stop here unless every bound held. ``folded`` is the report of the fp32 graph, where that has passed already."""
-    if report.passed:
+def _require(
+    reports: Sequence[tuple[ParityReport, Assignment | None]], folded: ParityReport | None, plan: Plan | None
+) -> None:
+    """Stop here unless every bound held at last.
+
+    Args:
+        reports: Every candidate that was judged, in order, with its assignment of int8.
+        folded: The report of the fp32 graph, where that has passed already.
+        plan: What int8 was to be, where it was.
+    """
+    if reports[-1][0].passed:
         return
+    closest, assignment = max(reports, key=lambda judged: judged[0].statistics["min_cosine"])
     if folded is None:
-        raise GateError(report.failure(), next_step="the export itself is at fault, no precision setting will mend it")
+        raise GateError(closest.failure(), next_step="the export itself is at fault, no precision setting will mend it")
     sound = f"the fp32 graph passed at {folded.summary()}, so the export is sound and precision or engine are not"
+    if plan is not None and assignment is not None:
+        raise GateError(
+            f"{closest.failure()}\n  {sound}\n  the closest of {len(reports)} assignments: "
+            f"{describe(plan.request.scheme, assignment, plan.products)}",
+            next_step="--calibration FILE with text of the kind the model will read, or --fp16",
+        )
     raise GateError(
-        f"{report.failure()}\n  {sound}",
+        f"{closest.failure()}\n  {sound}",
         next_step="another precision or backend, or more of the graph in fp32 (recipe: precision.<name>.keep_fp32)",
     )
+
+
+def _plan(
+    graph: Graph,
+    checkpoint: Checkpoint,
+    reference: Reference,
+    recipe: Recipe,
+    options: Options,
+    tell: Callable[[str], None],
+) -> Plan:
+    """Calibrate and search. What is known so far lies beside the bundle's place until it is published."""
+    text = calibration_set(options.calibration, reference.texts, checkpoint.tokenizer, checkpoint.prompt)
+    request = Request(
+        precision=options.precision,
+        scheme=scheme_of(options.precision, options.backend, options.device),
+        calibration=text,
+        gate=recipe.gates.of(options.precision),
+        keep_high=getattr(recipe.precision, options.precision).keep_high,
+        ledger=_ledger(options.out / recipe.name, options),
+    )
+    return make_plan(graph, request, tell)
+
+
+def _ledger(folder: Path, options: Options) -> Path:
+    return folder / f".{options.precision}-{options.backend}.search.json"
+
+
+def _typed(
+    graph: Graph,
+    batches: TokenBatches,
+    recipe: Recipe,
+    options: Options,
+    plan: Plan | None,
+    assignment: Assignment | None,
+) -> Graph:
+    """Return the graph in the precision asked for."""
+    if plan is not None and assignment is not None:
+        return quantization_of(options.precision).convert(plan, assignment, batches)
+    if options.precision == "fp32":
+        return graph
+    keep = getattr(recipe.precision, options.precision).keep_fp32
+    return precision_of(options.precision).convert(graph, batches, keep)
+
+
+def _write_quantization(plan: Plan, assignment: Assignment, folder: Path) -> None:
+    """Write what int8 was decided from, and the plot of what else there was to choose."""
+    content = json.dumps(report_of(plan, assignment), ensure_ascii=False, indent=1, allow_nan=False)
+    (folder / JSON).write_text(content + "\n", encoding="utf-8")
+    (folder / PLOT).write_bytes(plot_of(plan, assignment))
 
 
 def _for_target(graph: Graph, backend: str) -> Graph:
@@ -252,6 +342,7 @@ def _manifest(
     report: ParityReport,
     options: Options,
     batches: TokenBatches,
+    plan: Plan | None,
 ) -> Manifest:
     audited = (f"audited text: sha256 {batches.content_hash()}",) if graph.precision == "fp16" else ()
     decisions = (*graph.decisions, *audited)
@@ -272,6 +363,7 @@ def _manifest(
         ),
         graph=GraphFacts(sha256=graph.content_hash(), nodes=graph.op_counts(), weight_bytes=graph.weight_bytes()),
         engine=engine,
+        quantization=_quantization_facts(plan),
         decisions=decisions,
         validation=Validation(
             device="cuda" if options.device == "cuda" else "cpu",
@@ -284,6 +376,15 @@ def _manifest(
         tools=tool_versions(TOOLS),
         machine=machine(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _quantization_facts(plan: Plan | None) -> QuantizationFacts | None:
+    if plan is None:
+        return None
+    text = plan.request.calibration
+    return QuantizationFacts(
+        source=text.source, sha256=text.sha256, sentences=text.fit.count, method=plan.calibrated.trial.name, ranges=JSON
     )
 
 
