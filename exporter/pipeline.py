@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from exporter.backends import Engine, backend_of
 from exporter.bundle import (
     TOKENIZER,
@@ -121,7 +123,6 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
         ExportError: Anything else that stops it; see ``exporter.errors``.
     """
     options, stages = options or Options(), stages or Stages()
-    name = f"{recipe.name} {options.precision} on {options.backend}"
     target = options.out / recipe.name / f"{options.precision}-{options.backend}"
     if options.force:
         refuse_to_replace_what_is_no_bundle(target)
@@ -130,8 +131,6 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
     if options.precision in QUANTIZATIONS:
         scheme_of(options.precision, options.backend, options.device)
         require("matplotlib")
-    gates = recipe.gates
-
     with staging(target, force=options.force) as folder:
         with stages("load checkpoint") as result:
             checkpoint = load_checkpoint(
@@ -157,37 +156,75 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
             with stages("calibrate and search") as result:
                 plan = _plan(graph, checkpoint, reference, recipe, options, stages.tell)
                 result.append(f"{len(plan.products)} products, {plan.calibrated.trial.name}")
-                result.append(f"{plan.resumed} results of an earlier search" if plan.resumed else "")
-        reports: list[tuple[ParityReport, Assignment | None]] = []
+                if plan.resumed:
+                    result.append(f"{plan.resumed} results of an interrupted search")
+        work = _Work(recipe, options, stages, target, folder, checkpoint, reference, batches)
+        judged: list[_Judged] = []
         for assignment in plan.found.ladder if plan is not None else (None,):
-            with stages(f"type as {options.precision}") as result:
-                typed = _typed(graph, batches, recipe, options, plan, assignment)
-                result.append(f"{typed.weight_bytes() / 1e6:.1f} MB of weights")
-            with stages(f"build for {options.backend}") as result:
-                typed = _for_target(typed, options.backend)
-                with writing(target):
-                    engine = backend.build(typed, recipe.shapes, folder)
-                result.append(", ".join(engine.files))
-            with stages(f"gate: {options.precision} on {options.backend}") as result:
-                with _open(engine, folder, checkpoint, options.device) as candidate:
-                    report = validate(reference, candidate, gates.of(options.precision), name)
-                reports.append((report, assignment))
-                result.append(report.summary())
-            if report.passed:
+            judged.append(_build_and_judge(graph, plan, assignment, work))
+            if judged[-1].report.passed:
                 break
-        _require(reports, folded, plan)
+        _require(judged, folded, plan)
         with stages("publish") as result:
-            manifest = _manifest(recipe, checkpoint, typed, engine, report, options, batches, plan)
+            report = judged[-1].report
+            manifest = _manifest(judged[-1], plan, work)
             with writing(target):
                 _write_tokenizer(checkpoint, folder)
-                if plan is not None and assignment is not None:
-                    _write_quantization(plan, assignment, folder)
+                _write_quantization(plan, judged[-1].assignment, folder)
                 (folder / "parity.json").write_text(report.to_json() + "\n", encoding="utf-8")
                 (folder / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
                 bundle = publish(manifest, folder, target)
             _ledger(target.parent, options).unlink(missing_ok=True)
             result.append(f"{bundle.size_bytes / 1e6:.1f} MB in {target}")
     return bundle
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the steps of one export share."""
+
+    recipe: Recipe
+    options: Options
+    stages: Stages
+    target: Path
+    folder: Path
+    checkpoint: Checkpoint
+    reference: Reference
+    batches: TokenBatches
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A candidate and what was found of it; ``assignment`` says which products are int8, where any are."""
+
+    graph: Graph
+    engine: Engine
+    report: ParityReport
+    assignment: Assignment | None = None
+
+
+def _build_and_judge(graph: Graph, plan: Plan | None, assignment: Assignment | None, work: _Work) -> _Judged:
+    """Type, build, and hold the engine against the reference."""
+    options, stages, checkpoint = work.options, work.stages, work.checkpoint
+    if options.precision != "fp32":
+        with stages(f"type as {options.precision}") as result:
+            graph = _typed(graph, plan, assignment, work)
+            result.append(f"{graph.weight_bytes() / 1e6:.1f} MB of weights")
+    with stages(f"build for {options.backend}") as result:
+        graph = _for_target(graph, options.backend)
+        with writing(work.target):
+            engine = backend_of(options.backend).build(graph, work.recipe.shapes, work.folder)
+        result.append(", ".join(engine.files))
+    with stages(f"gate: {options.precision} on {options.backend}") as result:
+        gate, name = work.recipe.gates.of(options.precision), _subject(work.recipe, options)
+        with _open(engine, work.folder, checkpoint, options.device) as candidate:
+            report = validate(work.reference, candidate, gate, name)
+        result.append(report.summary())
+    return _Judged(graph, engine, report, assignment)
+
+
+def _subject(recipe: Recipe, options: Options) -> str:
+    return f"{recipe.name} {options.precision} on {options.backend}"
 
 
 def validate_bundle(
@@ -225,7 +262,7 @@ def _judge_folded(
             engine = runtime.build(graph, recipe.shapes, Path(scratch))
         with _open(engine, Path(scratch), checkpoint, "cpu") as candidate:
             report = validate(reference, candidate, recipe.gates.fp32, f"{recipe.name} fp32, as folded")
-    _require([(report, None)], None, None)
+    _require([_Judged(graph, engine, report)], None, None)
     return report
 
 
@@ -240,25 +277,24 @@ def _open(engine: Engine, folder: Path, checkpoint: Checkpoint, device: str) -> 
     )
 
 
-def _require(
-    reports: Sequence[tuple[ParityReport, Assignment | None]], folded: ParityReport | None, plan: Plan | None
-) -> None:
+def _require(judged: Sequence[_Judged], folded: ParityReport | None, plan: Plan | None) -> None:
     """Stop here unless every bound held at last.
 
     Args:
-        reports: Every candidate that was judged, in order, with its assignment of int8.
+        judged: Every candidate, in order.
         folded: The report of the fp32 graph, where that has passed already.
         plan: What int8 was to be, where it was.
     """
-    if reports[-1][0].passed:
+    if judged[-1].report.passed:
         return
-    closest, assignment = max(reports, key=lambda judged: judged[0].statistics["min_cosine"])
+    nearest = max(judged, key=lambda candidate: np.nan_to_num(candidate.report.statistics["min_cosine"], nan=-1.0))
+    closest, assignment = nearest.report, nearest.assignment
     if folded is None:
         raise GateError(closest.failure(), next_step="the export itself is at fault, no precision setting will mend it")
     sound = f"the fp32 graph passed at {folded.summary()}, so the export is sound and precision or engine are not"
     if plan is not None and assignment is not None:
         raise GateError(
-            f"{closest.failure()}\n  {sound}\n  the closest of {len(reports)} assignments: "
+            f"{closest.failure()}\n  {sound}\n  the closest of {len(judged)} assignments: "
             f"{describe(plan.request.scheme, assignment, plan.products)}",
             next_step="--calibration FILE with text of the kind the model will read, or --fp16",
         )
@@ -293,25 +329,19 @@ def _ledger(folder: Path, options: Options) -> Path:
     return folder / f".{options.precision}-{options.backend}.search.json"
 
 
-def _typed(
-    graph: Graph,
-    batches: TokenBatches,
-    recipe: Recipe,
-    options: Options,
-    plan: Plan | None,
-    assignment: Assignment | None,
-) -> Graph:
+def _typed(graph: Graph, plan: Plan | None, assignment: Assignment | None, work: _Work) -> Graph:
     """Return the graph in the precision asked for."""
+    precision = work.options.precision
     if plan is not None and assignment is not None:
-        return quantization_of(options.precision).convert(plan, assignment, batches)
-    if options.precision == "fp32":
-        return graph
-    keep = getattr(recipe.precision, options.precision).keep_fp32
-    return precision_of(options.precision).convert(graph, batches, keep)
+        return quantization_of(precision).convert(plan, assignment, work.batches)
+    keep = getattr(work.recipe.precision, precision).keep_fp32
+    return precision_of(precision).convert(graph, work.batches, keep)
 
 
-def _write_quantization(plan: Plan, assignment: Assignment, folder: Path) -> None:
+def _write_quantization(plan: Plan | None, assignment: Assignment | None, folder: Path) -> None:
     """Write what int8 was decided from, and the plot of what else there was to choose."""
+    if plan is None or assignment is None:
+        return
     content = json.dumps(report_of(plan, assignment), ensure_ascii=False, indent=1, allow_nan=False)
     (folder / JSON).write_text(content + "\n", encoding="utf-8")
     (folder / PLOT).write_bytes(plot_of(plan, assignment))
@@ -334,17 +364,10 @@ def _write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _manifest(
-    recipe: Recipe,
-    checkpoint: Checkpoint,
-    graph: Graph,
-    engine: Engine,
-    report: ParityReport,
-    options: Options,
-    batches: TokenBatches,
-    plan: Plan | None,
-) -> Manifest:
-    audited = (f"audited text: sha256 {batches.content_hash()}",) if graph.precision == "fp16" else ()
+def _manifest(judged: _Judged, plan: Plan | None, work: _Work) -> Manifest:
+    graph, engine, report = judged.graph, judged.engine, judged.report
+    recipe, checkpoint, options = work.recipe, work.checkpoint, work.options
+    audited = (f"audited text: sha256 {work.batches.content_hash()}",) if graph.precision == "fp16" else ()
     decisions = (*graph.decisions, *audited)
     return Manifest(
         recipe=recipe,

@@ -27,9 +27,7 @@ def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:
     quantized = graph.with_model(model)
     if scheme.remainder == "fp16":
         quantized = fp16.cast(quantized, fp16.audit(graph, batches))
-    return quantized.with_model(
-        quantized.model, precision="int8", decisions=decisions(plan, assignment)
-    )
+    return quantized.with_model(quantized.model, precision="int8", decisions=decisions(plan, assignment))
 
 
 def decisions(plan: Plan, assignment: Assignment) -> tuple[str, ...]:
@@ -41,8 +39,8 @@ def decisions(plan: Plan, assignment: Assignment) -> tuple[str, ...]:
         f"{len(plan.products) - len(assignment.high)} of {len(plan.products)} products in int8 "
         f"({ir.DataType(request.scheme.activation).name.lower()} activations, int8 weights per channel)",
         describe(request.scheme, assignment, plan.products),
-        f"calibrated by {trial.name} on {text.fit.count} sentences of {text.source} (sha256 {text.sha256}), chosen by the "
-        f"min cosine of {text.held_out.count} others: {tried}",
+        f"calibrated by {trial.name} on {text.fit.count} sentences of {text.source} (sha256 {text.sha256})",
+        f"chosen by what {text.held_out.count} other sentences lose (their min cosine): {tried}",
     ]
     if plan.calibrated.smoothed:
         said.append(f"outliers of {len(plan.calibrated.smoothed)} activations were moved into weights (SmoothQuant)")

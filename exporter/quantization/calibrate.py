@@ -1,4 +1,4 @@
-"""From observations to scales: every method is tried, with smoothing and without, and parity on held-out text decides."""
+"""From observations to scales: every method is tried, smoothed and not, and parity on held-out text decides."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from exporter.quantization.scheme import Array, Quantization, Scheme
 from exporter.quantization.smoothing import choose_smoothing, quantize_weight
 from exporter.recipe import Gate
 
+MULTIPLICATION = 0.9  # smoothing costs a multiplication per number: it has to bring the loss below this share of it
+
 
 @dataclass(frozen=True)
 class Trial:
     """One way to calibrate and what it lost with every product in int8.
 
     Attributes:
-        method: How ranges were chosen; ``"dynamic"`` where they come from each batch.
+        name: Method and smoothing in words; ``"dynamic"`` where ranges come from each batch.
+        method: How ranges were chosen.
         smoothed: Whether outliers were moved into weights.
         loss: On the held-out sentences.
     """
 
-    method: Method | str
+    name: str
+    method: Method
     smoothed: bool
     loss: Loss
-
-    @property
-    def name(self) -> str:
-        """Name of the trial, for ledgers and reports."""
-        return f"{self.method}, smoothed" if self.smoothed else self.method
 
 
 @dataclass(frozen=True)
@@ -75,20 +74,20 @@ def calibrate(
     smooth = choose_smoothing(emulator, seen, scheme, lambda title: progress(f"outliers: {title}"))
     everything = frozenset(product.node for product in emulator.products)
     trials: list[Trial] = []
-    best: Quantization | None = None
     for smoothed in (False, True) if smooth else (False,):
         for method in ("minmax",) if scheme.dynamic else METHODS:
-            name = Trial("dynamic" if scheme.dynamic else method, smoothed, Loss(0, 0, 0, 0)).name
-            progress(name)
             quantization = quantize(emulator, scheme, seen, method, smooth if smoothed else {})
-            loss = judge.loss(name, quantization, everything)
-            trials.append(Trial("dynamic" if scheme.dynamic else method, smoothed, loss))
-            if min(trials, key=lambda trial: trial.loss.strain(gate)) is trials[-1]:
-                best = quantization
-    if best is None:
-        raise ValueError("there is no product to quantize")
-    trial = min(trials, key=lambda trial: trial.loss.strain(gate))
-    return Calibrated(best, trial, tuple(trials), tuple(smooth) if trial.smoothed else ())
+            name = trial_name("dynamic" if scheme.dynamic else method, smooth if smoothed else {})
+            progress(name)
+            trials.append(Trial(name, method, smoothed, judge.loss(name, quantization, everything)))
+    trial = min(trials, key=lambda trial: trial.loss.strain(gate) * (1 if trial.smoothed else MULTIPLICATION))
+    smooth = smooth if trial.smoothed else {}
+    return Calibrated(quantize(emulator, scheme, seen, trial.method, smooth), trial, tuple(trials), tuple(smooth))
+
+
+def trial_name(method: str, smooth: Mapping[str, Array]) -> str:
+    """Return what a trial is called in ledgers and reports."""
+    return f"{method}, smoothed" if smooth else method
 
 
 def quantize(
@@ -119,7 +118,9 @@ def quantize(
             weight = emulator.weight(product.weight)
             weights[product.weight] = quantize_weight(weight if factor is None else weight * factor[:, None], scheme)
     quantization = Quantization(activations, weights)
-    biases = {product.node: _corrected_bias(product, quantization, emulator, scheme, seen) for product in emulator.products}
+    biases = {
+        product.node: _corrected_bias(product, quantization, emulator, scheme, seen) for product in emulator.products
+    }
     return Quantization(activations, weights, biases)
 
 

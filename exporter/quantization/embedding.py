@@ -5,8 +5,8 @@
     Gather(W, ids)  ->  Cast(Gather(W', ids)) * Gather(s, ids) + m      W'[i] = round((W[i] - m) / s[i])
 
 with ``m`` the mean row and ``s[i] = max|W[i] - m| / 127``. What all words share is often larger than what tells them
-apart: without ``m`` the demo's table loses ten times as much. The cast comes after the gather, so a runtime has nothing constant to fold back into float32, and reads the rows it
-needs and no more.
+apart: without ``m`` the demo's table loses ten times as much. The cast comes after the gather, so a runtime has nothing
+constant to fold back into float32, and reads the rows it needs and no more.
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ def _replace(model: ir.Model, node: ir.Node, table: np.ndarray) -> None:
     factors = add_constant(model, f"{rows.name}.scales", scales.astype(np.float32))
     gathered = make_node("Gather", [rows, ids], f"{name}.rows", ir.DataType.INT8, shape, {"axis": 0})
     factor = make_node("Gather", [factors, ids], f"{name}.scales", ir.DataType.FLOAT, [*shape[:-1], 1], {"axis": 0})
-    cast = make_node(
-        "Cast", [gathered.outputs[0]], f"{name}/Cast", ir.DataType.FLOAT, shape, {"to": ir.DataType.FLOAT}
-    )
+    cast = make_node("Cast", [gathered.outputs[0]], f"{name}/Cast", ir.DataType.FLOAT, shape, {"to": ir.DataType.FLOAT})
     product = make_node("Mul", [cast.outputs[0], factor.outputs[0]], f"{name}/Mul", ir.DataType.FLOAT, shape)
     shared = add_constant(model, f"{rows.name}.mean", mean.astype(np.float32))
     total = make_node("Add", [product.outputs[0], shared], f"{name}/Add", ir.DataType.FLOAT, shape)

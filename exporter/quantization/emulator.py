@@ -39,7 +39,8 @@ class Emulator:
         self.dimension = graph.dimension
         self._scheme = scheme
         model = graph.editable()
-        self._weights = {p.weight: model.graph.initializers[p.weight].const_value.numpy() for p in self.products}
+        stored = {name: value.const_value for name, value in model.graph.initializers.items() if value.const_value}
+        self._weights: dict[str, Array] = {p.weight: stored[p.weight].numpy() for p in self.products}
         self._channels = {p.activation: p.inputs for p in self.products}
         self._biases: dict[str, Array] = {}
         _install_switches(model, self.products, scheme, self._biases)
@@ -124,9 +125,7 @@ def _ids(batch: Batch) -> dict[str, npt.NDArray[np.int64]]:
     return dict(zip(INPUTS, batch, strict=True))
 
 
-def _install_switches(
-    model: ir.Model, products: tuple[Product, ...], scheme: Scheme, biases: dict[str, Array]
-) -> None:
+def _install_switches(model: ir.Model, products: tuple[Product, ...], scheme: Scheme, biases: dict[str, Array]) -> None:
     """Rewrite every product of ``model`` in place, and collect the stored biases by node."""
     nodes = {str(node.name): node for node in model.graph}
     quantized: dict[str, ir.Value] = {}
@@ -190,9 +189,7 @@ def _fake_quantized(model: ir.Model, value: ir.Value, channels: int, scheme: Sch
         zero_point = _input(model, f"{name}/zero_point", scheme.activation, ())
         steps = [smoothed.outputs[0], scale, zero_point]
         integers = make_node("QuantizeLinear", steps, f"{name}/Quantize", scheme.activation, shape)
-    back = make_node(
-        "DequantizeLinear", [integers.outputs[0], scale, zero_point], f"{name}/Dequantize", float32, shape
-    )
+    back = make_node("DequantizeLinear", [integers.outputs[0], scale, zero_point], f"{name}/Dequantize", float32, shape)
     return [smoothed, integers, back]
 
 

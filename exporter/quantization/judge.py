@@ -132,6 +132,4 @@ def loss_between(reference: Array, found: Array, token_ids: list[list[int]]) -> 
     """Compare two (rows, dimension) matrices; NaN counts as opposite."""
     parity = compare(reference, found, token_ids)
     cosine = np.nan_to_num(parity.cosine, nan=-1.0)
-    return Loss(
-        float(cosine.min()), float(np.percentile(cosine, 1)), float(cosine.mean()), parity.neighbor_identity
-    )
+    return Loss(float(cosine.min()), float(np.percentile(cosine, 1)), float(cosine.mean()), parity.neighbor_identity)

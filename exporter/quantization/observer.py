@@ -67,5 +67,3 @@ def observe(
         start += count
         progress(f"{start} of {tokens} tokens")
     return {name: Observation(low[name], high[name], sample[name]) for name in channels}
-
-

@@ -114,7 +114,7 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
 def _growth(
     emulator: Emulator, quantization: Quantization, on: frozenset[str], batches: Sequence[Batch]
 ) -> tuple[tuple[Product, float], ...]:
-    """Return the relative error (Euclidean, over all tokens of one batch) of what the first product of each layer reads."""
+    """Return the relative error of what the first product of each layer reads: Euclidean, over one batch's tokens."""
     firsts: dict[str, Product] = {}
     for product in emulator.products:
         firsts.setdefault(product.layer, product)

@@ -117,8 +117,8 @@ def bias_of(node: ir.Node) -> ir.Node | None:
     consumers = list(node.outputs[0].consumers())
     if len(consumers) != 1 or consumers[0].op_type != "Add":
         return None
-    stored = [value for value in consumers[0].inputs if value is not None and value.const_value is not None]
-    return consumers[0] if len(stored) == 1 and len(stored[0].const_value.shape) == 1 else None
+    stored = [v.const_value for v in consumers[0].inputs if v is not None and v.const_value is not None]
+    return consumers[0] if len(stored) == 1 and len(stored[0].shape) == 1 else None
 
 
 def attention_macs(graph: Graph, tokens: float) -> float:

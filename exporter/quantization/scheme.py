@@ -92,8 +92,8 @@ class Scheme:
     def storable(self, scales: npt.NDArray[np.floating]) -> Array:
         """Round scales to what the graph can hold: in a float16 graph they are float16, and must not become 0."""
         if self.remainder != "fp16":
-            return scales.astype(np.float32)
-        return np.maximum(scales, 2.0**-24).astype(np.float16).astype(np.float32)
+            return np.asarray(scales, np.float32)
+        return np.asarray(np.maximum(scales, 2.0**-24).astype(np.float16), np.float32)
 
     def activation_of(self, low: float, high: float, smooth: Array | None = None) -> Activation:
         """Return the steps and zero point of a range that holds 0. -128 is not used where the type is signed."""
@@ -106,8 +106,8 @@ class Scheme:
 
     def restored(self, values: Array, how: Activation) -> Array:
         """Return what is left of ``values`` (smoothed already) after quantizing and dequantizing."""
-        limits = np.iinfo(self.numpy)
-        integers = np.clip(np.rint(values / how.scale) + how.zero_point, limits.min, limits.max)
+        lowest, highest = (-128, 127) if self.symmetric else (0, 255)
+        integers = np.clip(np.rint(values / how.scale) + how.zero_point, lowest, highest)
         return np.asarray((integers - how.zero_point) * how.scale, np.float32)
 
 

@@ -125,7 +125,7 @@ def _passes(assignment: Assignment, gate: Gate) -> bool:
 
 
 def _fewest(prefixes: Sequence[frozenset[str]], passes: Callable[[frozenset[str]], bool]) -> int:
-    """Return the smallest prefix that passes, taking it that more kept high is never worse; the last where none does."""
+    """Return the smallest prefix that passes, if more kept high is never worse; the last where none does."""
     low, high = 0, len(prefixes) - 1
     while low < high:
         middle = 0 if low == 0 and high == len(prefixes) - 1 else (low + high) // 2

@@ -67,9 +67,7 @@ def choose_smoothing(
     return chosen
 
 
-def _scales(
-    group: Sequence[Product], strength: float, emulator: Emulator, seen: Mapping[str, Observation]
-) -> Array:
+def _scales(group: Sequence[Product], strength: float, emulator: Emulator, seen: Mapping[str, Observation]) -> Array:
     largest = _largest(seen[product.activation].largest for product in group)
     weight = _largest(np.abs(emulator.weight(name)).max(axis=1) for name in {p.weight: None for p in group})
     scales = largest**strength / weight ** (1 - strength)
@@ -77,7 +75,7 @@ def _scales(
 
 
 def _largest(channels: Iterable[Array]) -> Array:
-    return np.maximum(np.max(list(channels), axis=0), _SMALLEST)
+    return np.asarray(np.maximum(np.max(list(channels), axis=0), _SMALLEST), np.float32)
 
 
 def _error(
