@@ -15,7 +15,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from exporter.pipeline import Stages
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
+TORCH = "torch"  # what --against calls the checkpoint itself
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells have it
 
 app = typer.Typer(
@@ -41,12 +41,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 export_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-class Peer(StrEnum):
-    """What a bundle is measured against."""
-
-    torch = "torch"
 
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
@@ -266,7 +260,14 @@ def encode_command(
 @app.command("bench")
 def bench_command(
     bundle: BundleArgument,
-    against: Annotated[list[Peer] | None, typer.Option("--against", help="Measure a peer in the same run.")] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="torch|BUNDLE",
+            help="Measure in the same run; bundles of other precisions beside an int8 one are found by themselves.",
+        ),
+    ] = None,
     text: Annotated[
         Path | None, typer.Option("--text", metavar="FILE", help="One sentence a line, or JSONL with text.")
     ] = None,
@@ -277,13 +278,16 @@ def bench_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a bundle's throughput and latency, beside PyTorch in the same run if asked."""
-    from exporter.benchmark import bench_bundle
+    from exporter.benchmark import bench_bundle, siblings_of
     from exporter.bundle import Bundle
 
+    opened = Bundle.open(bundle)
+    given = [Bundle.open(Path(other)) for other in against or () if other != TORCH]
     with _spinner(_stderr(), "measuring"):
         result = bench_bundle(
-            Bundle.open(bundle),
-            against_torch=bool(against),
+            opened,
+            against_torch=TORCH in (against or ()),
+            against=given or siblings_of(opened),
             text=text,
             checkpoint=checkpoint,
             threads=threads,
@@ -298,6 +302,8 @@ def bench_command(
         for s in result.subjects
     ]
     _print_table(("", "sentences/s", "p50 ms", "p99 ms", f"vs {result.subjects[0].name}"), rows)
+    if result.verdict is not None:
+        print(result.verdict)  # noqa: T201
     print(result.conditions)  # noqa: T201
 
 

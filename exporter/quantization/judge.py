@@ -100,7 +100,7 @@ class Judge:
         emulator: The graph with switches.
         batches: Held-out text.
         reference: (rows, dimension) float32 of the float32 graph, in the order of the batches.
-        ledger: Where results are kept.
+        ledger: Where results are kept, by the number of rows too: judges of other text may share it.
     """
 
     def __init__(self, emulator: Emulator, batches: Sequence[Batch], reference: Array, ledger: Ledger) -> None:
@@ -115,7 +115,7 @@ class Judge:
             quantization: Scales and integers.
             on: Nodes of the products that compute in int8.
         """
-        key = f"{name} {hashlib.sha256(' '.join(sorted(on)).encode()).hexdigest()[:16]}"
+        key = f"{name}, {len(self._token_ids)} rows, {hashlib.sha256(' '.join(sorted(on)).encode()).hexdigest()[:16]}"
         known = self._ledger.get(key)
         if known is None:
             known = loss_between(self._reference, self._emulator.run(self._batches, quantization, on), self._token_ids)

@@ -91,6 +91,8 @@ def entropy_clip(magnitudes: Array) -> float:
 def _divergence(counts: npt.NDArray[np.int64], bins: int) -> float:
     """Return how much of a distribution is lost when it is cut at ``bins`` and put into 128 levels."""
     kept = counts[:bins].astype(np.float64)
+    if not kept.any():
+        return float("inf")
     wanted = kept.copy()
     wanted[-1] += counts[bins:].sum()
     level = np.arange(bins) * _LEVELS // bins

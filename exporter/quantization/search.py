@@ -42,7 +42,7 @@ class Found:
 
     Attributes:
         ladder: Assignments to try, cheapest first; each passed on the held-out text with a margin, or is the nearest.
-        sensitivities: What each product loses alone, by its node.
+        sensitivities: What each product loses alone, on a part of that text, by its node.
         frontier: Assignments for a plot of parity against time.
     """
 
@@ -75,6 +75,7 @@ class Costs:
 
 def search(
     calibrated: Calibrated,
+    scout: Judge,
     judge: Judge,
     gate: Gate,
     costs: Costs,
@@ -85,6 +86,7 @@ def search(
 
     Args:
         calibrated: The scales.
+        scout: Measures parity on a part of that text: what products lose alone only puts them in order.
         judge: Measures parity on text that is held out.
         gate: The bounds.
         costs: What each product is worth.
@@ -95,7 +97,7 @@ def search(
     sensitivities: dict[str, Loss] = {}
     for number, product in enumerate(costs.products, start=1):
         progress(f"{product.title} alone ({number} of {len(costs.products)})")
-        sensitivities[product.node] = judge.loss(
+        sensitivities[product.node] = scout.loss(
             calibrated.trial.name, calibrated.quantization, frozenset([product.node])
         )
 

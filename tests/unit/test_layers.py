@@ -1,6 +1,6 @@
 """Arrows run one way: what may import what, in one table, held against the source.
 
-    cli -> api -> pipeline -> {folding, precisions, backends, validator, benchmark}
+    cli -> api -> pipeline -> {folding, precisions -> quantization -> validator, backends, benchmark}
         -> {graph, checkpoint, bundle, recipe} -> {tokens, hub, dependencies} -> errors
 
 An import inside a function or under ``TYPE_CHECKING`` is an arrow like any other.
@@ -20,7 +20,7 @@ import exporter
 from exporter.backends import BACKENDS
 from exporter.graph import Graph
 from exporter.passes import FOLDING, TARGETS
-from exporter.precisions import PRECISIONS
+from exporter.precisions import PRECISIONS, QUANTIZATIONS
 from exporter.recipe import Gates, Precisions
 
 PACKAGE = Path(exporter.__file__).parent
@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
         "bundle",
         "calibration",
         "checkpoint",
+        "dependencies",
         "encoder",
         "errors",
         "folding",
@@ -43,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
         "model_card",
         "passes",
         "precisions",
+        "quantization",
         "recipe",
         "validator",
     },
@@ -51,7 +53,18 @@ ALLOWED: dict[str, set[str]] = {
     "model_card": {"bundle", "validator"},
     # Graph -> Graph, Graph -> Engine, reference and candidate -> report.
     "folding": {"checkpoint", "errors", "graph", "graph_contract", "passes"},
-    "precisions": {"calibration", "dependencies", "errors", "graph", "passes"},
+    "precisions": {"calibration", "dependencies", "errors", "graph", "passes", "quantization"},
+    "quantization": {
+        "calibration",
+        "dependencies",
+        "errors",
+        "graph",
+        "graph_contract",
+        "machine",
+        "passes",
+        "recipe",
+        "validator",
+    },
     "validator": {"calibration", "checkpoint", "encoder", "errors", "recipe", "tokens"},
     "passes": {"errors", "graph_contract"},
     # The nouns. A bundle opens an engine and an encoder: these are what it is made of, and need no torch.
@@ -150,7 +163,7 @@ def test_what_serves_a_bundle_imports_nothing_of_the_export(room: str) -> None:
 def test_every_file_of_a_table_is_in_it() -> None:
     # "One file and one line in its table": helpers beside them are not called like a backend or a precision.
     helpers = {"__init__", "retype", "range_audit"}
-    for table, folder in ((BACKENDS, "backends"), (PRECISIONS, "precisions")):
+    for table, folder in ((BACKENDS, "backends"), (PRECISIONS | QUANTIZATIONS, "precisions")):
         files = {path.stem for path in (PACKAGE / folder).glob("*.py")} - helpers
         assert files == table.keys()
 
@@ -173,6 +186,15 @@ def test_every_precision_exists(name: str, module: str) -> None:
     assert name == "fp32" or name in Precisions.model_fields
 
 
+@pytest.mark.parametrize(("name", "module"), QUANTIZATIONS.items())
+def test_every_quantization_exists(name: str, module: str) -> None:
+    found = importlib.import_module(module)
+    assert list(inspect.signature(found.convert).parameters) == ["plan", "assignment", "batches"]
+    assert inspect.signature(found.convert).return_annotation in {"Graph", Graph}
+    assert name in Gates.model_fields
+    assert name in Precisions.model_fields
+
+
 @pytest.mark.parametrize("rewrite", [*FOLDING, *(rewrite for passes in TARGETS.values() for rewrite in passes)])
 def test_every_pass_has_a_file_and_returns_a_count(rewrite: object) -> None:
     assert inspect.isfunction(rewrite)
@@ -184,4 +206,4 @@ def test_every_pass_has_a_file_and_returns_a_count(rewrite: object) -> None:
 
 def test_the_tables_of_targets_and_backends_agree() -> None:
     assert TARGETS.keys() == BACKENDS.keys()
-    assert PRECISIONS.keys() == Gates.model_fields.keys()
+    assert PRECISIONS.keys() | QUANTIZATIONS.keys() == Gates.model_fields.keys()
