@@ -83,7 +83,7 @@ def _measure_model(name: str, sentences: list[str], options: Namespace, work: Pa
         folder = twin(name, options.size, work)
         checkpoint = load_checkpoint(recipe, folder=folder)
         opened, verdicts = _judged_engines(checkpoint, recipe, options.threads, work, stack)
-        encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: _bf16_encode(folder)}
+        encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: bf16_encode(folder)}
         encoders |= {label: encoder.encode for label, encoder in opened.items()}
         cosines = _min_cosines(encoders, sentences, options.batch_size)
         subjects = measure(encoders, sentences, batch_size=options.batch_size, rounds=options.rounds)
@@ -123,7 +123,8 @@ def _judged_engines(
     return opened, verdicts
 
 
-def _bf16_encode(folder: Path) -> Encode:
+def bf16_encode(folder: Path) -> Encode:
+    """Return ``encode`` of sentence-transformers with the weights of ``folder`` in bfloat16."""
     model = SentenceTransformer(
         str(folder), device="cpu", model_kwargs={"dtype": torch.bfloat16, "attn_implementation": "sdpa"}
     ).eval()

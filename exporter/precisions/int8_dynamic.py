@@ -14,6 +14,7 @@ from exporter.graph import Graph
 from exporter.passes.building import add_constant, make_node
 from exporter.precisions.int8 import decisions
 from exporter.quantization.plan import Plan
+from exporter.quantization.qdq import set_bias
 from exporter.quantization.search import Assignment
 
 
@@ -21,7 +22,7 @@ def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:
     """Return the plan's graph with ``assignment`` in int8, its outliers moved into weights first."""
     model = plan.graph.editable()
     on = {product.node for product in plan.products} - assignment.high
-    _smooth(model, plan, on)
+    _prepare(model, plan, on)
     quantizer = require("onnxruntime.quantization")
     with tempfile.TemporaryDirectory(prefix="korsbert-") as scratch:
         target = Path(scratch) / "model.onnx"
@@ -40,12 +41,14 @@ def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:
     return plan.graph.with_model(converted, precision="int8_dynamic", decisions=decisions(plan, assignment))
 
 
-def _smooth(model: ir.Model, plan: Plan, on: set[str]) -> None:
-    """Divide each activation that is smoothed by its scales, and multiply the weights that read it."""
+def _prepare(model: ir.Model, plan: Plan, on: set[str]) -> None:
+    """Set the biases, divide each activation that is smoothed by its scales, and multiply the weights that read it."""
     nodes = {str(node.name): node for node in model.graph}
     smoothed: dict[str, ir.Value] = {}
     weights: dict[str, ir.Value] = {}
     for product in plan.products:
+        if product.node in on:
+            set_bias(model, nodes[product.node], product, plan.calibrated.quantization.biases[product.node])
         smooth = plan.calibrated.quantization.activations[product.activation].smooth
         node = nodes[product.node]
         source, weight = node.inputs

@@ -133,7 +133,9 @@ def _corrected_bias(
 ) -> Array:
     how = quantization.activations[product.activation]
     sample = seen[product.activation].sample
-    restored = scheme.restored(sample if how.smooth is None else sample / how.smooth, how)
+    restored = sample if how.smooth is None else sample / how.smooth
+    if not scheme.dynamic:  # with scales of its own for every batch, only the weight's rounding is known beforehand
+        restored = scheme.restored(restored, how)
     wanted = sample.mean(axis=0) @ emulator.weight(product.weight)
     found = restored.mean(axis=0) @ quantization.weights[product.weight].restored()
     return np.asarray(emulator.bias(product) + wanted - found, np.float32)

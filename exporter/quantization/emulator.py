@@ -77,12 +77,22 @@ class Emulator:
         quantization: Quantization | None = None,
         on: frozenset[str] = frozenset(),
     ) -> Iterator[dict[str, Array]]:
-        """Yield, per batch, what chosen edges hold: (tokens, channels) float32 without padding."""
+        """Yield, per batch, what chosen edges hold: (tokens, channels) float32.
+
+        Padding is left out, but where scales come from each batch as it is: there it is in the batch.
+        """
         feeds = self._feeds(quantization, on)
         for batch in batches:
-            kept = batch[1].astype(bool)
+            kept = self._kept(batch)
             found = self._session.run(list(values), feeds | _ids(batch))
             yield {name: array[kept] for name, array in zip(values, found, strict=True)}
+
+    def tokens_looked_at(self, batch: Batch) -> int:
+        """Return how many rows ``look`` yields for a batch."""
+        return int(self._kept(batch).sum())
+
+    def _kept(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        return np.ones(batch[1].shape, bool) if self._scheme.dynamic else batch[1].astype(bool)
 
     def _feeds(self, quantization: Quantization | None, on: frozenset[str]) -> dict[str, npt.NDArray[np.generic]]:
         feeds: dict[str, npt.NDArray[np.generic]] = {}

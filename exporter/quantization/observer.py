@@ -50,7 +50,7 @@ def observe(
         progress: Told how far it is.
     """
     channels = {product.activation: product.inputs for product in emulator.products}
-    tokens = sum(int(mask.sum()) for _, mask in batches)
+    tokens = sum(emulator.tokens_looked_at(batch) for batch in batches)
     wanted = min(tokens, _MOST_TOKENS, max(256, SAMPLE_BYTES // (4 * sum(channels.values()))))
     chosen = np.sort(np.random.default_rng(0).choice(tokens, wanted, replace=False))
     low = {name: np.full(width, np.inf, np.float32) for name, width in channels.items()}

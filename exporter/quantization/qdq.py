@@ -57,7 +57,7 @@ def insert_qdq(
         node.replace_input_with(0, activations[product.activation])
         node.replace_input_with(1, weights[product.weight])
         if product.node in quantization.biases:
-            _set_bias(model, node, product, quantization.biases[product.node])
+            set_bias(model, node, product, quantization.biases[product.node])
     for name, value in list(model.graph.initializers.items()):
         if not value.uses():
             model.graph.initializers.pop(name)
@@ -102,7 +102,7 @@ def _weight(model: ir.Model, before: ir.Node, product: Product, quantization: Qu
     return node.outputs[0]
 
 
-def _set_bias(model: ir.Model, node: ir.Node, product: Product, bias: Array) -> None:
+def set_bias(model: ir.Model, node: ir.Node, product: Product, bias: Array) -> None:
     """Give one use of a product its own bias, with an addition where it has none."""
     constant = add_constant(model, f"{product.module}.bias.int8", bias)
     add = bias_of(node)
