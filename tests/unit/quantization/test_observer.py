@@ -6,7 +6,7 @@ from exporter.calibration import TokenBatches
 from exporter.quantization import observer
 from exporter.quantization.emulator import Emulator
 from exporter.quantization.observer import observe
-from exporter.quantization.scheme import STATIC
+from exporter.quantization.scheme import DYNAMIC, STATIC
 from tests.support.encoders import numbers, small_encoder, word_tokenizer
 
 S8 = STATIC["openvino", "cpu"]
@@ -25,6 +25,17 @@ def test_extremes_are_those_of_every_token_and_the_sample_is_bounded(monkeypatch
         assert there.sample.shape[0] == 256 < everything[name].shape[0]
         rows = {row.tobytes() for row in everything[name]}
         assert all(row.tobytes() in rows for row in there.sample)
+
+
+def test_padding_counts_where_scales_come_from_each_batch_as_it_is() -> None:
+    batches = TokenBatches(numbers(20), word_tokenizer(), batch_size=8)
+    graph = small_encoder()
+    name = Emulator(graph, S8).products[0].activation
+    without, with_padding = (
+        observe(Emulator(graph, scheme), batches)[name] for scheme in (S8, DYNAMIC["onnxruntime", "cpu"])
+    )
+    assert len(without.sample) == sum(int(mask.sum()) for _, mask in batches)
+    assert len(with_padding.sample) == sum(mask.size for _, mask in batches)
 
 
 def test_it_tells_how_far_it_is_and_twice_is_the_same() -> None:
