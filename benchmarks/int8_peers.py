@@ -137,7 +137,7 @@ def main() -> None:
     header = ("model", "tool", "min cosine", "1st percentile", "mean", "neighbours", "MB")
     conditions = (
         "The folded float32 graph of each model, quantized by each tool with the same calibration sentences (those "
-        "that ship, less the probes), and run over the probes: by OpenVINO where NNCF made it, by onnxruntime otherwise. "
+        "that ship, less the probes), and run over the probes: by OpenVINO what NNCF made, by onnxruntime the rest. "
         "Plain settings of each tool, matrix products only. korsbert's rows are the first assignment of its search."
     )
     data = {"rows": [dict(zip(header, row, strict=True)) for row in rows]}
