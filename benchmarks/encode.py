@@ -86,9 +86,9 @@ def _measure_model(name: str, sentences: list[str], options: Namespace, work: Pa
         checkpoint = load_checkpoint(recipe, folder=folder)
         reference = reference_of(checkpoint)
         opened, verdicts = _judged_engines(checkpoint, reference, recipe, options.threads, work, stack)
-        in_bf16 = _in_bf16(folder)
-        verdicts[BF16] = _verdict(reference, _as_encoder(in_bf16, checkpoint), recipe, "bf16", BF16)
-        encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: _sentence_encode(in_bf16)}
+        peer = in_bf16(folder)
+        verdicts[BF16] = _verdict(reference, _as_encoder(peer, checkpoint), recipe, "bf16", BF16)
+        encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: sentence_encode(peer)}
         encoders |= {label: encoder.encode for label, encoder in opened.items()}
         cosines = _min_cosines(encoders, sentences, options.batch_size)
         subjects = measure(encoders, sentences, batch_size=options.batch_size, rounds=options.rounds)
@@ -132,7 +132,8 @@ def _verdict(reference: Reference, candidate: Encoder, recipe: Recipe, precision
     return verdict
 
 
-def _in_bf16(folder: Path) -> SentenceTransformer:
+def in_bf16(folder: Path) -> SentenceTransformer:
+    """Load sentence-transformers with the weights of ``folder`` in bfloat16."""
     options = {"dtype": torch.bfloat16, "attn_implementation": "sdpa"}
     return SentenceTransformer(str(folder), device="cpu", model_kwargs=options).eval()
 
@@ -170,7 +171,8 @@ def _as_encoder(model: SentenceTransformer, checkpoint: Checkpoint) -> Encoder:
     )
 
 
-def _sentence_encode(model: SentenceTransformer) -> Encode:
+def sentence_encode(model: SentenceTransformer) -> Encode:
+    """Return a model's own ``encode``, without the progress bar."""
     return lambda sentences, batch_size: model.encode(sentences, batch_size=batch_size, show_progress_bar=False)
 
 

@@ -41,7 +41,7 @@ def load(path: str | Path, *, device: Literal["cpu", "cuda"] | None = None, thre
 def export(
     model: str | Recipe,
     *,
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32",
+    precision: Literal["fp32", "fp16", "bf16", "int8", "int8_dynamic"] = "fp32",
     backend: Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"] = "onnxruntime",
     out: str | Path = "artifacts",
     device: Literal["cpu", "cuda"] = "cpu",
@@ -63,7 +63,8 @@ def export(
         device: Where reference and candidate compute.
         checkpoint: A local copy that takes the place of the recipe's source.
         revision: Branch, tag or commit on the hub.
-        calibration: Your own sentences, audited beside the probes (text, one a line, or JSONL with ``text``).
+        calibration: Your own sentences (text, one a line, or JSONL with ``text``): audited beside the probes, and what
+            int8 takes its scales from instead of those that ship.
         sts: Task sets (TSV as KorSTS, JSON as KLUE-STS, CSV as stsb_multi_mt) to score both sides on.
         force: Replace an existing bundle, once the new one has passed.
         unvalidated: Where this machine cannot run the engine, publish it all the same, marked as such.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ Encode = Callable[[list[str], int], object]
 """Encodes sentences in batches of so many rows. What it returns is not looked at."""
 
 REFERENCE = "sentence-transformers fp32"
+WORTH_IT = 1.1
+"""Times the throughput of another precision: below, int8 gives accuracy away for nothing."""
 SINGLES = 128
 """Sentences that are encoded alone in each round, for latency."""
 _TOOLS = ("korsbert", "numpy", "tokenizers")
@@ -74,11 +76,13 @@ class Throughput:
         subjects: The encoders; the first is what the others are relative to.
         conditions: Text, batch size, threads and machine in one sentence.
         facts: The same as JSON data.
+        verdict: Whether int8 is worth it here, where an int8 bundle was measured beside one of another precision.
     """
 
     subjects: tuple[Subject, ...]
     conditions: str
     facts: Mapping[str, Any]
+    verdict: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON data."""
@@ -86,6 +90,7 @@ class Throughput:
             "subjects": [subject.to_dict() for subject in self.subjects],
             "conditions": self.conditions,
             "facts": dict(self.facts),
+            "verdict": self.verdict,
         }
 
 
@@ -93,6 +98,7 @@ def bench_bundle(
     bundle: Bundle,
     *,
     against_torch: bool = False,
+    against: Sequence[Bundle] = (),
     text: Path | None = None,
     checkpoint: Path | None = None,
     threads: int | None = None,
@@ -104,6 +110,7 @@ def bench_bundle(
     Args:
         bundle: What to measure.
         against_torch: Measure SentenceTransformer in FP32 with SDPA in the same run. Without it no torch is needed.
+        against: Other bundles of the same recipe to measure in the same run.
         text: Sentences, one a line, or JSONL with ``text``; by default the calibration sentences that ship.
         checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
         threads: CPU threads of the engine and of torch; by default as many as there are cores. Tokenizers are left to
@@ -119,12 +126,16 @@ def bench_bundle(
     sentences = list(calibration_sentences(text, probes=()))
     threads = threads or cores()
     engine, device = bundle.manifest.engine, bundle.manifest.validation.device
-    name = f"{bundle.manifest.recipe.name} {engine.precision} on {engine.backend}"
+    name = _name(bundle)
     encoders: dict[str, Encode] = {}
     if against_torch:
         encoders[REFERENCE] = reference_encode(_reference(bundle, checkpoint, device))
-    with bundle.encoder(threads=threads) as encoder, torch_threads(threads if against_torch else None):
+    with ExitStack() as stack:
+        encoder = stack.enter_context(bundle.encoder(threads=threads))
+        stack.enter_context(torch_threads(threads if against_torch else None))
         encoders[name] = encoder.encode
+        for other in against:
+            encoders[_name(other)] = stack.enter_context(other.encoder(threads=threads)).encode
         tokens = float(np.mean(encoder.count_tokens(sentences)))
         subjects = measure(encoders, sentences, batch_size=batch_size, rounds=rounds)
     tools = (*_TOOLS, engine.backend, f"{engine.backend}-gpu", *(_REFERENCE_TOOLS if against_torch else ()))
@@ -140,7 +151,42 @@ def bench_bundle(
         "machine": machine(),
         "tools": tool_versions(tools),
     }
-    return Throughput(subjects, conditions(facts), facts)
+    return Throughput(subjects, conditions(facts), facts, int8_verdict(bundle, against, subjects))
+
+
+def siblings_of(bundle: Bundle) -> tuple[Bundle, ...]:
+    """Return the bundles beside an int8 one that differ in nothing but the precision, where there are any."""
+    engine = bundle.manifest.engine
+    if not engine.precision.startswith("int8"):
+        return ()
+    places = (bundle.folder.with_name(f"{precision}-{engine.backend}") for precision in ("fp32", "fp16", "bf16"))
+    opened = (type(bundle).open(place) for place in places if place.is_dir())
+    return tuple(other for other in opened if other.manifest.source == bundle.manifest.source)
+
+
+def int8_verdict(bundle: Bundle, against: Sequence[Bundle], subjects: Sequence[Subject]) -> str | None:
+    """Say whether int8 is worth what it loses: by how much it is faster than the fastest of the other precisions.
+
+    Returns:
+        One sentence, or None where the bundle is not int8 or nothing of another precision was measured.
+    """
+    speed = {subject.name: np.array(subject.round_s) for subject in subjects}
+    precision = bundle.manifest.engine.precision
+    others = [other for other in against if not other.manifest.engine.precision.startswith("int8")]
+    if not precision.startswith("int8") or not others:
+        return None
+    ratios = {
+        other.manifest.engine.precision: float(np.median(speed[_name(other)] / speed[_name(bundle)]))
+        for other in others
+    }
+    fastest = min(ratios, key=lambda name: ratios[name])
+    advice = f"ship {fastest}" if ratios[fastest] < WORTH_IT else f"{precision} is worth it"
+    return f"{precision} {ratios[fastest]:.2g}x {fastest} here: {advice}"
+
+
+def _name(bundle: Bundle) -> str:
+    engine = bundle.manifest.engine
+    return f"{bundle.manifest.recipe.name} {engine.precision} on {engine.backend}"
 
 
 def measure(

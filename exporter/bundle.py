@@ -72,6 +72,24 @@ class GraphFacts(_Frozen):
     weight_bytes: int
 
 
+class QuantizationFacts(_Frozen):
+    """Where the scales of an int8 graph are from.
+
+    Attributes:
+        source: A file's name, or that the sentences ship.
+        sha256: Over the calibration sentences in order.
+        sentences: How many scales were taken from.
+        method: How ranges were chosen from what was seen.
+        ranges: The file of the bundle that holds the range and the scale of every activation.
+    """
+
+    source: str
+    sha256: str
+    sentences: int
+    method: str
+    ranges: str
+
+
 class Validation(_Frozen):
     """Where the gate was passed, and each of its bounds in words. All numbers are in ``parity.json``.
 
@@ -97,6 +115,7 @@ class Manifest(_Frozen):
     encoder: EncoderFacts
     graph: GraphFacts
     engine: Engine
+    quantization: QuantizationFacts | None = None
     decisions: tuple[str, ...]
     validation: Validation
     tools: dict[str, str]

@@ -98,3 +98,125 @@ def calibration_sentences(path: Path | None, probes: Sequence[str]) -> tuple[str
     if not kept:
         raise InputError(f"{source}: every sentence is also a probe, and probes only judge")
     return kept
+
+
+FEWEST_SENTENCES = 128
+"""Below, rare activations have most likely not been seen."""
+_HELD_OUT_SHARE, _MOST_HELD_OUT, _MOST_HELD_OUT_TOKENS = 3, 128, 4096
+_MOST_REPEATED, _MOST_UNKNOWN = 0.1, 0.2
+# What no file of sentences has and every service is sent some day. Ranges that have not seen it cut it off: the first
+# of each pair is calibrated with, and the second judges.
+_EDGES = (
+    ("매우 " * 40, "진짜 " * 48),
+    ("부산", "제주"),
+    ("나", "너"),
+    ("X", "a"),
+    ("??!!... ((()))", "--- *** /// !!"),
+    ("42 1234 98.6 2025-03-04 02-345-6789", "7 88 999,000 15:30 3.14159"),
+    ("https://www.example.org/a/b?c=d&e=1", "ftp://files.example.net/pub/readme.txt"),
+    ("BREAKING NEWS FROM BUSAN", "ALL RIGHTS RESERVED"),
+    ("🚀🔥✨", "🎂 🎈"),
+    ("東京 大阪 北京", "春夏秋冬 山川草木"),
+    ("하하하하하하하하하하하하하하하하하하하하", "아야어여오요우유으이아야어여오요우유으이"),
+)
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Text that INT8 takes its scales from, and text from the same source that judges them.
+
+    Attributes:
+        fit: What scales are taken from, edge cases included.
+        held_out: Up to 128 sentences, of at most 4,096 tokens together, that nothing is taken from.
+        sha256: Over all sentences in order.
+        source: Where they are from: a file's name, or that they are shipped.
+        warnings: What speaks against this text, and what to do, one sentence each.
+    """
+
+    fit: TokenBatches
+    held_out: TokenBatches
+    sha256: str
+    source: str
+    warnings: tuple[str, ...]
+
+
+def calibration_set(path: Path | None, probes: Sequence[str], tokenizer: Tokenizer, prompt: str) -> CalibrationSet:
+    """Read calibration text, and hold every third sentence out, up to 128 of them.
+
+    Args:
+        path: The user's file, or None for the sentences that ship.
+        probes: Text that judges later and is left out here.
+        tokenizer: The bundle's.
+        prompt: What stands before every sentence.
+
+    Raises:
+        InputError: The file cannot be used, or fewer than two different sentences are left.
+    """
+    sentences = calibration_sentences(path, probes)
+    unique = tuple(dict.fromkeys(sentences))
+    source = path.name if path is not None else "the sentences that ship"
+    if len(unique) < 2:
+        raise InputError(
+            f"{path}: one sentence only, and INT8 takes scales from some and judges them by others",
+            next_step=f"{FEWEST_SENTENCES} different sentences or more, of the kind that will be encoded",
+        )
+    lengths = [len(row) for row in TextTokenizer(tokenizer).ids(unique)]
+    places = _held_out_places(lengths)
+    fit = [text for place, text in enumerate(unique) if place not in places]
+    held_out = [unique[place] for place in sorted(places)]
+    fit_edges, held_out_edges = zip(*_EDGES, strict=True)
+    warnings = _warnings(source, sentences, unique, tokenizer)
+    return CalibrationSet(
+        fit=TokenBatches(tuple(prompt + text for text in (*fit, *fit_edges)), tokenizer, token_budget=1024),
+        held_out=TokenBatches(
+            tuple(prompt + text for text in (*held_out, *held_out_edges)), tokenizer, token_budget=1024
+        ),
+        sha256=hashlib.sha256("\n".join(sentences).encode()).hexdigest(),
+        source=source,
+        warnings=warnings,
+    )
+
+
+def _held_out_places(lengths: Sequence[int]) -> set[int]:
+    """Return every third place, or fewer, evenly, whose sentences have few tokens together; one at least."""
+    step = max(_HELD_OUT_SHARE, -(-len(lengths) // _MOST_HELD_OUT))
+    chosen: set[int] = set()
+    tokens = 0
+    for place in sorted(range(0, len(lengths), step), key=lambda place: lengths[place]):
+        tokens += lengths[place]
+        if chosen and tokens > _MOST_HELD_OUT_TOKENS:
+            break
+        chosen.add(place)
+    return chosen
+
+
+def _warnings(
+    source: str, sentences: tuple[str, ...], unique: tuple[str, ...], tokenizer: Tokenizer
+) -> tuple[str, ...]:
+    found = []
+    if len(unique) < FEWEST_SENTENCES:
+        found.append(
+            f"{source}: {len(unique)} different sentences are few to calibrate with; give {FEWEST_SENTENCES} or more"
+        )
+    repeated = 1 - len(unique) / len(sentences)
+    if repeated > _MOST_REPEATED:
+        found.append(f"{source}: {repeated:.0%} of the sentences repeat others and count once; give different ones")
+    unknown = _share_of_unknown_tokens(unique, tokenizer)
+    if unknown > _MOST_UNKNOWN:
+        found.append(
+            f"{source}: {unknown:.0%} of the tokens are unknown to the tokenizer; give text of the language and kind "
+            "that the model is for"
+        )
+    return tuple(found)
+
+
+def _share_of_unknown_tokens(sentences: Sequence[str], tokenizer: Tokenizer) -> float:
+    """Return the share of tokens that are the unknown one; 0 where the tokenizer knows every byte."""
+    model = json.loads(tokenizer.to_str())["model"]
+    unknown = model.get("unk_id")
+    if unknown is None:
+        unknown = tokenizer.token_to_id(model.get("unk_token") or "")
+    if unknown is None:
+        return 0.0
+    ids = [token for row in TextTokenizer(tokenizer).ids(sentences) for token in row]
+    return ids.count(unknown) / max(len(ids), 1)

@@ -14,17 +14,12 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from exporter.cli_output import CLOSED_PIPE, JsonFlag
-from exporter.cli_output import print_json as _print_json
-from exporter.cli_output import print_table as _print_table
-from exporter.cli_output import spinner as _spinner
-from exporter.cli_output import stderr_console as _stderr
+from exporter.cli_output import CLOSED_PIPE, JsonFlag, print_json, print_table, spinner, stderr_console
 from exporter.cli_ship import ship_command
 from exporter.errors import ExportError, InputError
 
@@ -33,6 +28,7 @@ if TYPE_CHECKING:
     from exporter.pipeline import Stages
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
+TORCH = "torch"  # what --against calls the checkpoint itself
 
 app = typer.Typer(
     name="korsbert",
@@ -44,12 +40,6 @@ app = typer.Typer(
 )
 export_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command("ship")(ship_command)
-
-
-class Peer(StrEnum):
-    """What a bundle is measured against."""
-
-    torch = "torch"
 
 
 CheckpointOption = Annotated[
@@ -90,6 +80,10 @@ def export_command(
     ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="float16, after an audit of every activation's range.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 (openvino, tensorrt, or CUDA).")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="int8 with scales from calibration text.")] = False,
+    int8_dynamic: Annotated[
+        bool, typer.Option("--int8-dynamic", help="int8 with scales from each batch (onnxruntime on the CPU).")
+    ] = False,
     backend: Annotated[
         Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"],
         typer.Option("--backend", help="What serves the bundle."),
@@ -142,18 +136,21 @@ def export_command(
 
     if (model is None) == (recipe is None):
         raise InputError("give a model or a recipe, one of the two", next_step="--model demo, or --recipe FILE")
-    if fp16 and bf16:
-        raise InputError("--fp16 and --bf16 are two precisions", next_step="one export for each")
+    asked = {"fp16": fp16, "bf16": bf16, "int8": int8, "int8_dynamic": int8_dynamic}
+    precisions = [name for name, wanted in asked.items() if wanted]
+    if len(precisions) > 1:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in precisions[:2])
+        raise InputError(f"{flags} are two precisions", next_step="one export for each")
     chosen = load_recipe(recipe) if recipe is not None else find_recipe(str(model))
-    stderr = _stderr()
-    with _spinner(stderr, "importing torch"):
+    stderr = stderr_console()
+    with spinner(stderr, "importing torch"):
         for package in ("torch", "sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
             require(package)
         from exporter import pipeline
         from exporter.backends import BuildOptions
 
     options = pipeline.Options(
-        precision="fp16" if fp16 else "bf16" if bf16 else "fp32",
+        precision=precisions[0] if precisions else "fp32",
         backend=backend,
         out=out,
         device=device,
@@ -167,16 +164,16 @@ def export_command(
             workspace_mib=workspace, version_compatible=version_compatible, hardware_compatible=hardware_compatible
         ),
     )
-    with _spinner(stderr, "") as show:
+    with spinner(stderr, "") as show:
         stages = pipeline.Stages(on_start=show.stage, on_progress=show.detail)
         try:
             bundle = pipeline.export(chosen, options, stages)
         except GateError as error:
             if as_json:
-                _print_json({"error": error.message, "parity": error.report})
+                print_json({"error": error.message, "parity": error.report})
             raise
     if as_json:
-        _print_json(
+        print_json(
             {
                 "bundle": str(bundle.folder),
                 "size_bytes": bundle.size_bytes,
@@ -196,7 +193,7 @@ def list_command(as_json: JsonFlag = False) -> None:
 
     recipes = list_recipes()
     if as_json:
-        _print_json({"recipes": [recipe.model_dump(mode="json") for recipe in recipes]})
+        print_json({"recipes": [recipe.model_dump(mode="json") for recipe in recipes]})
         return
     rows = []
     for recipe in recipes:
@@ -205,7 +202,7 @@ def list_command(as_json: JsonFlag = False) -> None:
         pooling = "+".join(expect.pooling or ("?",))
         facts = f"{expect.architecture}, {pooling}, {expect.dimension}-d, {expect.max_seq_length} tokens"
         rows.append((recipe.name, recipe.source, facts, scores))
-    _print_table(("recipe", "source", "what it is", "published"), rows)
+    print_table(("recipe", "source", "what it is", "published"), rows)
 
 
 @app.command("show")
@@ -216,7 +213,7 @@ def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
     opened = Bundle.open(bundle)
     manifest = opened.manifest
     if as_json:
-        _print_json({"bundle": str(bundle), "manifest": manifest.model_dump(mode="json"), "parity": _parity(opened)})
+        print_json({"bundle": str(bundle), "manifest": manifest.model_dump(mode="json"), "parity": _parity(opened)})
         return
     encoder, source, proven = manifest.encoder, manifest.source, manifest.validation
     pooling = "+".join(encoder.pooling)
@@ -237,7 +234,7 @@ def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
         ("created", f"{manifest.created} by korsbert {manifest.tools.get('korsbert', '?')}"),
         *(("decision", decision) for decision in manifest.decisions),
     ]
-    _print_table(("", str(bundle)), rows)
+    print_table(("", str(bundle)), rows)
 
 
 @app.command("validate")
@@ -258,20 +255,20 @@ def validate_command(
     from exporter.dependencies import require
 
     opened = Bundle.open(bundle)
-    stderr = _stderr()
-    with _spinner(stderr, "importing torch"):
+    stderr = stderr_console()
+    with spinner(stderr, "importing torch"):
         for package in ("torch", "sentence_transformers", "optimum"):
             require(package)
         from exporter import pipeline
-    with _spinner(stderr, "reference and bundle encode the probes"):
+    with spinner(stderr, "reference and bundle encode the probes"):
         report = pipeline.validate_bundle(opened, checkpoint=checkpoint, sts=tuple(sts or ()), device=device)
     if junit is not None:
         _write(junit, f"{report.to_junit()}\n".encode())
     if as_json:
-        _print_json(report.to_dict())
+        print_json(report.to_dict())
     else:
         rows = [("passed" if v.passed else "FAILED", v.name, str(v)) for v in report.verdicts]
-        _print_table(("", "bound", f"{report.subject}, {len(report.probes)} probes, {report.execution}"), rows)
+        print_table(("", "bound", f"{report.subject}, {len(report.probes)} probes, {report.execution}"), rows)
         if not report.passed:
             print(report.failure(), file=sys.stderr)  # noqa: T201
     if not report.passed:
@@ -306,13 +303,20 @@ def encode_command(
     buffer = io.BytesIO()
     np.save(buffer, vectors)
     _write(out, buffer.getbuffer())
-    _stderr().print(f"{vectors.shape[0]} x {vectors.shape[1]} float32 in {out}")
+    stderr_console().print(f"{vectors.shape[0]} x {vectors.shape[1]} float32 in {out}")
 
 
 @app.command("bench")
 def bench_command(
     bundle: BundleArgument,
-    against: Annotated[list[Peer] | None, typer.Option("--against", help="Measure a peer in the same run.")] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="torch|BUNDLE",
+            help="Measure in the same run; bundles of other precisions beside an int8 one are found by themselves.",
+        ),
+    ] = None,
     text: Annotated[
         Path | None, typer.Option("--text", metavar="FILE", help="One sentence a line, or JSONL with text.")
     ] = None,
@@ -323,13 +327,16 @@ def bench_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a bundle's throughput and latency, beside PyTorch in the same run if asked."""
-    from exporter.benchmark import bench_bundle
+    from exporter.benchmark import bench_bundle, siblings_of
     from exporter.bundle import Bundle
 
-    with _spinner(_stderr(), "measuring"):
+    opened = Bundle.open(bundle)
+    given = [Bundle.open(Path(other)) for other in against or () if other != TORCH]
+    with spinner(stderr_console(), "measuring"):
         result = bench_bundle(
-            Bundle.open(bundle),
-            against_torch=bool(against),
+            opened,
+            against_torch=TORCH in (against or ()),
+            against=given or siblings_of(opened),
             text=text,
             checkpoint=checkpoint,
             threads=threads,
@@ -337,13 +344,15 @@ def bench_command(
             rounds=rounds,
         )
     if as_json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
         return
     rows = [
         (s.name, f"{s.sentences_per_s:.0f}", f"{s.p50_ms:.2f}", f"{s.p99_ms:.2f}", f"{s.ratio:.2f}x")
         for s in result.subjects
     ]
-    _print_table(("", "sentences/s", "p50 ms", "p99 ms", f"vs {result.subjects[0].name}"), rows)
+    print_table(("", "sentences/s", "p50 ms", "p99 ms", f"vs {result.subjects[0].name}"), rows)
+    if result.verdict is not None:
+        print(result.verdict)  # noqa: T201
     print(result.conditions)  # noqa: T201
 
 
@@ -390,7 +399,7 @@ def _parity(bundle: Bundle) -> Any:
 def _print_export(bundle: Bundle, stages: Stages) -> None:
     rows = [(name, f"{seconds:.1f} s", result) for name, seconds, result in stages.done]
     rows.append(("total", f"{sum(seconds for _, seconds, _ in stages.done):.1f} s", ""))
-    _print_table(("stage", "time", "result"), rows)
+    print_table(("stage", "time", "result"), rows)
     for decision in bundle.manifest.decisions:
         print(f"- {decision}")  # noqa: T201
     print(f"{bundle.folder}: {bundle.manifest.validation.note}")  # noqa: T201

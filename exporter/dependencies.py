@@ -16,6 +16,7 @@ EXTRAS = {
     "onnx_ir": "export",
     "onnxscript": "export",
     "optimum": "export",
+    "matplotlib": "export",
     "onnxruntime": "cpu",
     "openvino": "openvino",
     "tensorrt": "tensorrt",

@@ -23,7 +23,7 @@ class Graph:
         model: The model. Treat it as read-only: whoever rewrites works on ``editable()``.
         dimension: Length of a sentence vector.
         max_sequence: Longest sequence in tokens; longer ones fail in the graph itself.
-        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
+        precision: ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"int8"`` or ``"int8_dynamic"``.
         decisions: What was decided on the way and why, one sentence each, for the manifest and the model card.
     """
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from exporter.backends import DEFAULTS, Backend, BuildOptions, Engine, backend_of, device_of, refuse_idle_options
-from exporter.backends.cuda import find_gpu
+import numpy as np
+
+from exporter.backends import (
+    DEFAULTS,
+    BuildOptions,
+    Engine,
+    backend_of,
+    device_of,
+    refuse_idle_options,
+)
 from exporter.bundle import (
-    TOKENIZER,
     Bundle,
-    EncoderFacts,
-    GraphFacts,
-    Manifest,
-    Record,
-    Validation,
     publish,
     refuse_to_replace_what_is_no_bundle,
     staging,
@@ -29,36 +28,22 @@ from exporter.bundle import (
     write_record,
     writing,
 )
-from exporter.calibration import TokenBatches, calibration_sentences
+from exporter.calibration import TokenBatches, calibration_sentences, calibration_set
 from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
+from exporter.dependencies import require
 from exporter.encoder import Encoder
 from exporter.errors import BuildError, GateError, MissingDependencyError
 from exporter.folding import fold
 from exporter.graph import Graph
-from exporter.machine import machine, tool_versions
-from exporter.model_card import model_card
 from exporter.passes import passes_for, run_passes
-from exporter.precisions import precision_of
-from exporter.recipe import Gate, Recipe, Source
+from exporter.precisions import QUANTIZATIONS, precision_of, quantization_of
+from exporter.publication import Candidate, manifest_of, record_of, write_files
+from exporter.quantization.plan import Plan, Request, make_plan
+from exporter.quantization.scheme import scheme_of
+from exporter.quantization.search import Assignment, describe
+from exporter.recipe import Gate, Recipe
 from exporter.tokens import TextTokenizer
 from exporter.validator import ParityReport, Reference, reference_of, validate
-
-TOOLS = (
-    "korsbert",
-    "torch",
-    "transformers",
-    "sentence-transformers",
-    "onnx",
-    "onnx-ir",
-    "onnxscript",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "tensorrt",
-    "tensorrt-rtx-cu13",
-    "polygraphy",
-    "numpy",
-)
 
 
 @dataclass(frozen=True)
@@ -66,14 +51,15 @@ class Options:
     """How to export.
 
     Attributes:
-        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
+        precision: ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"int8"`` or ``"int8_dynamic"``.
         backend: ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"`` or ``"tensorrt-rtx"``.
         out: Folder of bundles; the bundle is ``out/<recipe>/<precision>-<backend>``.
         device: Where reference and candidate compute, ``"cpu"`` or ``"cuda"``. Engines of TensorRT run on the GPU
             whatever it says.
         checkpoint: A local copy that takes the place of the recipe's source.
         revision: Branch, tag or commit that takes the place of the recipe's.
-        calibration: The user's own sentences, audited beside the probes.
+        calibration: The user's own sentences: audited beside the probes, and what int8 takes its scales from instead
+            of those that ship.
         sts: Task sets to score reference and candidate on.
         force: Replace an existing bundle, once the new one has passed.
         unvalidated: Where this machine cannot run the engine, publish it all the same, marked as such.
@@ -117,6 +103,11 @@ class Stages:
         yield result
         self.done.append((name, time.perf_counter() - started, ", ".join(result)))
 
+    def tell(self, detail: str) -> None:
+        """Tell the listener what the stage at work is at."""
+        if self.on_progress is not None:
+            self.on_progress(detail)
+
 
 def export(recipe: Recipe, options: Options | None = None, stages: Stages | None = None) -> Bundle:
     """Export a checkpoint, prove the result equal to it, and publish it.
@@ -126,14 +117,10 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
         ExportError: Anything else that stops it; see ``exporter.errors``.
     """
     options, stages = options or Options(), stages or Stages()
-    name = f"{recipe.name} {options.precision} on {options.backend}"
     target = options.out / recipe.name / f"{options.precision}-{options.backend}"
     if options.force:
         refuse_to_replace_what_is_no_bundle(target)
-    backend, device = backend_of(options.backend), device_of(options.backend, options.device)
-    refuse_idle_options(options.backend, options.build)
-    runs_here = _runs_here(backend, options.precision, device, unvalidated=options.unvalidated)
-
+    runs_here = _runs_here(options)
     with staging(target, force=options.force) as folder:
         with stages("load checkpoint") as result:
             checkpoint = load_checkpoint(
@@ -152,39 +139,31 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
         with stages("fold into one graph") as result:
             graph = fold(checkpoint)
             result.append(f"{len(graph.model.graph)} nodes, {graph.weight_bytes() / 1e6:.1f} MB of weights")
+        work = _Work(recipe, options, stages, target, folder, checkpoint, reference, batches, runs_here)
         folded = None
         if (options.precision, options.backend, options.device) != ("fp32", "onnxruntime", "cpu"):
             with stages("gate: the fp32 graph") as result:  # where it is not the very graph that the last gate judges
-                folded = _judge_folded(checkpoint, reference, graph, recipe, folder)
+                folded = _judge_folded(graph, work)
                 result.append(folded.summary())
-        if options.precision != "fp32":
-            with stages(f"type as {options.precision}") as result:
-                keep = getattr(recipe.precision, options.precision).keep_fp32
-                graph = precision_of(options.precision).convert(graph, batches, keep)
-                result.append(f"{graph.weight_bytes() / 1e6:.1f} MB of weights")
-        with stages(f"build for {options.backend}") as result:
-            graph = _for_target(graph, options.backend, device, checkpoint)
-            with writing(target):
-                engine = backend.build(graph, recipe.shapes, folder, _build_options(options, target, stages))
-                _write_tokenizer(checkpoint, folder)
-            result.append(", ".join(engine.files))
-        with stages(
-            f"gate: {options.precision} on {options.backend if runs_here else 'the CPU, uncompiled'}"
-        ) as result:
-            if runs_here:
-                report = _judge_engine(
-                    checkpoint, reference, engine, folder, device, recipe.gates.of(options.precision), name
-                )
-                _require(report, folded)
-            else:
-                report = _judge_graph(checkpoint, reference, graph, recipe, folder, folded)
-            result.append(report.summary())
+        plan = None
+        if options.precision in QUANTIZATIONS:
+            with stages("calibrate and search") as result:
+                plan = _plan(graph, work)
+                result.append(plan.summary())
+        judged: list[Candidate] = []
+        for assignment in plan.found.ladder if plan is not None else (None,):
+            judged.append(_build_and_judge(graph, plan, assignment, folded, work))
+            if judged[-1].report.passed:
+                break
+        _require(judged, folded, plan)
         with stages("publish") as result:
-            manifest = _manifest(recipe, checkpoint, graph, engine, report, options, batches, runs_here=runs_here)
+            manifest = manifest_of(
+                judged[-1], plan, checkpoint, recipe, batches, device=work.device, runs_here=runs_here
+            )
             with writing(target):
-                (folder / "parity.json").write_text(report.to_json() + "\n", encoding="utf-8")
-                (folder / "README.md").write_text(model_card(manifest, report), encoding="utf-8")
+                write_files(manifest, judged[-1], plan, checkpoint, folder)
                 bundle = publish(manifest, folder, target)
+            _ledger(work).unlink(missing_ok=True)
             result.append(f"{bundle.size_bytes / 1e6:.1f} MB in {target}")
     return bundle
 
@@ -198,51 +177,68 @@ def validate_bundle(
         The report, passed or not.
     """
     manifest = bundle.manifest
-    precision, name = (
-        manifest.engine.precision,
-        f"{manifest.recipe.name} {manifest.engine.precision} on {manifest.engine.backend}",
-    )
+    precision = manifest.engine.precision
+    name = f"{manifest.recipe.name} {precision} on {manifest.engine.backend}"
     # The engine first: whether it opens here is known sooner than what PyTorch answers.
     with bundle.encoder(device=device) as candidate:
         reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
         reference = reference_of(reference_model, sts)
         report = validate(reference, candidate, manifest.recipe.gates.of(precision), name)
     if manifest.validation.state == "pending" and device in (None, manifest.validation.device):
-        _record(bundle, report)  # on another device than its own, a bundle has shown nothing
+        # On another device than its own, a bundle has shown nothing.
+        if report.passed:
+            write_record(bundle, record_of(bundle, report))
+        else:
+            withdraw_record(bundle)
     return report
 
 
-def _record(bundle: Bundle, report: ParityReport) -> None:
-    """Write down that a bundle published without a gate has passed it, or withdraw what was written before."""
-    if not report.passed:
-        withdraw_record(bundle)
-        return
-    record = Record(
-        manifest_seal=bundle.manifest.seal,
-        report=report.to_dict(),
-        machine=_machine(bundle.manifest.validation.device),
-        tools=tool_versions(TOOLS),
-        created=_now(),
-    )
-    write_record(bundle, record)
+@dataclass(frozen=True)
+class _Work:
+    """What the steps of one export share."""
+
+    recipe: Recipe
+    options: Options
+    stages: Stages
+    target: Path
+    folder: Path
+    checkpoint: Checkpoint
+    reference: Reference
+    batches: TokenBatches
+    runs_here: bool
+
+    @property
+    def subject(self) -> str:
+        return f"{self.recipe.name} {self.options.precision} on {self.options.backend}"
+
+    @property
+    def device(self) -> str:
+        """Where the engine runs."""
+        return device_of(self.options.backend, self.options.device)
+
+    @property
+    def gate(self) -> Gate:
+        return self.recipe.gates.of(self.options.precision)
 
 
-def _runs_here(backend: Backend, precision: str, device: str, *, unvalidated: bool) -> bool:
-    """Return whether this machine can run what it builds. If it cannot, only ``unvalidated`` lets it build at all."""
+def _runs_here(options: Options) -> bool:
+    """Refuse what cannot be done, before any work; return whether this machine can run what it builds.
+
+    If it cannot, only ``unvalidated`` lets it build at all.
+    """
+    backend, device = backend_of(options.backend), device_of(options.backend, options.device)
+    refuse_idle_options(options.backend, options.build)
+    if options.precision in QUANTIZATIONS:
+        scheme_of(options.precision, options.backend, device)
+        require("matplotlib")
     try:
-        backend.check(precision, device)
+        backend.check(options.precision, device)
     except MissingDependencyError:
-        if not unvalidated:
+        if not options.unvalidated:
             raise
-        backend.check_build(precision, device)
+        backend.check_build(options.precision, device)
         return False
     return True
-
-
-def _build_options(options: Options, target: Path, stages: Stages) -> BuildOptions:
-    """Add where timings are kept, beside the bundle for all of the backend's precisions, and who hears of progress."""
-    cache = target.parent / f".{options.backend}.timings"
-    return replace(options.build, timing_cache=cache, on_progress=stages.on_progress)
 
 
 def _token_batches(checkpoint: Checkpoint, reference: Reference, calibration: Path | None) -> TokenBatches:
@@ -251,87 +247,91 @@ def _token_batches(checkpoint: Checkpoint, reference: Reference, calibration: Pa
     return TokenBatches(tuple(checkpoint.prompt + text for text in (*reference.texts, *own)), checkpoint.tokenizer)
 
 
-def _judge_folded(
-    checkpoint: Checkpoint, reference: Reference, graph: Graph, recipe: Recipe, folder: Path
-) -> ParityReport:
+def _judge_folded(graph: Graph, work: _Work) -> ParityReport:
     """Gate 1: the folded graph on ONNX Runtime's CPU provider, to part faults of folding from those of a precision."""
-    runtime = backend_of("onnxruntime")
-    with tempfile.TemporaryDirectory(prefix="fp32-", dir=folder) as scratch:
-        with writing(folder):
-            engine = runtime.build(graph, recipe.shapes, Path(scratch))
-        with _open(engine, Path(scratch), checkpoint, "cpu") as candidate:
-            report = validate(reference, candidate, recipe.gates.fp32, f"{recipe.name} fp32, as folded")
-    _require(report, None)
+    report = _judge_on_cpu(graph, work.recipe.gates.fp32, f"{work.recipe.name} fp32, as folded", work)
+    if not report.passed:
+        raise _fault_of_the_export(report)
     return report
 
 
-def _judge_engine(
-    checkpoint: Checkpoint, reference: Reference, engine: Engine, folder: Path, device: str, gate: Gate, name: str
-) -> ParityReport:
-    with _open(engine, folder, checkpoint, device) as candidate:
-        return validate(reference, candidate, gate, name)
-
-
-def _judge_graph(
-    checkpoint: Checkpoint,
-    reference: Reference,
-    graph: Graph,
-    recipe: Recipe,
-    folder: Path,
-    folded: ParityReport | None,
-) -> ParityReport:
-    """Judge the graph that an engine was built from on ONNX Runtime's CPU provider, where the engine cannot run.
-
-    Where that provider cannot run it either (bfloat16), the report of the fp32 graph, ``folded``, is all there is.
-    """
+def _judge_on_cpu(graph: Graph, gate: Gate, subject: str, work: _Work) -> ParityReport:
+    """Judge a graph on ONNX Runtime's CPU provider, from a file that is gone afterwards."""
     runtime = backend_of("onnxruntime")
-    subject = f"{recipe.name} {graph.precision}, the graph the engine was built from"
-    try:
-        runtime.check(graph.precision, "cpu")
-    except BuildError:
-        if folded is None:
-            raise
-        return folded
-    with tempfile.TemporaryDirectory(prefix="graph-", dir=folder) as scratch:
-        with writing(folder):
-            engine = runtime.build(graph, recipe.shapes, Path(scratch))
-        gate = recipe.gates.of(graph.precision)
-        report = _judge_engine(checkpoint, reference, engine, Path(scratch), "cpu", gate, subject)
-    _require(report, folded)
-    return report
+    with tempfile.TemporaryDirectory(prefix="graph-", dir=work.folder) as scratch:
+        with writing(work.target):
+            engine = runtime.build(graph, work.recipe.shapes, Path(scratch))
+        return _judge_engine(engine, Path(scratch), "cpu", gate, subject, work)
 
 
-def _open(engine: Engine, folder: Path, checkpoint: Checkpoint, device: str) -> Encoder:
-    runner = backend_of(engine.backend).open(engine, folder, device, None)
-    return Encoder(
+def _judge_engine(engine: Engine, folder: Path, device: str, gate: Gate, subject: str, work: _Work) -> ParityReport:
+    checkpoint = work.checkpoint
+    encoder = Encoder(
         checkpoint.tokenizer,
-        runner,
+        backend_of(engine.backend).open(engine, folder, device, None),
         dimension=checkpoint.dimension,
         max_seq_length=checkpoint.max_seq_length,
         prompt=checkpoint.prompt,
     )
+    with encoder:
+        return validate(work.reference, encoder, gate, subject)
 
 
-def _require(report: ParityReport, folded: ParityReport | None) -> None:
-    """Stop here unless every bound held. ``folded`` is the report of the fp32 graph, where that has passed already."""
-    if report.passed:
-        return
-    if folded is None:
-        raise GateError(
-            report.failure(),
-            report=report.to_dict(),
-            next_step="the export itself is at fault, no precision setting will mend it",
-        )
-    sound = f"the fp32 graph passed at {folded.summary()}, so the export is sound and precision or engine are not"
-    raise GateError(
-        f"{report.failure()}\n  {sound}",
-        report=report.to_dict(),
-        next_step="another precision or backend, or more of the graph in fp32 (recipe: precision.<name>.keep_fp32)",
+def _plan(graph: Graph, work: _Work) -> Plan:
+    """Calibrate and search. What is known so far lies beside the bundle's place until it is published."""
+    options, checkpoint = work.options, work.checkpoint
+    request = Request(
+        precision=options.precision,
+        scheme=scheme_of(options.precision, options.backend, work.device),
+        calibration=calibration_set(options.calibration, work.reference.texts, checkpoint.tokenizer, checkpoint.prompt),
+        gate=work.gate,
+        keep_high=getattr(work.recipe.precision, options.precision).keep_high,
+        ledger=_ledger(work),
     )
+    return make_plan(graph, request, work.stages.tell)
 
 
-def _for_target(graph: Graph, backend: str, device: str, checkpoint: Checkpoint) -> Graph:
-    padding, missing = TextTokenizer(checkpoint.tokenizer).padding, backend_of(backend).missing_operators()
+def _ledger(work: _Work) -> Path:
+    return work.target.with_name(f".{work.target.name}.search.json")
+
+
+def _build_and_judge(
+    graph: Graph, plan: Plan | None, assignment: Assignment | None, folded: ParityReport | None, work: _Work
+) -> Candidate:
+    """Type, build, and gate 2: hold the engine against the reference."""
+    options, stages = work.options, work.stages
+    if options.precision != "fp32":
+        with stages(f"type as {options.precision}") as result:
+            graph = _typed(graph, plan, assignment, work)
+            result.append(f"{graph.weight_bytes() / 1e6:.1f} MB of weights")
+    with stages(f"build for {options.backend}") as result:
+        graph = _for_target(graph, work)
+        with writing(work.target):
+            engine = backend_of(options.backend).build(graph, work.recipe.shapes, work.folder, _build_options(work))
+        result.append(", ".join(engine.files))
+    with stages(
+        f"gate: {options.precision} on {options.backend if work.runs_here else 'the CPU, uncompiled'}"
+    ) as result:
+        if work.runs_here:
+            report = _judge_engine(engine, work.folder, work.device, work.gate, work.subject, work)
+        else:
+            report = _judge_uncompiled(graph, folded, work)
+        result.append(report.summary())
+    return Candidate(graph, engine, report, assignment)
+
+
+def _typed(graph: Graph, plan: Plan | None, assignment: Assignment | None, work: _Work) -> Graph:
+    """Return the graph in the precision asked for."""
+    precision = work.options.precision
+    if plan is not None and assignment is not None:
+        return quantization_of(precision).convert(plan, assignment, work.batches)
+    keep = getattr(work.recipe.precision, precision).keep_fp32
+    return precision_of(precision).convert(graph, work.batches, keep)
+
+
+def _for_target(graph: Graph, work: _Work) -> Graph:
+    backend, device = work.options.backend, work.device
+    padding, missing = TextTokenizer(work.checkpoint.tokenizer).padding, backend_of(backend).missing_operators()
     passes = passes_for(backend, device, graph.precision, padding=padding, missing=missing)
     if not passes:
         return graph
@@ -341,82 +341,56 @@ def _for_target(graph: Graph, backend: str, device: str, checkpoint: Checkpoint)
     return graph.with_model(model, decisions=(f"passes for {backend} on {device}: {done}",))
 
 
-def _write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write what transformers and tokenizers read: our tokenizer.json, which truncates and lower-cases by itself."""
-    checkpoint.model[0].tokenizer.save_pretrained(str(folder))
-    checkpoint.tokenizer.save(str(folder / TOKENIZER))
-    config = checkpoint.model[0].auto_model.config.to_dict()
-    config.pop("_name_or_path", None)
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def _build_options(work: _Work) -> BuildOptions:
+    """Add where timings are kept, beside the bundle for all of the backend's precisions, and who hears of progress."""
+    cache = work.target.parent / f".{work.options.backend}.timings"
+    return replace(work.options.build, timing_cache=cache, on_progress=work.stages.on_progress)
 
 
-def _manifest(
-    recipe: Recipe,
-    checkpoint: Checkpoint,
-    graph: Graph,
-    engine: Engine,
-    report: ParityReport,
-    options: Options,
-    batches: TokenBatches,
-    *,
-    runs_here: bool,
-) -> Manifest:
-    device = device_of(options.backend, options.device)
-    audited = (f"audited text: sha256 {batches.content_hash()}",) if graph.precision == "fp16" else ()
-    decisions = (*graph.decisions, *audited, *engine.decisions)
-    return Manifest(
-        recipe=recipe,
-        source=Source(checkpoint=checkpoint.source, commit=checkpoint.commit, weights_sha256=checkpoint.weights_sha256),
-        encoder=EncoderFacts(
-            architecture=checkpoint.architecture,
-            modules=checkpoint.modules,
-            pooling=checkpoint.pooling,
-            dimension=checkpoint.dimension,
-            max_seq_length=checkpoint.max_seq_length,
-            do_lower_case=checkpoint.do_lower_case,
-            prompt=checkpoint.prompt,
-            layers=checkpoint.layers,
-            heads=checkpoint.heads,
-            hidden_size=checkpoint.hidden_size,
-        ),
-        graph=GraphFacts(sha256=graph.content_hash(), nodes=graph.op_counts(), weight_bytes=graph.weight_bytes()),
-        engine=engine.model_copy(update={"decisions": ()}),  # told once, among all the others
-        decisions=decisions,
-        validation=Validation(
-            state="passed" if runs_here else "pending",
-            device="cuda" if device == "cuda" else "cpu",
-            execution=report.execution,
-            probes_sha256=report.probes_sha256,
-            min_cosine=report.statistics["min_cosine"],
-            gates=tuple(str(verdict) for verdict in report.verdicts),
-            note=_validation_note(engine, device) if runs_here else _pending_note(engine, report),
-        ),
-        tools=tool_versions(TOOLS),
-        machine=_machine(device if runs_here else "cpu"),
-        created=_now(),
+def _judge_uncompiled(graph: Graph, folded: ParityReport | None, work: _Work) -> ParityReport:
+    """Judge the graph that an engine was built from on ONNX Runtime's CPU provider, where the engine cannot run.
+
+    Where that provider cannot run it either (bfloat16), the report of the fp32 graph, ``folded``, is all there is.
+    """
+    try:
+        backend_of("onnxruntime").check(graph.precision, "cpu")
+    except BuildError:
+        if folded is None:
+            raise
+        return folded
+    subject = f"{work.recipe.name} {graph.precision}, the graph the engine was built from"
+    return _judge_on_cpu(graph, work.gate, subject, work)
+
+
+def _require(judged: Sequence[Candidate], folded: ParityReport | None, plan: Plan | None) -> None:
+    """Stop here unless every bound held at last.
+
+    Args:
+        judged: Every candidate, in order.
+        folded: The report of the fp32 graph, where that has passed already.
+        plan: What int8 was to be, where it was.
+    """
+    if judged[-1].report.passed:
+        return
+    nearest = max(judged, key=lambda candidate: np.nan_to_num(candidate.report.statistics["min_cosine"], nan=-1.0))
+    closest, assignment = nearest.report, nearest.assignment
+    if folded is None:
+        raise _fault_of_the_export(closest)
+    message = (
+        f"{closest.failure()}\n"
+        f"  the fp32 graph passed at {folded.summary()}, so the export is sound and precision or engine are not"
     )
+    next_step = "another precision or backend, or more of the graph in fp32 (recipe: precision.<name>.keep_fp32)"
+    if plan is not None and assignment is not None:
+        kept = describe(plan.request.scheme, assignment, plan.products)
+        message += f"\n  the closest of {len(judged)} assignments: {kept}"
+        next_step = "--calibration FILE with text of the kind the model will read, or --fp16"
+    raise GateError(message, report=closest.to_dict(), next_step=next_step)
 
 
-def _machine(device: str) -> dict[str, Any]:
-    gpu = find_gpu() if device == "cuda" else None
-    return machine() if gpu is None else {**machine(), "gpu": asdict(gpu)}
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _pending_note(engine: Engine, report: ParityReport) -> str:
-    return (
-        f"UNVALIDATED: no machine has run this engine yet; judged, on {report.execution}, was {report.subject}. "
-        f"Where {engine.backend} runs, `korsbert validate` judges the engine and records it"
+def _fault_of_the_export(report: ParityReport) -> GateError:
+    return GateError(
+        report.failure(),
+        report=report.to_dict(),
+        next_step="the export itself is at fault, no precision setting will mend it",
     )
-
-
-def _validation_note(engine: Engine, device: str) -> str:
-    if device == "cpu" and engine.precision != "fp32":
-        return (
-            f"the gate was passed on a CPU; where {engine.precision} runs on other hardware, "
-            "repeat it there with `korsbert validate` (and --device where it is a GPU)"
-        )
-    return f"the gate was passed on this machine's {device}"

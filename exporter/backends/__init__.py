@@ -65,7 +65,7 @@ class Engine(BaseModel):
 
     Attributes:
         backend: Key of ``BACKENDS``.
-        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
+        precision: A key of ``recipe.Gates``, for example ``"fp16"``.
         files: Names inside the bundle; the first is the one to open.
         facts: What else the backend wants to know when it opens the engine.
         decisions: What the build decided or found, one sentence each, for people.

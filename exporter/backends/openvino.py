@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from exporter.graph import Graph
 
 XML, BIN = "openvino_model.xml", "openvino_model.bin"
-HINTS = {"fp32": ("f32", "FP32"), "fp16": ("f16", "FP16"), "bf16": ("bf16", "BF16")}
+HINTS = {"fp32": ("f32", "FP32"), "fp16": ("f16", "FP16"), "bf16": ("bf16", "BF16"), "int8": ("f32", "FP32")}
 
 
 class OpenVinoRunner:

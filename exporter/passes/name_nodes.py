@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 import onnx_ir as ir
 
 SCOPES = "pkg.torch.onnx.name_scopes"
+HEAD = "module."  # how nodes begin that follow the transformer
 _LAYER = re.compile(r"(?:^|.*\.)(?:layers?|albert_layer_groups\.(?P<group>\d+)\.albert_layers)\.(?P<layer>\d+)(?=\.|$)")
 
 

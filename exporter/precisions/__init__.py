@@ -3,21 +3,47 @@
 The table maps a name to the module that converts; the module is imported on use. Every module has::
 
     convert(graph: Graph, batches: TokenBatches, keep_fp32: tuple[str, ...]) -> Graph
+
+What is no cast but a quantization wants more than that, and has a table of its own::
+
+    convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from exporter.calibration import TokenBatches
 from exporter.graph import Graph
+
+if TYPE_CHECKING:
+    from exporter.quantization.plan import Plan
+    from exporter.quantization.search import Assignment
 
 PRECISIONS = {
     "fp32": "exporter.precisions.fp32",
     "fp16": "exporter.precisions.fp16",
     "bf16": "exporter.precisions.bf16",
 }
+QUANTIZATIONS = {
+    "int8": "exporter.precisions.int8",
+    "int8_dynamic": "exporter.precisions.int8_dynamic",
+}
+
+
+class QuantizedPrecision(Protocol):
+    """What a module of ``QUANTIZATIONS`` offers."""
+
+    def convert(self, plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:
+        """Return the plan's graph with ``assignment`` in int8; float32 output.
+
+        Args:
+            plan: Scales and products, from ``exporter.quantization``.
+            assignment: Which products take them.
+            batches: Real text, for precisions of the remainder that look at activations.
+        """
+        ...
 
 
 class Precision(Protocol):
@@ -37,3 +63,8 @@ class Precision(Protocol):
 def precision_of(name: str) -> Precision:
     """Import the module of a precision (a key of ``PRECISIONS``)."""
     return cast(Precision, importlib.import_module(PRECISIONS[name]))
+
+
+def quantization_of(name: str) -> QuantizedPrecision:
+    """Import the module of an integer precision (a key of ``QUANTIZATIONS``)."""
+    return cast(QuantizedPrecision, importlib.import_module(QUANTIZATIONS[name]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir as ir
 
@@ -23,18 +25,46 @@ def convert(graph: Graph, batches: TokenBatches, keep_fp32: tuple[str, ...]) -> 
     A node that writes or reads an activation above ``65504 / 4``, or that has a weight beyond 65504, stays float32;
     the graph's ``decisions`` say which and why. Nothing is clipped.
     """
+    return cast(graph, audit(graph, batches), keep_fp32)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the activations of a graph reach.
+
+    Attributes:
+        largest: Largest absolute value by node name.
+        sentences: Over how many.
+    """
+
+    largest: dict[str, float]
+    sentences: int
+
+    @property
+    def hot(self) -> dict[str, float]:
+        """What comes too near the end of float16."""
+        return {name: value for name, value in self.largest.items() if not value <= FP16_MAX / HEADROOM}
+
+
+def audit(graph: Graph, batches: TokenBatches) -> Audit:
+    """Measure the range of every activation of a float32 graph over real text."""
+    return Audit(largest_activations(graph, batches), batches.count)
+
+
+def cast(graph: Graph, audited: Audit, keep_fp32: tuple[str, ...] = ()) -> Graph:
+    """Return ``graph`` in float16 but for what an audit, of it or of what it was made from, forbids."""
     model = graph.editable()
-    largest = largest_activations(graph, batches)
-    limit = FP16_MAX / HEADROOM
-    hot = {name: value for name, value in largest.items() if not value <= limit}
+    hot = audited.hot
     kept = nodes_named(model, keep_fp32) | head_nodes(model)
     overflowing = _overflowing_weights(model, kept)
     kept |= _nodes_on_hot_edges(model, hot)
     kept |= {node for node in model.graph if any(v is not None and v.name in overflowing for v in node.inputs)}
 
     decisions = [
-        f"largest activation {max(largest.values()):.4g} over {batches.count} sentences (float16 ends at 65504)"
+        f"largest activation {max(audited.largest.values()):.4g} over {audited.sentences} sentences "
+        "(float16 ends at 65504)"
     ]
+    limit = FP16_MAX / HEADROOM
     decisions += [f"float32 kept: {name} reaches {value:.4g}, above {limit:.0f}" for name, value in hot.items()]
     decisions += [f"float32 kept: weight {name} reaches {value:.4g}" for name, value in overflowing.items()]
     decisions += _subnormal_weights(model, kept)

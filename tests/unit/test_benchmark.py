@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,16 @@ from typing import Any, Self
 
 import pytest
 
-from exporter.benchmark import REFERENCE, bench_bundle, evenly_spread, measure, torch_threads
+from exporter.benchmark import (
+    REFERENCE,
+    bench_bundle,
+    evenly_spread,
+    int8_verdict,
+    measure,
+    siblings_of,
+    torch_threads,
+)
+from exporter.bundle import Bundle
 from exporter.errors import CheckpointError, InputError
 from exporter.recipe import Source, find_recipe
 
@@ -244,3 +254,48 @@ def test_torch_threads_come_back_after_an_error() -> None:
 def fail_inside(found: int, expected: int) -> None:
     assert found == expected
     raise InputError("inside")
+
+
+class TestWorth:
+    """What is said of an int8 bundle beside bundles of other precisions."""
+
+    def bundle(self, precision: str, folder: Path = Path("out/demo/int8-openvino"), commit: str = "a") -> Any:
+        engine = SimpleNamespace(precision=precision, backend="openvino")
+        recipe = SimpleNamespace(name="demo")
+        return SimpleNamespace(folder=folder, manifest=SimpleNamespace(recipe=recipe, engine=engine, source=commit))
+
+    def subject(self, precision: str, *seconds: float) -> Any:
+        return SimpleNamespace(name=f"demo {precision} on openvino", round_s=seconds)
+
+    def test_slower_than_another_precision_is_not_worth_it(self) -> None:
+        said = int8_verdict(
+            self.bundle("int8"),
+            [self.bundle("fp16"), self.bundle("fp32")],
+            [self.subject("int8", 1.0, 2.0), self.subject("fp16", 0.9, 1.8), self.subject("fp32", 3.0, 6.0)],
+        )
+        assert said == "int8 0.9x fp16 here: ship fp16"
+
+    def test_faster_than_all_of_them_is(self) -> None:
+        subjects = [self.subject("int8", 1.0), self.subject("fp32", 3.0)]
+        assert int8_verdict(self.bundle("int8"), [self.bundle("fp32")], subjects) == (
+            "int8 3x fp32 here: int8 is worth it"
+        )
+
+    @pytest.mark.parametrize(("measured", "others"), [("int8", []), ("fp16", ["fp32"]), ("int8", ["int8_dynamic"])])
+    def test_nothing_is_said_without_a_comparison(self, measured: str, others: list[str]) -> None:
+        subjects = [self.subject(name, 1.0) for name in (measured, *others)]
+        assert int8_verdict(self.bundle(measured), [self.bundle(name) for name in others], subjects) is None
+
+    def test_bundles_beside_it_are_found_if_they_are_of_the_same_weights(
+        self, twin_bundle: Path, tmp_path: Path
+    ) -> None:
+        place = tmp_path / "fp32-onnxruntime"
+        shutil.copytree(twin_bundle, place)
+        real = Bundle.open(place)
+        engine = real.manifest.engine.model_copy(update={"precision": "int8"})
+        manifest = real.manifest.model_copy(update={"engine": engine})
+        (found,) = siblings_of(Bundle(tmp_path / "int8-onnxruntime", manifest))
+        assert found.folder == place
+        other = manifest.model_copy(update={"source": Source(checkpoint="x", commit=None, weights_sha256="0")})
+        assert siblings_of(Bundle(tmp_path / "int8-onnxruntime", other)) == ()
+        assert siblings_of(real) == ()

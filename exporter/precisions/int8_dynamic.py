@@ -1,0 +1,70 @@
+"""int8 with scales from each batch as it comes, by onnxruntime's own quantizer. For its CPU provider only."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from exporter.calibration import TokenBatches
+from exporter.dependencies import require
+from exporter.graph import Graph
+from exporter.passes.building import add_constant, make_node
+from exporter.precisions.int8 import decisions
+from exporter.quantization.plan import Plan
+from exporter.quantization.qdq import set_bias
+from exporter.quantization.search import Assignment
+
+
+def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:  # noqa: ARG001 - nothing is audited
+    """Return the plan's graph with ``assignment`` in int8, its outliers moved into weights first."""
+    model = plan.graph.editable()
+    on = {product.node for product in plan.products} - assignment.high
+    _prepare(model, plan, on)
+    quantizer = require("onnxruntime.quantization")
+    with tempfile.TemporaryDirectory(prefix="korsbert-") as scratch:
+        target = Path(scratch) / "model.onnx"
+        quantizer.quantize_dynamic(
+            ir.to_proto(model),
+            target,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=quantizer.QuantType.QInt8,
+            nodes_to_quantize=sorted(on),
+        )
+        converted = ir.load(target)
+        for value in converted.graph.initializers.values():  # the file goes with the folder
+            if value.const_value is not None:
+                value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
+    return plan.graph.with_model(converted, precision="int8_dynamic", decisions=decisions(plan, assignment))
+
+
+def _prepare(model: ir.Model, plan: Plan, on: set[str]) -> None:
+    """Set the biases, divide each activation that is smoothed by its scales, and multiply the weights that read it."""
+    nodes = {str(node.name): node for node in model.graph}
+    smoothed: dict[str, ir.Value] = {}
+    weights: dict[str, ir.Value] = {}
+    for product in plan.products:
+        if product.node in on:
+            set_bias(model, nodes[product.node], product, plan.calibrated.quantization.biases[product.node])
+        smooth = plan.calibrated.quantization.activations[product.activation].smooth
+        node = nodes[product.node]
+        source, weight = node.inputs
+        if product.node not in on or smooth is None or source is None or weight is None or weight.const_value is None:
+            continue
+        if product.activation not in smoothed:
+            name = str(source.name).rstrip(":")
+            inverse = add_constant(model, f"{name}/smooth", (1 / smooth).astype(np.float32))
+            divided = make_node("Mul", [source, inverse], f"{name}/Mul.smooth", ir.DataType.FLOAT, source.shape)
+            model.graph.insert_before(node, divided)
+            smoothed[product.activation] = divided.outputs[0]
+        if product.weight not in weights:
+            array = weight.const_value.numpy() * smooth[:, None]
+            weights[product.weight] = add_constant(model, f"{product.weight}.smoothed", array)
+        node.replace_input_with(0, smoothed[product.activation])
+        node.replace_input_with(1, weights[product.weight])
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses():
+            model.graph.initializers.pop(name)

@@ -1,0 +1,195 @@
+"""What an export writes down: the manifest, the reports, the model card, and the tokenizer's files."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.backends import Engine
+from exporter.backends.cuda import find_gpu
+from exporter.bundle import (
+    PARITY,
+    TOKENIZER,
+    Bundle,
+    EncoderFacts,
+    GraphFacts,
+    Manifest,
+    QuantizationFacts,
+    Record,
+    Validation,
+)
+from exporter.calibration import TokenBatches
+from exporter.checkpoint import Checkpoint
+from exporter.graph import Graph
+from exporter.machine import machine, tool_versions
+from exporter.model_card import model_card
+from exporter.quantization.plan import Plan
+from exporter.quantization.report import JSON, PLOT, plot_of, report_of
+from exporter.quantization.search import Assignment
+from exporter.recipe import Recipe, Source
+from exporter.validator import ParityReport
+
+TOOLS = (
+    "korsbert",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "polygraphy",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine and what was found of it.
+
+    Attributes:
+        graph: What the engine was built from.
+        engine: Its files and facts.
+        report: What the gate found.
+        assignment: Which products are int8, where any are.
+    """
+
+    graph: Graph
+    engine: Engine
+    report: ParityReport
+    assignment: Assignment | None = None
+
+
+def manifest_of(
+    candidate: Candidate,
+    plan: Plan | None,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    batches: TokenBatches,
+    *,
+    device: str,
+    runs_here: bool,
+) -> Manifest:
+    """Return everything that is known of a candidate; files and seal come with its publication.
+
+    Args:
+        candidate: What passed.
+        plan: What int8 was to be, where it was.
+        checkpoint: What it was made from.
+        recipe: What was asked for.
+        batches: The text that ranges were audited on.
+        device: Where the engine runs, ``"cpu"`` or ``"cuda"``.
+        runs_here: Whether the report is the engine's own, or that of its graph on a machine that cannot run it.
+    """
+    graph, engine, report = candidate.graph, candidate.engine, candidate.report
+    audited = (f"audited text: sha256 {batches.content_hash()}",) if graph.precision == "fp16" else ()
+    decisions = (*graph.decisions, *audited, *engine.decisions)
+    return Manifest(
+        recipe=recipe,
+        source=Source(checkpoint=checkpoint.source, commit=checkpoint.commit, weights_sha256=checkpoint.weights_sha256),
+        encoder=EncoderFacts(
+            architecture=checkpoint.architecture,
+            modules=checkpoint.modules,
+            pooling=checkpoint.pooling,
+            dimension=checkpoint.dimension,
+            max_seq_length=checkpoint.max_seq_length,
+            do_lower_case=checkpoint.do_lower_case,
+            prompt=checkpoint.prompt,
+            layers=checkpoint.layers,
+            heads=checkpoint.heads,
+            hidden_size=checkpoint.hidden_size,
+        ),
+        graph=GraphFacts(sha256=graph.content_hash(), nodes=graph.op_counts(), weight_bytes=graph.weight_bytes()),
+        engine=engine.model_copy(update={"decisions": ()}),  # told once, among all the others
+        quantization=_quantization_facts(plan),
+        decisions=decisions,
+        validation=Validation(
+            state="passed" if runs_here else "pending",
+            device="cuda" if device == "cuda" else "cpu",
+            execution=report.execution,
+            probes_sha256=report.probes_sha256,
+            min_cosine=report.statistics["min_cosine"],
+            gates=tuple(str(verdict) for verdict in report.verdicts),
+            note=_validation_note(engine, device) if runs_here else _pending_note(engine, report),
+        ),
+        tools=tool_versions(TOOLS),
+        machine=_machine(device if runs_here else "cpu"),
+        created=_now(),
+    )
+
+
+def record_of(bundle: Bundle, report: ParityReport) -> Record:
+    """Return the record that a bundle published without a gate has passed it since, here and now."""
+    return Record(
+        manifest_seal=bundle.manifest.seal,
+        report=report.to_dict(),
+        machine=_machine(bundle.manifest.validation.device),
+        tools=tool_versions(TOOLS),
+        created=_now(),
+    )
+
+
+def write_files(
+    manifest: Manifest, candidate: Candidate, plan: Plan | None, checkpoint: Checkpoint, folder: Path
+) -> None:
+    """Write what lies beside the engine: tokenizer and configuration, reports, model card."""
+    _write_tokenizer(checkpoint, folder)
+    if plan is not None and candidate.assignment is not None:
+        _write_json(folder / JSON, report_of(plan, candidate.assignment))
+        (folder / PLOT).write_bytes(plot_of(plan, candidate.assignment))
+    _write_json(folder / PARITY, candidate.report.to_dict())
+    (folder / "README.md").write_text(model_card(manifest, candidate.report), encoding="utf-8")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write what transformers and tokenizers read: our tokenizer.json, which truncates and lower-cases by itself."""
+    checkpoint.model[0].tokenizer.save_pretrained(str(folder))
+    checkpoint.tokenizer.save(str(folder / TOKENIZER))
+    config = checkpoint.model[0].auto_model.config.to_dict()
+    config.pop("_name_or_path", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _quantization_facts(plan: Plan | None) -> QuantizationFacts | None:
+    if plan is None:
+        return None
+    text = plan.request.calibration
+    return QuantizationFacts(
+        source=text.source, sha256=text.sha256, sentences=text.fit.count, method=plan.calibrated.trial.name, ranges=JSON
+    )
+
+
+def _machine(device: str) -> dict[str, Any]:
+    gpu = find_gpu() if device == "cuda" else None
+    return machine() if gpu is None else {**machine(), "gpu": asdict(gpu)}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _pending_note(engine: Engine, report: ParityReport) -> str:
+    return (
+        f"UNVALIDATED: no machine has run this engine yet; judged, on {report.execution}, was {report.subject}. "
+        f"Where {engine.backend} runs, `korsbert validate` judges the engine and records it"
+    )
+
+
+def _validation_note(engine: Engine, device: str) -> str:
+    if device == "cpu" and engine.precision != "fp32":
+        return (
+            f"the gate was passed on a CPU; where {engine.precision} runs on other hardware, "
+            "repeat it there with `korsbert validate` (and --device where it is a GPU)"
+        )
+    return f"the gate was passed on this machine's {device}"

@@ -1,0 +1,177 @@
+"""From a float32 graph and calibration text to what int8 is to be: scales, and which products take them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from exporter.calibration import CalibrationSet
+from exporter.errors import InputError
+from exporter.graph import Graph
+from exporter.machine import tool_versions
+from exporter.quantization.calibrate import Calibrated, calibrate
+from exporter.quantization.embedding import quantize_tables
+from exporter.quantization.emulator import Batch, Emulator, encode
+from exporter.quantization.judge import Judge, Ledger, Loss, loss_between, token_ids_of
+from exporter.quantization.observer import observe
+from exporter.quantization.products import Product, attention_macs
+from exporter.quantization.scheme import Array, Quantization, Scheme
+from exporter.quantization.search import Costs, Found, search
+from exporter.recipe import Gate
+
+TABLE_STRAIN = 0.1  # of what the gate allows: what an int8 table of word vectors may use up
+SCOUTED = 4  # one in so many of the held-out sentences measures what a product loses alone
+_TOOLS = ("korsbert", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What int8 is asked for.
+
+    Attributes:
+        precision: ``"int8"`` or ``"int8_dynamic"``.
+        scheme: The target's types.
+        calibration: Text to take scales from, and text to judge them by. The probes are not in it.
+        gate: The bounds.
+        keep_high: Beginnings of module names that are not quantized.
+        ledger: Where results are kept while the search goes on, or None.
+    """
+
+    precision: str
+    scheme: Scheme
+    calibration: CalibrationSet
+    gate: Gate
+    keep_high: tuple[str, ...] = ()
+    ledger: Path | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What int8 is to be.
+
+    Attributes:
+        graph: The float32 graph, its table of word vectors in int8 where parity allows that.
+        products: What can be in int8.
+        request: What was asked for.
+        calibrated: Scales, integers, and how they were come by.
+        found: Assignments to try, cheapest first.
+        table: What the int8 table of word vectors loses by itself, or None where there is none.
+        ranges: (low, high) of each activation over the calibration text, by name.
+        growth: (product, relative error of what it reads) at the beginning of each layer, with the first assignment
+            of the ladder: how the error grows from layer to layer, or from use to use of a shared one.
+        resumed: How many results were there from a search that was interrupted.
+    """
+
+    graph: Graph
+    products: tuple[Product, ...]
+    request: Request
+    calibrated: Calibrated
+    found: Found
+    table: Loss | None
+    ranges: Mapping[str, tuple[float, float]]
+    growth: tuple[tuple[Product, float], ...]
+    resumed: int
+
+    def summary(self) -> str:
+        """Return what was found in one line."""
+        resumed = f", {self.resumed} results of an interrupted search" if self.resumed else ""
+        return f"{len(self.products)} products, {self.calibrated.trial.name}{resumed}"
+
+
+Progress = Callable[[str], None]
+
+
+def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: None) -> Plan:
+    """Calibrate, and search for the assignment that passes at least cost.
+
+    Args:
+        graph: The folded float32 graph.
+        request: What is asked for.
+        progress: Told what is being done.
+
+    Raises:
+        InputError: ``keep_high`` names no product of this graph.
+    """
+    ledger = Ledger(request.ledger, _identity(graph, request))
+    held_out = list(request.calibration.held_out)
+    progress("float32")
+    reference = encode(graph, held_out)
+    graph, table = _with_small_table(graph, held_out, reference, request)
+    emulator = Emulator(graph, request.scheme)
+    judge = Judge(emulator, held_out, reference, ledger)
+    part = list(replace(request.calibration.held_out, sentences=request.calibration.held_out.sentences[::SCOUTED]))
+    scout = Judge(emulator, part, emulator.run(part), ledger)
+    keep = _kept_by_name(emulator.products, request.keep_high)
+
+    seen = observe(emulator, request.calibration.fit, lambda done: progress(f"calibration: {done}"))
+    calibrated = calibrate(
+        emulator, request.scheme, seen, judge, request.gate, lambda step: progress(f"calibration: {step}")
+    )
+    costs = Costs(emulator.products, attention_macs(graph, _tokens(held_out)), request.scheme.speedup)
+    found = search(calibrated, scout, judge, request.gate, costs, keep, lambda step: progress(f"search: {step}"))
+    ranges = {name: (float(there.low.min()), float(there.high.max())) for name, there in seen.items()}
+    on = frozenset(product.node for product in emulator.products) - found.ladder[0].high
+    growth = _growth(emulator, calibrated.quantization, on, held_out)
+    return Plan(graph, emulator.products, request, calibrated, found, table, ranges, growth, ledger.resumed)
+
+
+def _growth(
+    emulator: Emulator, quantization: Quantization, on: frozenset[str], batches: Sequence[Batch]
+) -> tuple[tuple[Product, float], ...]:
+    """Return the relative error of what the first product of each layer reads: Euclidean, over one batch's tokens."""
+    firsts: dict[str, Product] = {}
+    for product in emulator.products:
+        firsts.setdefault(product.layer, product)
+    names = tuple(product.activation for product in firsts.values())
+    (wanted,) = emulator.look(batches[:1], names)
+    (found,) = emulator.look(batches[:1], names, quantization, on)
+    return tuple(
+        (product, float(np.linalg.norm(found[name] - wanted[name]) / np.linalg.norm(wanted[name])))
+        for name, product in zip(names, firsts.values(), strict=True)
+    )
+
+
+def _with_small_table(
+    graph: Graph, held_out: Sequence[Batch], reference: Array, request: Request
+) -> tuple[Graph, Loss | None]:
+    """Store the table of word vectors in int8 where the target gathers from it and parity hardly moves."""
+    if not request.scheme.gathers_int8:
+        return graph, None
+    model = graph.editable()
+    if not quantize_tables(model):
+        return graph, None
+    small = graph.with_model(model)
+    loss = loss_between(reference, encode(small, held_out), token_ids_of(held_out))
+    return (small, loss) if loss.strain(request.gate) <= TABLE_STRAIN else (graph, None)
+
+
+def _kept_by_name(products: Sequence[Product], names: tuple[str, ...]) -> frozenset[str]:
+    kept = frozenset(product.node for product in products if names and product.node.startswith(names))
+    unknown = [name for name in names if not any(product.node.startswith(name) for product in products)]
+    if unknown:
+        raise InputError(
+            f"keep_high names {unknown[0]!r}, and no product begins so",
+            next_step=f"one of {', '.join(dict.fromkeys(product.module for product in products))}",
+        )
+    return kept
+
+
+def _tokens(batches: Sequence[Batch]) -> float:
+    """Return the mean number of tokens per sentence."""
+    return sum(float(mask.sum()) for _, mask in batches) / sum(len(mask) for _, mask in batches)
+
+
+def _identity(graph: Graph, request: Request) -> str:
+    """Return a hash over everything that results of a search depend on."""
+    parts = [
+        graph.content_hash(),
+        request.calibration.sha256,
+        repr(request.scheme),
+        request.gate.model_dump_json(),
+        repr(sorted(tool_versions(_TOOLS).items())),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

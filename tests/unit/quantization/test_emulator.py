@@ -1,0 +1,65 @@
+"""The emulator must say what an engine will do: it is held against the very graphs that are written."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from exporter.calibration import TokenBatches
+from exporter.quantization.calibrate import quantize
+from exporter.quantization.emulator import Emulator, encode
+from exporter.quantization.observer import observe
+from exporter.quantization.qdq import insert_qdq
+from exporter.quantization.scheme import DYNAMIC, STATIC, Scheme
+from tests.support.encoders import WIDTH, numbers, small_encoder, word_tokenizer
+
+BATCHES = TokenBatches(numbers(40), word_tokenizer(), batch_size=8)
+S8, U8 = STATIC["openvino", "cpu"], STATIC["onnxruntime", "cpu"]
+
+
+def test_with_nothing_on_it_is_the_float32_graph() -> None:
+    graph = small_encoder()
+    np.testing.assert_allclose(Emulator(graph, S8).run(BATCHES), encode(graph, BATCHES), atol=1e-4)
+
+
+@pytest.mark.parametrize("scheme", [S8, U8])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("kept", [0, 1])
+def test_an_assignment_gives_what_the_written_graph_gives(scheme: Scheme, shared: bool, kept: int) -> None:
+    graph = small_encoder(outlier=20, shared=shared)
+    emulator = Emulator(graph, scheme)
+    seen = observe(emulator, BATCHES)
+    smooth = {name: np.linspace(0.5, 2, there.low.size).astype(np.float32) for name, there in seen.items()}
+    quantization = quantize(emulator, scheme, seen, "mse", smooth)
+    on = frozenset(product.node for product in emulator.products[kept:])
+    model = graph.editable()
+    assert insert_qdq(model, emulator.products, quantization, scheme, on) == 4 - kept
+    written = encode(graph.with_model(model), BATCHES)
+    # A sum in another order may round to the next integer somewhere.
+    np.testing.assert_allclose(emulator.run(BATCHES, quantization, on), written, atol=0.02 * np.abs(written).max())
+    assert np.abs(written - encode(graph, BATCHES)).max() > 1e-3
+
+
+def test_the_dynamic_scheme_takes_its_scale_from_the_batch() -> None:
+    graph = small_encoder()
+    emulator = Emulator(graph, DYNAMIC["onnxruntime", "cpu"])
+    quantization = quantize(emulator, DYNAMIC["onnxruntime", "cpu"], observe(emulator, BATCHES), "minmax", {})
+    on = frozenset(product.node for product in emulator.products)
+    found, wanted = emulator.run(BATCHES, quantization, on), encode(graph, BATCHES)
+    assert 0 < np.abs(found - wanted).max() < 0.1 * np.abs(wanted).max()
+
+
+def test_padding_is_not_looked_at() -> None:
+    graph = small_encoder()
+    table = graph.model.graph.initializers["words.weight"]
+    padded = table.const_value.numpy().copy()
+    padded[0] = np.arange(WIDTH)  # the row that pads, like no other
+    table.const_value = ir.tensor(padded, name="words.weight")
+    emulator = Emulator(graph, S8)
+    name = emulator.products[0].activation
+    tokens = sum(int(mask.sum()) for _, mask in BATCHES)
+    looked = np.concatenate([found[name] for found in emulator.look(BATCHES, (name,))])
+    assert looked.shape[0] == tokens < sum(mask.size for _, mask in BATCHES)
+    ramp = (padded[0] - padded[0].mean()) / padded[0].std()
+    assert np.abs(looked - ramp).max(axis=1).min() > 0.1

@@ -1,0 +1,94 @@
+"""The search against a judge whose answers are known: losses that add up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from exporter.quantization.calibrate import Calibrated, Trial
+from exporter.quantization.judge import MARGIN, Loss
+from exporter.quantization.products import Product
+from exporter.quantization.scheme import STATIC, Quantization
+from exporter.quantization.search import Costs, describe, search
+from exporter.recipe import Gate
+
+GATE = Gate(min_cosine=0.97, p01_cosine=0.98, mean_cosine=0.99)
+PRODUCTS = tuple(
+    Product(f"layer.{number}.ffn/MatMul", f"layer.{number}.ffn", f"x{number}", f"w{number}", None, 10, 10)
+    for number in range(10)
+)
+COSTS = Costs(PRODUCTS, attention=0.0, speedup=2.0)
+NODES = [product.node for product in PRODUCTS]
+TRIAL = Trial("minmax", "minmax", False, Loss(1, 1, 1, 1))
+CALIBRATED = Calibrated(Quantization({}, {}), TRIAL, (TRIAL,), ())
+
+
+@dataclass
+class Adding:
+    """Each product in int8 takes its own amount off the smallest cosine."""
+
+    losses: dict[str, float]
+    asked: list[frozenset[str]] = field(default_factory=list)
+
+    def loss(self, name: str, quantization: Quantization, on: frozenset[str]) -> Loss:  # noqa: ARG002 - as Judge has it
+        self.asked.append(on)
+        return Loss(1 - sum(self.losses.get(node, 0.0) for node in on), 1.0, 1.0, 1.0)
+
+
+def found(losses: dict[str, float], keep: frozenset[str] = frozenset()):
+    judge = Adding(losses)
+    return search(CALIBRATED, judge, judge, GATE, COSTS, keep), judge
+
+
+def test_everything_is_int8_where_that_passes() -> None:
+    result, _ = found({})
+    assert result.ladder[0].high == frozenset()
+    assert result.ladder[0].time == pytest.approx(0.5)
+
+
+def test_only_what_loses_too_much_is_kept() -> None:
+    result, judge = found({NODES[2]: 0.05, NODES[7]: 0.04, NODES[4]: 0.001})
+    assert result.ladder[0].high == {NODES[2], NODES[7]}
+    assert result.ladder[0].share == pytest.approx(0.2)
+    assert result.sensitivities[NODES[2]].min_cosine == pytest.approx(0.95)
+    assert len(judge.asked) < 30
+
+
+def test_what_turns_out_needless_goes_back_to_int8() -> None:
+    # Costs as much per multiplication as the culprit, but is not needed once that is kept.
+    limit = 0.03 * MARGIN
+    result, _ = found({NODES[1]: limit * 0.9, NODES[2]: limit * 0.95, NODES[3]: limit * 0.8, NODES[5]: limit * 0.1})
+    (first, *_) = result.ladder
+    assert first.loss.strain(GATE) <= MARGIN
+    for node in first.high:
+        fewer = Adding({NODES[1]: limit * 0.9, NODES[2]: limit * 0.95, NODES[3]: limit * 0.8, NODES[5]: limit * 0.1})
+        assert fewer.loss("", CALIBRATED.quantization, frozenset(NODES) - first.high | {node}).strain(GATE) > MARGIN
+
+
+def test_what_to_try_next_costs_more_and_more() -> None:
+    result, _ = found({NODES[2]: 0.05})
+    shares = [assignment.share for assignment in result.ladder]
+    assert shares == sorted(shares)
+    assert len(set(shares)) == len(shares) > 1
+
+
+def test_what_the_user_keeps_is_kept() -> None:
+    result, _ = found({}, keep=frozenset([NODES[9]]))
+    assert all(NODES[9] in assignment.high for assignment in result.ladder)
+
+
+def test_where_nothing_passes_the_nearest_is_still_told() -> None:
+    result, _ = found(dict.fromkeys(NODES, 0.5))
+    assert len(result.ladder[0].high) == len(NODES)
+
+
+def test_twice_is_the_same() -> None:
+    losses = {node: 0.003 * number for number, node in enumerate(NODES)}
+    assert found(losses)[0] == found(losses)[0]
+
+
+def test_modules_are_named() -> None:
+    result, _ = found({NODES[2]: 0.05})
+    said = describe(STATIC["openvino", "cpu"], result.ladder[0], PRODUCTS)
+    assert said == "10.0% of the matrix products' work stays fp32: layer 2 feed-forward in"

@@ -1,0 +1,66 @@
+"""Calibration text: what is held out, what is warned of, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter.calibration import FEWEST_SENTENCES, CalibrationSet, calibration_set
+from exporter.errors import InputError
+from tests.support.encoders import numbers, word_tokenizer
+
+PROBES = ["4 5 6", "7 8"]
+
+
+def set_of(tmp_path: Path, *sentences: str) -> CalibrationSet:
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(sentences), encoding="utf-8")
+    return calibration_set(path, PROBES, word_tokenizer(), "")
+
+
+def test_a_third_is_held_out_and_nothing_is_in_both(tmp_path: Path) -> None:
+    text = set_of(tmp_path, *numbers(150))
+    fit, held_out = set(text.fit.sentences), set(text.held_out.sentences)
+    assert not fit & held_out
+    assert set(numbers(150)) <= fit | held_out
+    assert len(held_out & set(numbers(150))) == 50
+    assert text.warnings == ()
+
+
+def test_no_more_is_held_out_than_can_be_measured_in_little_time(tmp_path: Path) -> None:
+    text = set_of(tmp_path, *numbers(3000))
+    assert len(set(text.held_out.sentences) & set(numbers(3000))) <= 128
+    long = set_of(tmp_path, *(" ".join([str(number)] * 62) for number in range(4, 700)))
+    assert 0 < sum(len(sentence.split()) for sentence in long.held_out.sentences if sentence[0].isdigit()) < 5000
+
+
+def test_probes_are_left_out_whatever_their_case_and_spacing(tmp_path: Path) -> None:
+    text = set_of(tmp_path, "4  5 6", "7 8 ", "9 10", "11 12", "13 14")
+    assert not {"4  5 6", "7 8"} & {*text.fit.sentences, *text.held_out.sentences}
+
+
+@pytest.mark.parametrize(
+    ("sentences", "said"),
+    [
+        (numbers(40), f"give {FEWEST_SENTENCES} or more"),
+        ((*numbers(140), *numbers(140)), "repeat others and count once"),
+        (tuple(f"word{number} other{number} thing{number}" for number in range(200)), "unknown to the tokenizer"),
+    ],
+)
+def test_unfit_text_is_warned_of_with_what_to_do(tmp_path: Path, sentences: tuple[str, ...], said: str) -> None:
+    (warning,) = set_of(tmp_path, *sentences).warnings
+    assert said in warning
+    assert "give" in warning
+    assert warning.startswith("text.txt: ")
+
+
+def test_one_sentence_over_and_over_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="one sentence only"):
+        set_of(tmp_path, *["9 10"] * 50)
+
+
+def test_the_hash_is_of_the_sentences_in_order(tmp_path: Path) -> None:
+    first = set_of(tmp_path, *numbers(20)).sha256
+    assert set_of(tmp_path, *numbers(20)).sha256 == first
+    assert set_of(tmp_path, *reversed(numbers(20))).sha256 != first
