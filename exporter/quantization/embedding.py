@@ -1,4 +1,4 @@
-"""The table of word vectors in int8, one scale per row: in models with large vocabularies it is most of the file.
+"""Tables of word and position vectors in int8, one scale per row: with a large vocabulary they are most of the file.
 
 ::
 
@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from exporter.passes.building import add_constant, make_node
 
-FEWEST_ROWS = 1024  # below, the scales and three nodes are not worth it
+FEWEST_ROWS = 256  # below, the scales and four nodes are not worth it
 
 
 def quantize_tables(model: ir.Model) -> int:

@@ -96,14 +96,14 @@ def test_the_shared_layer_is_stored_once_with_a_scale_for_each_use(demo_onnxrunt
     model = onnx.load(demo_onnxruntime.folder / "model.onnx")
     int8 = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     large = [tensor for tensor in int8 if np.prod(tensor.dims) >= 256 * 256]
-    assert len(large) == 7  # six of the layer, and the table of word vectors
+    assert len(large) == 7  # six of the layer, and the table of word vectors; that of positions is smaller
     said = facts(demo_onnxruntime)
     inputs = [entry for name, entry in said["activations"].items() if "Gelu" in name]
     assert len(inputs) == 4
     assert len({entry["scale"] for entry in inputs}) == 4
     growth = [entry["relative_error"] for entry in said["error_by_layer"]]
     assert [entry["layer"] for entry in said["error_by_layer"]][-4:] == [f"layer.{use}" for use in range(4)]
-    assert 0 < growth[0] < growth[-1] < 0.2
+    assert 0 < growth[-4] < growth[-1] < 0.2
 
 
 def test_onnxruntime_really_multiplies_integers(demo_onnxruntime: Bundle, tmp_path: Path) -> None:

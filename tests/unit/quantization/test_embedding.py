@@ -22,7 +22,7 @@ def table(rows: int, offset: float = 0.0) -> ir.Model:
 @pytest.mark.parametrize("offset", [0.0, 30.0])
 def test_a_large_table_is_stored_in_int8_and_rows_come_back(offset: float) -> None:
     model = table(FEWEST_ROWS, offset)
-    ids = {"ids": np.array([[0, 5, 1023]], np.int64)}
+    ids = {"ids": np.array([[0, 5, FEWEST_ROWS - 1]], np.int64)}
     (before,) = evaluate(model, ids)
     assert quantize_tables(model) == 1
     (after,) = evaluate(model, ids)
