@@ -25,6 +25,7 @@ from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measur
 from exporter.calibration import TokenBatches, calibration_sentences
 from exporter.checkpoint import load_checkpoint
 from exporter.folding import fold
+from exporter.passes import passes_for, run_passes
 from exporter.precisions import precision_of
 from exporter.recipe import load_recipe
 from exporter.validator import Reference, reference_of, validate
@@ -111,7 +112,9 @@ def _judged_engines(
         folder = work / "engines" / label.replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
         typed = precision_of(precision).convert(graph, text, ())
-        engine = backend_of(backend).build(typed, recipe.shapes, folder)
+        model = typed.editable()
+        run_passes(model, passes_for(backend, "cpu", precision))
+        engine = backend_of(backend).build(typed.with_model(model), recipe.shapes, folder)
         encoder = Encoder(
             checkpoint.tokenizer,
             backend_of(backend).open(engine, folder, "cpu", threads),

@@ -88,7 +88,8 @@ def main() -> None:
         _stage_table(runs),
         "## Promises",
     )
-    publish("export", options.results, {"size": options.size, "startup": startup, "runs": runs}, sections, targets)
+    file = "-".join(["export", *(options.model or ())])
+    publish(file, options.results, {"size": options.size, "startup": startup, "runs": runs}, sections, targets)
 
 
 def _export(name: str, precision: str, recipe: Path, folder: Path, parameters: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measur
 from exporter.calibration import calibration_set
 from exporter.checkpoint import load_checkpoint
 from exporter.folding import fold
-from exporter.passes import TARGETS, run_passes
+from exporter.passes import passes_for, run_passes
 from exporter.precisions import quantization_of
 from exporter.quantization.plan import Request, make_plan
 from exporter.quantization.scheme import scheme_of
@@ -157,7 +157,7 @@ def _candidate(backend: str, precision: str, job: _Job) -> Candidate:
     for assignment in plan.found.ladder:
         typed = quantization_of(precision).convert(plan, assignment, job.text.fit)
         model = typed.editable()
-        run_passes(model, TARGETS[backend])
+        run_passes(model, passes_for(backend, "cpu", precision))
         engine = backend_of(backend).build(typed.with_model(model), job.recipe.shapes, folder)
         encoder = Encoder(
             job.checkpoint.tokenizer,
