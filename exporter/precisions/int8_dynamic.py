@@ -17,12 +17,16 @@ from exporter.quantization.plan import Plan
 from exporter.quantization.qdq import set_bias
 from exporter.quantization.search import Assignment
 
+# Without it the quantizer logs a warning that the graph should be optimized first, which is no concern of users'.
+_PREPROCESSED = {"onnx.quant.pre_process": "onnxruntime.quant"}
+
 
 def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:  # noqa: ARG001 - nothing is audited
     """Return the plan's graph with ``assignment`` in int8, its outliers moved into weights first."""
     model = plan.graph.editable()
     on = {product.node for product in plan.products} - assignment.high
     _prepare(model, plan, on)
+    model.metadata_props.update(_PREPROCESSED)
     quantizer = require("onnxruntime.quantization")
     with tempfile.TemporaryDirectory(prefix="korsbert-") as scratch:
         target = Path(scratch) / "model.onnx"
@@ -38,6 +42,8 @@ def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:
         for value in converted.graph.initializers.values():  # the file goes with the folder
             if value.const_value is not None:
                 value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
+    for key in _PREPROCESSED:
+        converted.metadata_props.pop(key, None)
     return plan.graph.with_model(converted, precision="int8_dynamic", decisions=decisions(plan, assignment))
 
 
