@@ -17,7 +17,7 @@ from torch._dynamo import config as dynamo
 from torch._dynamo.utils import counters
 
 from exporter.backends import BuildOptions, backend_of, device_of
-from exporter.calibration import TokenBatches
+from exporter.calibration import TokenBatches, calibration_set
 from exporter.checkpoint import Checkpoint
 from exporter.encoder import Encoder
 from exporter.errors import BuildError, BundleError, MissingDependencyError
@@ -25,8 +25,10 @@ from exporter.folding import fold
 from exporter.graph import Graph
 from exporter.graph_contract import OUTPUT
 from exporter.passes import passes_for, run_passes
-from exporter.precisions import PRECISIONS, precision_of
-from exporter.recipe import Recipe
+from exporter.precisions import QUANTIZATIONS, precision_of, quantization_of
+from exporter.quantization.plan import Request, make_plan
+from exporter.quantization.scheme import Scheme, scheme_of
+from exporter.recipe import Gates, Recipe
 from exporter.tokens import TextTokenizer
 from exporter.validator import Reference
 
@@ -170,19 +172,25 @@ class Graphs:
         self._batches = TokenBatches(tuple(reference.texts), checkpoint.tokenizer)
         self._made: dict[str, Graph] = {}
 
-    def typed(self, precision: str) -> Graph:
-        """Return the graph in a precision.
-
-        Raises:
-            MissingDependencyError: This korsbert has no such precision.
-        """
-        if precision not in PRECISIONS:
-            raise MissingDependencyError(f"this korsbert has no precision {precision}")
+    def typed(self, precision: str, backend: str, device: str) -> Graph:
+        """Return the graph in a precision; int8 as the target wants it, calibrated and searched as an export does."""
         if "folded" not in self._made:
             self._made["folded"] = fold(self._checkpoint)
-        if precision not in self._made:
-            self._made[precision] = precision_of(precision).convert(self._made["folded"], self._batches, ())
-        return self._made[precision]
+        scheme = scheme_of(precision, backend, device) if precision in QUANTIZATIONS else None
+        key = f"{precision} {scheme}"
+        if key not in self._made:
+            self._made[key] = (
+                precision_of(precision).convert(self._made["folded"], self._batches, ())
+                if scheme is None
+                else self._quantized(precision, scheme)
+            )
+        return self._made[key]
+
+    def _quantized(self, precision: str, scheme: Scheme) -> Graph:
+        checkpoint = self._checkpoint
+        text = calibration_set(None, self._batches.sentences, checkpoint.tokenizer, checkpoint.prompt)
+        plan = make_plan(self._made["folded"], Request(precision, scheme, text, Gates().of(precision)))
+        return quantization_of(precision).convert(plan, plan.found.ladder[0], self._batches)
 
 
 def open_torch(spec: TorchSubject, folder: Path, device: str) -> ModelSubject:
@@ -223,7 +231,7 @@ def open_engine(
     """
     engine_of, device = backend_of(backend), device_of(backend, device)
     engine_of.check(precision, device)
-    graph = graphs.typed(precision)
+    graph = graphs.typed(precision, backend, device)
     model = graph.editable()
     padding = TextTokenizer(checkpoint.tokenizer).padding
     run_passes(model, passes_for(backend, device, precision, padding=padding, missing=engine_of.missing_operators()))

@@ -96,7 +96,7 @@ else:
 def main() -> None:
     """Quantize each model with every tool at hand and write ``int8_peers`` to the results."""
     parser = arguments(str(__doc__).splitlines()[0])
-    parser.add_argument("--nncf", type=Path, metavar="PYTHON", help="of an environment with nncf, onnx and onnxruntime")
+    parser.add_argument("--nncf", type=Path, metavar="PYTHON", help="of an environment with nncf, openvino and onnx")
     parser.add_argument("--modelopt", type=Path, metavar="PYTHON", help="of an environment with nvidia-modelopt[onnx]")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds that one peer may take for one graph")
     options = parser.parse_args()

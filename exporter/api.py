@@ -98,7 +98,11 @@ def export(
 
 
 def validate(
-    bundle: str | Path | Bundle, *, checkpoint: str | Path | None = None, sts: Sequence[str | Path] = ()
+    bundle: str | Path | Bundle,
+    *,
+    checkpoint: str | Path | None = None,
+    sts: Sequence[str | Path] = (),
+    device: Literal["cpu", "cuda"] | None = None,
 ) -> ParityReport:
     """Repeat a bundle's gate on this machine, and return the report, passed or not.
 
@@ -106,18 +110,21 @@ def validate(
         bundle: A bundle or its folder.
         checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
         sts: Task sets to score both sides on.
+        device: Where the bundle runs; by default where it was validated.
 
     Raises:
         BundleError: No bundle there, or a file of it is missing or altered.
         CheckpointError: The checkpoint cannot be loaded, or holds other weights than the bundle was made from.
     """
+    if device is not None:
+        _one_of("device", device, DEVICES)
     for package in ("torch", "sentence_transformers", "optimum"):
         require(package)
     from exporter import pipeline  # noqa: PLC0415 - brings in torch
 
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
     folder = None if checkpoint is None else Path(checkpoint)
-    return pipeline.validate_bundle(opened, checkpoint=folder, sts=[Path(file) for file in sts])
+    return pipeline.validate_bundle(opened, checkpoint=folder, sts=[Path(file) for file in sts], device=device)
 
 
 def _one_of(option: str, value: str, legal: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from exporter.calibration import calibration_sentences
 from exporter.dependencies import require
+from exporter.errors import BundleError, InputError
 from exporter.machine import cores, machine, tool_versions
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def bench_bundle(
     Args:
         bundle: What to measure.
         against_torch: Measure SentenceTransformer in FP32 with SDPA in the same run. Without it no torch is needed.
-        against: Other bundles of the same recipe to measure in the same run.
+        against: Other bundles of the same checkpoint to measure in the same run.
         text: Sentences, one a line, or JSONL with ``text``; by default the calibration sentences that ship.
         checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
         threads: CPU threads of the engine and of torch; by default as many as there are cores. Tokenizers are left to
@@ -119,14 +120,23 @@ def bench_bundle(
         rounds: Timed rounds, after one that warms up.
 
     Raises:
-        InputError: ``text`` cannot be used.
+        InputError: ``text`` cannot be used, or a bundle of ``against`` is of another checkpoint.
         CheckpointError: The checkpoint cannot be loaded, or holds other weights than the bundle was made from.
         MissingDependencyError: The engine, or torch where it is asked for, is not installed.
     """
     sentences = list(calibration_sentences(text, probes=()))
     threads = threads or cores()
     engine, device = bundle.manifest.engine, bundle.manifest.validation.device
-    name = _name(bundle)
+    others = [
+        other for other in against if other.manifest.source.weights_sha256 != bundle.manifest.source.weights_sha256
+    ]
+    if others:
+        raise InputError(
+            f"{others[0].folder}: made from another checkpoint than {bundle.folder}",
+            next_step="--against wants bundles of the same checkpoint",
+        )
+    names = _names((bundle, *against))
+    name = names[0]
     encoders: dict[str, Encode] = {}
     if against_torch:
         encoders[REFERENCE] = reference_encode(_reference(bundle, checkpoint, device))
@@ -134,11 +144,17 @@ def bench_bundle(
         encoder = stack.enter_context(bundle.encoder(threads=threads))
         stack.enter_context(torch_threads(threads if against_torch else None))
         encoders[name] = encoder.encode
-        for other in against:
-            encoders[_name(other)] = stack.enter_context(other.encoder(threads=threads)).encode
+        for other, other_name in zip(against, names[1:], strict=True):
+            encoders[other_name] = stack.enter_context(other.encoder(threads=threads)).encode
         tokens = float(np.mean(encoder.count_tokens(sentences)))
         subjects = measure(encoders, sentences, batch_size=batch_size, rounds=rounds)
-    tools = (*_TOOLS, engine.backend, f"{engine.backend}-gpu", *(_REFERENCE_TOOLS if against_torch else ()))
+    tools = (
+        *_TOOLS,
+        engine.backend,
+        f"{engine.backend}-gpu",
+        "tensorrt-rtx-cu13",
+        *(_REFERENCE_TOOLS if against_torch else ()),
+    )
     facts = {
         "text": text.name if text is not None else "the calibration sentences that ship",
         "sentences": len(sentences),
@@ -155,13 +171,24 @@ def bench_bundle(
 
 
 def siblings_of(bundle: Bundle) -> tuple[Bundle, ...]:
-    """Return the bundles beside an int8 one that differ in nothing but the precision, where there are any."""
+    """Return the bundles beside an int8 one that differ in nothing but the precision, where there are any.
+
+    Nobody has asked for them: one that is damaged, or that runs on another device, is passed over.
+    """
     engine = bundle.manifest.engine
     if not engine.precision.startswith("int8"):
         return ()
     places = (bundle.folder.with_name(f"{precision}-{engine.backend}") for precision in ("fp32", "fp16", "bf16"))
-    opened = (type(bundle).open(place) for place in places if place.is_dir())
-    return tuple(other for other in opened if other.manifest.source == bundle.manifest.source)
+    opened = []
+    for place in places:
+        with suppress(BundleError):
+            opened.append(type(bundle).open(place))
+    wanted = (bundle.manifest.source, bundle.manifest.validation.device)
+    return tuple(
+        other
+        for other in opened
+        if (other.manifest.source, other.manifest.validation.device) == wanted and other.validated
+    )
 
 
 def int8_verdict(bundle: Bundle, against: Sequence[Bundle], subjects: Sequence[Subject]) -> str | None:
@@ -171,22 +198,32 @@ def int8_verdict(bundle: Bundle, against: Sequence[Bundle], subjects: Sequence[S
         One sentence, or None where the bundle is not int8 or nothing of another precision was measured.
     """
     speed = {subject.name: np.array(subject.round_s) for subject in subjects}
-    precision = bundle.manifest.engine.precision
-    others = [other for other in against if not other.manifest.engine.precision.startswith("int8")]
-    if not precision.startswith("int8") or not others:
-        return None
+    precision, backend = bundle.manifest.engine.precision, bundle.manifest.engine.backend
+    own, *names = _names((bundle, *against))
     ratios = {
-        other.manifest.engine.precision: float(np.median(speed[_name(other)] / speed[_name(bundle)]))
-        for other in others
+        name: float(np.median(speed[name] / speed[own]))
+        for name, other in zip(names, against, strict=True)
+        if not other.manifest.engine.precision.startswith("int8")
     }
-    fastest = min(ratios, key=lambda name: ratios[name])
-    advice = f"ship {fastest}" if ratios[fastest] < WORTH_IT else f"{precision} is worth it"
-    return f"{precision} {ratios[fastest]:.2g}x {fastest} here: {advice}"
+    if not precision.startswith("int8") or not ratios:
+        return None
+    name = min(ratios, key=lambda name: ratios[name])
+    engine = against[names.index(name)].manifest.engine
+    fastest = engine.precision if engine.backend == backend else f"{engine.precision} on {engine.backend}"
+    advice = f"ship {fastest}" if ratios[name] < WORTH_IT else f"{precision} is worth it"
+    return f"{precision} {ratios[name]:.2g}x {fastest} here: {advice}"
 
 
-def _name(bundle: Bundle) -> str:
-    engine = bundle.manifest.engine
-    return f"{bundle.manifest.recipe.name} {engine.precision} on {engine.backend}"
+def _names(bundles: Sequence[Bundle]) -> list[str]:
+    """Return what bundles are called in tables: where two would be called the same, their folders tell them apart."""
+    names = [
+        f"{bundle.manifest.recipe.name} {bundle.manifest.engine.precision} on {bundle.manifest.engine.backend}"
+        for bundle in bundles
+    ]
+    return [
+        f"{name} ({bundle.folder})" if names.count(name) > 1 else name
+        for name, bundle in zip(names, bundles, strict=True)
+    ]
 
 
 def measure(

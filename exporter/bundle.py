@@ -184,11 +184,22 @@ class Bundle:
         return cls(folder, manifest, _read_record(folder, manifest))
 
     def encoder(self, *, device: str | None = None, threads: int | None = None) -> Encoder:
-        """Open the engine and return an encoder. ``device`` defaults to the one the bundle was validated on."""
-        facts, engine = self.manifest.encoder, self.manifest.engine
-        runner = backend_of(engine.backend).open(
-            engine, self.folder, device or self.manifest.validation.device, threads
-        )
+        """Open the engine and return an encoder.
+
+        Args:
+            device: ``"cpu"`` or ``"cuda"``; by default the one the bundle was validated on.
+            threads: CPU threads; by default the engine decides.
+
+        Raises:
+            BundleError: An int8 bundle is asked to run on another device than the one it is typed for.
+        """
+        facts, engine, home = self.manifest.encoder, self.manifest.engine, self.manifest.validation.device
+        if engine.precision.startswith("int8") and device not in (None, home):
+            raise BundleError(
+                f"{self.folder}: its int8 is typed for the {home}, and {device} kernels want other types",
+                next_step=f"export it again with --device {device}",
+            )
+        runner = backend_of(engine.backend).open(engine, self.folder, device or home, threads)
         return Encoder(
             Tokenizer.from_file(str(self.folder / TOKENIZER)),
             runner,

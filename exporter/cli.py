@@ -165,7 +165,11 @@ def export_command(
         ),
     )
     with spinner(stderr, "") as show:
-        stages = pipeline.Stages(on_start=show.stage, on_progress=show.detail)
+        stages = pipeline.Stages(
+            on_start=show.stage,
+            on_progress=show.detail,
+            on_warning=lambda warning: stderr.print(f"warning: {warning}"),
+        )
         try:
             bundle = pipeline.export(chosen, options, stages)
         except GateError as error:

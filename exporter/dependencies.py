@@ -29,8 +29,12 @@ EXTRAS = {
 }
 
 
-def require(package: str) -> ModuleType:
+def require(package: str, extra: str | None = None) -> ModuleType:
     """Import an optional package.
+
+    Args:
+        package: What to import.
+        extra: The extra of korsbert that brings it, where several do and this is the one that is wanted.
 
     Raises:
         MissingDependencyError: It is not installed; the message names the pip command.
@@ -40,7 +44,7 @@ def require(package: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = (error.name or package).partition(".")[0]
         wanted = "" if missing in EXTRAS else f", which {package} needs"
-        extra = EXTRAS.get(missing) or EXTRAS[package.partition(".")[0]]
+        extra = extra or EXTRAS.get(missing) or EXTRAS[package.partition(".")[0]]
         raise MissingDependencyError(
             f"{missing} is not installed{wanted}", next_step=f"pip install 'korsbert[{extra}]'"
         ) from error

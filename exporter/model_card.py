@@ -30,6 +30,23 @@ def model_card(manifest: Manifest, report: ParityReport) -> str:
     )
     decisions = "\n".join(f"- {decision}" for decision in manifest.decisions)
     license_line = f"\nLicence of the checkpoint: {manifest.recipe.license}\n" if manifest.recipe.license else ""
+    passed = manifest.validation.state == "passed"
+    held = (
+        "and held against the PyTorch checkpoint before it was published"
+        if passed
+        else "and published before any machine had run it: what was held against the PyTorch checkpoint is its graph"
+    )
+    padding = (
+        "\nPadding stands on the right: attention goes by the number of ones in each row of the mask."
+        if engine.facts.get("padding") == "right"
+        else ""
+    )
+    int8 = (
+        "\n`int8.json` has every scale, what each module loses alone and what was tried; `int8.svg` shows what else "
+        "there was to choose.\n"
+        if manifest.quantization is not None
+        else ""
+    )
     return f"""---
 library_name: korsbert
 pipeline_tag: sentence-similarity
@@ -40,7 +57,7 @@ tags: [sentence-transformers, feature-extraction, {engine.backend}, {engine.prec
 
 {encoder.architecture} with {", ".join(encoder.modules[1:])} in one {engine.backend} artifact: token ids and mask in,
 sentence vector ({encoder.dimension} float32) out. Made from `{source.checkpoint}`{commit} by korsbert
-{manifest.tools.get("korsbert", "")}, and held against the PyTorch checkpoint before it was published.
+{manifest.tools.get("korsbert", "")}, {held}.
 {license_line}
 ## Use
 
@@ -52,7 +69,7 @@ vectors = encoder.encode(["안녕하세요?", "한국어 문장입니다."])  # 
 ```
 
 Inputs `input_ids` and `attention_mask`, int64 (batch, sequence), at most {encoder.max_seq_length} tokens; output
-`sentence_embedding`, float32 (batch, {encoder.dimension}).
+`sentence_embedding`, float32 (batch, {encoder.dimension}).{padding}
 
 ## Parity with PyTorch
 
@@ -65,4 +82,4 @@ Inputs `input_ids` and `attention_mask`, int64 (batch, sequence), at most {encod
 ## Decisions
 
 {decisions}
-"""
+{int8}"""

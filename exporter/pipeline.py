@@ -86,11 +86,13 @@ class Stages:
     Attributes:
         on_start: Called with the name of each stage as it begins.
         on_progress: Called with what a long stage is at.
+        on_warning: Called with what may make the result worse, and what to do about it.
         done: (name, seconds, result) of each stage that ended.
     """
 
     on_start: Callable[[str], None] | None = None
     on_progress: Callable[[str], None] | None = None
+    on_warning: Callable[[str], None] | None = None
     done: list[tuple[str, float, str]] = field(default_factory=list)
 
     @contextmanager
@@ -102,6 +104,11 @@ class Stages:
         started = time.perf_counter()
         yield result
         self.done.append((name, time.perf_counter() - started, ", ".join(result)))
+
+    def warn(self, warning: str) -> None:
+        """Tell the listener what may make the result worse."""
+        if self.on_warning is not None:
+            self.on_warning(warning)
 
     def tell(self, detail: str) -> None:
         """Tell the listener what the stage at work is at."""
@@ -280,10 +287,13 @@ def _judge_engine(engine: Engine, folder: Path, device: str, gate: Gate, subject
 def _plan(graph: Graph, work: _Work) -> Plan:
     """Calibrate and search. What is known so far lies beside the bundle's place until it is published."""
     options, checkpoint = work.options, work.checkpoint
+    text = calibration_set(options.calibration, work.reference.texts, checkpoint.tokenizer, checkpoint.prompt)
+    for warning in text.warnings:
+        work.stages.warn(warning)
     request = Request(
         precision=options.precision,
         scheme=scheme_of(options.precision, options.backend, work.device),
-        calibration=calibration_set(options.calibration, work.reference.texts, checkpoint.tokenizer, checkpoint.prompt),
+        calibration=text,
         gate=work.gate,
         keep_high=getattr(work.recipe.precision, options.precision).keep_high,
         ledger=_ledger(work),
@@ -384,6 +394,7 @@ def _require(judged: Sequence[Candidate], folded: ParityReport | None, plan: Pla
     if plan is not None and assignment is not None:
         kept = describe(plan.request.scheme, assignment, plan.products)
         message += f"\n  the closest of {len(judged)} assignments: {kept}"
+        message += "".join(f"\n  calibration text: {warning}" for warning in plan.request.calibration.warnings)
         next_step = "--calibration FILE with text of the kind the model will read, or --fp16"
     raise GateError(message, report=closest.to_dict(), next_step=next_step)
 

@@ -89,7 +89,10 @@ def manifest_of(
         runs_here: Whether the report is the engine's own, or that of its graph on a machine that cannot run it.
     """
     graph, engine, report = candidate.graph, candidate.engine, candidate.report
-    audited = (f"audited text: sha256 {batches.content_hash()}",) if graph.precision == "fp16" else ()
+    remainder = plan.request.scheme.remainder if plan is not None else None
+    audited = (
+        (f"audited text: sha256 {batches.content_hash()}",) if graph.precision == "fp16" or remainder == "fp16" else ()
+    )
     decisions = (*graph.decisions, *audited, *engine.decisions)
     return Manifest(
         recipe=recipe,
@@ -187,6 +190,8 @@ def _pending_note(engine: Engine, report: ParityReport) -> str:
 
 
 def _validation_note(engine: Engine, device: str) -> str:
+    if engine.precision.startswith("int8"):
+        return f"the gate was passed on this machine's {device}, which its int8 is typed for"
     if device == "cpu" and engine.precision != "fp32":
         return (
             f"the gate was passed on a CPU; where {engine.precision} runs on other hardware, "

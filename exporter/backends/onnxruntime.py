@@ -134,7 +134,7 @@ def check(precision: str, device: str) -> None:
             "onnxruntime's CPU provider cannot run bfloat16",
             next_step="--backend openvino, --fp16, or --device cuda",
         )
-    available = require("onnxruntime").get_available_providers()
+    available = require("onnxruntime", "gpu" if device == "cuda" else "cpu").get_available_providers()
     if PROVIDERS[device] not in available:
         raise MissingDependencyError(
             f"onnxruntime has no {PROVIDERS[device]} here (it has {', '.join(available)})",

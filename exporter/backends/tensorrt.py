@@ -75,7 +75,7 @@ class TensorRt:
             MissingDependencyError: The package or, for TensorRT, a GPU is not there.
         """
         require(self.module)
-        require("polygraphy")
+        require("polygraphy", self.name)
         if not self.is_rtx and find_gpu() is None:
             raise MissingDependencyError(
                 "tensorrt builds an engine on the GPU that will run it, and there is none here",
@@ -199,7 +199,7 @@ class TensorRt:
 
         Which of the two it drives is a variable of its configuration that its modules read as they are imported.
         """
-        require("polygraphy")
+        require("polygraphy", self.name)
         config: Any = require("polygraphy.config")
         if "polygraphy.backend.trt" not in sys.modules:
             config.USE_TENSORRT_RTX = self.is_rtx

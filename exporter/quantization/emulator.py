@@ -127,6 +127,7 @@ def encode(graph: Graph, batches: Iterable[Batch]) -> Array:
 def _session(model: ir.Model) -> Any:
     ort = require("onnxruntime")
     options = ort.SessionOptions()
+    options.enable_mem_pattern = False  # a plan per shape: memory, and no two batches are alike
     options.log_severity_level = 3
     return ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
 

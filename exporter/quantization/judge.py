@@ -87,11 +87,6 @@ class Ledger:
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
         partial.replace(self._path)
 
-    def remove(self) -> None:
-        """Delete the file: what was searched for has been found."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-
 
 class Judge:
     """Measures assignments against the float32 graph.

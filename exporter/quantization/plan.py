@@ -170,6 +170,7 @@ def _identity(graph: Graph, request: Request) -> str:
     parts = [
         graph.content_hash(),
         request.calibration.sha256,
+        repr(token_ids_of(list(request.calibration.held_out))),  # the tokenizer and the prompt take part
         repr(request.scheme),
         request.gate.model_dump_json(),
         repr(sorted(tool_versions(_TOOLS).items())),

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from exporter.backends import BACKENDS, backend_of
+from exporter.backends import BACKENDS, GPU_ONLY, backend_of
 from exporter.calibration import TokenBatches
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.encoder import Encoder
@@ -20,6 +20,7 @@ from exporter.precisions import PRECISIONS, precision_of
 from exporter.recipe import Recipe, Shapes, find_recipe
 from tests.support.checkpoints import ARCHITECTURES, MAX_SEQ_LENGTH, save_checkpoint
 
+ON_CPU = [name for name in BACKENDS if name not in GPU_ONLY]
 SENTENCES = [
     "",
     "가",
@@ -61,7 +62,7 @@ def test_it_equals_sentence_transformers(case: tuple[object, ...], tmp_path: Pat
     onnx.checker.check_model(onnx.load_from_string(graph.to_bytes()), full_check=True)
     if case[0] != "mpnet":  # its mask is added to a position bias, and stays as transformers builds it
         assert not {"GatherND", "IsNaN"} & set(graph.op_counts())
-    for backend in BACKENDS:
+    for backend in ON_CPU:
         with encoder_of(graph, checkpoint, backend, tmp_path) as encoder:
             np.testing.assert_allclose(encoder.encode(SENTENCES), reference, atol=5e-6, err_msg=backend)
 
@@ -76,7 +77,7 @@ def test_attention_is_fused_where_transformers_offers_it(architecture: str, tmp_
         assert "Softmax" not in counts
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "mpnet"])
 def test_a_sequence_above_the_maximum_fails_in_the_graph(architecture: str, backend: str, tmp_path: Path) -> None:
     checkpoint = loaded(tmp_path, architecture)
@@ -126,7 +127,7 @@ def test_nodes_are_named_after_their_modules_and_uses(architecture: str, tmp_pat
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_every_precision_is_typed_and_runs_where_it_can(precision: str, backend: str, tmp_path: Path) -> None:
     checkpoint = loaded(tmp_path, "albert", "mean")
     graph = precision_of(precision).convert(fold(checkpoint), TokenBatches(tuple(SENTENCES), checkpoint.tokenizer), ())

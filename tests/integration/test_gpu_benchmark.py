@@ -27,6 +27,7 @@ def test_a_dry_run_measures_what_it_can_and_names_what_it_cannot(
     status = {label: facts["status"] for label, facts in model["subjects"].items()}
     assert not [text for text in status.values() if text.startswith("failed")], status
     assert status["sentence-transformers fp32"] == status["korsbert onnxruntime fp16"] == "measured"
+    assert status["korsbert onnxruntime int8"] == "measured"
     assert status["korsbert tensorrt fp16"].startswith("unavailable: tensorrt is not installed")
     assert model["subjects"]["korsbert onnxruntime fp16"]["gate"] == "passed"
     assert model["subjects"]["korsbert onnxruntime fp16"]["min_cosine"] > 0.9999

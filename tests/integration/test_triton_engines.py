@@ -99,9 +99,9 @@ def test_an_openvino_bundle_is_shipped_under_the_names_its_backend_opens(
     def fill(folder: Path) -> None:
         import exporter
 
-        exporter.export(str(twin), backend="openvino", out=folder)
+        exporter.export(str(twin), precision="bf16", backend="openvino", out=folder)
 
-    bundle = Bundle.open(shared("twin-openvino", fill) / "twin" / "fp32-openvino")
+    bundle = Bundle.open(shared("twin-openvino", fill) / "twin" / "bf16-openvino")
     ship([bundle], tmp_path / "models", Options())
     place = tmp_path / "models" / "twin" / "1"
     assert {path.name for path in place.iterdir()} == {"model.xml", "model.bin", "manifest.json"}

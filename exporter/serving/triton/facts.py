@@ -130,6 +130,7 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
             f"{bundle.folder}: the accelerator is for onnxruntime engines on a GPU",
             next_step="leave it out, or --gpus 0",
         )
+    _refuse_what_would_answer_otherwise(bundle, backend, options, on_gpu=on_gpu)
     shapes, longest = manifest.recipe.shapes, manifest.encoder.max_seq_length
     return Served(
         bundle=bundle,
@@ -140,3 +141,30 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
         batch=shapes.batch,
         sequence=shapes.sequence or Range(min=1, opt=min(SHORTEST_BUCKET * 2, longest), max=longest),
     )
+
+
+def _refuse_what_would_answer_otherwise(bundle: Bundle, backend: str, options: Options, *, on_gpu: bool) -> None:
+    """Refuse what Triton would run in other numbers, or with another mask, than those that passed the gate.
+
+    Raises:
+        BundleError: With what does serve the bundle.
+    """
+    engine, proven_on = bundle.manifest.engine, bundle.manifest.validation.device
+    if engine.precision.startswith("int8") and on_gpu != (proven_on == "cuda"):
+        raise BundleError(
+            f"{bundle.folder}: its int8 is typed for the {proven_on}, and Triton would run it elsewhere",
+            next_step="leave --gpus out, or export it again with --device cuda",
+        )
+    if backend == "openvino" and engine.precision != "bf16":
+        raise BundleError(
+            f"{bundle.folder}: Triton's openvino backend cannot be kept from computing {engine.precision} in bfloat16, "
+            "which is not what passed the gate",
+            next_step="--runtime python, or export it with --bf16",
+        )
+    lengths = engine.facts.get("padding") == "right"
+    if options.accelerator == "tensorrt" and (lengths or engine.precision not in ("fp32", "fp16")):
+        reason = "drops the lengths that its attention goes by" if lengths else f"has no mode for {engine.precision}"
+        raise BundleError(
+            f"{bundle.folder}: TensorRT as onnxruntime's accelerator {reason}",
+            next_step="leave --accelerator out, or export it with --backend tensorrt",
+        )
