@@ -171,14 +171,16 @@ def bench_bundle(
 
 
 def siblings_of(bundle: Bundle) -> tuple[Bundle, ...]:
-    """Return the bundles beside an int8 one that differ in nothing but the precision, where there are any.
+    """Return the bundles of other precisions beside an int8 one, for whatever engine, of the same checkpoint.
 
     Nobody has asked for them: one that is damaged, or that runs on another device, is passed over.
     """
     engine = bundle.manifest.engine
     if not engine.precision.startswith("int8"):
         return ()
-    places = (bundle.folder.with_name(f"{precision}-{engine.backend}") for precision in ("fp32", "fp16", "bf16"))
+    places = sorted(
+        place for precision in ("fp32", "fp16", "bf16") for place in bundle.folder.parent.glob(f"{precision}-*")
+    )
     opened = []
     for place in places:
         with suppress(BundleError):
@@ -195,7 +197,7 @@ def int8_verdict(bundle: Bundle, against: Sequence[Bundle], subjects: Sequence[S
     """Say whether int8 is worth what it loses: by how much it is faster than the fastest of the other precisions.
 
     Returns:
-        One sentence, or None where the bundle is not int8 or nothing of another precision was measured.
+        One sentence, or None where the bundle is not int8.
     """
     speed = {subject.name: np.array(subject.round_s) for subject in subjects}
     precision, backend = bundle.manifest.engine.precision, bundle.manifest.engine.backend
@@ -205,8 +207,10 @@ def int8_verdict(bundle: Bundle, against: Sequence[Bundle], subjects: Sequence[S
         for name, other in zip(names, against, strict=True)
         if not other.manifest.engine.precision.startswith("int8")
     }
-    if not precision.startswith("int8") or not ratios:
+    if not precision.startswith("int8"):
         return None
+    if not ratios:
+        return f"{precision} was measured beside no other precision: --against BUNDLE says whether it is worth it"
     name = min(ratios, key=lambda name: ratios[name])
     engine = against[names.index(name)].manifest.engine
     fastest = engine.precision if engine.backend == backend else f"{engine.precision} on {engine.backend}"

@@ -232,7 +232,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or MANIFEST
-        raise BundleError(f"{path}: not readable: {where}: {first['msg']}") from error
+        raise BundleError(f"{path}: not readable: {where}: {first['msg']}", next_step="export it again") from error
     if manifest.engine.backend not in BACKENDS:
         raise BundleError(f"{path}: made for the backend {manifest.engine.backend!r}, which is not known here")
     if manifest.seal != seal_of(manifest):

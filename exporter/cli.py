@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from exporter.pipeline import Stages
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
+INTERRUPTED = 130  # 128 + SIGINT
 TORCH = "torch"  # what --against calls the checkpoint itself
 
 app = typer.Typer(
@@ -96,7 +97,10 @@ def export_command(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            "--calibration", metavar="FILE", help="Your own sentences: text, one a line, or JSONL with a text field."
+            "--calibration",
+            metavar="FILE",
+            help="Your own sentences (text, one a line, or JSONL with a text field): int8 takes its scales from them, "
+            "fp16 is audited on them beside the probes.",
         ),
     ] = None,
     sts: StsOption = None,
@@ -230,7 +234,7 @@ def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
         ),
         ("engine", f"{manifest.engine.precision} on {manifest.engine.backend}: {', '.join(manifest.engine.files)}"),
         (
-            "validated",
+            "validated" if opened.validated else "NOT VALIDATED",
             f"{proven.execution}, min cosine {proven.min_cosine:.8f}; {proven.note}",
         ),
         *_recorded(opened),
@@ -283,7 +287,7 @@ def validate_command(
 def encode_command(
     bundle: BundleArgument,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="One sentence a line; by default stdin.")
+        Path | None, typer.Argument(metavar="[FILE]", help="One sentence a line; by default, and for -, stdin.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.npy", help="Write float32 (lines, dimension).")
@@ -363,7 +367,7 @@ def bench_command(
 def _lines(file: Path | None) -> list[str]:
     """Read sentences, one a line; an empty line is an empty sentence, so that row numbers agree."""
     try:
-        data = sys.stdin.buffer.read() if file is None else file.read_bytes()
+        data = sys.stdin.buffer.read() if file is None or str(file) == "-" else file.read_bytes()
         # Not str.splitlines, to which U+2028 and others ends a line as well: rows are counted as `wc -l` counts them.
         return [line.removesuffix("\n") for line in io.StringIO(data.decode("utf-8-sig"), newline=None)]
     except OSError as error:
@@ -419,6 +423,8 @@ def _run(command: Callable[[], Any]) -> None:
     except SystemExit as stop:
         # typer answers a reader that went away (`| head`) with 1, which here means that a gate failed.
         gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"
+        if stop.code == INTERRUPTED:
+            print("interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(CLOSED_PIPE if gone and stop.code == 1 else stop.code)
     except OSError as error:
         if error.errno != errno.ENOSPC:

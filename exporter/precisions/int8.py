@@ -39,8 +39,9 @@ def decisions(plan: Plan, assignment: Assignment) -> tuple[str, ...]:
         f"{len(plan.products) - len(assignment.high)} of {len(plan.products)} products in int8 "
         f"({ir.DataType(request.scheme.activation).name.lower()} activations, int8 weights per channel)",
         describe(request.scheme, assignment, plan.products),
-        f"calibrated by {trial.name} on {text.fit.count} sentences of {text.source} (sha256 {text.sha256})",
-        f"chosen by what {text.held_out.count} other sentences lose (their min cosine): {tried}",
+        f"calibrated by {trial.name} on {text.fit.count} texts: {text.source}, less what is held out, and some edge "
+        f"cases (sha256 {text.sha256})",
+        f"chosen by what {text.held_out.count} other texts lose (their min cosine): {tried}",
     ]
     if plan.calibrated.smoothed:
         said.append(f"outliers of {len(plan.calibrated.smoothed)} activations were moved into weights (SmoothQuant)")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +33,15 @@ def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:
     quantizer = require("onnxruntime.quantization")
     with tempfile.TemporaryDirectory(prefix="korsbert-") as scratch:
         target = Path(scratch) / "model.onnx"
-        quantizer.quantize_dynamic(
-            ir.to_proto(model),
-            target,
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            weight_type=quantizer.QuantType.QInt8,
-            nodes_to_quantize=sorted(on),
-        )
+        with _without_its_advice():
+            quantizer.quantize_dynamic(
+                ir.to_proto(model),
+                target,
+                op_types_to_quantize=["MatMul"],
+                per_channel=True,
+                weight_type=quantizer.QuantType.QInt8,
+                nodes_to_quantize=sorted(on),
+            )
         converted = ir.load(target)
         for value in converted.graph.initializers.values():  # the file goes with the folder
             if value.const_value is not None:
@@ -45,6 +49,16 @@ def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:
     for key in _PREPROCESSED:
         converted.metadata_props.pop(key, None)
     return plan.graph.with_model(converted, precision="int8_dynamic", decisions=decisions(plan, assignment))
+
+
+@contextmanager
+def _without_its_advice() -> Iterator[None]:
+    """Keep the quantizer's advice about a step that korsbert has done already from the user's terminal."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _prepare(model: ir.Model, plan: Plan, on: set[str]) -> None:

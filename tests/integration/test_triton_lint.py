@@ -245,6 +245,30 @@ def test_a_repository_that_others_wrote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "empty"])
+@pytest.mark.parametrize(("served", "version"), [("latest", 2), ("older, still served", 1)])
+@pytest.mark.parametrize("runtime", ["engine", "python"])
+def test_altered_weights_are_found_in_every_version_that_is_served(
+    demo_fp32: Path, tmp_path: Path, runtime: str, served: str, version: int
+) -> None:
+    for _ in range(2):
+        ship([Bundle.open(demo_fp32)], tmp_path, Options(runtime=runtime))
+    assert check(tmp_path) == []
+    engine = next((tmp_path / "demo" / str(version)).rglob("model.onnx"))
+    data = bytearray(engine.read_bytes())
+    data[len(data) // 2] ^= 1
+    engine.write_bytes(bytes(data))
+    findings = check(tmp_path)
+    assert len(findings) == 1, (served, findings)
+    assert findings[0].file.is_relative_to(tmp_path / "demo" / str(version))
+    assert "altered" in findings[0].mend + findings[0].found
+
+
+def test_a_model_that_cannot_be_read_brings_no_findings_of_others(sound: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sound["engine"], tmp_path / "models"))
+    (folder / "demo_tokenizer" / "config.pbtxt").write_text("garbage {", encoding="utf-8")
+    assert [finding.file.parent.name for finding in check(folder)] == ["demo_tokenizer"]
+
+
 def test_what_is_no_repository_is_an_error(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "models").mkdir()

@@ -281,10 +281,15 @@ class TestWorth:
             "int8 3x fp32 here: int8 is worth it"
         )
 
-    @pytest.mark.parametrize(("measured", "others"), [("int8", []), ("fp16", ["fp32"]), ("int8", ["int8_dynamic"])])
-    def test_nothing_is_said_without_a_comparison(self, measured: str, others: list[str]) -> None:
-        subjects = [self.subject(name, 1.0) for name in (measured, *others)]
-        assert int8_verdict(self.bundle(measured), [self.bundle(name) for name in others], subjects) is None
+    @pytest.mark.parametrize("others", [[], ["int8_dynamic"]])
+    def test_without_a_comparison_it_says_how_to_get_one(self, others: list[str]) -> None:
+        subjects = [self.subject(name, 1.0) for name in ("int8", *others)]
+        said = int8_verdict(self.bundle("int8"), [self.bundle(name) for name in others], subjects)
+        assert said == "int8 was measured beside no other precision: --against BUNDLE says whether it is worth it"
+
+    def test_nothing_is_said_of_other_precisions(self) -> None:
+        subjects = [self.subject(name, 1.0) for name in ("fp16", "fp32")]
+        assert int8_verdict(self.bundle("fp16"), [self.bundle("fp32")], subjects) is None
 
     def test_bundles_beside_it_are_found_if_they_are_of_the_same_weights(
         self, twin_bundle: Path, tmp_path: Path

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from exporter.bundle import TOKENIZER, Manifest, sha256_of
+from exporter.bundle import MANIFEST, TOKENIZER, Bundle, Manifest, read_manifest, sha256_of
 from exporter.errors import ExportError, InputError
 from exporter.serving.triton.config import FILE, parameter, read_config
 from exporter.serving.triton.engines import MODEL_FILES, PLATFORMS, EngineFacts, Tensor, read_engine
+from exporter.serving.triton.facts import NATIVE
 from exporter.serving.triton.repository import model_folders, versions
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+NATIVE_FILES = dict(NATIVE.values())
 _WANTS_EQUAL_SHAPES = ("onnxruntime", "tensorrt", "openvino")
 
 
@@ -143,7 +145,7 @@ def _read(folder: Path, others: dict[str, Model], findings: list[Finding]) -> Mo
     except ExportError as error:
         mend = error.next_step or "ship it again"
         findings.append(Finding(model.latest, "engine", error.message, f"a {backend} model that can be read", mend))
-        return None
+        return model  # its configuration can still be held against the others
 
 
 def _name(model: Model) -> Iterator[Finding]:
@@ -349,6 +351,8 @@ def _ensemble(model: Model) -> Iterator[Finding]:
     for number, step in enumerate(model.config.ensemble_scheduling.step):
         field = f"ensemble_scheduling.step[{number}]"
         member = model.others.get(step.model_name)
+        if member is None and (model.folder.with_name(step.model_name) / FILE).is_file():
+            return  # that one has its own finding, and what follows it in the ensemble cannot be judged
         if member is None:
             yield model.finding(
                 f"{field}.model_name",
@@ -455,7 +459,28 @@ def _parameters(model: Model) -> Iterator[Finding]:
                     )
 
 
+def _altered(model: Model) -> Iterator[Finding]:
+    """Hold every version that is served against the hashes of the bundle it came from."""
+    for number in _served_versions(model):
+        version = model.folder / str(number)
+        try:
+            if (version / "bundle").is_dir():
+                Bundle.open(version / "bundle")
+            if not (version / MANIFEST).is_file() or model.backend not in NATIVE_FILES:
+                continue
+            manifest = read_manifest(version)
+        except ExportError as error:
+            if number != model.versions[-1]:  # that of the latest was found when its engine was read
+                yield Finding(version, "bundle", error.message, "what was shipped", "ship it again")
+            continue
+        for ours, theirs in zip(manifest.engine.files, NATIVE_FILES[model.backend], strict=False):
+            path, shipped = version / theirs, manifest.files[ours].sha256
+            if path.is_file() and (found := sha256_of(path)) != shipped:
+                yield Finding(path, "sha256", found, shipped, "altered since it was shipped: ship it again")
+
+
 RULES = (
+    _altered,
     _name,
     _backend,
     _tensors,
