@@ -30,7 +30,11 @@ ENGINES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 
 def bundle_of(
-    backend: str, precision: Precision = "fp32", device: Literal["cpu", "cuda"] = "cpu", recipe: Recipe | None = None
+    backend: str,
+    precision: Precision = "fp32",
+    device: Literal["cpu", "cuda"] = "cpu",
+    recipe: Recipe | None = None,
+    padding: Literal["any", "right"] = "any",
 ) -> Bundle:
     """Return a bundle of the demo, or of another recipe of its shape, that was never built."""
     files, facts = ENGINES[backend]
@@ -50,7 +54,7 @@ def bundle_of(
             hidden_size=256,
         ),
         graph=GraphFacts(sha256="2" * 64, nodes={}, weight_bytes=0),
-        engine=Engine(backend=backend, precision=precision, files=files, facts=facts),
+        engine=Engine(backend=backend, precision=precision, files=files, facts={**facts, "padding": padding}),
         decisions=(),
         validation=Validation(
             device=device, execution="", probes_sha256="", min_cosine=1.0, gates=(), note="never built"

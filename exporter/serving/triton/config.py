@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FILE = "config.pbtxt"
 KEPT_VERSIONS = 2
+PADDING = "korsbert_padding"
+"""Parameter of an encoder whose attention goes by lengths, so that padding must stand on the right."""
 ONES = "ones_{}"
 """Warm-up data: a mask of so many tokens."""
 
@@ -44,6 +46,8 @@ def encoder_config(served: Served, options: Options) -> ModelConfig:
         profiles = served.bundle.manifest.engine.facts.get("profiles", [])
         group.profile.extend(str(number) for number in range(len(profiles)))
     _set(config, _engine_parameters(served))
+    if served.bundle.manifest.engine.facts.get("padding") == "right":
+        _set(config, {PADDING: "right"})
     _optimize(config, served, options)
     for rows, tokens in _corners(served):
         _warm_up(config, rows, tokens)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 IMAGE_VERSION = "25.12"
-"""Of ``nvcr.io/nvidia/tritonserver``. Its onnxruntime must know the graph's opset, 23: 1.23 or newer."""
+"""Of ``nvcr.io/nvidia/tritonserver``. Its onnxruntime must know the graph's opset: 1.23 or newer for 23, 1.25 for 24,
+which graphs with attention by lengths have. What this image has could not be looked up here."""
 PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 POLL_S = 15
 QUEUE_METRIC = "triton_queue_time_per_request_us"

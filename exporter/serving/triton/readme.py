@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporter.graph_contract import OUTPUT
-from exporter.serving.triton.config import parameter
+from exporter.serving.triton.config import PADDING, parameter
 from exporter.serving.triton.deployment import PORTS, Deployed, server_arguments
 from exporter.serving.triton.facts import TEXT
 from exporter.serving.triton.repository import MARK
@@ -16,6 +16,7 @@ SENTENCES = ("안녕하세요?", "오늘은 날씨가 좋네요.")
 def readme(models: Sequence[Deployed], image_version: str) -> str:
     """Return the README as Markdown. Its code blocks are run by the tests."""
     rows = "\n".join(_row(model) for model in models)
+    contracts = "".join(_contract(model) for model in models)
     clients = "\n".join(_clients(model) for model in models[:1])
     arguments = " ".join(argument.replace("=/models", "=.") for argument in server_arguments(models))
     return f"""# Model repository
@@ -39,7 +40,18 @@ A server that polls picks up what `korsbert ship` adds. The encoder and the toke
 versions; older folders are not loaded and may be removed. `korsbert ship --check .` looks for mistakes, and
 `korsbert ship BUNDLE --verify http://localhost:{PORTS["http"]}` holds a running server against the checkpoint. The HPA
 in `kubernetes.yaml` wants prometheus-adapter with the rule that stands in its ConfigMap.
-{clients}"""
+{contracts}{clients}"""
+
+
+def _contract(model: Deployed) -> str:
+    """Say what callers of the encoder itself must keep to; nothing where there is nothing to say."""
+    if parameter(model.encoder, PADDING) != "right":
+        return ""
+    runtime = " Triton's onnxruntime must be 1.25 or newer." if model.encoder.backend == "onnxruntime" else ""
+    return (
+        f"\n`{model.encoder.name}` reads the number of ones in each row of `attention_mask`: pad on the right only, as "
+        f"`{model.encoder.name}_tokenizer` does; nothing refuses other masks here.{runtime}\n"
+    )
 
 
 def _row(model: Deployed) -> str:

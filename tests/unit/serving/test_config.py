@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from exporter.bundle import Bundle
 from exporter.errors import BundleError, InputError
 from exporter.recipe import Range, Shapes
 from exporter.serving.triton.config import (
     encoder_config,
     ensemble_config,
+    parameter,
     read_config,
     to_text,
     tokenizer_config,
@@ -71,6 +73,35 @@ def test_the_accelerator_is_for_onnxruntime_on_a_gpu() -> None:
     for backend, options in (("onnxruntime", Options(accelerator="tensorrt")), ("tensorrt", TENSORRT)):
         with pytest.raises(InputError, match="the accelerator is for onnxruntime engines on a GPU"):
             served(bundle_of(backend), options)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "options", "message"),
+    [
+        (bundle_of("onnxruntime", "int8"), GPUS, "its int8 is typed for the cpu"),
+        (bundle_of("openvino", "fp32"), ENGINE, "cannot be kept from computing fp32 in bfloat16"),
+        (bundle_of("openvino", "int8"), ENGINE, "cannot be kept from computing int8 in bfloat16"),
+        (bundle_of("onnxruntime", "int8", "cuda"), TENSORRT, "has no mode for int8"),
+        (bundle_of("onnxruntime", "bf16", "cuda"), TENSORRT, "has no mode for bf16"),
+        (bundle_of("onnxruntime", "fp16", "cuda", padding="right"), TENSORRT, "drops the lengths"),
+    ],
+)
+def test_what_triton_would_answer_otherwise_is_refused(bundle: Bundle, options: Options, message: str) -> None:
+    with pytest.raises(BundleError, match=message) as caught:
+        served(bundle, options)
+    assert caught.value.next_step
+
+
+def test_openvino_in_any_precision_goes_through_the_python_runtime() -> None:
+    assert served(bundle_of("openvino", "int8"), PYTHON).backend == "python"
+
+
+def test_attention_by_lengths_is_stated() -> None:
+    options = Options(gpus=(0,))
+    by_lengths = encoder_config(served(bundle_of("onnxruntime", "fp16", "cuda", padding="right"), options), options)
+    by_mask = encoder_config(served(bundle_of("onnxruntime", "fp16", "cuda"), options), options)
+    assert parameter(by_lengths, "korsbert_padding") == "right"
+    assert parameter(by_mask, "korsbert_padding") is None
 
 
 def test_openvino_has_no_place_on_a_gpu() -> None:
