@@ -244,7 +244,6 @@ def test_a_repository_that_others_wrote(tmp_path: Path) -> None:
     assert (finding.field, finding.found, finding.wanted) == ("output.name", "'total'", "'sum'")
 
 
-@pytest.mark.parametrize("content", [None, "empty"])
 @pytest.mark.parametrize(("served", "version"), [("latest", 2), ("older, still served", 1)])
 @pytest.mark.parametrize("runtime", ["engine", "python"])
 def test_altered_weights_are_found_in_every_version_that_is_served(
@@ -269,6 +268,7 @@ def test_a_model_that_cannot_be_read_brings_no_findings_of_others(sound: dict[st
     assert [finding.file.parent.name for finding in check(folder)] == ["demo_tokenizer"]
 
 
+@pytest.mark.parametrize("content", [None, "empty"])
 def test_what_is_no_repository_is_an_error(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "models").mkdir()
