@@ -181,8 +181,8 @@ def _engine_parameters(served: Served) -> dict[str, str]:
     precision = served.bundle.manifest.engine.precision
     match served.backend:
         case "python":
-            # threads 0: the cores of the machine, shared between the instances. Another batch costs a CPU what some
-            # 16 tokens do (measured: benchmarks/results/triton.md), and a GPU, which is not measured yet, far more.
+            # threads 0: the cores of the machine, shared between the instances. On a CPU anything up to some 64 tokens
+            # does (benchmarks/results/triton.md, on a busy machine); a GPU's figure is a guess and not measured yet.
             return {"threads": "0", "padding_tokens": "2048" if served.on_gpu else "16"}
         case "openvino":
             # The graph has its batch axis already; without the first Triton would reshape it, without the second
