@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -121,7 +120,7 @@ def test_ragged_requests_of_many_clients_are_batched_and_none_is_lost_or_swapped
         before = statistics.counts("demo")
         with ThreadPoolExecutor(CLIENTS) as pool:
             list(pool.map(client, range(CLIENTS)))  # raises what any client raised
-        after = settled(statistics, before[0] + len(flat))
+        after = statistics.counts("demo", before[0] + len(flat))
     assert len(answers) == REQUESTS
     for number, expected in enumerate(parts):
         np.testing.assert_allclose(answers[number], expected, atol=2e-5, rtol=0)
@@ -129,14 +128,6 @@ def test_ragged_requests_of_many_clients_are_batched_and_none_is_lost_or_swapped
     assert inferences == len(flat)
     # Requests, not rows, so that a request of four is not counted as a batch.
     assert REQUESTS / executions > 2, (REQUESTS, executions)
-
-
-def settled(statistics: RemoteEncoder, inferences: int) -> tuple[int, int]:
-    """Return the encoder's counts once they have come to what was asked for: they follow the answers."""
-    deadline = time.monotonic() + 10
-    while (counts := statistics.counts("demo"))[0] < inferences and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return counts
 
 
 def infer(server: TritonServer, model: str, body: object) -> tuple[int, str]:

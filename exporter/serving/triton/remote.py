@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Self
@@ -17,6 +18,7 @@ from exporter.serving.triton.facts import TEXT
 
 ROWS_PER_REQUEST = 32
 TIMEOUT_S = 120
+SETTLE_S = 10
 
 Protocol = Literal["http", "grpc"]
 Vectors = npt.NDArray[np.float32]
@@ -83,15 +85,27 @@ class RemoteEncoder:
             config: dict[str, Any] = self._client.get_model_config(self.model)
         return config
 
-    def counts(self, model: str) -> tuple[int, int]:
+    def counts(self, model: str, expected: int = 0) -> tuple[int, int]:
         """Return (inference count, execution count) of a model over all of its versions. HTTP only.
+
+        Args:
+            model: Any model of the server.
+            expected: Inferences that are known to have been answered. A server counts a request after it has answered
+                it: this waits until it has counted that far, ten seconds at most.
 
         Raises:
             ServerError: The server cannot be reached or has no such model.
         """
-        with self._failures():
-            stats = self._client.get_inference_statistics(model)["model_stats"]
-        return sum(int(one["inference_count"]) for one in stats), sum(int(one["execution_count"]) for one in stats)
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            with self._failures():
+                stats = self._client.get_inference_statistics(model)["model_stats"]
+            inferences, executions = (
+                sum(int(one[count]) for one in stats) for count in ("inference_count", "execution_count")
+            )
+            if inferences >= expected or time.monotonic() >= deadline:
+                return inferences, executions
+            time.sleep(0.05)
 
     @contextmanager
     def _failures(self) -> Iterator[None]:

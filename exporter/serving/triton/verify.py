@@ -159,7 +159,7 @@ def load(
     with RemoteEncoder("http", where["http"], ensemble) as remote:
         before = remote.counts(encoder)
         answers, lost = _ask(where, ensemble, texts, clients)
-        after = remote.counts(encoder)
+        after = remote.counts(encoder, before[0] + len(answers))
         expected = remote.encode(texts)  # not before: a response cache would answer the load
     answered = sorted(answers)
     got = np.array([answers[number] for number in answered], dtype=np.float64).reshape(len(answered), -1)
