@@ -24,7 +24,7 @@ from exporter.checkpoint import load_checkpoint
 from exporter.folding import fold
 from exporter.graph_contract import INPUTS
 from exporter.precisions import quantization_of
-from exporter.quantization.emulator import Batch, encode
+from exporter.quantization.emulator import Batch
 from exporter.quantization.judge import Loss, loss_between, token_ids_of
 from exporter.quantization.plan import Request, make_plan
 from exporter.quantization.scheme import scheme_of
@@ -123,7 +123,7 @@ def main() -> None:
         probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.max_seq_length)]
         judges = list(TokenBatches(tuple(probes), checkpoint.tokenizer, token_budget=1024))
         text = calibration_set(None, probes, checkpoint.tokenizer, checkpoint.prompt)
-        reference, ids = encode(graph, judges), token_ids_of(judges)
+        reference, ids = _run(graph.to_bytes(), judges), token_ids_of(judges)
         for label, python, program, extra in peers:
             if python is not None:
                 found = _peer(python, program, graph, text, judges, extra, options.timeout)

@@ -84,8 +84,10 @@ class Emulator:
         feeds = self._feeds(quantization, on)
         for batch in batches:
             kept = self._kept(batch)
-            found = self._session.run(list(values), feeds | _ids(batch))
-            yield {name: array[kept] for name, array in zip(values, found, strict=True)}
+            found = dict(zip(values, self._session.run(list(values), feeds | _ids(batch)), strict=True))
+            for name in values:
+                found[name] = found[name][kept]  # one by one: each array is freed as its copy takes its place
+            yield found
 
     def tokens_looked_at(self, batch: Batch) -> int:
         """Return how many rows ``look`` yields for a batch."""
@@ -116,12 +118,6 @@ class Emulator:
                 bias = quantization.biases.get(product.node, bias)
             feeds[f"{product.node}/bias"] = bias
         return feeds
-
-
-def encode(graph: Graph, batches: Iterable[Batch]) -> Array:
-    """Encode every batch with a graph as it is: (rows, dimension) float32, in the order of the batches."""
-    session = _session(graph.model)
-    return np.concatenate([session.run([OUTPUT], _ids(batch))[0] for batch in batches])
 
 
 def _session(model: ir.Model) -> Any:

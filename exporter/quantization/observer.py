@@ -64,6 +64,7 @@ def observe(
             np.minimum(low[name], values.min(axis=0), out=low[name])
             np.maximum(high[name], values.max(axis=0), out=high[name])
             sample[name][rows] = values[chosen[rows] - start]
+        found.clear()  # before the next batch runs
         start += count
         progress(f"{start} of {tokens} tokens")
     return {name: Observation(low[name], high[name], sample[name]) for name in channels}

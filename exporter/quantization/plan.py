@@ -15,7 +15,7 @@ from exporter.graph import Graph
 from exporter.machine import tool_versions
 from exporter.quantization.calibrate import Calibrated, calibrate
 from exporter.quantization.embedding import quantize_tables
-from exporter.quantization.emulator import Batch, Emulator, encode
+from exporter.quantization.emulator import Batch, Emulator
 from exporter.quantization.judge import Judge, Ledger, Loss, loss_between, token_ids_of
 from exporter.quantization.observer import observe
 from exporter.quantization.products import Product, attention_macs
@@ -99,9 +99,9 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
     ledger = Ledger(request.ledger, _identity(graph, request))
     held_out = list(request.calibration.held_out)
     progress("float32")
-    reference = encode(graph, held_out)
-    graph, table = _with_small_table(graph, held_out, reference, request)
     emulator = Emulator(graph, request.scheme)
+    reference = emulator.run(held_out)
+    graph, emulator, table = _with_small_table(graph, emulator, held_out, reference, request)
     judge = Judge(emulator, held_out, reference, ledger)
     part = list(replace(request.calibration.held_out, sentences=request.calibration.held_out.sentences[::SCOUTED]))
     scout = Judge(emulator, part, emulator.run(part), ledger)
@@ -136,17 +136,20 @@ def _growth(
 
 
 def _with_small_table(
-    graph: Graph, held_out: Sequence[Batch], reference: Array, request: Request
-) -> tuple[Graph, Loss | None]:
+    graph: Graph, emulator: Emulator, held_out: Sequence[Batch], reference: Array, request: Request
+) -> tuple[Graph, Emulator, Loss | None]:
     """Store the table of word vectors in int8 where the target gathers from it and parity hardly moves."""
     if not request.scheme.gathers_int8:
-        return graph, None
+        return graph, emulator, None
     model = graph.editable()
     if not quantize_tables(model):
-        return graph, None
+        return graph, emulator, None
     small = graph.with_model(model)
-    loss = loss_between(reference, encode(small, held_out), token_ids_of(held_out))
-    return (small, loss) if loss.strain(request.gate) <= TABLE_STRAIN else (graph, None)
+    small_emulator = Emulator(small, request.scheme)
+    loss = loss_between(reference, small_emulator.run(held_out), token_ids_of(held_out))
+    if loss.strain(request.gate) > TABLE_STRAIN:
+        return graph, emulator, None
+    return small, small_emulator, loss
 
 
 def _kept_by_name(products: Sequence[Product], names: tuple[str, ...]) -> frozenset[str]:

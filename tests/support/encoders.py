@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 from onnx import TensorProto, helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from exporter.graph import Graph
+from exporter.graph_contract import INPUTS, OUTPUT
+from exporter.quantization.emulator import Batch
 
 WIDTH, INNER, WORDS = 16, 32, 1200
 
@@ -91,3 +96,11 @@ def numbers(count: int, *, seed: int = 1) -> tuple[str, ...]:
     """Return sentences of different lengths for ``word_tokenizer``."""
     rng = np.random.default_rng(seed)
     return tuple(" ".join(str(word) for word in rng.integers(4, WORDS, int(rng.integers(1, 12)))) for _ in range(count))
+
+
+def encode(graph: Graph, batches: Iterable[Batch]) -> np.ndarray:
+    """Encode every batch with a graph as it is, by onnxruntime: (rows, dimension) float32, in their order."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph.to_bytes(), options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run([OUTPUT], dict(zip(INPUTS, batch, strict=True)))[0] for batch in batches])

@@ -8,11 +8,11 @@ import pytest
 
 from exporter.calibration import TokenBatches
 from exporter.quantization.calibrate import quantize
-from exporter.quantization.emulator import Emulator, encode
+from exporter.quantization.emulator import Emulator
 from exporter.quantization.observer import observe
 from exporter.quantization.qdq import insert_qdq
 from exporter.quantization.scheme import DYNAMIC, STATIC, Scheme
-from tests.support.encoders import WIDTH, numbers, small_encoder, word_tokenizer
+from tests.support.encoders import WIDTH, encode, numbers, small_encoder, word_tokenizer
 
 BATCHES = TokenBatches(numbers(40), word_tokenizer(), batch_size=8)
 S8, U8 = STATIC["openvino", "cpu"], STATIC["onnxruntime", "cpu"]

@@ -4,12 +4,12 @@ import numpy as np
 
 from exporter.calibration import TokenBatches
 from exporter.quantization.calibrate import quantize
-from exporter.quantization.emulator import Emulator, encode
+from exporter.quantization.emulator import Emulator
 from exporter.quantization.observer import observe
 from exporter.quantization.products import products_of
 from exporter.quantization.scheme import STATIC, Scheme
 from exporter.quantization.smoothing import choose_smoothing, groups_of, quantize_weight
-from tests.support.encoders import numbers, small_encoder, word_tokenizer
+from tests.support.encoders import encode, numbers, small_encoder, word_tokenizer
 
 BATCHES = TokenBatches(numbers(60), word_tokenizer())
 S8 = STATIC["openvino", "cpu"]
