@@ -114,6 +114,9 @@ def ship_command(
         for one, path in zip(shipped, bundles, strict=True)
     ]
     print_table(("model", "version", "encoder's backend", "size", "bundle"), rows)
+    for one in shipped:
+        for remark in one.remarks:
+            stderr_console().print(f"note: {remark}")
     print(f"{repository}/README.md says how to start a server and how to ask it")  # noqa: T201
 
 

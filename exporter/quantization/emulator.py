@@ -85,7 +85,7 @@ class Emulator:
         for batch in batches:
             kept = self._kept(batch)
             found = dict(zip(values, self._session.run(list(values), feeds | _ids(batch)), strict=True))
-            for name in values:
+            for name in found:
                 found[name] = found[name][kept]  # one by one: each array is freed as its copy takes its place
             yield found
 

@@ -54,20 +54,24 @@ class Ledger:
     Args:
         path: Where it is, or None to keep it in memory.
         identity: A hash over everything the results depend on; a file of another identity is begun anew.
+
+    Attributes:
+        resumed: How many results an interrupted search had left.
+        damaged: Whether a file was there that could not be read; everything is measured anew.
     """
 
     def __init__(self, path: Path | None, identity: str) -> None:
         self._path, self._identity = path, identity
         self._losses: dict[str, Loss] = {}
-        self.resumed = 0
+        self.resumed, self.damaged = 0, False
         if path is None or not path.is_file():
             return
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["identity"] == identity:
                 self._losses = {key: Loss(**loss) for key, loss in content["losses"].items()}
-        except (ValueError, KeyError, TypeError):
-            return  # half a file, of a process that was killed: measured anew
+        except (ValueError, KeyError, TypeError, OSError):
+            self.damaged = True
         self.resumed = len(self._losses)
 
     def get(self, key: str) -> Loss | None:

@@ -63,7 +63,7 @@ class Plan:
         ranges: (low, high) of each activation over the calibration text, by name.
         growth: (product, relative error of what it reads) at the beginning of each layer, with the first assignment
             of the ladder: how the error grows from layer to layer, or from use to use of a shared one.
-        resumed: How many results were there from a search that was interrupted.
+        ledger: Results of this search, and what was there of one that was interrupted.
     """
 
     graph: Graph
@@ -74,11 +74,13 @@ class Plan:
     table: Loss | None
     ranges: Mapping[str, tuple[float, float]]
     growth: tuple[tuple[Product, float], ...]
-    resumed: int
+    ledger: Ledger
 
     def summary(self) -> str:
         """Return what was found in one line."""
-        resumed = f", {self.resumed} results of an interrupted search" if self.resumed else ""
+        resumed = f", {self.ledger.resumed} results of an interrupted search" if self.ledger.resumed else ""
+        if self.ledger.damaged:
+            resumed = ", what an interrupted search had left could not be read and was measured anew"
         return f"{len(self.products)} products, {self.calibrated.trial.name}{resumed}"
 
 
@@ -116,7 +118,7 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
     ranges = {name: (float(there.low.min()), float(there.high.max())) for name, there in seen.items()}
     on = frozenset(product.node for product in emulator.products) - found.ladder[0].high
     growth = _growth(emulator, calibrated.quantization, on, held_out)
-    return Plan(graph, emulator.products, request, calibrated, found, table, ranges, growth, ledger.resumed)
+    return Plan(graph, emulator.products, request, calibrated, found, table, ranges, growth, ledger)
 
 
 def _growth(

@@ -14,7 +14,8 @@ import onnx_ir as ir
 from exporter.graph import Graph
 from exporter.passes.name_nodes import HEAD
 
-_LAYER = re.compile(r"^layer\.(\d+)\.?")
+# ALBERT with several groups of layers, or several layers in one, names the use of each: see ``name_nodes``.
+_LAYER = re.compile(r"^(layer\.(?P<layer>\d+)|group\.(?P<group>\d+)\.(?P<inner>\d+)\.use\.(?P<use>\d+))\.?")
 _WORDS = {
     "attention.self.query": "attention query",
     "attention.self.key": "attention key",
@@ -72,7 +73,7 @@ class Product:
     def layer(self) -> str:
         """The layer's name, for example ``"layer.3"``; the module's own outside of layers."""
         match = _LAYER.match(self.module)
-        return self.module if match is None else f"layer.{match[1]}"
+        return self.module if match is None else match[1]
 
     @property
     def title(self) -> str:
@@ -81,7 +82,8 @@ class Product:
         if match is None:
             return self.module
         rest = self.module[match.end() :]
-        return f"layer {match[1]} {_WORDS.get(rest, rest)}"
+        where = "group {group} layer {inner} use {use}" if match["layer"] is None else "layer {layer}"
+        return f"{where.format(**match.groupdict())} {_WORDS.get(rest, rest)}"
 
 
 def products_of(graph: Graph) -> tuple[Product, ...]:

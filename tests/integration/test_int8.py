@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import re
@@ -22,7 +23,7 @@ from exporter.errors import BuildError, GateError, InputError
 from exporter.folding import fold
 from exporter.graph import Graph
 from exporter.passes import passes_for, run_passes
-from exporter.pipeline import Options, Stages, export
+from exporter.pipeline import Options, Stages, export, validate_bundle
 from exporter.precisions import quantization_of
 from exporter.quantization import plan as planning
 from exporter.quantization.emulator import Emulator
@@ -30,6 +31,7 @@ from exporter.quantization.plan import Plan, Request, make_plan
 from exporter.quantization.scheme import scheme_of
 from exporter.recipe import Gate, Gates, Recipe, find_recipe
 from exporter.validator.probes import probes_for, shipped_probes
+from recipes.conversions import ARCHITECTURES, convert_checkpoint
 from recipes.twins import TWINS, build_twin
 from tests.conftest import Shared
 from tests.support.encoders import encode
@@ -71,6 +73,7 @@ def statistics(bundle: Bundle) -> dict:
         ("demo", "int8", "onnxruntime"),
         ("demo", "int8_dynamic", "onnxruntime"),
         (str(MINILM), "int8", "openvino"),
+        (str(MINILM), "int8", "onnxruntime"),
         (str(MINILM), "int8_dynamic", "onnxruntime"),
     ],
 )
@@ -82,6 +85,32 @@ def test_real_weights_pass_with_little_kept_high(shared: Shared, model: str, pre
     assert found["neighbor_identity"] == 1.0
     assert said["share_kept_high"] <= 0.15
     assert bundle.manifest.engine.precision == precision
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_same_real_weights_pass_in_other_architectures(shared: Shared, architecture: str) -> None:
+    model = shared(f"minilm-{architecture}", lambda folder: convert_checkpoint(MINILM, folder, architecture))
+    bundle = int8_bundle(shared, str(model / "checkpoint"), "int8", "openvino")
+    assert statistics(bundle)["min_cosine"] >= 0.97
+    assert statistics(bundle)["neighbor_identity"] == 1.0
+    assert facts(bundle)["share_kept_high"] <= 0.15
+
+
+def test_a_task_is_part_of_the_gate(demo_openvino: Bundle, tmp_path: Path) -> None:
+    """Scores that are the float32 cosines themselves leave int8 no room: whatever it loses is a drop from 100."""
+    texts = list(SHIPPED[:400])
+    vectors = load_checkpoint(find_recipe("demo")).encode(texts)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = zip(texts[::2], texts[1::2], (unit[::2] * unit[1::2]).sum(axis=1), strict=True)
+    own = tmp_path / "own.csv"
+    with own.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows((first, second, f"{cosine:.7f}") for first, second, cosine in rows)
+    report = validate_bundle(demo_openvino, sts=[own])
+    (task,) = report.sts
+    assert task.reference_spearman == pytest.approx(100, abs=0.1)
+    assert 0 < task.spearman_drop <= 0.3
+    (verdict,) = [verdict for verdict in report.verdicts if "Spearman" in str(verdict)]
+    assert verdict.passed
 
 
 def test_the_file_is_a_quarter_of_the_unique_weights(demo_openvino: Bundle, demo_onnxruntime: Bundle) -> None:
@@ -292,7 +321,7 @@ def test_a_search_that_was_interrupted_goes_on(
     with pytest.raises(KeyboardInterrupt):
         export(find_recipe(str(twin)), options)
     known = len(json.loads(state.read_text(encoding="utf-8"))["losses"])
-    assert known == 7  # the eighth was measured by nobody, and one run was of float32
+    assert known == sum(on > 0 for on in runs[:-1]) > 0  # the last was measured by nobody; some runs are of float32
     first = len(runs)
     runs += [0] * 100
     stages = Stages()

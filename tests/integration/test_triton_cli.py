@@ -32,6 +32,16 @@ def test_ship_writes_a_repository_and_says_so(python: WarmPython, demo_fp32: Pat
     assert json.loads(done.stdout)["shipped"][0]["version"] == 2
 
 
+def test_another_precision_under_the_same_name_is_told(
+    python: WarmPython, demo_fp32: Path, demo_fp16: Path, tmp_path: Path
+) -> None:
+    done = python.run(CLI, "ship", demo_fp32, "--repository", "models", cwd=tmp_path)
+    assert (done.status, done.stderr) == (0, "")
+    done = python.run(CLI, "ship", demo_fp16, "--repository", "models", cwd=tmp_path)
+    assert done.status == 0
+    assert "note: version 2 of demo is fp16 on onnxruntime, where fp32 on onnxruntime" in " ".join(done.stderr.split())
+
+
 def test_files_that_somebody_edited_are_left_alone(python: WarmPython, demo_fp32: Path, tmp_path: Path) -> None:
     arguments = ("ship", demo_fp32, "--repository", "models", "--runtime", "python")
     assert python.run(CLI, *arguments, cwd=tmp_path).status == 0

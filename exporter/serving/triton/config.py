@@ -23,6 +23,8 @@ from exporter.serving.triton.facts import TEXT, Options, Served
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+    from exporter.bundle import Manifest
+
 FILE = "config.pbtxt"
 KEPT_VERSIONS = 2
 PADDING = "korsbert_padding"
@@ -132,6 +134,11 @@ def parameter(config: ModelConfig, name: str) -> str | None:
     return config.parameters[name].string_value if name in config.parameters else None
 
 
+def engine_name(manifest: Manifest) -> str:
+    """Return what an engine is in words, as configurations state it: ``"fp16 on onnxruntime"``."""
+    return f"{manifest.engine.precision} on {manifest.engine.backend}"
+
+
 def _proto() -> Any:
     require("grpc")  # tritonclient's message for its absence names neither the package nor the extra
     return require("tritonclient.grpc.model_config_pb2")
@@ -155,7 +162,7 @@ def _model(served: Served, name: str, backend: str | None) -> ModelConfig:
         {
             "korsbert_bundle": manifest.seal,
             "korsbert_recipe": manifest.recipe.name,
-            "korsbert_engine": f"{manifest.engine.precision} on {manifest.engine.backend}",
+            "korsbert_engine": engine_name(manifest),
             "korsbert_source": f"{manifest.source.checkpoint}@{manifest.source.commit or ''}".removesuffix("@"),
         },
     )

@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +54,7 @@ class Shipped:
         backend: Triton's backend that runs the encoder.
         version: The number it has in the repository.
         size_bytes: Size of that version's files.
+        remarks: What whoever ships it should know, one sentence each.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Shipped:
     backend: str
     version: int
     size_bytes: int
+    remarks: tuple[str, ...] = ()
 
 
 def ship(
@@ -92,9 +94,10 @@ def ship(
     with _staging(folder) as scratch:
         watched = any(folder.iterdir())
         numbers = [_number(one, folder, version) for one in wanted]  # all, before anything is placed
+        remarks = [remarks_on(one, folder, number) for one, number in zip(wanted, numbers, strict=True)]
         done = [
-            _ship(one, config, folder, options, number, scratch)
-            for one, config, number in zip(wanted, encoders, numbers, strict=True)
+            replace(_ship(one, config, folder, options, number, scratch), remarks=said)
+            for one, config, number, said in zip(wanted, encoders, numbers, remarks, strict=True)
         ]
         if watched:
             time.sleep(POLL_S)
@@ -180,6 +183,25 @@ def _number(one: Served, folder: Path, version: int | None) -> int:
                 next_step="--name gives the bundle another name",
             )
     return version or latest + 1
+
+
+def remarks_on(one: Served, folder: Path, version: int) -> tuple[str, ...]:
+    """Return what is right and may still surprise: another engine than the versions before, answers that vary."""
+    engine = configs.engine_name(one.bundle.manifest)
+    said = []
+    if (before := folder / one.name / configs.FILE).is_file():
+        served_before = configs.parameter(configs.read_config(before), "korsbert_engine")
+        if served_before not in (None, engine):
+            said.append(
+                f"version {version} of {one.name} is {engine}, where {served_before} was served: whoever asks for the "
+                "model gets it now; --name would have kept both"
+            )
+    if one.bundle.manifest.engine.precision == "int8_dynamic":
+        said.append(
+            f"{one.name} is int8_dynamic, whose scales come from each batch: the vector of a text depends a little on "
+            "the texts that the server puts beside it; --int8 does not"
+        )
+    return tuple(said)
 
 
 @contextmanager

@@ -50,6 +50,13 @@ def test_the_dynamic_scheme_takes_its_scale_from_the_batch() -> None:
     assert 0 < np.abs(found - wanted).max() < 0.1 * np.abs(wanted).max()
 
 
+def test_a_value_may_be_asked_for_twice() -> None:
+    emulator = Emulator(small_encoder(), S8)
+    name = emulator.products[0].activation
+    for once, twice in zip(emulator.look(BATCHES, (name,)), emulator.look(BATCHES, (name, name)), strict=True):
+        np.testing.assert_array_equal(once[name], twice[name])
+
+
 def test_padding_is_not_looked_at() -> None:
     graph = small_encoder()
     table = graph.model.graph.initializers["words.weight"]

@@ -44,6 +44,10 @@ def test_a_ledger_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_ledger_of_other_inputs_or_half_written_is_begun_anew(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     Ledger(path, "one").put("a", LOSS)
-    assert Ledger(path, "other").get("a") is None
+    other = Ledger(path, "other")
+    assert other.get("a") is None
+    assert not other.damaged
     path.write_text(path.read_text(encoding="utf-8")[:40], encoding="utf-8")
-    assert Ledger(path, "one").resumed == 0
+    half = Ledger(path, "one")
+    assert half.resumed == 0
+    assert half.damaged

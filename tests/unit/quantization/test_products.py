@@ -33,6 +33,8 @@ def test_uses_of_a_shared_weight_are_products_of_their_own() -> None:
         ("layer.11.attention.self.query", "layer 11 attention query"),
         ("layer.0.ffn.lin2", "layer 0 feed-forward out"),
         ("layer.2.ffn_output", "layer 2 feed-forward out"),
+        ("group.5.0.use.1.attention.dense", "group 5 layer 0 use 1 attention output"),
+        ("embedding_hidden_mapping_in", "embedding_hidden_mapping_in"),
         ("encoder.embedding_hidden_mapping_in", "encoder.embedding_hidden_mapping_in"),
     ],
 )
@@ -49,3 +51,9 @@ def test_a_product_of_two_activations_is_left_alone_and_its_work_counted() -> No
     assert products_of(attending) == ()
     assert attention_macs(attending, tokens=10.0) == 2 * 10 * 8
     assert attention_macs(graph, tokens=10.0) == 0
+
+
+@pytest.mark.parametrize("layer", ["layer.3", "group.5.0.use.1"])
+def test_products_of_one_layer_belong_together(layer: str) -> None:
+    ends = ("attention.query", "attention.dense", "ffn_output")
+    assert {Product("n", f"{layer}.{end}", "x", "w", None, 1, 1).layer for end in ends} == {layer}
