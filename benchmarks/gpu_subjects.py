@@ -189,7 +189,7 @@ class Graphs:
     def _quantized(self, precision: str, scheme: Scheme) -> Graph:
         checkpoint = self._checkpoint
         text = calibration_set(None, self._batches.sentences, checkpoint.tokenizer, checkpoint.prompt)
-        plan = make_plan(self._made["folded"], Request(precision, scheme, text, Gates().of(precision)))
+        plan = make_plan(self._made["folded"], Request(scheme, text, Gates().of(precision)))
         return quantization_of(precision).convert(plan, plan.found.ladder[0], self._batches)
 
 

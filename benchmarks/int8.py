@@ -62,6 +62,7 @@ class Candidate:
     report: ParityReport
     size_bytes: int
     search_s: float
+    resumed: int  # results that an interrupted run had left: the seconds are then not those of a search
     encoder: Encoder
 
 
@@ -144,7 +145,6 @@ def _candidate(backend: str, precision: str, job: _Job) -> Candidate:
     gate = job.recipe.gates.of(precision)
     began = time.perf_counter()
     request = Request(
-        precision=precision,
         scheme=scheme_of(precision, backend, "cpu"),
         calibration=job.text,
         gate=gate,
@@ -172,7 +172,9 @@ def _candidate(backend: str, precision: str, job: _Job) -> Candidate:
             break
         encoder.close()
     size = sum((folder / name).stat().st_size for name in engine.files)
-    return Candidate(label, plan.calibrated.trial.name, assignment.share, report, size, search_s, encoder)
+    return Candidate(
+        label, plan.calibrated.trial.name, assignment.share, report, size, search_s, plan.ledger.resumed, encoder
+    )
 
 
 def _report(
@@ -247,6 +249,7 @@ def _facts(candidate: Candidate) -> dict[str, Any]:
         "passed": report.passed,
         "size_bytes": candidate.size_bytes,
         "search_s": round(candidate.search_s, 1),
+        "search_resumed": candidate.resumed,
         "execution": report.execution,
     }
 
@@ -266,7 +269,7 @@ def _row(subject: Subject, candidate: Candidate | None) -> tuple[str, ...]:
         ", ".join(f"{score.spearman_drop:.2f}" for score in report.sts),
         f"{candidate.size_bytes / 1e6:.1f}",
         *speed,
-        f"{candidate.search_s:.0f}",
+        "resumed" if candidate.resumed else f"{candidate.search_s:.0f}",
     )
 
 

@@ -212,7 +212,7 @@ def _ours(
         ("korsbert, dynamic", "int8_dynamic", "onnxruntime"),
     ):
         scheme = scheme_of(precision, backend, "cpu")
-        plan = make_plan(graph, Request(precision, scheme, text, Gates().of(precision)))
+        plan = make_plan(graph, Request(scheme, text, Gates().of(precision)))
         typed = quantization_of(precision).convert(plan, plan.found.ladder[0], text.fit)
         kept = f"{label}, {plan.found.ladder[0].share:.1%} kept high"
         data = typed.to_bytes()

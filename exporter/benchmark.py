@@ -215,7 +215,7 @@ def int8_verdict(bundle: Bundle, against: Sequence[Bundle], subjects: Sequence[S
     engine = against[names.index(name)].manifest.engine
     fastest = engine.precision if engine.backend == backend else f"{engine.precision} on {engine.backend}"
     advice = f"ship {fastest}" if ratios[name] < WORTH_IT else f"{precision} is worth it"
-    return f"{precision} {ratios[name]:.2g}x {fastest} here: {advice}"
+    return f"{precision} {ratios[name]:.3g}x {fastest} here: {advice}"
 
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:

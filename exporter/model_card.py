@@ -7,8 +7,14 @@ from exporter.validator.gates import significant
 from exporter.validator.report import ParityReport
 
 
-def model_card(manifest: Manifest, report: ParityReport) -> str:
-    """Return the model card as Markdown."""
+def model_card(manifest: Manifest, report: ParityReport, modules: str = "") -> str:
+    """Return the model card as Markdown.
+
+    Args:
+        manifest: The bundle's.
+        report: Of its last gate.
+        modules: A Markdown table of what each module computes in, where that differs from module to module.
+    """
     encoder, engine, source = manifest.encoder, manifest.engine, manifest.source
     commit = f" at commit `{source.commit}`" if source.commit else ""
     gates = "\n".join(
@@ -43,7 +49,7 @@ def model_card(manifest: Manifest, report: ParityReport) -> str:
     )
     int8 = (
         "\n`int8.json` has every scale, what each module loses alone and what was tried; `int8.svg` shows what else "
-        "there was to choose.\n"
+        f"there was to choose.\n\n{modules}"
         if manifest.quantization is not None
         else ""
     )

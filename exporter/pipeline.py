@@ -291,7 +291,6 @@ def _plan(graph: Graph, work: _Work) -> Plan:
     for warning in text.warnings:
         work.stages.warn(warning)
     request = Request(
-        precision=options.precision,
         scheme=scheme_of(options.precision, options.backend, work.device),
         calibration=text,
         gate=work.gate,

@@ -27,7 +27,7 @@ from exporter.graph import Graph
 from exporter.machine import machine, tool_versions
 from exporter.model_card import model_card
 from exporter.quantization.plan import Plan
-from exporter.quantization.report import JSON, PLOT, plot_of, report_of
+from exporter.quantization.report import JSON, PLOT, plot_of, report_of, table_of
 from exporter.quantization.search import Assignment
 from exporter.recipe import Recipe, Source
 from exporter.validator import ParityReport
@@ -144,11 +144,13 @@ def write_files(
 ) -> None:
     """Write what lies beside the engine: tokenizer and configuration, reports, model card."""
     _write_tokenizer(checkpoint, folder)
+    modules = ""
     if plan is not None and candidate.assignment is not None:
+        modules = table_of(plan, candidate.assignment)
         _write_json(folder / JSON, report_of(plan, candidate.assignment))
         (folder / PLOT).write_bytes(plot_of(plan, candidate.assignment))
     _write_json(folder / PARITY, candidate.report.to_dict())
-    (folder / "README.md").write_text(model_card(manifest, candidate.report), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(manifest, candidate.report, modules), encoding="utf-8")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

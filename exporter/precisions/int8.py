@@ -46,5 +46,6 @@ def decisions(plan: Plan, assignment: Assignment) -> tuple[str, ...]:
     if plan.calibrated.smoothed:
         said.append(f"outliers of {len(plan.calibrated.smoothed)} activations were moved into weights (SmoothQuant)")
     if plan.table is not None:
-        said.append(f"word vectors in int8, one scale per row: min cosine {plan.table.min_cosine:.6f} by themselves")
+        how = "in int8, one scale per row" if plan.table_kept else "in float32, as int8 loses too much of them"
+        said.append(f"word vectors {how}: min cosine {plan.table.min_cosine:.6f} by themselves in int8")
     return (*said, *text.warnings)

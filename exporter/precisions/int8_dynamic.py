@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from exporter.graph import Graph
 from exporter.passes.building import add_constant, make_node
 from exporter.precisions.int8 import decisions
 from exporter.quantization.plan import Plan
+from exporter.quantization.products import Product
 from exporter.quantization.qdq import set_bias
+from exporter.quantization.scheme import Quantization
 from exporter.quantization.search import Assignment
 
 # Without it the quantizer logs a warning that the graph should be optimized first, which is no concern of users'.
@@ -26,9 +28,25 @@ _PREPROCESSED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 
 def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:  # noqa: ARG001 - nothing is audited
     """Return the plan's graph with ``assignment`` in int8, its outliers moved into weights first."""
-    model = plan.graph.editable()
-    on = {product.node for product in plan.products} - assignment.high
-    _prepare(model, plan, on)
+    on = frozenset(product.node for product in plan.products) - assignment.high
+    converted = quantize_products(plan.graph.editable(), plan.products, plan.calibrated.quantization, on)
+    return plan.graph.with_model(converted, precision="int8_dynamic", decisions=decisions(plan, assignment))
+
+
+def quantize_products(
+    model: ir.Model, products: Sequence[Product], quantization: Quantization, on: frozenset[str]
+) -> ir.Model:
+    """Return ``model`` with the products named in ``on`` in int8, by scales that are computed from each batch.
+
+    Args:
+        model: The folded float32 model; it is rewritten.
+        products: All products of it.
+        quantization: How activations are smoothed, and biases; weights are the quantizer's own.
+        on: Nodes of the products that compute in int8: one at least, as the quantizer takes none for all.
+    """
+    if not on:
+        raise ValueError("no product is to be in int8")
+    _prepare(model, products, quantization, on)
     model.metadata_props.update(_PREPROCESSED)
     quantizer = require("onnxruntime.quantization")
     with tempfile.TemporaryDirectory(prefix="korsbert-") as scratch:
@@ -48,28 +66,29 @@ def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:
                 value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
     for key in _PREPROCESSED:
         converted.metadata_props.pop(key, None)
-    return plan.graph.with_model(converted, precision="int8_dynamic", decisions=decisions(plan, assignment))
+    return converted
 
 
 @contextmanager
 def _without_its_advice() -> Iterator[None]:
     """Keep the quantizer's advice about a step that korsbert has done already from the user's terminal."""
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
-def _prepare(model: ir.Model, plan: Plan, on: set[str]) -> None:
+def _prepare(model: ir.Model, products: Sequence[Product], quantization: Quantization, on: frozenset[str]) -> None:
     """Set the biases, divide each activation that is smoothed by its scales, and multiply the weights that read it."""
     nodes = {str(node.name): node for node in model.graph}
     smoothed: dict[str, ir.Value] = {}
     weights: dict[str, ir.Value] = {}
-    for product in plan.products:
+    for product in products:
         if product.node in on:
-            set_bias(model, nodes[product.node], product, plan.calibrated.quantization.biases[product.node])
-        smooth = plan.calibrated.quantization.activations[product.activation].smooth
+            set_bias(model, nodes[product.node], product, quantization.biases[product.node])
+        smooth = quantization.activations[product.activation].smooth
         node = nodes[product.node]
         source, weight = node.inputs
         if product.node not in on or smooth is None or source is None or weight is None or weight.const_value is None:

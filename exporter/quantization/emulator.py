@@ -24,6 +24,8 @@ from exporter.passes.building import make_node
 from exporter.quantization.products import Product, bias_of, products_of
 from exporter.quantization.scheme import Activation, Array, Quantization, Scheme
 
+_LARGE_BYTES = 2**20
+
 Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
@@ -36,7 +38,6 @@ class Emulator:
 
     def __init__(self, graph: Graph, scheme: Scheme) -> None:
         self.products = products_of(graph)
-        self.dimension = graph.dimension
         self._scheme = scheme
         model = graph.editable()
         stored = {name: value.const_value for name, value in model.graph.initializers.items() if value.const_value}
@@ -44,6 +45,7 @@ class Emulator:
         self._channels = {p.activation: p.inputs for p in self.products}
         self._biases: dict[str, Array] = {}
         _install_switches(model, self.products, scheme, self._biases)
+        self._tables = _feed_large(model)
         self._session = _session(model)
 
     def weight(self, name: str) -> Array:
@@ -97,7 +99,7 @@ class Emulator:
         return np.ones(batch[1].shape, bool) if self._scheme.dynamic else batch[1].astype(bool)
 
     def _feeds(self, quantization: Quantization | None, on: frozenset[str]) -> dict[str, npt.NDArray[np.generic]]:
-        feeds: dict[str, npt.NDArray[np.generic]] = {}
+        feeds: dict[str, npt.NDArray[np.generic]] = dict(self._tables)
         for name, channels in self._channels.items():
             how = quantization.activations[name] if quantization is not None else Activation(1.0)
             if not self._scheme.dynamic:
@@ -118,6 +120,20 @@ class Emulator:
                 bias = quantization.biases.get(product.node, bias)
             feeds[f"{product.node}/bias"] = bias
         return feeds
+
+
+def _feed_large(model: ir.Model) -> dict[str, npt.NDArray[np.generic]]:
+    """Turn what is large and still stored, tables of vectors, into inputs: a session would hold copies of it."""
+    fed: dict[str, npt.NDArray[np.generic]] = {}
+    for name, value in list(model.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes < _LARGE_BYTES:
+            continue
+        fed[name] = tensor.numpy()
+        model.graph.initializers.pop(name)
+        value.shape, value.type, value.const_value = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype), None
+        model.graph.inputs.append(value)
+    return fed
 
 
 def _session(model: ir.Model) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from exporter.calibration import CalibrationSet
-from exporter.errors import InputError
+from exporter.errors import BuildError, InputError
 from exporter.graph import Graph
 from exporter.machine import tool_versions
 from exporter.quantization.calibrate import Calibrated, calibrate
@@ -27,13 +27,14 @@ TABLE_STRAIN = 0.1  # of what the gate allows: what an int8 table of word vector
 SCOUTED = 4  # one in so many of the held-out sentences measures what a product loses alone
 _TOOLS = ("korsbert", "onnxruntime", "numpy")
 
+Growth = tuple[tuple[Product, float], ...]
+
 
 @dataclass(frozen=True)
 class Request:
     """What int8 is asked for.
 
     Attributes:
-        precision: ``"int8"`` or ``"int8_dynamic"``.
         scheme: The target's types.
         calibration: Text to take scales from, and text to judge them by. The probes are not in it.
         gate: The bounds.
@@ -41,7 +42,6 @@ class Request:
         ledger: Where results are kept while the search goes on, or None.
     """
 
-    precision: str
     scheme: Scheme
     calibration: CalibrationSet
     gate: Gate
@@ -59,10 +59,11 @@ class Plan:
         request: What was asked for.
         calibrated: Scales, integers, and how they were come by.
         found: Assignments to try, cheapest first.
-        table: What the int8 table of word vectors loses by itself, or None where there is none.
+        table: What tables of word vectors in int8 lose by themselves, or None where the target or the graph has none.
+        table_kept: Whether they are in int8, which they are where they lose little.
         ranges: (low, high) of each activation over the calibration text, by name.
-        growth: (product, relative error of what it reads) at the beginning of each layer, with the first assignment
-            of the ladder: how the error grows from layer to layer, or from use to use of a shared one.
+        growth: By ``Assignment.high`` of each assignment of the ladder, (product, relative error of what it reads) at
+            the beginning of each layer: how the error grows from layer to layer, or from use to use of a shared one.
         ledger: Results of this search, and what was there of one that was interrupted.
     """
 
@@ -72,8 +73,9 @@ class Plan:
     calibrated: Calibrated
     found: Found
     table: Loss | None
+    table_kept: bool
     ranges: Mapping[str, tuple[float, float]]
-    growth: tuple[tuple[Product, float], ...]
+    growth: Mapping[frozenset[str], Growth]
     ledger: Ledger
 
     def summary(self) -> str:
@@ -96,18 +98,21 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
         progress: Told what is being done.
 
     Raises:
-        InputError: ``keep_high`` names no product of this graph.
+        InputError: ``keep_high`` names no product of this graph, or all of them.
+        BuildError: The graph has no product that int8 could take.
     """
     ledger = Ledger(request.ledger, _identity(graph, request))
     held_out = list(request.calibration.held_out)
     progress("float32")
     emulator = Emulator(graph, request.scheme)
+    if not emulator.products:
+        raise BuildError("the graph multiplies no activation by a stored weight", next_step="another precision")
+    keep = _kept_by_name(emulator.products, request.keep_high)
     reference = emulator.run(held_out)
-    graph, emulator, table = _with_small_table(graph, emulator, held_out, reference, request)
+    graph, emulator, table, table_kept = _with_small_table(graph, emulator, held_out, reference, request)
     judge = Judge(emulator, held_out, reference, ledger)
     part = list(replace(request.calibration.held_out, sentences=request.calibration.held_out.sentences[::SCOUTED]))
     scout = Judge(emulator, part, emulator.run(part), ledger)
-    keep = _kept_by_name(emulator.products, request.keep_high)
 
     seen = observe(emulator, request.calibration.fit, lambda done: progress(f"calibration: {done}"))
     calibrated = calibrate(
@@ -116,19 +121,20 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
     costs = Costs(emulator.products, attention_macs(graph, _tokens(held_out)), request.scheme.speedup)
     found = search(calibrated, scout, judge, request.gate, costs, keep, lambda step: progress(f"search: {step}"))
     ranges = {name: (float(there.low.min()), float(there.high.max())) for name, there in seen.items()}
-    on = frozenset(product.node for product in emulator.products) - found.ladder[0].high
-    growth = _growth(emulator, calibrated.quantization, on, held_out)
-    return Plan(graph, emulator.products, request, calibrated, found, table, ranges, growth, ledger)
+    growth = {
+        assignment.high: _growth(emulator, calibrated.quantization, assignment.high, held_out)
+        for assignment in found.ladder
+    }
+    return Plan(graph, emulator.products, request, calibrated, found, table, table_kept, ranges, growth, ledger)
 
 
-def _growth(
-    emulator: Emulator, quantization: Quantization, on: frozenset[str], batches: Sequence[Batch]
-) -> tuple[tuple[Product, float], ...]:
+def _growth(emulator: Emulator, quantization: Quantization, high: frozenset[str], batches: Sequence[Batch]) -> Growth:
     """Return the relative error of what the first product of each layer reads: Euclidean, over one batch's tokens."""
     firsts: dict[str, Product] = {}
     for product in emulator.products:
         firsts.setdefault(product.layer, product)
     names = tuple(product.activation for product in firsts.values())
+    on = frozenset(product.node for product in emulator.products) - high
     (wanted,) = emulator.look(batches[:1], names)
     (found,) = emulator.look(batches[:1], names, quantization, on)
     return tuple(
@@ -139,19 +145,19 @@ def _growth(
 
 def _with_small_table(
     graph: Graph, emulator: Emulator, held_out: Sequence[Batch], reference: Array, request: Request
-) -> tuple[Graph, Emulator, Loss | None]:
+) -> tuple[Graph, Emulator, Loss | None, bool]:
     """Store the table of word vectors in int8 where the target gathers from it and parity hardly moves."""
     if not request.scheme.gathers_int8:
-        return graph, emulator, None
+        return graph, emulator, None, False
     model = graph.editable()
     if not quantize_tables(model):
-        return graph, emulator, None
+        return graph, emulator, None, False
     small = graph.with_model(model)
     small_emulator = Emulator(small, request.scheme)
     loss = loss_between(reference, small_emulator.run(held_out), token_ids_of(held_out))
     if loss.strain(request.gate) > TABLE_STRAIN:
-        return graph, emulator, None
-    return small, small_emulator, loss
+        return graph, emulator, loss, False
+    return small, small_emulator, loss, True
 
 
 def _kept_by_name(products: Sequence[Product], names: tuple[str, ...]) -> frozenset[str]:
@@ -162,6 +168,8 @@ def _kept_by_name(products: Sequence[Product], names: tuple[str, ...]) -> frozen
             f"keep_high names {unknown[0]!r}, and no product begins so",
             next_step=f"one of {', '.join(dict.fromkeys(product.module for product in products))}",
         )
+    if len(kept) == len(products):
+        raise InputError("keep_high leaves nothing for int8", next_step="another precision")
     return kept
 
 

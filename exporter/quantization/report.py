@@ -36,7 +36,7 @@ def report_of(plan: Plan, assignment: Assignment) -> dict[str, Any]:
             "trials": [{"name": trial.name, **asdict(trial.loss)} for trial in calibrated.trials],
             "warnings": list(request.calibration.warnings),
         },
-        "word_vectors": None if plan.table is None else asdict(plan.table),
+        "word_vectors": None if plan.table is None else {"int8": plan.table_kept, **asdict(plan.table)},
         "activations": {
             name: {
                 "low": low,
@@ -63,9 +63,22 @@ def report_of(plan: Plan, assignment: Assignment) -> dict[str, Any]:
             for other in plan.found.frontier
         ],
         "error_by_layer": [
-            {"layer": product.layer, "relative_error": round(error, 6)} for product, error in plan.growth
+            {"layer": product.layer, "relative_error": round(error, 6)}
+            for product, error in plan.growth[assignment.high]
         ],
     }
+
+
+def table_of(plan: Plan, assignment: Assignment) -> str:
+    """Return as Markdown what each product computes in, and what it loses in int8 if nothing else is."""
+    rows = [
+        f"| {product.title} | {plan.request.scheme.remainder if product.node in assignment.high else 'int8'} "
+        f"| {plan.found.sensitivities[product.node].min_cosine:.6f} "
+        f"| {plan.found.sensitivities[product.node].mean_cosine:.6f} |\n"
+        for product in plan.products
+    ]
+    head = "| module | computes in | min cosine, alone in int8 | mean |\n|---|---|---|---|\n"
+    return head + "".join(rows)
 
 
 def _steps(scale: float, zero_point: int) -> dict[str, float | int]:

@@ -3,6 +3,10 @@
 Each product is first quantized alone, which gives its sensitivity. Products are then kept high in the order of what
 they lose for what they cost, the fewest that pass are found by halving, and each of those is tried in int8 once more.
 A search that took every subset would be 2^72; this one takes as many measurements as there are products, and a few.
+
+It stops at half of the work: a graph that needs more than that in high precision gains little by the rest, and is
+refused rather than called int8. What a gate bounds beyond cosines and neighbours (a task's correlation, drift) is
+judged on the engine, and where that fails, the next assignment of the ladder is tried.
 """
 
 from __future__ import annotations
@@ -16,7 +20,16 @@ from exporter.quantization.products import Product
 from exporter.quantization.scheme import Scheme
 from exporter.recipe import Gate
 
-_SHARES = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5)  # of the work kept high: what the plot shows, and what is tried in turn
+MOST_HIGH = 0.5
+"""Share of the products' work: an assignment that reaches it is the last that is tried."""
+_SHARES = (
+    0.0,
+    0.05,
+    0.1,
+    0.15,
+    0.25,
+    MOST_HIGH,
+)  # of the work kept high: what the plot shows, and what is tried in turn
 
 
 @dataclass(frozen=True)
@@ -109,7 +122,7 @@ def search(
         (product for product in costs.products if product.node not in keep),
         key=lambda product: (-sensitivities[product.node].strain(gate) / product.macs, product.node),
     )
-    prefixes = [keep | {product.node for product in order[:count]} for count in range(len(order) + 1)]
+    prefixes = _prefixes(keep, order, costs)
     count = _fewest(prefixes, lambda high: _passes(measured(high), gate))
     chosen = _without_needless(measured(prefixes[count]), keep, measured, gate)
     frontier = [measured(high) for high in _spread(prefixes, costs)]
@@ -124,6 +137,18 @@ def _share(assignment: Assignment) -> float:
 
 def _passes(assignment: Assignment, gate: Gate) -> bool:
     return assignment.loss.strain(gate) <= MARGIN
+
+
+def _prefixes(keep: frozenset[str], order: Sequence[Product], costs: Costs) -> list[frozenset[str]]:
+    """Return what may be kept high, one product more each time, until it is most of the work; something is in int8."""
+    total = sum(product.macs for product in costs.products)
+    prefixes, kept = [keep], total - sum(product.macs for product in order)
+    for product in order[:-1]:
+        if kept >= MOST_HIGH * total:
+            break
+        prefixes.append(prefixes[-1] | {product.node})
+        kept += product.macs
+    return prefixes
 
 
 def _fewest(prefixes: Sequence[frozenset[str]], passes: Callable[[frozenset[str]], bool]) -> int:
@@ -154,7 +179,10 @@ def _spread(prefixes: Sequence[frozenset[str]], costs: Costs) -> list[frozenset[
     macs = {product.node: product.macs for product in costs.products}
     total = sum(macs.values())
     shares = [sum(macs[node] for node in high) / total for high in prefixes]
-    return [next(high for high, share in zip(prefixes, shares, strict=True) if share >= wanted) for wanted in _SHARES]
+    return [
+        next((high for high, share in zip(prefixes, shares, strict=True) if share >= wanted), prefixes[-1])
+        for wanted in _SHARES
+    ]
 
 
 def describe(scheme: Scheme, assignment: Assignment, products: Sequence[Product]) -> str:

@@ -76,6 +76,7 @@ def statistics(bundle: Bundle) -> dict:
         (str(MINILM), "int8", "onnxruntime"),
         (str(MINILM), "int8_dynamic", "onnxruntime"),
     ],
+    ids=lambda value: "minilm" if value == str(MINILM) else value,
 )
 def test_real_weights_pass_with_little_kept_high(shared: Shared, model: str, precision: str, backend: str) -> None:
     bundle = int8_bundle(shared, model, precision, backend)
@@ -174,6 +175,8 @@ def test_the_bundle_says_what_was_decided_and_from_what(demo_openvino: Bundle) -
     assert {trial["name"] for trial in said["calibration"]["trials"]} >= {"minmax", "percentile", "entropy", "mse"}
     assert {"layer 0 attention query", "layer 3 feed-forward out"} <= {entry["name"] for entry in said["products"]}
     assert any("products in int8" in decision for decision in manifest.decisions)
+    card = (demo_openvino.folder / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"\| layer 0 attention query \| (int8|fp32) \| 0\.\d{6} \| 0\.\d{6} \|", card)
     assert "<svg" in (demo_openvino.folder / "int8.svg").read_text(encoding="utf-8")
 
 
@@ -190,7 +193,7 @@ def twin_graph(twin_checkpoint: Checkpoint) -> Graph:
 def plan_of(checkpoint: Checkpoint, graph: Graph, text: Path, backend: str = "openvino", device: str = "cpu") -> Plan:
     probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.max_seq_length)]
     calibration = calibration_set(text, probes, checkpoint.tokenizer, checkpoint.prompt)
-    return make_plan(graph, Request("int8", scheme_of("int8", backend, device), calibration, Gates().int8))
+    return make_plan(graph, Request(scheme_of("int8", backend, device), calibration, Gates().int8))
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +270,7 @@ class TestPoisonedText:
             assert not (out / "demo" / "int8-openvino").exists()
             return False, ()
         assert statistics(bundle)["min_cosine"] >= 0.97
+        assert facts(bundle)["share_kept_high"] <= 0.5  # float32 by another name would have passed too
         return True, bundle.manifest.decisions
 
     def test_one_sentence_over_and_over_is_refused(self, tmp_path: Path) -> None:
@@ -352,8 +356,15 @@ def test_a_name_to_keep_that_is_no_product_is_refused(
     twin_checkpoint: Checkpoint, twin_graph: Graph, some_text: Path
 ) -> None:
     calibration = calibration_set(some_text, [], twin_checkpoint.tokenizer, "")
-    request = Request("int8", scheme_of("int8", "openvino", "cpu"), calibration, Gates().int8, ("layer.99.",))
+    request = Request(scheme_of("int8", "openvino", "cpu"), calibration, Gates().int8, ("layer.99.",))
     with pytest.raises(InputError, match=r"keep_high names 'layer\.99\.'"):
+        make_plan(twin_graph, request)
+
+
+def test_keeping_everything_is_refused(twin_checkpoint: Checkpoint, twin_graph: Graph, some_text: Path) -> None:
+    calibration = calibration_set(some_text, [], twin_checkpoint.tokenizer, "")
+    request = Request(scheme_of("int8", "openvino", "cpu"), calibration, Gates().int8, ("",))
+    with pytest.raises(InputError, match="leaves nothing for int8"):
         make_plan(twin_graph, request)
 
 
@@ -362,7 +373,7 @@ def test_dynamic_int8_gives_what_the_emulator_says(
 ) -> None:
     calibration = calibration_set(some_text, [], twin_checkpoint.tokenizer, "")
     scheme = scheme_of("int8_dynamic", "onnxruntime", "cpu")
-    plan = make_plan(twin_graph, Request("int8_dynamic", scheme, calibration, Gates().int8_dynamic))
+    plan = make_plan(twin_graph, Request(scheme, calibration, Gates().int8_dynamic))
     typed = quantization_of("int8_dynamic").convert(plan, plan.found.ladder[0], calibration.fit)
     assert {"MatMulInteger", "DynamicQuantizeLinear"} <= set(typed.op_counts())
     batches = list(calibration.held_out)

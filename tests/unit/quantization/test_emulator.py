@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from exporter.calibration import TokenBatches
+from exporter.precisions.int8_dynamic import quantize_products
 from exporter.quantization.calibrate import quantize
 from exporter.quantization.emulator import Emulator
 from exporter.quantization.observer import observe
@@ -48,6 +49,35 @@ def test_the_dynamic_scheme_takes_its_scale_from_the_batch() -> None:
     on = frozenset(product.node for product in emulator.products)
     found, wanted = emulator.run(BATCHES, quantization, on), encode(graph, BATCHES)
     assert 0 < np.abs(found - wanted).max() < 0.1 * np.abs(wanted).max()
+
+
+def test_a_dynamic_assignment_gives_what_the_quantizer_s_graph_gives() -> None:
+    scheme = DYNAMIC["onnxruntime", "cpu"]
+    graph = small_encoder(outlier=20)
+    emulator = Emulator(graph, scheme)
+    seen = observe(emulator, BATCHES)
+    smooth = {name: np.linspace(0.5, 2, there.low.size).astype(np.float32) for name, there in seen.items()}
+    quantization = quantize(emulator, scheme, seen, "minmax", smooth)
+    kept = emulator.products[0].node
+    on = frozenset(product.node for product in emulator.products) - {kept}
+    model = quantize_products(graph.editable(), emulator.products, quantization, on)
+    written = encode(graph.with_model(model), BATCHES)
+    found = emulator.run(BATCHES, quantization, on)
+    np.testing.assert_allclose(found, written, atol=0.02 * np.abs(written).max())
+    plain = emulator.run(BATCHES, quantize(emulator, scheme, seen, "minmax", {}), on)
+    assert np.abs(written - plain).max() > 2 * np.abs(written - found).max()
+
+
+def test_large_tables_are_fed_and_no_session_holds_them() -> None:
+    table = np.random.default_rng(0).normal(size=(20_000, WIDTH)).astype(np.float32)
+    graph = small_encoder()
+    stored = graph.model.graph.initializers["words.weight"]
+    table[: len(stored.const_value.numpy())] = stored.const_value.numpy()
+    wanted = encode(graph, BATCHES)
+    stored.const_value = ir.tensor(table, name="words.weight")
+    stored.shape = ir.Shape(table.shape)
+    np.testing.assert_allclose(Emulator(graph, S8).run(BATCHES), wanted, atol=1e-4)
+    assert stored.const_value is not None  # the graph itself keeps it
 
 
 def test_a_value_may_be_asked_for_twice() -> None:

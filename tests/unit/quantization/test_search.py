@@ -10,7 +10,7 @@ from exporter.quantization.calibrate import Calibrated, Trial
 from exporter.quantization.judge import MARGIN, Loss
 from exporter.quantization.products import Product
 from exporter.quantization.scheme import STATIC, Quantization
-from exporter.quantization.search import Costs, describe, search
+from exporter.quantization.search import MOST_HIGH, Costs, describe, search
 from exporter.recipe import Gate
 
 GATE = Gate(min_cosine=0.97, p01_cosine=0.98, mean_cosine=0.99)
@@ -78,11 +78,6 @@ def test_what_the_user_keeps_is_kept() -> None:
     assert all(NODES[9] in assignment.high for assignment in result.ladder)
 
 
-def test_where_nothing_passes_the_nearest_is_still_told() -> None:
-    result, _ = found(dict.fromkeys(NODES, 0.5))
-    assert len(result.ladder[0].high) == len(NODES)
-
-
 def test_twice_is_the_same() -> None:
     losses = {node: 0.003 * number for number, node in enumerate(NODES)}
     assert found(losses)[0] == found(losses)[0]
@@ -92,3 +87,18 @@ def test_modules_are_named() -> None:
     result, _ = found({NODES[2]: 0.05})
     said = describe(STATIC["openvino", "cpu"], result.ladder[0], PRODUCTS)
     assert said == "10.0% of the matrix products' work stays fp32: layer 2 feed-forward in"
+
+
+def test_what_would_leave_next_to_nothing_in_int8_is_not_tried() -> None:
+    """Float32 passes any gate: a search that may keep everything high would call that int8."""
+    result, judge = found(dict.fromkeys(NODES, 0.02))
+    assert max(assignment.share for assignment in result.ladder) == pytest.approx(MOST_HIGH)
+    assert all(assignment.loss.strain(GATE) > 1 for assignment in result.ladder)
+    assert min(len(on) for on in judge.asked if len(on) > 1) == len(NODES) // 2
+
+
+def test_a_single_product_is_int8_or_nothing_is() -> None:
+    costs = Costs(PRODUCTS[:1], attention=0.0, speedup=2.0)
+    judge = Adding({NODES[0]: 0.5})
+    result = search(CALIBRATED, judge, judge, GATE, costs)
+    assert [assignment.high for assignment in result.ladder] == [frozenset()]
