@@ -5,7 +5,7 @@
     Gather(W, ids)  ->  Cast(Gather(W', ids)) * Gather(s, ids) + m      W'[i] = round((W[i] - m) / s[i])
 
 with ``m`` the mean row and ``s[i] = max|W[i] - m| / 127``. What all words share is often larger than what tells them
-apart: without ``m`` the demo's table loses ten times as much. The cast comes after the gather, so a runtime has nothing
+apart, and ``m`` takes it out of every row's range. The cast comes after the gather, so a runtime has nothing
 constant to fold back into float32, and reads the rows it needs and no more.
 """
 

@@ -6,7 +6,7 @@ sample of real tokens, and left off where it gains less than it costs: one multi
 
 The layers of these encoders add the output of a LayerNorm to a later one (post-LN), so a scale folded into that
 LayerNorm has to be undone on the way to the sum: the same one multiplication. It therefore stands before Q instead,
-where the residual keeps its numbers and where OpenVINO and TensorRT fuse it into the quantization.
+where the residual keeps its numbers.
 
 Source: Xiao et al., SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models, 2022.
 """
