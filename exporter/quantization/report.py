@@ -73,11 +73,11 @@ def table_of(plan: Plan, assignment: Assignment) -> str:
     """Return as Markdown what each product computes in, and what it loses in int8 if nothing else is."""
     rows = [
         f"| {product.title} | {plan.request.scheme.remainder if product.node in assignment.high else 'int8'} "
-        f"| {plan.found.sensitivities[product.node].min_cosine:.6f} "
-        f"| {plan.found.sensitivities[product.node].mean_cosine:.6f} |\n"
+        f"| {1 - plan.found.sensitivities[product.node].min_cosine:.1e} "
+        f"| {1 - plan.found.sensitivities[product.node].mean_cosine:.1e} |\n"
         for product in plan.products
     ]
-    head = "| module | computes in | min cosine, alone in int8 | mean |\n|---|---|---|---|\n"
+    head = "| module | computes in | 1 - min cosine, alone in int8 | 1 - mean |\n|---|---|---|---|\n"
     return head + "".join(rows)
 
 
