@@ -25,7 +25,7 @@ def read_sentences(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}", next_step="another file of sentences") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}", next_step="save it as UTF-8") from error
     if path.suffix == ".jsonl":
@@ -37,13 +37,16 @@ def read_sentences(path: Path) -> list[str]:
     return sentences
 
 
+_JSONL = 'a line each of {"text": "..."}, or plain text in a file that is not called .jsonl'
+
+
 def _text_of(path: Path, number: int, line: str) -> str:
     try:
         text = json.loads(line)["text"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}, line {number}: no JSON object with a text field") from error
+        raise InputError(f"{path}, line {number}: no JSON object with a text field", next_step=_JSONL) from error
     if not isinstance(text, str):
-        raise InputError(f"{path}, line {number}: text is {type(text).__name__}, not a string")
+        raise InputError(f"{path}, line {number}: text is {type(text).__name__}, not a string", next_step=_JSONL)
     return text
 
 

@@ -39,8 +39,8 @@ def decisions(plan: Plan, assignment: Assignment) -> tuple[str, ...]:
         f"{len(plan.products) - len(assignment.high)} of {len(plan.products)} products in int8 "
         f"({ir.DataType(request.scheme.activation).name.lower()} activations, int8 weights per channel)",
         describe(request.scheme, assignment, plan.products),
-        f"calibrated by {trial.name} on {text.fit.count} texts: {text.source}, less what is held out, and some edge "
-        f"cases (sha256 {text.sha256})",
+        f"{'scales from each batch as it comes; biases' if request.scheme.dynamic else f'calibrated by {trial.name}'} "
+        f"on {text.fit.count} texts: {text.source}, less what is held out, and some edge cases (sha256 {text.sha256})",
         f"chosen by what {text.held_out.count} other texts lose (their min cosine): {tried}",
     ]
     if plan.calibrated.smoothed:

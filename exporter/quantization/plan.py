@@ -166,11 +166,18 @@ def _kept_by_name(products: Sequence[Product], names: tuple[str, ...]) -> frozen
     if unknown:
         raise InputError(
             f"keep_high names {unknown[0]!r}, and no product begins so",
-            next_step=f"one of {', '.join(dict.fromkeys(product.module for product in products))}",
+            next_step=f"in the recipe, keep_high: beginnings of {_some(products)}",
         )
     if len(kept) == len(products):
-        raise InputError("keep_high leaves nothing for int8", next_step="another precision")
+        raise InputError("keep_high leaves nothing for int8", next_step="a shorter list in the recipe, or --fp16")
     return kept
+
+
+def _some(products: Sequence[Product]) -> str:
+    """Return the names of the first layer's modules, which stand for those of the others."""
+    modules = list(dict.fromkeys(product.module for product in products))
+    first = [name for name in modules if name.startswith(products[-1].layer.rpartition(".")[0] + ".0.")] or modules
+    return ", ".join(first) + (f", ... ({len(modules)} in all)" if len(first) < len(modules) else "")
 
 
 def _tokens(batches: Sequence[Batch]) -> float:
