@@ -112,8 +112,8 @@ class Scheme:
 
 
 # (backend, device) -> scheme. Speedups are a model, one number per target: 3 on CPUs, which is what a whole BERT-base
-# gains over float32 by ONNX Runtime on two cores with VNNI (3.50x sentence-transformers where float32 has 1.12x;
-# OpenVINO, which uses AMX too, gains 6.9x: benchmarks/results), and on GPUs, where nothing has been measured, the 2
+# gains over float32 by ONNX Runtime on two cores with VNNI (3.60x sentence-transformers where float32 has 1.12x;
+# OpenVINO, which uses AMX too, gains 7.0x: benchmarks/results), and on GPUs, where nothing has been measured, the 2
 # that data sheets state. As all products of a target share it, it moves the plot's axis and not the choice.
 STATIC = {
     ("onnxruntime", "cpu"): Scheme(ir.DataType.UINT8, "fp32", 3.0),
