@@ -17,6 +17,7 @@ import onnx_ir as ir
 from exporter.passes.building import add_constant, make_node
 
 FEWEST_ROWS = 256  # below, the scales and four nodes are not worth it
+_ROWS = 4096  # at a time
 
 
 def quantize_tables(model: ir.Model) -> int:
@@ -37,14 +38,19 @@ def quantize_tables(model: ir.Model) -> int:
 
 def _replace(model: ir.Model, node: ir.Node, table: np.ndarray) -> None:
     mean = table.mean(axis=0)
-    scales = np.maximum(np.abs(table - mean).max(axis=1, keepdims=True), 1e-12) / 127
-    values = np.clip(np.rint((table - mean) / scales), -127, 127).astype(np.int8)
+    scales = np.empty((len(table), 1), np.float32)
+    values = np.empty(table.shape, np.int8)
+    for start in range(0, len(table), _ROWS):  # a large table four times over in float32 would be most of the memory
+        block = slice(start, start + _ROWS)
+        rest = table[block] - mean
+        scales[block] = np.maximum(np.abs(rest).max(axis=1, keepdims=True), 1e-12) / 127
+        values[block] = np.clip(np.rint(rest / scales[block]), -127, 127)
     name, ids, output = str(node.name), node.inputs[1], node.outputs[0]
     if ids is None or output.shape is None:
         raise ValueError(f"{name}: a Gather without indices or a shape")
     shape = list(output.shape)
     rows = add_constant(model, f"{node.inputs[0].name}.int8" if node.inputs[0] else name, values)
-    factors = add_constant(model, f"{rows.name}.scales", scales.astype(np.float32))
+    factors = add_constant(model, f"{rows.name}.scales", scales)
     gathered = make_node("Gather", [rows, ids], f"{name}.rows", ir.DataType.INT8, shape, {"axis": 0})
     factor = make_node("Gather", [factors, ids], f"{name}.scales", ir.DataType.FLOAT, [*shape[:-1], 1], {"axis": 0})
     cast = make_node("Cast", [gathered.outputs[0]], f"{name}/Cast", ir.DataType.FLOAT, shape, {"to": ir.DataType.FLOAT})
