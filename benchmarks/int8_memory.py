@@ -22,7 +22,7 @@ from exporter.folding import fold
 from exporter.recipe import load_recipe
 from exporter.validator.sts import read_sts
 
-MODELS = {"ko-sbert-sts": (256, 1024, 2560), "moco-distilbert": (1024,)}  # BERT-base; half of it and 152,537 words
+MODELS = {"ko-sbert-sts": (256, 2560), "moco-distilbert": (1024,)}  # BERT-base; half of it and 152,537 words
 LIMIT_GIB = 2.0
 CALIBRATE = """
 import json, re, sys
