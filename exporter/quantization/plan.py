@@ -121,26 +121,28 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
     costs = Costs(emulator.products, attention_macs(graph, _tokens(held_out)), request.scheme.speedup)
     found = search(calibrated, scout, judge, request.gate, costs, keep, lambda step: progress(f"search: {step}"))
     ranges = {name: (float(there.low.min()), float(there.high.max())) for name, there in seen.items()}
-    growth = {
-        assignment.high: _growth(emulator, calibrated.quantization, assignment.high, held_out)
-        for assignment in found.ladder
-    }
+    growth = _growth(emulator, calibrated.quantization, [assignment.high for assignment in found.ladder], held_out)
     return Plan(graph, emulator.products, request, calibrated, found, table, table_kept, ranges, growth, ledger)
 
 
-def _growth(emulator: Emulator, quantization: Quantization, high: frozenset[str], batches: Sequence[Batch]) -> Growth:
+def _growth(
+    emulator: Emulator, quantization: Quantization, ladder: Sequence[frozenset[str]], batches: Sequence[Batch]
+) -> dict[frozenset[str], Growth]:
     """Return the relative error of what the first product of each layer reads: Euclidean, over one batch's tokens."""
     firsts: dict[str, Product] = {}
     for product in emulator.products:
         firsts.setdefault(product.layer, product)
     names = tuple(product.activation for product in firsts.values())
-    on = frozenset(product.node for product in emulator.products) - high
+    everything = frozenset(product.node for product in emulator.products)
     (wanted,) = emulator.look(batches[:1], names)
-    (found,) = emulator.look(batches[:1], names, quantization, on)
-    return tuple(
-        (product, float(np.linalg.norm(found[name] - wanted[name]) / np.linalg.norm(wanted[name])))
-        for name, product in zip(names, firsts.values(), strict=True)
-    )
+    growth = {}
+    for high in ladder:
+        (found,) = emulator.look(batches[:1], names, quantization, everything - high)
+        growth[high] = tuple(
+            (product, float(np.linalg.norm(found[name] - wanted[name]) / np.linalg.norm(wanted[name])))
+            for name, product in zip(names, firsts.values(), strict=True)
+        )
+    return growth
 
 
 def _with_small_table(
