@@ -1,10 +1,12 @@
 """Reference and candidate in, ParityReport out.
 
 ``probes`` holds the text, ``parity`` the numbers, ``sts`` the task, ``gates`` the verdicts, ``diagnosis`` the likely
-cause of a failure, and ``report`` what is written down. ``validate`` is the whole of it.
+cause of a failure, ``check`` what is proven besides them, and ``report`` what is written down. ``validate`` is all of
+it.
 """
 
+from exporter.validator.check import Check
 from exporter.validator.report import ParityReport
 from exporter.validator.validate import Reference, reference_of, validate
 
-__all__ = ["ParityReport", "Reference", "reference_of", "validate"]
+__all__ = ["Check", "ParityReport", "Reference", "reference_of", "validate"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from exporter.validator.check import Check
 from exporter.validator.gates import Verdict, significant
 from exporter.validator.parity import Parity
 from exporter.validator.probes import Probe
@@ -30,6 +31,7 @@ class ParityReport:
         sts: Task scores, where sets were given.
         verdicts: One per bound of the gate.
         cause: The likely cause, in a sentence, where the gate failed.
+        checks: The checks besides the gate: tokenizer, weights, graph, sweep.
     """
 
     subject: str
@@ -42,11 +44,16 @@ class ParityReport:
     sts: tuple[StsScore, ...]
     verdicts: tuple[Verdict, ...]
     cause: str | None
+    checks: tuple[Check, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether every bound held."""
-        return all(verdict.passed for verdict in self.verdicts)
+        """Whether every bound held and every check passed."""
+        return all(verdict.passed for verdict in self.verdicts) and all(check.passed for check in self.checks)
+
+    def with_checks(self, *checks: Check) -> ParityReport:
+        """Return this report with further checks."""
+        return replace(self, checks=(*self.checks, *checks))
 
     @property
     def worst(self) -> int:
@@ -74,12 +81,16 @@ class ParityReport:
     def failure(self) -> str:
         """Describe a failed gate: what missed its bound, the worst sentence and its length, the likely cause."""
         missed = "; ".join(str(verdict) for verdict in self.verdicts if not verdict.passed)
+        failures = [f"{check.name}: {failure}" for check in self.checks for failure in check.failures]
+        if not missed:
+            return "\n".join([f"{self.subject}: {failures[0]}", *(f"  {failure}" for failure in failures[1:])])
         text = _printable(" ".join(self.probes[self.worst].text.split()))
         shown = f"{text[:60]}…" if len(text) > 60 else text
         lines = [f"{self.subject}: {missed} over {len(self.probes)} probes"]
         lines.append(f"  worst: “{shown}” ({self.tokens[self.worst]} tokens, {self.probes[self.worst].kind})")
         if self.cause:
             lines.append(f"  likely cause: {self.cause}")
+        lines += [f"  {failure}" for failure in failures]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,6 +111,7 @@ class ParityReport:
             "probes_sha256": self.probes_sha256,
             "statistics": {name: _number(value) for name, value in self.statistics.items()},
             "verdicts": [{**_clean(asdict(verdict)), "passed": verdict.passed} for verdict in self.verdicts],
+            "checks": [check.to_dict() for check in self.checks],
             "sts": [_clean(asdict(score)) for score in self.sts],
             "worst": {"row": self.worst, "text": self.probes[self.worst].text, **rows[self.worst]},
             "cause": self.cause,
@@ -111,10 +123,10 @@ class ParityReport:
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
 
     def to_junit(self) -> str:
-        """Return JUnit XML: one test case per bound, for CI systems that show them."""
-        failures = [verdict for verdict in self.verdicts if not verdict.passed]
+        """Return JUnit XML: one test case per bound and per check, for CI systems that show them."""
+        passed = [*(verdict.passed for verdict in self.verdicts), *(check.passed for check in self.checks)]
         suite = ET.Element(
-            "testsuite", name=self.subject, tests=str(len(self.verdicts)), failures=str(len(failures)), errors="0"
+            "testsuite", name=self.subject, tests=str(len(passed)), failures=str(passed.count(False)), errors="0"
         )
         for verdict in self.verdicts:
             case = ET.SubElement(suite, "testcase", classname=self.subject, name=verdict.name)
@@ -122,6 +134,11 @@ class ParityReport:
                 ET.SubElement(case, "failure", message=str(verdict)).text = self.failure()
             else:
                 ET.SubElement(case, "system-out").text = str(verdict)
+        for check in self.checks:
+            case = ET.SubElement(suite, "testcase", classname=self.subject, name=check.name)
+            if not check.passed:
+                ET.SubElement(case, "failure", message=check.failures[0]).text = "\n".join(check.failures)
+            ET.SubElement(case, "system-out").text = check.coverage
         return ET.tostring(suite, encoding="unicode", xml_declaration=True)
 
     def summary(self) -> str:
