@@ -66,10 +66,10 @@ def _compare(
     seconds: dict[str, list[float]] = {"before": [], "after": []}
     stages: list[dict[str, Any]] = []
     for number in range(rounds):
-        for revision in list(checkouts)[:: -1 if number % 2 else 1]:
-            wall_s, told = _export(precision, recipe, folder, checkouts[revision])
-            seconds[revision].append(wall_s)
-            stages = told["stages"] if revision == "after" else stages
+        for side in list(checkouts)[:: -1 if number % 2 else 1]:
+            wall_s, told = _export(precision, recipe, folder, checkouts[side])
+            seconds[side].append(wall_s)
+            stages = told["stages"] if side == "after" else stages
     ratios = [after / before for before, after in zip(seconds["before"], seconds["after"], strict=True)]
     return {
         "model": name,

@@ -51,7 +51,8 @@ core = ov.Core()
 presets = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
 preset, correction = sys.argv[4].split()
 quantized = nncf.quantize(core.read_model(graph), nncf.Dataset(batches), model_type=nncf.ModelType.TRANSFORMER,
-                          subset_size=len(batches), preset=presets.get(preset), fast_bias_correction=correction == "fast")
+                          subset_size=len(batches), preset=presets.get(preset),
+                          fast_bias_correction=correction == "fast")
 ov.save_model(quantized, target + ".xml", compress_to_fp16=False)
 open(target, "wb").write(open(target + ".bin", "rb").read())
 compiled = core.compile_model(quantized, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
