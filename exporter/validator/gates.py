@@ -113,7 +113,7 @@ def _verdicts_of_rows(parity: Parity, gate: Gate, format_loss: FormatLoss | None
         if format_loss is not None and widened.any():
             row = _most_strained(np.abs(ideal - values), allowed, widened)
             yield Verdict(
-                f"{name} of {int(widened.sum())} probes",
+                f"{name}, widened for {int(widened.sum())} probes",
                 float(values[row]),
                 float(abs(ideal - allowed[row])),
                 relation,
