@@ -140,7 +140,7 @@ def main() -> None:
                     rows.append(_row(name, label, loss_between(reference, vectors, ids), size))
                 print(rows[-1], flush=True)
         rows += _ours(name, graph, text, (reference, judges, ids))
-    header = ("model", "tool", "min cosine", "1st percentile", "mean", "neighbours", "MB")
+    header = ("model", "tool", "min cosine", "1st percentile", "mean", "neighbour overlap", "MB")
     conditions = (
         "The folded float32 graph of each model, quantized by each tool with the same calibration sentences (those "
         "that ship, less the probes), and run over the probes: by OpenVINO what NNCF made, by onnxruntime the rest. "
@@ -157,7 +157,7 @@ def _row(model: str, label: str, loss: Loss, size: int) -> tuple[str, ...]:
         f"{loss.min_cosine:.4f}",
         f"{loss.p01_cosine:.4f}",
         f"{loss.mean_cosine:.4f}",
-        f"{loss.neighbor_identity:.2%}",
+        f"{loss.neighbor_overlap:.2%}",
         f"{size / 1e6:.1f}",
     )
 

@@ -99,6 +99,7 @@ ALLOWED: dict[str, set[str]] = {
         "machine",
         "passes",
         "recipe",
+        "tokens",
         "validator",
     },
     "validator": {"calibration", "checkpoint", "errors", "recipe", "tokens"},
