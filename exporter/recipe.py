@@ -95,6 +95,23 @@ class Gate(_Frozen):
     max_batch_deviation: float | None = Field(default=None, gt=0)
     max_spearman_drop: float = Field(default=0.1, ge=0)
 
+    def weaker_bounds(self, floor: Gate) -> tuple[str, ...]:
+        """Return the names of the bounds in which this gate allows more than ``floor`` does.
+
+        A bound that ``floor`` has and this gate lacks is among them.
+        """
+        return tuple(name for name in type(self).model_fields if self._stricter(name, floor) != getattr(self, name))
+
+    def tightened(self, other: Gate) -> Gate:
+        """Return a gate with the stricter of the two bounds, for every bound."""
+        return Gate(**{name: self._stricter(name, other) for name in type(self).model_fields})
+
+    def _stricter(self, name: str, other: Gate) -> float | None:
+        """Return the stricter of two bounds. A bound called ``max_...`` is an upper bound, any other is a lower one."""
+        bounds = [bound for bound in (getattr(self, name), getattr(other, name)) if bound is not None]
+        choose = min if name.startswith("max_") else max
+        return choose(bounds, default=None)
+
 
 class Gates(_Frozen):
     """One gate per precision."""
