@@ -104,7 +104,7 @@ class Gate(_Frozen):
 
     def tightened(self, other: Gate) -> Gate:
         """Return a gate with the stricter of the two bounds, for every bound."""
-        return Gate(**{name: self._stricter(name, other) for name in type(self).model_fields})
+        return Gate.model_validate({name: self._stricter(name, other) for name in type(self).model_fields})
 
     def _stricter(self, name: str, other: Gate) -> float | None:
         """Return the stricter of two bounds. A bound called ``max_...`` is an upper bound, any other is a lower one."""
