@@ -15,6 +15,7 @@ from exporter.backends import (
     DEFAULTS,
     BuildOptions,
     Engine,
+    EngineFiles,
     backend_of,
     device_of,
     refuse_idle_options,
@@ -33,6 +34,8 @@ from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
 from exporter.dependencies import require
 from exporter.encoder import Encoder
 from exporter.errors import BuildError, GateError, MissingDependencyError
+from exporter.floor import DEFAULT as DEFAULT_FLOOR
+from exporter.floor import Floor
 from exporter.folding import fold
 from exporter.graph import Graph
 from exporter.passes import passes_for, run_passes
@@ -176,9 +179,21 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
 
 
 def validate_bundle(
-    bundle: Bundle, *, checkpoint: Path | None = None, sts: Sequence[Path] = (), device: str | None = None
+    bundle: Bundle,
+    *,
+    checkpoint: Path | None = None,
+    sts: Sequence[Path] = (),
+    device: str | None = None,
+    floor: Floor = DEFAULT_FLOOR,
 ) -> ParityReport:
     """Repeat a bundle's gate on this machine, against a checkpoint loaded anew.
+
+    Args:
+        bundle: What to judge.
+        checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
+        sts: Task sets to score both sides on.
+        device: Where the bundle runs; by default where it was validated.
+        floor: Bounds that count where those of the bundle's own gate are weaker.
 
     Returns:
         The report, passed or not.
@@ -190,7 +205,7 @@ def validate_bundle(
     with bundle.encoder(device=device) as candidate:
         reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
         reference = reference_of(reference_model, sts)
-        report = validate(reference, candidate, manifest.recipe.gates.of(precision), name)
+        report = validate(reference, candidate, floor.gate(manifest), name)
     if manifest.validation.state == "pending" and device in (None, manifest.validation.device):
         # On another device than its own, a bundle has shown nothing.
         if report.passed:
@@ -275,7 +290,7 @@ def _judge_engine(engine: Engine, folder: Path, device: str, gate: Gate, subject
     checkpoint = work.checkpoint
     encoder = Encoder(
         checkpoint.tokenizer,
-        backend_of(engine.backend).open(engine, folder, device, None),
+        backend_of(engine.backend).open(engine, EngineFiles.read(engine, folder), device, None),
         dimension=checkpoint.dimension,
         max_seq_length=checkpoint.max_seq_length,
         prompt=checkpoint.prompt,
