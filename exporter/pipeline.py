@@ -16,6 +16,7 @@ from exporter.backends import (
     DEFAULTS,
     BuildOptions,
     Engine,
+    EngineFiles,
     Runner,
     backend_of,
     device_of,
@@ -35,6 +36,8 @@ from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
 from exporter.dependencies import require
 from exporter.encoder import Encoder, encoder_batches
 from exporter.errors import BuildError, GateError, MissingDependencyError
+from exporter.floor import DEFAULT as DEFAULT_FLOOR
+from exporter.floor import Floor
 from exporter.folding import fold
 from exporter.graph import Graph
 from exporter.passes import passes_for, run_passes
@@ -178,9 +181,21 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
 
 
 def validate_bundle(
-    bundle: Bundle, *, checkpoint: Path | None = None, sts: Sequence[Path] = (), device: str | None = None
+    bundle: Bundle,
+    *,
+    checkpoint: Path | None = None,
+    sts: Sequence[Path] = (),
+    device: str | None = None,
+    floor: Floor = DEFAULT_FLOOR,
 ) -> ParityReport:
     """Repeat a bundle's gate on this machine, against a checkpoint loaded anew.
+
+    Args:
+        bundle: What to judge.
+        checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
+        sts: Task sets to score both sides on.
+        device: Where the bundle runs; by default where it was validated.
+        floor: Bounds that count where those of the bundle's own gate are weaker.
 
     Returns:
         The report, passed or not.
@@ -192,7 +207,7 @@ def validate_bundle(
     with bundle.encoder(device=device) as candidate:
         reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
         reference = reference_of(reference_model, sts, precision)
-        report = validate(reference, candidate, manifest.recipe.gates.of(precision), name, precision)
+        report = validate(reference, candidate, floor.gate(manifest), name, precision)
     if manifest.validation.state == "pending" and device in (None, manifest.validation.device):
         # On another device than its own, a bundle has shown nothing.
         if report.passed:
@@ -294,7 +309,7 @@ def _opened_on_cpu(graph: Graph, work: _Work) -> Iterator[Runner]:
     with tempfile.TemporaryDirectory(prefix="graph-", dir=work.folder) as scratch:
         with writing(work.target):
             engine = runtime.build(graph, work.recipe.shapes, Path(scratch))
-        with runtime.open(engine, Path(scratch), "cpu", None) as runner:
+        with runtime.open(engine, EngineFiles.read(engine, Path(scratch)), "cpu", None) as runner:
             yield runner
 
 
@@ -305,7 +320,8 @@ def _opened(built: _Built, work: _Work) -> Iterator[Runner]:
         with _opened_on_cpu(built.graph, work) as runner:
             yield runner
         return
-    with backend_of(built.engine.backend).open(built.engine, work.folder, work.device, None) as runner:
+    engine, device = built.engine, work.device
+    with backend_of(engine.backend).open(engine, EngineFiles.read(engine, work.folder), device, None) as runner:
         yield runner
 
 

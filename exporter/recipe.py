@@ -134,7 +134,7 @@ class Gate(_Frozen):
         return Gate.model_validate({name: self._stricter(name, other) for name in type(self).model_fields})
 
     def _stricter(self, name: str, other: Gate) -> float | None:
-        """Return the stricter of two bounds."""
+        """Return the stricter of two bounds. A bound called ``max_...`` is an upper bound, any other is a lower one."""
         bounds = [bound for bound in (getattr(self, name), getattr(other, name)) if bound is not None]
         choose = min if name.startswith("max_") else max
         return choose(bounds, default=None)
@@ -332,6 +332,15 @@ def load_recipe(path: Path) -> Recipe:
         RecipeError: The file cannot be read, is no YAML mapping, has an unknown key or an impossible value.
     """
     try:
+        recipe = Recipe.model_validate(_read_mapping(path))
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_explain(error)}") from error
+    recipe._home = path.parent
+    return recipe
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}") from error
@@ -339,12 +348,39 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: not YAML: {_one_line(error)}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys, this is {type(content).__name__}")
+    return content
+
+
+class _GatesFile(_Frozen):
+    """A YAML file with gates alone, as a recipe states them."""
+
+    gates: Gates
+
+
+def load_gates(path: Path) -> Gates:
+    """Read gates from a YAML file that has one key, ``gates``, as recipes have it.
+
+    Raises:
+        RecipeError: The file cannot be read, is no YAML mapping, has an unknown key or an impossible value.
+    """
     try:
-        recipe = Recipe.model_validate(content)
+        return _GatesFile.model_validate(_read_mapping(path)).gates
     except ValidationError as error:
-        raise RecipeError(f"{path}: {_explain(error)}") from error
-    recipe._home = path.parent
-    return recipe
+        raise RecipeError(f"{path}: {_explain(error)}", next_step="a file of gates has one key, gates") from error
+
+
+def named_recipe(recipe: str) -> Recipe:
+    """Return a recipe by its file or, where there is no such file, by the name of one that ships.
+
+    Raises:
+        RecipeError: It is neither, or the file is not a recipe.
+    """
+    names = sorted(path.stem for path in recipes_folder().glob("*.yaml"))
+    if recipe in names and not Path(recipe).is_file():
+        return load_recipe(recipes_folder() / f"{recipe}.yaml")
+    if not Path(recipe).is_file():
+        raise RecipeError(f"{recipe}: neither a file nor a recipe that ships", next_step=f"one of {', '.join(names)}")
+    return load_recipe(Path(recipe))
 
 
 def find_recipe(model: str) -> Recipe:

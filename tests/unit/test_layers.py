@@ -34,15 +34,19 @@ ALLOWED: dict[str, set[str]] = {
         "bundle",
         "cli_output",
         "cli_ship",
+        "cli_sign",
         "dependencies",
         "errors",
+        "floor",
         "pipeline",
         "recipe",
+        "signing",
     },
-    "cli_ship": {"bundle", "cli_output", "dependencies", "errors", "serving"},
+    "cli_ship": {"bundle", "cli_output", "cli_sign", "dependencies", "errors", "floor", "serving"},
+    "cli_sign": {"bundle", "cli_output", "errors", "signing"},
     "cli_output": set(),
     "__init__": {"api", "bundle", "encoder", "errors", "recipe"},
-    "api": {"backends", "bundle", "dependencies", "encoder", "errors", "pipeline", "recipe", "validator"},
+    "api": {"backends", "bundle", "dependencies", "encoder", "errors", "floor", "pipeline", "recipe", "validator"},
     "pipeline": {
         "backends",
         "bundle",
@@ -51,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
         "dependencies",
         "encoder",
         "errors",
+        "floor",
         "folding",
         "graph",
         "passes",
@@ -82,11 +87,14 @@ ALLOWED: dict[str, set[str]] = {
         "checkpoint",
         "dependencies",
         "errors",
+        "floor",
         "graph_contract",
         "recipe",
         "tokens",
         "validator",
     },
+    # A bundle and bounds from elsewhere -> what is wrong with the bundle's own.
+    "floor": {"bundle", "errors", "recipe"},
     # Graph -> Graph, Graph -> Engine, reference and candidate -> report.
     "folding": {"checkpoint", "errors", "graph", "graph_contract", "passes"},
     "precisions": {"calibration", "dependencies", "errors", "graph", "passes", "quantization"},
@@ -105,9 +113,9 @@ ALLOWED: dict[str, set[str]] = {
     "validator": {"calibration", "checkpoint", "errors", "recipe", "tokens"},
     "passes": {"errors", "graph_contract"},
     # The nouns. A bundle opens an engine and an encoder: these are what it is made of, and need no torch.
-    "bundle": {"backends", "dependencies", "encoder", "errors", "recipe"},
+    "bundle": {"backends", "dependencies", "encoder", "errors", "recipe", "signing"},
     "encoder": {"backends", "errors", "tokens"},
-    "backends": {"dependencies", "errors", "graph", "graph_contract", "recipe"},
+    "backends": {"dependencies", "errors", "graph", "graph_contract", "private_file", "recipe"},
     "checkpoint": {"errors", "hub", "layout", "recipe", "tokens", "weights"},
     "layout": {"errors"},
     "weights": {"errors"},
@@ -115,10 +123,12 @@ ALLOWED: dict[str, set[str]] = {
     "graph": {"errors", "recipe"},
     "recipe": {"errors"},
     # The ground.
+    "signing": {"dependencies", "errors", "private_file"},
     "hub": {"errors"},
     "dependencies": {"errors"},
     "tokens": set(),
     "machine": set(),
+    "private_file": set(),
     "graph_contract": set(),
     "errors": set(),
 }
@@ -131,8 +141,12 @@ RUNTIME = (
     "benchmark",
     "cli_output",
     "cli_ship",
+    "cli_sign",
     "serving",
     "bundle",
+    "floor",
+    "private_file",
+    "signing",
     "calibration",
     "machine",
     "encoder",
@@ -203,7 +217,7 @@ def test_what_serves_a_bundle_imports_nothing_of_the_export(room: str) -> None:
 def test_every_file_of_a_table_is_in_it() -> None:
     # "One file and one line in its table": helpers beside them are not called like a backend or a precision.
     helpers = {"__init__", "retype", "range_audit"}
-    helpers |= {"cuda", "engine_summary", "padding", "profiles", "tensorrt_runner"}
+    helpers |= {"cuda", "engine_summary", "external_data", "padding", "profiles", "tensorrt_runner"}
     for table, folder in ((BACKENDS, "backends"), (PRECISIONS | QUANTIZATIONS, "precisions")):
         files = {path.stem for path in (PACKAGE / folder).glob("*.py")} - helpers
         assert files == {module.rpartition(".")[2].partition(":")[0] for module in table.values()}
@@ -216,7 +230,7 @@ def test_every_backend_exists(name: str) -> None:
     assert list(inspect.signature(found.check).parameters) == ["precision", "device"]
     assert list(inspect.signature(found.missing_operators).parameters) == []
     assert list(inspect.signature(found.build).parameters) == ["graph", "shapes", "folder", "options"]
-    assert list(inspect.signature(found.open).parameters) == ["engine", "folder", "device", "threads"]
+    assert list(inspect.signature(found.open).parameters) == ["engine", "files", "device", "threads"]
 
 
 @pytest.mark.parametrize(("name", "module"), PRECISIONS.items())
