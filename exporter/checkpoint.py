@@ -198,7 +198,7 @@ def _check_same_weights(checkpoint: Checkpoint, source: Source, bundle: str) -> 
 
 def _check_same_files(checkpoint: Checkpoint, source: Source, bundle: str) -> None:
     """Name the first file that the checkpoint has otherwise than the bundle's manifest says, with both hashes."""
-    for name in sorted(source.files | checkpoint.files):
+    for name in sorted({**source.files, **checkpoint.files}):
         wanted, found = source.files.get(name), checkpoint.files.get(name)
         if wanted != found:
             shown = [f"sha256 {value[:12]}…" if value else "no such file" for value in (wanted, found)]

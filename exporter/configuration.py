@@ -27,7 +27,7 @@ from exporter.errors import CheckpointError, UnsupportedModelError
 MODEL_TYPES = ("albert", "bert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
 
 # Values that decide nothing. transformers and sentence-transformers write many keys out with them.
-_NOTHING = (None, False, "", [], {})
+_NOTHING: tuple[Any, ...] = (None, False, "", [], {})
 
 _STEERING = re.compile(
     r".*(_kwargs|_args|_paths?|_files?|_dirs?|_folders?|_repo|_repo_id|_plan|_implementation)"

@@ -289,7 +289,7 @@ class Source(_Frozen):
     commit: str | None
     weights_sha256: str
     files: dict[str, str]
-    pooling: tuple[PoolingMode, ...] | None = None
+    pooling: tuple[str, ...] | None = None
 
 
 def recipes_folder() -> Path:

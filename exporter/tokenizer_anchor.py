@@ -143,7 +143,7 @@ def _lower_cased(normalizer: Any) -> Any:
     """Put ``Lowercase`` first, unless it is one of the steps already, as sentence-transformers 6 does."""
     if normalizer is None:
         return normalizers.Sequence([normalizers.Lowercase()])
-    steps = list(normalizer) if isinstance(normalizer, normalizers.Sequence) else [normalizer]
+    steps: list[Any] = [*normalizer] if isinstance(normalizer, normalizers.Sequence) else [normalizer]  # type: ignore[misc]
     if any(isinstance(step, normalizers.Lowercase) for step in steps):
         return normalizer
     return normalizers.Sequence([normalizers.Lowercase(), *steps])
@@ -168,13 +168,14 @@ def _set_limits(tokenizer: Tokenizer, settings: dict[str, Any], max_seq_length: 
 
 
 def _ids(tokenizer: Tokenizer, tokens: tuple[str, ...], file: Path) -> list[int]:
-    ids = [tokenizer.token_to_id(token) for token in tokens]
-    if None in ids:
+    ids = {token: tokenizer.token_to_id(token) for token in tokens}
+    absent = [token for token in tokens if ids[token] is None]
+    if absent:
         raise CheckpointError(
-            f"{file}: has no {tokens[ids.index(None)]!r}, which the sentence's template needs",
+            f"{file}: has no {absent[0]!r}, which the sentence's template needs",
             next_step="name the special tokens in tokenizer_config.json, or save tokenizer.json",
         )
-    return [int(value) for value in ids]
+    return [value for value in ids.values() if value is not None]
 
 
 def _content(token: Any) -> str:

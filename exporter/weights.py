@@ -12,7 +12,9 @@ import struct
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -184,8 +186,8 @@ def _open(path: Path) -> dict[str, Callable[[], Tensor]]:
     """Return a reader of each tensor in a ``.safetensors`` or ``.bin`` file, reading it as data only."""
     try:
         if path.suffix == ".safetensors":
-            file = safe_open(path, framework="pt")
-            return {name: (lambda name=name: file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - no dict
+            file: Any = safe_open(path, framework="pt")
+            return {name: partial(file.get_tensor, name) for name in list(file.keys())}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on pickles that it is about to refuse
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
@@ -205,7 +207,7 @@ def _open(path: Path) -> dict[str, Callable[[], Tensor]]:
     foreign = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if foreign:
         raise CheckpointError(f"{path}: expected tensors, and {foreign[0]} is a {type(state[foreign[0]]).__name__}")
-    return {name: (lambda value=value: value) for name, value in state.items()}
+    return {name: partial(state.__getitem__, name) for name in state}
 
 
 def _is_zip(path: Path) -> bool:
