@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from exporter.backends import BACKENDS, DEFAULTS, BuildOptions
 from exporter.bundle import Bundle
@@ -12,7 +12,7 @@ from exporter.dependencies import require
 from exporter.encoder import Encoder
 from exporter.errors import InputError
 from exporter.floor import floor_of
-from exporter.recipe import Gates, Recipe, find_recipe
+from exporter.recipe import Gates, PoolingMode, Recipe, find_recipe
 
 if TYPE_CHECKING:
     from exporter.validator import ParityReport
@@ -59,6 +59,7 @@ def export(
     device: Literal["cpu", "cuda"] = "cpu",
     checkpoint: str | Path | None = None,
     revision: str | None = None,
+    pooling: PoolingMode | Sequence[PoolingMode] | None = None,
     calibration: str | Path | None = None,
     sts: Sequence[str | Path] = (),
     force: bool = False,
@@ -75,6 +76,8 @@ def export(
         device: Where reference and candidate compute.
         checkpoint: A local copy that takes the place of the recipe's source.
         revision: Branch, tag or commit on the hub.
+        pooling: How token vectors become a sentence vector, for a checkpoint without ``modules.json``, which does not
+            say. Several modes are concatenated.
         calibration: Your own sentences (text, one a line, or JSONL with ``text``): audited beside the probes, and what
             int8 takes its scales from instead of those that ship.
         sts: Task sets (TSV as KorSTS, JSON as KLUE-STS, CSV as stsb_multi_mt) to score both sides on.
@@ -89,6 +92,9 @@ def export(
     _one_of("precision", precision, Gates.model_fields)
     _one_of("backend", backend, BACKENDS)
     _one_of("device", device, DEVICES)
+    modes = None if pooling is None else (pooling,) if isinstance(pooling, str) else tuple(pooling)
+    for mode in modes or ():
+        _one_of("pooling", mode, get_args(PoolingMode))
     for package in ("torch", "sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
         require(package)
     from exporter import pipeline  # noqa: PLC0415 - brings in torch
@@ -100,6 +106,7 @@ def export(
         device=device,
         checkpoint=_path(checkpoint),
         revision=revision,
+        pooling=modes,
         calibration=_path(calibration),
         sts=tuple(Path(file) for file in sts),
         force=force,

@@ -96,6 +96,12 @@ def export_command(
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit on the hub.")
     ] = None,
+    pooling: Annotated[
+        list[Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]] | None,
+        typer.Option(
+            "--pooling", help="For a checkpoint without modules.json, which does not say; several are concatenated."
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -162,6 +168,7 @@ def export_command(
         device=device,
         checkpoint=checkpoint,
         revision=revision,
+        pooling=tuple(pooling) if pooling else None,
         calibration=calibration,
         sts=tuple(sts or ()),
         force=force,

@@ -66,6 +66,7 @@ class Options:
             whatever it says.
         checkpoint: A local copy that takes the place of the recipe's source.
         revision: Branch, tag or commit that takes the place of the recipe's.
+        pooling: Pooling modes for a checkpoint without ``modules.json``, which states none; several are concatenated.
         calibration: The user's own sentences: audited beside the probes, and what int8 takes its scales from instead
             of those that ship.
         sts: Task sets to score reference and candidate on.
@@ -80,6 +81,7 @@ class Options:
     device: str = "cpu"
     checkpoint: Path | None = None
     revision: str | None = None
+    pooling: tuple[str, ...] | None = None
     calibration: Path | None = None
     sts: tuple[Path, ...] = ()
     force: bool = False
@@ -142,6 +144,7 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
                 recipe,
                 folder=options.checkpoint,
                 revision=options.revision,
+                pooling=options.pooling,
                 device=options.device if runs_here else "cpu",
             )
             result.append(

@@ -28,7 +28,7 @@ from exporter.machine import machine, tool_versions
 from exporter.model_card import model_card
 from exporter.quantization.plan import Plan
 from exporter.quantization.report import JSON, PLOT, Tried, plot_of, report_of, table_of
-from exporter.recipe import Recipe, Source
+from exporter.recipe import Recipe
 from exporter.validator import ParityReport
 
 TOOLS = (
@@ -92,10 +92,10 @@ def manifest_of(
     audited = (
         (f"audited text: sha256 {batches.content_hash()}",) if graph.precision == "fp16" or remainder == "fp16" else ()
     )
-    decisions = (*graph.decisions, *audited, *engine.decisions)
+    decisions = (*checkpoint.decisions, *graph.decisions, *audited, *engine.decisions)
     return Manifest(
         recipe=recipe,
-        source=Source(checkpoint=checkpoint.source, commit=checkpoint.commit, weights_sha256=checkpoint.weights_sha256),
+        source=checkpoint.provenance(),
         encoder=EncoderFacts(
             architecture=checkpoint.architecture,
             modules=checkpoint.modules,

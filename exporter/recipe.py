@@ -264,6 +264,18 @@ class KnownAnswer(_Frozen):
         return self
 
 
+class KnownIds(_Frozen):
+    """The token ids of one text, special tokens included: checked against the tokenizer before anything is exported.
+
+    Attributes:
+        text: The text.
+        ids: Its ids, by another tool than transformers.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+
+
 class Recipe(_Frozen):
     """What to export and what it must prove.
 
@@ -284,6 +296,7 @@ class Recipe(_Frozen):
     precision: Precisions = Precisions()
     published: tuple[PublishedScore, ...] = ()
     known_answer: KnownAnswer | None = None
+    known_ids: tuple[KnownIds, ...] = ()
 
     _home: Path | None = PrivateAttr(default=None)  # the folder of the file it was read from
 
@@ -306,11 +319,21 @@ class Recipe(_Frozen):
 
 
 class Source(_Frozen):
-    """Where the weights of a bundle came from: a hub id at a commit, or a folder; and one hash over all of them."""
+    """What a bundle was made from.
+
+    Attributes:
+        checkpoint: A hub id, or a folder.
+        commit: Commit on the hub, or None for a folder.
+        weights_sha256: One hash over all weight files.
+        files: SHA-256 of every file that was loaded, by its name in the checkpoint: weights, configuration, tokenizer.
+        pooling: Pooling modes that were asked for because the checkpoint states none, or None.
+    """
 
     checkpoint: str
     commit: str | None
     weights_sha256: str
+    files: dict[str, str]
+    pooling: tuple[str, ...] | None = None
 
 
 def recipes_folder() -> Path:

@@ -47,6 +47,7 @@ COMPLETE: dict[tuple[str, ...], dict[str, Any]] = {
     ("shapes", "batch"): {"opt": 1, "max": 2},
     ("shapes", "sequence"): {"opt": 1, "max": 2},
     ("published",): {"dataset": "KorSTS", "metric": "spearman", "value": 80.0},
+    ("known_ids",): {"text": "가", "ids": [1]},
     ("known_answer",): {"sentences": ["가", "나"], "first": [[1], [2]], "last": [[1], [2]], "cosine": 0.5},
 }
 
@@ -54,7 +55,7 @@ COMPLETE: dict[tuple[str, ...], dict[str, Any]] = {
 def nested(path: tuple[str, ...], value: dict[str, Any]) -> dict[str, Any]:
     content: Any = {**COMPLETE.get(path, {}), **value}
     for depth in range(len(path) - 1, -1, -1):
-        content = {path[depth]: [content] if path[depth] == "published" else content}
+        content = {path[depth]: [content] if path[depth] in {"published", "known_ids"} else content}
     return {**COMPLETE[()], **content}
 
 
