@@ -24,7 +24,7 @@ from exporter.layout import MODULES
 from exporter.recipe import KnownAnswer, Recipe, Source, recipes_folder
 from exporter.snapshot import Snapshot, snapshot_of
 from exporter.tokenizer_anchor import build_anchor
-from exporter.tokens import TextTokenizer, batches_by_length
+from exporter.tokens import IntArray, TextTokenizer, batches_by_length
 from exporter.weights import Equality, StoredWeights, check_parameters, hash_of
 
 TOKEN_BUDGET = 2048  # tokens per batch of the reference, with padding
@@ -120,6 +120,25 @@ class Checkpoint:
             files=dict(self.files),
             pooling=self.stated_pooling,
         )
+
+    def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> npt.NDArray[np.float32]:
+        """Return the reference vectors (batch, dimension) float32 of token ids, by the modules' own ``forward``.
+
+        Token types, where the architecture has them, are 0, as for single sentences.
+
+        Args:
+            input_ids: (batch, sequence) int64.
+            attention_mask: (batch, sequence) int64, 1 for tokens and 0 for padding.
+        """
+        features = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
+        if self.has_token_types:
+            features["token_type_ids"] = torch.zeros_like(features["input_ids"])
+        features = {name: values.to(self.model.device) for name, values in features.items()}
+        with torch.inference_mode():
+            for module in self.model:
+                features = module(features)
+        vectors: npt.NDArray[np.float32] = features["sentence_embedding"].float().cpu().numpy()
+        return vectors
 
     def parameter_bytes(self) -> int:
         """Return the size of the unique parameters in bytes, as float32."""
