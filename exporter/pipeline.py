@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
+from tokenizers import Tokenizer
 
 from exporter.backends import (
     DEFAULTS,
@@ -23,6 +25,7 @@ from exporter.backends import (
     refuse_idle_options,
 )
 from exporter.bundle import (
+    TOKENIZER,
     Bundle,
     publish,
     refuse_to_replace_what_is_no_bundle,
@@ -42,14 +45,16 @@ from exporter.folding import fold
 from exporter.graph import Graph
 from exporter.passes import passes_for, run_passes
 from exporter.precisions import QUANTIZATIONS, precision_of, quantization_of
-from exporter.publication import Candidate, manifest_of, record_of, write_files
+from exporter.proof import Proof, proven_graph, stored_graph
+from exporter.provenance import check_graph, read_onnx
+from exporter.publication import Candidate, manifest_of, record_of, write_files, write_tokenizer
 from exporter.quantization.plan import Plan, Request, make_plan
 from exporter.quantization.report import Tried
 from exporter.quantization.scheme import scheme_of
 from exporter.quantization.search import Assignment, describe
 from exporter.recipe import Gate, Recipe
 from exporter.tokens import TextTokenizer
-from exporter.validator import ParityReport, Reference, reference_of, validate
+from exporter.validator import Check, ParityReport, Reference, reference_of, validate
 from exporter.validator.format_loss import FormatLoss
 from exporter.validator.parity import compare
 
@@ -157,26 +162,26 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
         with stages("fold into one graph") as result:
             graph = fold(checkpoint)
             result.append(f"{len(graph.model.graph)} nodes, {graph.weight_bytes() / 1e6:.1f} MB of weights")
-        work = _Work(recipe, options, stages, target, folder, checkpoint, reference, batches, runs_here)
+        proof = Proof(checkpoint, reference.texts, recipe.shapes)
+        work = _Work(recipe, options, stages, target, folder, checkpoint, reference, proof, batches, runs_here)
         folded = None
         if (options.precision, options.backend, options.device) != ("fp32", "onnxruntime", "cpu"):
-            with stages("gate: the fp32 graph") as result:  # where it is not the very graph that the last gate judges
-                folded = _judge_folded(graph, work)
-                result.append(folded.summary())
+            folded = _judge_folded(graph, work)  # where it is not the very graph that the last gate judges
         plan = None
         if options.precision in QUANTIZATIONS:
             with stages("calibrate and search") as result:
                 plan = _plan(graph, work)
                 result.append(plan.summary())
         built = _build(graph, work) if plan is None else _build_quantized(graph, plan, work)
-        candidate = _judge(built, plan, folded, work)
+        checks = _check_files(built, graph if folded is not None else None, work)
+        candidate = _judge(built, plan, folded, checks, work)
         _require(candidate, folded, plan)
         with stages("publish") as result:
             manifest = manifest_of(
                 candidate, plan, checkpoint, recipe, batches, device=work.device, runs_here=runs_here
             )
             with writing(target):
-                write_files(manifest, candidate, plan, checkpoint, folder)
+                write_files(manifest, candidate, plan, folder)
                 bundle = publish(manifest, folder, target)
             _ledger(work).unlink(missing_ok=True)
             result.append(f"{bundle.size_bytes / 1e6:.1f} MB in {target}")
@@ -191,7 +196,9 @@ def validate_bundle(
     device: str | None = None,
     floor: Floor = DEFAULT_FLOOR,
 ) -> ParityReport:
-    """Repeat a bundle's gate on this machine, against a checkpoint loaded anew.
+    """Repeat a bundle's gate and checks on this machine, against a checkpoint loaded anew.
+
+    The graph is not compared with the float32 graph again, which another version of torch may write in another way.
 
     Args:
         bundle: What to judge.
@@ -210,7 +217,17 @@ def validate_bundle(
     with bundle.encoder(device=device) as candidate:
         reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
         reference = reference_of(reference_model, sts, precision)
-        report = validate(reference, candidate, floor.gate(manifest), name, precision)
+        gate = floor.gate(manifest)
+        proof = Proof(reference_model, reference.texts, manifest.recipe.shapes)
+        checks = [proof.tokenizer(Tokenizer.from_buffer(bundle.read(TOKENIZER)))]
+        stored = stored_graph(manifest.engine, bundle.read)
+        if stored is not None:
+            checks.append(proof.weights(stored, precision))
+        report = validate(reference, candidate, gate, name, precision)
+        proven = stored is not None and checks[-1].passed
+        lengths = manifest.engine.facts.get("padding") == "right"
+        checks.append(proof.sweep(candidate, gate, precision, tables_proven=proven, lengths=lengths))
+        report = report.with_checks(*checks)
     if manifest.validation.state == "pending" and device in (None, manifest.validation.device):
         # On another device than its own, a bundle has shown nothing.
         if report.passed:
@@ -231,6 +248,7 @@ class _Work:
     folder: Path
     checkpoint: Checkpoint
     reference: Reference
+    proof: Proof
     batches: TokenBatches
     runs_here: bool
 
@@ -280,29 +298,37 @@ def _token_batches(checkpoint: Checkpoint, reference: Reference, calibration: Pa
 
 
 def _judge_folded(graph: Graph, work: _Work) -> ParityReport:
-    """Gate 1: the folded graph on ONNX Runtime's CPU provider, to part faults of folding from those of a precision."""
-    report = _judge_on_cpu(graph, work.recipe.gates.fp32, f"{work.recipe.name} fp32, as folded", work)
+    """Gate 1: the folded graph on ONNX Runtime's CPU provider. It separates errors of the export from rounding."""
+    with work.stages("gate: the fp32 graph") as result, _opened_on_cpu(graph, work) as runner:
+        weights = work.proof.weights(read_onnx(graph.model, "the folded graph"), graph.precision)
+        encoder = _encoder(runner, work.checkpoint.tokenizer, work)
+        report = validate(work.reference, encoder, work.recipe.gates.fp32, f"{work.recipe.name} fp32, as folded")
+        report = report.with_checks(weights, _sweep(encoder, graph, work.recipe.gates.fp32, weights, work))
+        result.append(report.summary())
     if not report.passed:
         raise _fault_of_the_export(report)
     return report
 
 
-def _judge_on_cpu(graph: Graph, gate: Gate, subject: str, work: _Work) -> ParityReport:
-    """Judge a graph on ONNX Runtime's CPU provider, from a file that is gone afterwards."""
-    with _opened_on_cpu(graph, work) as runner:
-        return _judge_runner(runner, gate, subject, graph.precision, work)
-
-
-def _judge_runner(runner: Runner, gate: Gate, subject: str, precision: str, work: _Work) -> ParityReport:
+def _encoder(runner: Runner, tokenizer: Tokenizer, work: _Work) -> Encoder:
     checkpoint = work.checkpoint
-    encoder = Encoder(
-        checkpoint.tokenizer,
+    return Encoder(
+        tokenizer,
         runner,
         dimension=checkpoint.dimension,
         max_seq_length=checkpoint.max_seq_length,
         prompt=checkpoint.prompt,
     )
-    return validate(work.reference, encoder, gate, subject, precision)
+
+
+def _sweep(encoder: Encoder, graph: Graph, gate: Gate, weights: Check | None, work: _Work) -> Check:
+    return work.proof.sweep(
+        encoder,
+        gate,
+        graph.precision,
+        tables_proven=weights is not None and weights.passed,
+        lengths=graph.padding == "right",
+    )
 
 
 @contextmanager
@@ -406,18 +432,66 @@ def _build_quantized(graph: Graph, plan: Plan, work: _Work) -> _Built:
     return replace(_build(graph, work, plan, nearest.assignment), tried=(*tried, nearest))
 
 
-def _judge(built: _Built, plan: Plan | None, folded: ParityReport | None, work: _Work) -> Candidate:
-    """Gate 2: compare the engine with the reference on the probes, once."""
-    with work.stages(f"gate: {work.options.precision} on {work.where}") as result:
+def _check_files(built: _Built, folded: Graph | None, work: _Work) -> tuple[Check, ...]:
+    """Check what will be published, as it lies in the staging folder: the tokenizer, every weight, every operator.
+
+    An engine whose file cannot be read is represented by the graph that it was built from.
+
+    Args:
+        built: The engine.
+        folded: The float32 graph that passed gate 1; None where gate 2 judges that very graph.
+        work: The export.
+    """
+    options, engine = work.options, built.engine
+    with work.stages("check the files") as result:
+        with writing(work.target):
+            write_tokenizer(work.checkpoint, work.folder)
+        checks = [work.proof.tokenizer(Tokenizer.from_file(str(work.folder / TOKENIZER)))]
+        published = stored_graph(engine, lambda name: (work.folder / name).read_bytes())
+        stored = published or read_onnx(built.graph.model, "the graph that the engine was built from")
+        checks.append(work.proof.weights(stored, options.precision))
+        if folded is not None:
+            backend = engine.backend if published is not None else "onnx"
+            passed = folded.with_model(_target_passes(folded, options.precision, work)[0])
+            checks.append(check_graph(proven_graph(passed, backend), stored, options.precision))
+        result += [f"{check.name}: {check.coverage}" for check in checks]
+    return tuple(checks)
+
+
+def _judge(
+    built: _Built, plan: Plan | None, folded: ParityReport | None, checks: tuple[Check, ...], work: _Work
+) -> Candidate:
+    """Gate 2: compare the engine with the reference on the probes, once, and sweep it."""
+    options, gate = work.options, work.gate
+    with work.stages(f"gate: {options.precision} on {work.where}") as result:
         if plan is not None:
             work = _with_emulation(plan, built.tried[-1].assignment, work)
-        if work.runs_here:
-            with _opened(built, work) as runner:
-                report = _judge_runner(runner, work.gate, work.subject, work.options.precision, work)
+        if folded is not None and not work.runs_here and not _runs_uncompiled(built.graph):
+            report = folded  # all there is
         else:
-            report = _judge_uncompiled(built.graph, folded, work)
+            tokenizer = Tokenizer.from_file(str(work.folder / TOKENIZER))
+            weights = next((check for check in checks if check.name == "weights"), None)
+            with _opened(built, work) as runner:
+                encoder = _encoder(runner, tokenizer, work)
+                report = validate(work.reference, encoder, gate, _subject(built, work), options.precision)
+                checks = (*checks, _sweep(encoder, built.graph, gate, weights, work))
         result.append(report.summary())
-    return Candidate(built.graph, built.engine, report, built.tried)
+    return Candidate(built.graph, built.engine, report.with_checks(*checks), folded, built.tried)
+
+
+def _subject(built: _Built, work: _Work) -> str:
+    if work.runs_here:
+        return work.subject
+    return f"{work.recipe.name} {built.graph.precision}, the graph the engine was built from"
+
+
+def _runs_uncompiled(graph: Graph) -> bool:
+    """Whether ONNX Runtime's CPU provider can run a graph: it has no kernels for bfloat16."""
+    try:
+        backend_of("onnxruntime").check(graph.precision, "cpu")
+    except BuildError:
+        return False
+    return True
 
 
 def _with_emulation(plan: Plan, assignment: Assignment, work: _Work) -> _Work:
@@ -448,36 +522,28 @@ def _typed(graph: Graph, plan: Plan | None, assignment: Assignment | None, work:
 
 
 def _for_target(graph: Graph, work: _Work) -> Graph:
+    model, changes = _target_passes(graph, graph.precision, work)
+    if not changes:
+        return graph
+    done = ", ".join(f"{name} {count}" for name, count in changes.items())
+    return graph.with_model(model, decisions=(f"passes for {work.options.backend} on {work.device}: {done}",))
+
+
+def _target_passes(graph: Graph, precision: str, work: _Work) -> tuple[ir.Model, dict[str, int]]:
+    """Return a graph's model after the passes that a target asks for in a precision, and what each pass changed."""
     backend, device = work.options.backend, work.device
     padding, missing = TextTokenizer(work.checkpoint.tokenizer).padding, backend_of(backend).missing_operators()
-    passes = passes_for(backend, device, graph.precision, padding=padding, missing=missing)
+    passes = passes_for(backend, device, precision, padding=padding, missing=missing)
     if not passes:
-        return graph
+        return graph.model, {}
     model = graph.editable()
-    changes = run_passes(model, passes)
-    done = ", ".join(f"{name} {count}" for name, count in changes.items())
-    return graph.with_model(model, decisions=(f"passes for {backend} on {device}: {done}",))
+    return model, run_passes(model, passes)
 
 
 def _build_options(work: _Work) -> BuildOptions:
     """Add where timings are kept, beside the bundle for all of the backend's precisions, and who hears of progress."""
     cache = work.target.parent / f".{work.options.backend}.timings"
     return replace(work.options.build, timing_cache=cache, on_progress=work.stages.on_progress)
-
-
-def _judge_uncompiled(graph: Graph, folded: ParityReport | None, work: _Work) -> ParityReport:
-    """Judge the graph that an engine was built from on ONNX Runtime's CPU provider, where the engine cannot run.
-
-    Where that provider cannot run it either (bfloat16), the report of the fp32 graph, ``folded``, is all there is.
-    """
-    try:
-        backend_of("onnxruntime").check(graph.precision, "cpu")
-    except BuildError:
-        if folded is None:
-            raise
-        return folded
-    subject = f"{work.recipe.name} {graph.precision}, the graph the engine was built from"
-    return _judge_on_cpu(graph, work.gate, subject, work)
 
 
 def _require(candidate: Candidate, folded: ParityReport | None, plan: Plan | None) -> None:

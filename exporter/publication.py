@@ -56,13 +56,15 @@ class Candidate:
     Attributes:
         graph: What the engine was built from.
         engine: Its files and facts.
-        report: What the gate found.
+        report: What the gate and the checks found.
+        folded: What gate 1 found of the float32 graph; None where the engine is that very graph.
         tried: For int8, each assignment that was built, and what it lost on held-out text; the last is the engine's.
     """
 
     graph: Graph
     engine: Engine
     report: ParityReport
+    folded: ParityReport | None = None
     tried: tuple[Tried, ...] = ()
 
 
@@ -138,26 +140,31 @@ def record_of(bundle: Bundle, report: ParityReport) -> Record:
     )
 
 
-def write_files(
-    manifest: Manifest, candidate: Candidate, plan: Plan | None, checkpoint: Checkpoint, folder: Path
-) -> None:
-    """Write what lies beside the engine: tokenizer and configuration, reports, model card."""
-    _write_tokenizer(checkpoint, folder)
+def write_files(manifest: Manifest, candidate: Candidate, plan: Plan | None, folder: Path) -> None:
+    """Write what lies beside engine and tokenizer: reports and model card."""
     modules = ""
     if plan is not None:
         assignment = candidate.tried[-1].assignment
         modules = table_of(plan, assignment)
         _write_json(folder / JSON, report_of(plan, candidate.tried))
         (folder / PLOT).write_bytes(plot_of(plan, assignment))
-    _write_json(folder / PARITY, candidate.report.to_dict())
+    _write_json(folder / PARITY, _parity_of(candidate))
     (folder / "README.md").write_text(model_card(manifest, candidate.report, modules), encoding="utf-8")
+
+
+def _parity_of(candidate: Candidate) -> dict[str, Any]:
+    """Return the report as JSON data, with what gate 1 found of the float32 graph, probe by probe left out."""
+    folded = candidate.folded.to_dict() if candidate.folded is not None else None
+    kept = ("subject", "execution", "passed", "statistics", "verdicts", "checks")
+    proven = None if folded is None else {name: folded[name] for name in kept}
+    return {**candidate.report.to_dict(), "fp32_graph": proven}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+def write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
     """Write what transformers and tokenizers read: our tokenizer.json, which truncates and lower-cases by itself."""
     checkpoint.model[0].tokenizer.save_pretrained(str(folder))
     checkpoint.tokenizer.save(str(folder / TOKENIZER))

@@ -13,7 +13,8 @@ from __future__ import annotations
 from exporter.provenance.graph import check_graph
 from exporter.provenance.parameter import Parameter
 from exporter.provenance.read_onnx import read_onnx
+from exporter.provenance.read_openvino import read_onnx_by_openvino, read_openvino
 from exporter.provenance.stored import StoredGraph
 from exporter.provenance.weights import check_weights
 
-__all__ = ["Parameter", "StoredGraph", "check_graph", "check_weights", "read_onnx"]
+__all__ = ["Parameter", "StoredGraph", "check_graph", "check_weights", "read_onnx", "read_onnx_by_openvino", "read_openvino"]
