@@ -120,6 +120,8 @@ class _Reader:
         if attribute.type == ir.AttributeType.TENSOR:
             self._store(f"{node.name}.{attribute.name}", attribute.as_tensor())
             return _numpy(attribute.as_tensor())
+        if attribute.type == ir.AttributeType.FLOAT:
+            return float(np.float32(attribute.value))  # as a file stores it, whatever a model in memory holds
         value = attribute.value
         return tuple(value) if isinstance(value, (list, tuple)) else value
 
