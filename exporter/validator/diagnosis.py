@@ -15,6 +15,7 @@ from exporter.validator.probes import Probe
 
 GROSS_BATCH_DEVIATION = 0.05  # rounding, even bfloat16's, moves a vector by less when its batch changes
 SMALL_ERROR = 0.15  # up to here every part is there and in its place, and something in it is a little off
+SAME_FACTOR = 0.02  # lengths whose ratios spread by less share one factor; without Normalize they spread by more
 
 Mask = npt.NDArray[np.bool_]
 
@@ -50,7 +51,10 @@ def likely_cause(
         return f"a sentence alone and in a batch differ by {batch_deviation:.2g}: padding is not masked"
     factor = _common_factor(parity)
     if factor is not None:
-        return f"all vectors are {factor:.4g} times as long as the reference's: the output is scaled"
+        return (
+            f"all vectors are {factor:.4g} times as long as the reference's: the output is multiplied by a factor, "
+            "or a Normalize was dropped or added"
+        )
     if not failed.any() and _lengths_differ(parity):
         return "directions agree and lengths do not: a Normalize was dropped or added"
     if precision != "fp32" and float(np.median(parity.relative_error)) < SMALL_ERROR:
@@ -88,13 +92,13 @@ def _out_of_order(parity: Parity, failed: Mask) -> bool:
 
 
 def _common_factor(parity: Parity) -> float | None:
-    """Return what all vectors were multiplied by, or None where their lengths have no factor of their own in common.
+    """Return the one factor that nearly all lengths differ by, or None where there is none.
 
-    The factor must stand out from how much the lengths vary besides.
+    Rounding spreads the lengths too: the factor must stand out from that.
     """
     factor = float(np.median(parity.norm_ratio))
-    varies = float(np.percentile(np.abs(parity.norm_ratio - factor), 95))
-    return factor if abs(factor - 1) > max(4 * varies, 1e-4) else None
+    spread = float(np.percentile(np.abs(parity.norm_ratio - factor), 95))
+    return factor if spread < SAME_FACTOR * factor and abs(factor - 1) > max(2 * spread, 1e-4) else None
 
 
 def _lengths_differ(parity: Parity) -> bool:

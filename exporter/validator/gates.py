@@ -76,6 +76,7 @@ def judge(
         "NaN or Inf rows": (float(parity.non_finite), 0.0),
         "mean relative error": (float(np.mean(parity.relative_error)), gate.max_mean_error),
         "norm error": (norm_error(parity), gate.max_norm_error),
+        "norm bias": (norm_bias(parity), gate.max_norm_bias),
         "similarity drift": (parity.similarity_drift, gate.max_similarity_drift),
         "batch deviation": (batch_deviation, gate.max_batch_deviation),
         **{f"Spearman drop on {score.name}": (score.spearman_drop, gate.max_spearman_drop) for score in sts},
@@ -93,8 +94,18 @@ def norm_error(parity: Parity) -> float:
     return float(np.max(np.abs(parity.norm_ratio - 1)))
 
 
+def norm_bias(parity: Parity) -> float:
+    """Return the distance of the mean norm ratio from 1; NaN where a row is not finite."""
+    return abs(float(np.mean(parity.norm_ratio)) - 1)
+
+
 def _verdicts_of_rows(parity: Parity, gate: Gate, format_loss: FormatLoss | None) -> Iterator[Verdict]:
-    """Yield the verdicts on the worst probe, by cosine, centred cosine and relative error."""
+    """Yield the verdicts on the worst probe, by cosine, centred cosine and relative error.
+
+    The bound of a probe is widened where ``gate.max_format_ratio`` times what the format itself loses on that probe is
+    more, but never beyond ``gate.max_widening`` times what the fixed bound allows. A loss that is not known widens
+    nothing, nor does one probe's loss widen another's bound.
+    """
     for name, bound, ideal, read in (
         ("min cosine", gate.min_cosine, 1.0, attrgetter("cosine")),
         ("min centred cosine", gate.min_centered_cosine, 1.0, attrgetter("centered_cosine")),
@@ -104,10 +115,13 @@ def _verdicts_of_rows(parity: Parity, gate: Gate, format_loss: FormatLoss | None
             continue
         values: Matrix = read(parity)
         relation = ">=" if ideal else "<="
-        allowed = np.full(len(values), abs(ideal - bound))
-        if format_loss is not None:
-            allowed = np.maximum(allowed, _widened(np.abs(ideal - read(format_loss.parity)), abs(ideal - bound), gate))
-        widened = allowed > abs(ideal - bound)
+        fixed = abs(ideal - bound)
+        allowed = np.full(len(values), fixed)
+        if format_loss is not None and gate.max_format_ratio is not None:
+            ratio = gate.max_format_ratio ** (2 if ideal else 1)  # a cosine falls with the square of the distance
+            wider = ratio * np.nan_to_num(np.abs(ideal - read(format_loss.parity)), nan=0.0, posinf=0.0)
+            allowed = np.maximum(allowed, np.minimum(wider, gate.max_widening * fixed))
+        widened = allowed > fixed
         if not widened.all():
             yield Verdict(name, _worst(values[~widened], ideal), bound, relation)
         if format_loss is not None and widened.any():
@@ -117,18 +131,8 @@ def _verdicts_of_rows(parity: Parity, gate: Gate, format_loss: FormatLoss | None
                 float(values[row]),
                 float(abs(ideal - allowed[row])),
                 relation,
-                relative_to=f"{gate.max_format_ratio:g} times what {format_loss.source} loses on that probe",
+                relative_to=f"{gate.max_format_ratio:g} times the distance {format_loss.source} loses on that probe",
             )
-
-
-def _widened(lost: Matrix, allowed: float, gate: Gate) -> Matrix:
-    """Return (rows,) what each probe may lose if the format's own loss on it, and nothing else, decided.
-
-    The most is ``gate.max_widening`` times what the fixed bound allows. A loss that is not known widens nothing.
-    """
-    ratio = gate.max_format_ratio or 0.0
-    wider: Matrix = np.minimum(ratio * np.nan_to_num(lost, nan=0.0, posinf=0.0), gate.max_widening * allowed)
-    return wider
 
 
 def _worst(values: Matrix, ideal: float) -> float:
@@ -147,16 +151,18 @@ def _verdicts_relative_to(format_loss: FormatLoss | None, parity: Parity, gate: 
 
     No verdict is given where the format's own loss is not known on any probe; the fixed bounds hold all the same.
     """
-    if format_loss is None or gate.max_format_ratio is None or not format_loss.rows.any():
+    if format_loss is None or not format_loss.rows.any():
         return
     found = parity.relative_error[format_loss.rows]
-    said = f"{gate.max_format_ratio:g} times what {format_loss.source} loses"
-    for name, value, lost in (
-        ("mean relative error", float(found.mean()), format_loss.mean_relative_error),
-        ("max relative error", float(found.max()), format_loss.max_relative_error),
+    for name, value, lost, ratio in (
+        ("mean", float(found.mean()), format_loss.mean_relative_error, gate.max_mean_format_ratio),
+        ("max", float(found.max()), format_loss.max_relative_error, gate.max_format_ratio),
     ):
-        bound = max(gate.max_format_ratio * lost, SMALLEST_FORMAT_BOUND)
-        yield Verdict(f"{name} against the format", value, bound, "<=", relative_to=said)
+        if ratio is None:
+            continue
+        bound = max(ratio * lost, SMALLEST_FORMAT_BOUND)
+        said = f"{ratio:g} times what {format_loss.source} loses"
+        yield Verdict(f"{name} relative error against the format", value, bound, "<=", relative_to=said)
 
 
 def significant(value: float) -> str:
