@@ -207,12 +207,8 @@ class Bundle:
             InputError: ``require_signature`` cannot be used.
             MissingDependencyError: A signature is required, and model-signing is not installed.
         """
-        path = folder / MANIFEST
-        contents = {MANIFEST: _read_manifest(path)}
-        manifest = _parse_manifest(path, contents[MANIFEST])
-        beside = {name: _read_beside(folder / name) for name in (RECORD, SIGNATURE)}
-        contents |= {name: content for name, content in beside.items() if content is not None}
-        bundle = cls(folder, manifest, _parse_record(folder / RECORD, contents.get(RECORD), manifest), contents)
+        bundle = cls.open_manifest(folder)
+        path, manifest = folder / MANIFEST, bundle.manifest
         if require_signature is not None:
             bundle.verify_signature(require_signature)
         # What is opened later must be among what is held against its hash now.
@@ -229,6 +225,20 @@ class Bundle:
             else:
                 _verify(folder, name, facts)
         return bundle
+
+    @classmethod
+    def open_manifest(cls, folder: Path) -> Bundle:
+        """Read a bundle's manifest, record and signature, and none of the files that the manifest lists.
+
+        Raises:
+            BundleError: No manifest, another format, or one that was altered.
+        """
+        path = folder / MANIFEST
+        contents = {MANIFEST: _read_manifest(path)}
+        manifest = _parse_manifest(path, contents[MANIFEST])
+        beside = {name: _read_beside(folder / name) for name in (RECORD, SIGNATURE)}
+        contents |= {name: content for name, content in beside.items() if content is not None}
+        return cls(folder, manifest, _parse_record(folder / RECORD, contents.get(RECORD), manifest), contents)
 
     def encoder(self, *, device: str | None = None, threads: int | None = None) -> Encoder:
         """Open the engine and return an encoder.

@@ -8,7 +8,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import model_signing
 import pytest
@@ -191,10 +191,15 @@ class TestRefused:
         with pytest.raises(BundleError, match="altered since it was signed"):
             Bundle.open(signed, require_signature=keys / "publisher.pub")
 
-    def test_in_a_repository_it_is_a_finding(self, signed: Path, keys: Path, tmp_path: Path) -> None:
-        ship([Bundle.open(signed)], tmp_path / "models", Options(runtime="python"))
-        (bundle,) = tmp_path.glob("models/*/1/bundle")
+    @pytest.mark.parametrize(("runtime", "place"), [("python", "*/1/bundle"), ("engine", "twin/1")])
+    def test_in_a_repository_it_is_a_finding(
+        self, signed: Path, keys: Path, tmp_path: Path, runtime: Any, place: str
+    ) -> None:
+        ship([Bundle.open(signed)], tmp_path / "models", Options(runtime=runtime))
+        (bundle,) = (tmp_path / "models").glob(place)
         assert check(tmp_path / "models", require_signature=keys / "publisher.pub") == []
+        (finding,) = check(tmp_path / "models", require_signature=keys / "other.pub")
+        assert (finding.file, finding.field) == (bundle, "signature")
         (bundle / SIGNATURE).unlink()
         (finding,) = check(tmp_path / "models", require_signature=keys / "publisher.pub")
         assert (finding.file, finding.field) == (bundle, "signature")
