@@ -92,7 +92,7 @@ class Encoder:
             return np.array([], dtype=np.float32)
         rows = self._ids(sentences)
         lengths = [len(row) for row in rows]
-        batches = list(batches_by_length(lengths, batch_size=batch_size, token_budget=batch_size * TOKENS_PER_ROW))
+        batches = encoder_batches(lengths, batch_size)
         result = self._run_batches(rows, _shown(batches) if show_progress_bar else batches)
         if normalize_embeddings:
             result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
@@ -170,6 +170,11 @@ class Encoder:
     def close(self) -> None:
         """Release the engine."""
         self._runner.__exit__(None, None, None)
+
+
+def encoder_batches(lengths: Sequence[int], batch_size: int = 32) -> list[list[int]]:
+    """Return the batches of row numbers that ``Encoder.encode`` makes of sentences with so many tokens each."""
+    return list(batches_by_length(lengths, batch_size=batch_size, token_budget=batch_size * TOKENS_PER_ROW))
 
 
 def _shown(batches: list[list[int]]) -> Iterable[list[int]]:

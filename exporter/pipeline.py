@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from exporter.backends import (
     BuildOptions,
     Engine,
     EngineFiles,
+    Runner,
     backend_of,
     device_of,
     refuse_idle_options,
@@ -32,7 +34,7 @@ from exporter.bundle import (
 from exporter.calibration import TokenBatches, calibration_sentences, calibration_set
 from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
 from exporter.dependencies import require
-from exporter.encoder import Encoder
+from exporter.encoder import Encoder, encoder_batches
 from exporter.errors import BuildError, GateError, MissingDependencyError
 from exporter.floor import DEFAULT as DEFAULT_FLOOR
 from exporter.floor import Floor
@@ -42,11 +44,14 @@ from exporter.passes import passes_for, run_passes
 from exporter.precisions import QUANTIZATIONS, precision_of, quantization_of
 from exporter.publication import Candidate, manifest_of, record_of, write_files
 from exporter.quantization.plan import Plan, Request, make_plan
+from exporter.quantization.report import Tried
 from exporter.quantization.scheme import scheme_of
 from exporter.quantization.search import Assignment, describe
 from exporter.recipe import Gate, Recipe
 from exporter.tokens import TextTokenizer
 from exporter.validator import ParityReport, Reference, reference_of, validate
+from exporter.validator.format_loss import FormatLoss
+from exporter.validator.parity import compare
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
                 f"{checkpoint.architecture}, {', '.join(checkpoint.pooling)} pooling, {checkpoint.dimension}-d"
             )
         with stages("encode the probes with PyTorch") as result:
-            reference = reference_of(checkpoint, options.sts)
+            reference = reference_of(checkpoint, options.sts, options.precision)
             batches = _token_batches(checkpoint, reference, options.calibration)
             result.append(f"{len(reference.probes)} probes")
         with stages("fold into one graph") as result:
@@ -160,18 +165,15 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
             with stages("calibrate and search") as result:
                 plan = _plan(graph, work)
                 result.append(plan.summary())
-        judged: list[Candidate] = []
-        for assignment in plan.found.ladder if plan is not None else (None,):
-            judged.append(_build_and_judge(graph, plan, assignment, folded, work))
-            if judged[-1].report.passed:
-                break
-        _require(judged, folded, plan)
+        built = _build(graph, work) if plan is None else _build_quantized(graph, plan, work)
+        candidate = _judge(built, plan, folded, work)
+        _require(candidate, folded, plan)
         with stages("publish") as result:
             manifest = manifest_of(
-                judged[-1], plan, checkpoint, recipe, batches, device=work.device, runs_here=runs_here
+                candidate, plan, checkpoint, recipe, batches, device=work.device, runs_here=runs_here
             )
             with writing(target):
-                write_files(manifest, judged[-1], plan, checkpoint, folder)
+                write_files(manifest, candidate, plan, checkpoint, folder)
                 bundle = publish(manifest, folder, target)
             _ledger(work).unlink(missing_ok=True)
             result.append(f"{bundle.size_bytes / 1e6:.1f} MB in {target}")
@@ -204,8 +206,8 @@ def validate_bundle(
     # The engine first: whether it opens here is known sooner than what PyTorch answers.
     with bundle.encoder(device=device) as candidate:
         reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
-        reference = reference_of(reference_model, sts)
-        report = validate(reference, candidate, floor.gate(manifest), name)
+        reference = reference_of(reference_model, sts, precision)
+        report = validate(reference, candidate, floor.gate(manifest), name, precision)
     if manifest.validation.state == "pending" and device in (None, manifest.validation.device):
         # On another device than its own, a bundle has shown nothing.
         if report.passed:
@@ -237,6 +239,11 @@ class _Work:
     def device(self) -> str:
         """Where the engine runs."""
         return device_of(self.options.backend, self.options.device)
+
+    @property
+    def where(self) -> str:
+        """What runs what was built."""
+        return self.options.backend if self.runs_here else "the CPU, uncompiled"
 
     @property
     def gate(self) -> Gate:
@@ -279,24 +286,43 @@ def _judge_folded(graph: Graph, work: _Work) -> ParityReport:
 
 def _judge_on_cpu(graph: Graph, gate: Gate, subject: str, work: _Work) -> ParityReport:
     """Judge a graph on ONNX Runtime's CPU provider, from a file that is gone afterwards."""
-    runtime = backend_of("onnxruntime")
-    with tempfile.TemporaryDirectory(prefix="graph-", dir=work.folder) as scratch:
-        with writing(work.target):
-            engine = runtime.build(graph, work.recipe.shapes, Path(scratch))
-        return _judge_engine(engine, Path(scratch), "cpu", gate, subject, work)
+    with _opened_on_cpu(graph, work) as runner:
+        return _judge_runner(runner, gate, subject, graph.precision, work)
 
 
-def _judge_engine(engine: Engine, folder: Path, device: str, gate: Gate, subject: str, work: _Work) -> ParityReport:
+def _judge_runner(runner: Runner, gate: Gate, subject: str, precision: str, work: _Work) -> ParityReport:
     checkpoint = work.checkpoint
     encoder = Encoder(
         checkpoint.tokenizer,
-        backend_of(engine.backend).open(engine, EngineFiles.read(engine, folder), device, None),
+        runner,
         dimension=checkpoint.dimension,
         max_seq_length=checkpoint.max_seq_length,
         prompt=checkpoint.prompt,
     )
-    with encoder:
-        return validate(work.reference, encoder, gate, subject)
+    return validate(work.reference, encoder, gate, subject, precision)
+
+
+@contextmanager
+def _opened_on_cpu(graph: Graph, work: _Work) -> Iterator[Runner]:
+    """Open a graph on ONNX Runtime's CPU provider, from a file that is gone afterwards."""
+    runtime = backend_of("onnxruntime")
+    with tempfile.TemporaryDirectory(prefix="graph-", dir=work.folder) as scratch:
+        with writing(work.target):
+            engine = runtime.build(graph, work.recipe.shapes, Path(scratch))
+        with runtime.open(engine, EngineFiles.read(engine, Path(scratch)), "cpu", None) as runner:
+            yield runner
+
+
+@contextmanager
+def _opened(built: _Built, work: _Work) -> Iterator[Runner]:
+    """Open what was built: the engine, or, where it cannot run here, the graph that it was built from."""
+    if not work.runs_here:
+        with _opened_on_cpu(built.graph, work) as runner:
+            yield runner
+        return
+    engine, device = built.engine, work.device
+    with backend_of(engine.backend).open(engine, EngineFiles.read(engine, work.folder), device, None) as runner:
+        yield runner
 
 
 def _plan(graph: Graph, work: _Work) -> Plan:
@@ -319,10 +345,23 @@ def _ledger(work: _Work) -> Path:
     return work.target.with_name(f".{work.target.name}.search.json")
 
 
-def _build_and_judge(
-    graph: Graph, plan: Plan | None, assignment: Assignment | None, folded: ParityReport | None, work: _Work
-) -> Candidate:
-    """Type, build, and gate 2: hold the engine against the reference."""
+@dataclass(frozen=True)
+class _Built:
+    """An engine in the folder of the export, before any probe has been read by it.
+
+    Attributes:
+        graph: What it was built from.
+        engine: Its files and facts.
+        tried: For int8, each assignment that was built, and what it lost on held-out text; the last one is this one.
+    """
+
+    graph: Graph
+    engine: Engine
+    tried: tuple[Tried, ...] = ()
+
+
+def _build(graph: Graph, work: _Work, plan: Plan | None = None, assignment: Assignment | None = None) -> _Built:
+    """Type the graph, and build the engine's files."""
     options, stages = work.options, work.stages
     if options.precision != "fp32":
         with stages(f"type as {options.precision}") as result:
@@ -333,15 +372,67 @@ def _build_and_judge(
         with writing(work.target):
             engine = backend_of(options.backend).build(graph, work.recipe.shapes, work.folder, _build_options(work))
         result.append(", ".join(engine.files))
-    with stages(
-        f"gate: {options.precision} on {options.backend if work.runs_here else 'the CPU, uncompiled'}"
-    ) as result:
+    return _Built(graph, engine)
+
+
+def _build_quantized(graph: Graph, plan: Plan, work: _Work) -> _Built:
+    """Build the first assignment whose engine passes on held-out calibration text. The probes have no part in it.
+
+    Where none passes with a margin, the one that loses least is taken, if it passes without.
+
+    Raises:
+        GateError: No engine passes there.
+    """
+    tried: list[Tried] = []
+    for assignment in plan.found.ladder:
+        built = _build(graph, work, plan, assignment)
+        with work.stages(f"held-out text: {work.options.precision} on {work.where}") as result:
+            with _opened(built, work) as runner:
+                loss = plan.loss_of(runner.run)
+            result.append(str(loss))
+        tried.append(Tried(assignment, loss))
+        if loss.passes(work.gate):
+            return replace(built, tried=tuple(tried))
+    nearest = min(tried, key=lambda one: one.loss.strain(work.gate))
+    if nearest.loss.strain(work.gate) > 1:
+        losses = {"tried": [asdict(one.loss) for one in tried]}
+        raise _fault_of_int8(
+            f"{work.subject}: no engine passes on held-out calibration text", plan, tried, nearest, losses
+        )
+    tried.remove(nearest)
+    return replace(_build(graph, work, plan, nearest.assignment), tried=(*tried, nearest))
+
+
+def _judge(built: _Built, plan: Plan | None, folded: ParityReport | None, work: _Work) -> Candidate:
+    """Gate 2: compare the engine with the reference on the probes, once."""
+    with work.stages(f"gate: {work.options.precision} on {work.where}") as result:
+        if plan is not None:
+            work = _with_emulation(plan, built.tried[-1].assignment, work)
         if work.runs_here:
-            report = _judge_engine(engine, work.folder, work.device, work.gate, work.subject, work)
+            with _opened(built, work) as runner:
+                report = _judge_runner(runner, work.gate, work.subject, work.options.precision, work)
         else:
-            report = _judge_uncompiled(graph, folded, work)
+            report = _judge_uncompiled(built.graph, folded, work)
         result.append(report.summary())
-    return Candidate(graph, engine, report, assignment)
+    return Candidate(built.graph, built.engine, report, built.tried)
+
+
+def _with_emulation(plan: Plan, assignment: Assignment, work: _Work) -> _Work:
+    """Add to the reference what int8 should answer to the probes, in the batches that an encoder makes of them.
+
+    With a float16 remainder the emulator, which computes that in float32, says too little.
+    """
+    if plan.request.scheme.remainder != "fp32":
+        return work
+    reference, tokenizer = work.reference, TextTokenizer(work.checkpoint.tokenizer)
+    rows = reference.token_ids
+    batches = list(encoder_batches([len(row) for row in rows]))
+    vectors = np.empty_like(reference.vectors)
+    vectors[np.concatenate(batches)] = plan.emulate(
+        assignment, (tokenizer.pad([rows[row] for row in batch]) for batch in batches)
+    )
+    loss = FormatLoss("the emulator of int8", compare(reference.vectors, vectors, rows), vectors)
+    return replace(work, reference=replace(reference, format_losses={work.options.precision: loss}))
 
 
 def _typed(graph: Graph, plan: Plan | None, assignment: Assignment | None, work: _Work) -> Graph:
@@ -386,31 +477,47 @@ def _judge_uncompiled(graph: Graph, folded: ParityReport | None, work: _Work) ->
     return _judge_on_cpu(graph, work.gate, subject, work)
 
 
-def _require(judged: Sequence[Candidate], folded: ParityReport | None, plan: Plan | None) -> None:
-    """Stop here unless every bound held at last.
+def _require(candidate: Candidate, folded: ParityReport | None, plan: Plan | None) -> None:
+    """Stop here unless every bound held.
 
     Args:
-        judged: Every candidate, in order.
+        candidate: What was judged.
         folded: The report of the fp32 graph, where that has passed already.
         plan: What int8 was to be, where it was.
     """
-    if judged[-1].report.passed:
+    report = candidate.report
+    if report.passed:
         return
-    nearest = max(judged, key=lambda candidate: np.nan_to_num(candidate.report.statistics["min_cosine"], nan=-1.0))
-    closest, assignment = nearest.report, nearest.assignment
     if folded is None:
-        raise _fault_of_the_export(closest)
+        raise _fault_of_the_export(report)
     message = (
-        f"{closest.failure()}\n"
+        f"{report.failure()}\n"
         f"  the fp32 graph passed at {folded.summary()}, so the export is sound and precision or engine are not"
     )
-    next_step = "another precision or backend, or more of the graph in fp32 (recipe: precision.<name>.keep_fp32)"
-    if plan is not None and assignment is not None:
-        kept = describe(plan.request.scheme, assignment, plan.products)
-        message += f"\n  the closest of {len(judged)} assignments: {kept}"
-        message += "".join(f"\n  calibration text: {warning}" for warning in plan.request.calibration.warnings)
-        next_step = "--calibration FILE with text of the kind the model will read, or --fp16"
-    raise GateError(message, report=closest.to_dict(), next_step=next_step)
+    if plan is not None:
+        raise _fault_of_int8(message, plan, candidate.tried, candidate.tried[-1], report.to_dict())
+    raise GateError(
+        message,
+        report=report.to_dict(),
+        next_step="another precision or backend, or more of the graph in fp32 (recipe: precision.<name>.keep_fp32)",
+    )
+
+
+def _fault_of_int8(
+    message: str, plan: Plan, tried: Sequence[Tried], nearest: Tried, report: Mapping[str, Any]
+) -> GateError:
+    """Return the error of an int8 export, with every assignment that was built and what it lost on held-out text."""
+    for one in tried:
+        message += (
+            f"\n  built with {one.assignment.share:.1%} of the work in {plan.request.scheme.remainder}: {one.loss}"
+        )
+    message += f"\n  the closest of {len(tried)}: {describe(plan.request.scheme, nearest.assignment, plan.products)}"
+    message += "".join(f"\n  calibration text: {warning}" for warning in plan.request.calibration.warnings)
+    return GateError(
+        message,
+        report=report,
+        next_step="calibration text of the kind that the model will read, or precision fp16",
+    )
 
 
 def _fault_of_the_export(report: ParityReport) -> GateError:

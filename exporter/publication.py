@@ -27,8 +27,7 @@ from exporter.graph import Graph
 from exporter.machine import machine, tool_versions
 from exporter.model_card import model_card
 from exporter.quantization.plan import Plan
-from exporter.quantization.report import JSON, PLOT, plot_of, report_of, table_of
-from exporter.quantization.search import Assignment
+from exporter.quantization.report import JSON, PLOT, Tried, plot_of, report_of, table_of
 from exporter.recipe import Recipe, Source
 from exporter.validator import ParityReport
 
@@ -58,13 +57,13 @@ class Candidate:
         graph: What the engine was built from.
         engine: Its files and facts.
         report: What the gate found.
-        assignment: Which products are int8, where any are.
+        tried: For int8, each assignment that was built, and what it lost on held-out text; the last is the engine's.
     """
 
     graph: Graph
     engine: Engine
     report: ParityReport
-    assignment: Assignment | None = None
+    tried: tuple[Tried, ...] = ()
 
 
 def manifest_of(
@@ -145,10 +144,11 @@ def write_files(
     """Write what lies beside the engine: tokenizer and configuration, reports, model card."""
     _write_tokenizer(checkpoint, folder)
     modules = ""
-    if plan is not None and candidate.assignment is not None:
-        modules = table_of(plan, candidate.assignment)
-        _write_json(folder / JSON, report_of(plan, candidate.assignment))
-        (folder / PLOT).write_bytes(plot_of(plan, candidate.assignment))
+    if plan is not None:
+        assignment = candidate.tried[-1].assignment
+        modules = table_of(plan, assignment)
+        _write_json(folder / JSON, report_of(plan, candidate.tried))
+        (folder / PLOT).write_bytes(plot_of(plan, assignment))
     _write_json(folder / PARITY, candidate.report.to_dict())
     (folder / "README.md").write_text(model_card(manifest, candidate.report, modules), encoding="utf-8")
 

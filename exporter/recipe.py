@@ -7,6 +7,7 @@ misspelt gate is an error and not a gate that never ran.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -70,7 +71,7 @@ class Gate(_Frozen):
     """The least a candidate must reach against the FP32 PyTorch reference.
 
     Cosines are per probe, in float64. A bound of ``None`` (null in a recipe) is not judged; one that a recipe leaves
-    out keeps its default.
+    out keeps its default. A bound called ``max_...`` is an upper bound, any other is a lower one.
 
     Attributes:
         min_cosine: Smallest cosine between a candidate row and its reference row.
@@ -79,9 +80,23 @@ class Gate(_Frozen):
         min_centered_cosine: Smallest cosine after the mean reference vector is taken from both sides. It judges the
             difference relative to how far apart sentences are, which the plain cosine of a narrow cone does not.
         max_relative_error: Largest ``|candidate - reference| / |reference|`` (Euclidean).
-        neighbor_identity: Share of probes whose nearest reference vector is their own (equal token ids tie).
+        max_mean_error: Mean of these errors over the probes. It also holds where the bound of a single probe is
+            widened (see ``max_widening``).
+        max_norm_error: Largest ``| |candidate| / |reference| - 1 |``. Cosines do not see a factor.
+        neighbor_identity: Share of probes whose nearest reference vector is their own (equal token ids tie). Only the
+            probes are counted whose nearest other reference vector is farther away than ``rounding_distance``: the
+            order of two texts that are nearer than that is a matter of luck, which a sound export may not have.
+        mean_neighbor_overlap: Mean share of a text's ten nearest that stay among the ten nearest.
+        min_neighbor_overlap: The smallest such share.
         max_similarity_drift: Largest change of any pairwise cosine between two probes.
         max_batch_deviation: Largest relative difference between a sentence encoded alone and in a ragged batch.
+        max_format_ratio: Largest ratio of the candidate's relative error, its mean and its maximum, to the relative
+            error that PyTorch itself makes in the same number format on the same probes; for int8, the emulator.
+        max_widening: How many times what ``min_cosine``, ``min_centered_cosine`` and ``max_relative_error`` allow a
+            probe may lose where the format itself loses so much on that probe that ``max_format_ratio`` times it is
+            more than these bounds allow. At 1 they are never widened.
+        max_emulator_error: Mean ``|candidate - emulated| / |emulated|`` over the probes, where int8 was emulated: two
+            computations with the same integers differ by less than either does from float32.
         max_spearman_drop: Largest loss of Spearman's correlation on an STS set, in points (x100).
     """
 
@@ -90,10 +105,22 @@ class Gate(_Frozen):
     mean_cosine: float | None = Field(default=None, le=1.0)
     min_centered_cosine: float | None = Field(default=None, le=1.0)
     max_relative_error: float | None = Field(default=None, gt=0)
+    max_mean_error: float | None = Field(default=None, gt=0)
+    max_norm_error: float | None = Field(default=None, gt=0)
     neighbor_identity: float = Field(default=1.0, ge=0, le=1)
+    mean_neighbor_overlap: float | None = Field(default=None, ge=0, le=1)
+    min_neighbor_overlap: float | None = Field(default=None, ge=0, le=1)
     max_similarity_drift: float | None = Field(default=None, gt=0)
     max_batch_deviation: float | None = Field(default=None, gt=0)
+    max_format_ratio: float | None = Field(default=None, gt=0)
+    max_widening: float = Field(default=1.0, ge=1)
+    max_emulator_error: float | None = Field(default=None, gt=0)
     max_spearman_drop: float = Field(default=0.1, ge=0)
+
+    @property
+    def rounding_distance(self) -> float:
+        """How far ``min_cosine`` lets a vector move, as the distance between two vectors of length 1."""
+        return math.sqrt(max(2 - 2 * self.min_cosine, 0.0))
 
     def weaker_bounds(self, floor: Gate) -> tuple[str, ...]:
         """Return the names of the bounds in which this gate allows more than ``floor`` does.

@@ -108,6 +108,7 @@ ALLOWED: dict[str, set[str]] = {
         "machine",
         "passes",
         "recipe",
+        "tokens",
         "validator",
     },
     "validator": {"calibration", "checkpoint", "errors", "recipe", "tokens"},
