@@ -25,17 +25,8 @@ from tests.support.manifests import edit_manifest, reseal
 from tests.support.process import refused
 from tests.support.warm import CLI, WarmPython
 
-NO_BOUND = {
-    "min_cosine": -1.0,
-    "p01_cosine": None,
-    "mean_cosine": None,
-    "min_centered_cosine": None,
-    "max_relative_error": None,
-    "neighbor_identity": 0.0,
-    "max_similarity_drift": None,
-    "max_batch_deviation": None,
-    "max_spearman_drop": 100.0,
-}
+OPTIONAL = {name for name, field in Gate.model_fields.items() if field.default is None and not field.is_required()}
+NO_BOUND = {"min_cosine": -1.0, "neighbor_identity": 0.0, "max_spearman_drop": 100.0, **dict.fromkeys(OPTIONAL)}
 WEAKER = "weaker than korsbert's gate: min_cosine -1.0 < 0.999999, no min_centered_cosine (0.99999999 wanted)"
 
 
@@ -76,9 +67,11 @@ def forged(bundle: Path) -> Path:
 
 class TestForged:
     def test_its_own_gate_lets_it_pass(self, forged: Path) -> None:
-        """Without bounds from elsewhere nothing would be wrong with it."""
+        """Without bounds from elsewhere no number would be wrong with it."""
         own = Bundle.open(forged).manifest.recipe.gates
-        assert exporter.validate(forged, gates=own).passed
+        report = exporter.validate(forged, gates=own)
+        assert all(verdict.passed for verdict in report.verdicts)
+        assert report.statistics["min_cosine"] < 0.9
 
     def test_validate_fails_it_by_the_default_gate(self, python: WarmPython, forged: Path) -> None:
         done = python.run(CLI, "validate", forged)
@@ -178,6 +171,17 @@ class TestRecordedStatistics:
         with pytest.raises(BundleError, match=r"parity\.json misses korsbert's gate") as failure:
             ship([Bundle.open(bundle)], tmp_path / "models", Options())
         assert told in failure.value.message
+
+    def test_a_bound_that_is_widened_for_single_probes_counts_at_its_widest(self, bundle: Path) -> None:
+        opened = Bundle.open(bundle)
+        at = opened.manifest.recipe.gates.fp32.model_copy(update={"min_cosine": 1.0, "max_widening": 1.0})
+        assert "parity.json misses" in " ".join(floor_of(Gates(fp32=at)).objections(opened))
+        found = json.loads(opened.read("parity.json"))["statistics"]["min_cosine"]
+        bound = 1 - (1 - found) / 1.5
+        for widening, misses in ((1.0, True), (1.4, True), (1.6, False)):
+            gate = at.model_copy(update={"min_cosine": bound, "max_widening": widening})
+            objections = " ".join(floor_of(Gates(fp32=gate)).objections(opened))
+            assert ("parity.json misses" in objections) == misses
 
     @pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"statistics": 1}'])
     def test_a_report_that_is_none_is_refused(self, bundle: Path, content: str) -> None:
