@@ -30,7 +30,7 @@ from tokenizers import Tokenizer
 
 from exporter.backends import BACKENDS, Engine, EngineFiles, backend_of
 from exporter.encoder import Encoder
-from exporter.errors import BundleError
+from exporter.errors import BundleError, first_line
 from exporter.recipe import Recipe, Source
 from exporter.signing import SIGNATURE, Signer, Trusted, sign, verify
 
@@ -207,12 +207,8 @@ class Bundle:
             InputError: ``require_signature`` cannot be used.
             MissingDependencyError: A signature is required, and model-signing is not installed.
         """
-        path = folder / MANIFEST
-        contents = {MANIFEST: _read_manifest(path)}
-        manifest = _parse_manifest(path, contents[MANIFEST])
-        beside = {name: _read_beside(folder / name) for name in (RECORD, SIGNATURE)}
-        contents |= {name: content for name, content in beside.items() if content is not None}
-        bundle = cls(folder, manifest, _parse_record(folder / RECORD, contents.get(RECORD), manifest), contents)
+        bundle = cls.open_manifest(folder)
+        path, manifest = folder / MANIFEST, bundle.manifest
         if require_signature is not None:
             bundle.verify_signature(require_signature)
         # What is opened later must be among what is held against its hash now.
@@ -229,6 +225,20 @@ class Bundle:
             else:
                 _verify(folder, name, facts)
         return bundle
+
+    @classmethod
+    def open_manifest(cls, folder: Path) -> Bundle:
+        """Read a bundle's manifest, record and signature, and none of the files that the manifest lists.
+
+        Raises:
+            BundleError: No manifest, another format, or one that was altered.
+        """
+        path = folder / MANIFEST
+        contents = {MANIFEST: _read_manifest(path)}
+        manifest = _parse_manifest(path, contents[MANIFEST])
+        beside = {name: _read_beside(folder / name) for name in (RECORD, SIGNATURE)}
+        contents |= {name: content for name, content in beside.items() if content is not None}
+        return cls(folder, manifest, _parse_record(folder / RECORD, contents.get(RECORD), manifest), contents)
 
     def encoder(self, *, device: str | None = None, threads: int | None = None) -> Encoder:
         """Open the engine and return an encoder.
@@ -247,10 +257,11 @@ class Bundle:
                 f"{self.folder}: its int8 is typed for the {home}, and {device} kernels want other types",
                 next_step=f"export it again with --device {device}",
             )
+        tokenizer = _parse_tokenizer(self.folder / TOKENIZER, self._take(TOKENIZER))
         files = EngineFiles(self.folder, {name: self._take(name) for name in engine.files})
         runner = backend_of(engine.backend).open(engine, files, device or home, threads)
         return Encoder(
-            Tokenizer.from_buffer(self._take(TOKENIZER)),
+            tokenizer,
             runner,
             dimension=facts.dimension,
             max_seq_length=facts.max_seq_length,
@@ -416,6 +427,13 @@ def _parse_record(path: Path, content: bytes | None, manifest: Manifest) -> Reco
     if record.report.get("passed") is not True:
         raise BundleError(f"{path}: records a gate that failed", next_step="remove it, and validate again")
     return record
+
+
+def _parse_tokenizer(path: Path, content: bytes) -> Tokenizer:
+    try:
+        return Tokenizer.from_buffer(content)
+    except Exception as error:  # tokenizers, which is Rust, raises nothing more special
+        raise BundleError(f"{path}: not a tokenizer: {first_line(error)}", next_step="export it again") from error
 
 
 def _check_format(path: Path, content: bytes) -> None:

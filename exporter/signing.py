@@ -5,7 +5,7 @@ again. It covers the SHA-256 of the manifest and of every file that the manifest
 bytes that were read, so nothing is read a second time to be verified.
 
 ``model-signing`` itself verifies such a signature too: ``model_signing verify key BUNDLE --signature BUNDLE/model.sig
---public-key FILE``.
+--public_key FILE``.
 
 Source: https://github.com/sigstore/model-transparency
 """

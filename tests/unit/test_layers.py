@@ -90,6 +90,7 @@ ALLOWED: dict[str, set[str]] = {
         "floor",
         "graph_contract",
         "recipe",
+        "signing",
         "tokens",
         "validator",
     },

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from exporter.bundle import MANIFEST, TOKENIZER, Bundle, Manifest, read_manifest, sha256_of
+from exporter.bundle import MANIFEST, TOKENIZER, Bundle, Manifest, sha256_of
 from exporter.errors import BundleError, ExportError, InputError
 from exporter.floor import DEFAULT as DEFAULT_FLOOR
 from exporter.floor import Floor
@@ -483,11 +483,15 @@ def _altered(model: Model) -> Iterator[Finding]:
         version = model.folder / str(number)
         try:
             if (version / "bundle").is_dir():
-                yield from _below_the_floor(model, Bundle.open(version / "bundle"))
+                bundle = Bundle.open(version / "bundle")
+                yield from _below_the_floor(model, bundle)
+                yield from _unsigned(model, bundle)
             if not (version / MANIFEST).is_file() or model.backend not in NATIVE_FILES:
                 continue
-            manifest = read_manifest(version)
-            yield from _weaker_gate(model, version / MANIFEST, manifest)
+            bundle = Bundle.open_manifest(version)
+            manifest = bundle.manifest
+            yield from _weaker_gate(model, bundle)
+            yield from _unsigned(model, bundle)
         except ExportError as error:
             if number != model.versions[-1]:  # that of the latest was found when its engine was read
                 yield Finding(version, "bundle", error.message, "what was shipped", "ship it again")
@@ -499,9 +503,19 @@ def _altered(model: Model) -> Iterator[Finding]:
 
 
 def _below_the_floor(model: Model, bundle: Bundle) -> Iterator[Finding]:
-    """Compare a bundle's gate and its recorded statistics with the floor, and look for the signature asked for."""
+    """Compare a bundle's gate and its recorded statistics with the floor."""
     for objection in model.floor.objections(bundle):
         yield Finding(bundle.folder, "gate", objection, f"{model.floor.source} or a stricter one", _EXPORT_AGAIN)
+
+
+def _weaker_gate(model: Model, bundle: Bundle) -> Iterator[Finding]:
+    """Compare a bundle's gate with the floor, where its manifest and its engine alone came along."""
+    if (warning := model.floor.warning(bundle.manifest)) is not None:
+        yield Finding(bundle.folder, "gate", warning, f"{model.floor.source} or a stricter one", _EXPORT_AGAIN)
+
+
+def _unsigned(model: Model, bundle: Bundle) -> Iterator[Finding]:
+    """Verify the signature that is asked for."""
     if model.require_signature is None:
         return
     try:
@@ -509,12 +523,6 @@ def _below_the_floor(model: Model, bundle: Bundle) -> Iterator[Finding]:
     except BundleError as error:
         wanted = f"signed by {model.require_signature}"
         yield Finding(bundle.folder, "signature", error.message, wanted, error.next_step or "ship it again")
-
-
-def _weaker_gate(model: Model, path: Path, manifest: Manifest) -> Iterator[Finding]:
-    """Compare a bundle's gate with the floor, where its manifest alone came along."""
-    if (warning := model.floor.warning(manifest)) is not None:
-        yield Finding(path, "gate", warning, f"{model.floor.source} or a stricter one", _EXPORT_AGAIN)
 
 
 RULES = (

@@ -34,6 +34,7 @@ from exporter.errors import BundleError, InputError
 from exporter.serving.triton import config as configs
 from exporter.serving.triton import models
 from exporter.serving.triton.facts import Options, Served, served
+from exporter.signing import SIGNATURE
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -146,8 +147,10 @@ def _ship(one: Served, encoder: ModelConfig, folder: Path, options: Options, num
             for file in one.bundle.names:
                 (place / "bundle" / file).write_bytes(one.bundle.read(file))
         else:
-            for source, target in {**one.files, MANIFEST: MANIFEST}.items():
+            for source, target in one.files.items():
                 (place / target).write_bytes(one.bundle.read(source))
+            for file in (MANIFEST, SIGNATURE) if one.bundle.signed else (MANIFEST,):
+                (place / file).write_bytes(one.bundle.read(file))
         _write_warm_up(place.parent / "warmup", configs.warm_up_files(one))
         size_bytes = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
     with _model(folder / one.tokenizer, configs.tokenizer_config(one, options), number, scratch) as place:
