@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from exporter.backends import BACKENDS, DEFAULTS, BuildOptions
 from exporter.bundle import Bundle
@@ -12,7 +12,7 @@ from exporter.dependencies import require
 from exporter.encoder import Encoder
 from exporter.errors import InputError
 from exporter.floor import floor_of
-from exporter.recipe import Gates, PoolingMode, Recipe, find_recipe
+from exporter.recipe import Gates, PoolingMode, Recipe, find_recipe, pooling_modes
 
 if TYPE_CHECKING:
     from exporter.validator import ParityReport
@@ -92,9 +92,7 @@ def export(
     _one_of("precision", precision, Gates.model_fields)
     _one_of("backend", backend, BACKENDS)
     _one_of("device", device, DEVICES)
-    modes = None if pooling is None else (pooling,) if isinstance(pooling, str) else tuple(pooling)
-    for mode in modes or ():
-        _one_of("pooling", mode, get_args(PoolingMode))
+    modes = None if pooling is None else pooling_modes([pooling] if isinstance(pooling, str) else pooling)
     for package in ("torch", "sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
         require(package)
     from exporter import pipeline  # noqa: PLC0415 - brings in torch

@@ -97,9 +97,11 @@ def export_command(
         str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit on the hub.")
     ] = None,
     pooling: Annotated[
-        list[Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]] | None,
+        list[str] | None,
         typer.Option(
-            "--pooling", help="For a checkpoint without modules.json, which does not say; several are concatenated."
+            "--pooling",
+            metavar="MODE",
+            help="cls, mean, max, ...: for a checkpoint without modules.json, which does not say. Several are joined.",
         ),
     ] = None,
     calibration: Annotated[
@@ -144,7 +146,7 @@ def export_command(
     """Export a checkpoint, prove the result equal to it, and publish it."""
     from exporter.dependencies import require
     from exporter.errors import GateError
-    from exporter.recipe import find_recipe, load_recipe
+    from exporter.recipe import find_recipe, load_recipe, pooling_modes
 
     if (model is None) == (recipe is None):
         raise InputError("give a model or a recipe, one of the two", next_step="--model demo, or --recipe FILE")
@@ -168,7 +170,7 @@ def export_command(
         device=device,
         checkpoint=checkpoint,
         revision=revision,
-        pooling=tuple(pooling) if pooling else None,
+        pooling=pooling_modes(pooling) if pooling else None,
         calibration=calibration,
         sts=tuple(sts or ()),
         force=force,

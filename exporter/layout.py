@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from exporter.configuration import MODULE_ENTRY, select_keys
@@ -52,9 +52,12 @@ def read_modules(content: Any, where: Path) -> tuple[Module, ...]:
         UnsupportedModelError: A module that cannot be folded, or no transformer among them.
     """
     modules = tuple(_module(entry, where) for entry in content)
-    names = [module.entry.get("name") for module in modules]
-    if len(set(map(str, names))) < len(names):
-        raise CheckpointError(f"{where}: two modules have the same name, and sentence-transformers would keep one")
+    for key in ("name", "path"):
+        if len({str(module.entry.get(key)) for module in modules}) < len(modules):
+            raise CheckpointError(
+                f"{where}: two modules have the same {key}",
+                next_step="save the checkpoint again with SentenceTransformer.save",
+            )
     transformers = [module for module in modules if module.name == "Transformer"]
     if len(transformers) != 1:
         raise UnsupportedModelError(f"{where}: {'no' if not transformers else 'more than one'} Transformer in it")
@@ -120,4 +123,5 @@ def _module(entry: Any, where: Path) -> Module:
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise CheckpointError(f"{where}: module {name} stands outside the checkpoint: {path}")
     seen, _ = select_keys(entry, MODULE_ENTRY, str(where))
-    return Module(name, path, seen | {"path": path})
+    place = "" if path in {"", "."} else PurePosixPath(path).as_posix()
+    return Module(name, place, seen | {"path": place})

@@ -25,8 +25,8 @@ def check_tokenizer(anchor: Tokenizer, candidate: Tokenizer, texts: Sequence[str
         candidate: What a bundle publishes.
         texts: Probes and other sentences, prompts included.
     """
-    vocabulary = anchor.get_vocab(with_added_tokens=True)
-    failures = [*_settings(anchor, candidate), *_entries(vocabulary, candidate.get_vocab(with_added_tokens=True))]
+    vocabulary = _vocabulary(anchor)
+    failures = [*_settings(anchor, candidate), *_entries(vocabulary, _vocabulary(candidate))]
     anchor, candidate = _unpadded(anchor), _unpadded(candidate)
     wrong_texts, reached = _differing(anchor, candidate, list(texts))
     failures += _told(wrong_texts, len(texts), "texts")
@@ -46,6 +46,11 @@ def check_tokenizer(anchor: Tokenizer, candidate: Tokenizer, texts: Sequence[str
             "ids_in_them": met,
         },
     )
+
+
+def _vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the ids of all entries, added tokens included, in the order of the ids."""
+    return dict(sorted(tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1]))
 
 
 def _settings(anchor: Tokenizer, candidate: Tokenizer) -> Iterator[str]:
