@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-import ml_dtypes
 import numpy as np
 
 from exporter.provenance.bias import judge_correction
@@ -18,7 +17,7 @@ from exporter.provenance.quantized import (
     quantized_tables,
 )
 from exporter.provenance.stored import Array, Node, StoredGraph, Value, stored_operand, uncast
-from exporter.provenance.tensors import FloatTensor, ProductTensor, TableTensor
+from exporter.provenance.tensors import LARGEST, FloatTensor, ProductTensor, TableTensor
 from exporter.provenance.weights import FLOAT_TYPES, INTEGER_PRECISIONS
 from exporter.validator.check import Check
 
@@ -53,6 +52,7 @@ class _Comparison:
         self._order = {node: position for position, node in enumerate(proven.nodes)}
         self._counts: Counter[str] = Counter()
         self._differences: list[tuple[int, str]] = []
+        self._structural = False
 
     def check(self) -> Check:
         self._compare_contracts()
@@ -62,13 +62,22 @@ class _Comparison:
             if pair not in seen:
                 seen.add(pair)
                 frontier.extend(self._compare(*(self._uncast(value) for value in pair)))
-        found = [text for _, text in sorted(self._differences)]
+        found = self._in_order()
         failures = found[:_NAMED] + ([f"and {len(found) - _NAMED} more differences"] if len(found) > _NAMED else [])
         return Check("graph", self._coverage(), tuple(failures), {**self._counts, "differences": len(found)})
 
+    def _in_order(self) -> list[str]:
+        """Return the differences from the inputs on; from the output back where operators differ.
+
+        Beyond an operator too many or too few, everything towards the inputs is compared with the wrong counterpart.
+        """
+        return [text for _, text in sorted(self._differences, reverse=self._structural)]
+
     def _coverage(self) -> str:
         counts = self._counts
-        parts = [f"{counts['operators']} operators and {counts['tensors']} stored tensors are those of the proven graph"]
+        parts = [
+            f"{counts['operators']} operators and {counts['tensors']} stored tensors are those of the proven graph"
+        ]
         parts += [
             f"{counts[name]} {name}"
             for name in ("casts", "int8 products", "smoothed activations", "int8 tables", "corrected biases")
@@ -76,7 +85,8 @@ class _Comparison:
         ]
         return ", ".join(parts)
 
-    def _differ(self, node: Node | None, text: str) -> None:
+    def _differ(self, node: Node | None, text: str, *, structural: bool = False) -> None:
+        self._structural |= structural
         self._differences.append((self._order.get(node, -1) if node is not None else -1, text))
 
     def _compare_contracts(self) -> None:
@@ -103,7 +113,8 @@ class _Comparison:
         first, second = proven.producer, published.producer
         if first is None or second is None:
             if first is not second or self._input(proven) != self._input(published):
-                self._differ(first, f"{_said(published)} is read where the proven graph has {_said(proven)}")
+                text = f"{_said(published)} is read where the proven graph has {_said(proven)}"
+                self._differ(first, text, structural=first is not None or second is not None)
             return
         if published in self._tables and first.operator == "Gather":
             yield from self._compare_table(first, self._tables[published])
@@ -120,7 +131,7 @@ class _Comparison:
     def _compare_nodes(self, first: Node, second: Node, same_output: bool) -> Iterator[Pair]:
         self._counts["operators"] += 1
         if first.operator != second.operator:
-            self._differ(first, f"{second} stands where the proven graph has {first}")
+            self._differ(first, f"{second} stands where the proven graph has {first}", structural=True)
             return
         if not same_output or len(first.inputs) != len(second.inputs):
             self._differ(first, f"{second} has other inputs or outputs than {first} of the proven graph")
@@ -145,7 +156,9 @@ class _Comparison:
         self._counts["tensors"] += 1
         readers = self._proven.readers.get(proven, (None,))
         if not (proven.is_stored and published.is_stored):
-            self._differ(readers[0], f"{_said(published)} is read where the proven graph has {_said(proven)}")
+            self._differ(
+                readers[0], f"{_said(published)} is read where the proven graph has {_said(proven)}", structural=True
+            )
         elif proven.shape != published.shape or not self._same_type(proven.dtype, published.dtype):
             self._differ(readers[0], f"{_said(published)}, and the proven graph has {_said(proven)}")
         elif proven.size and proven.is_float:
@@ -154,11 +167,9 @@ class _Comparison:
             self._differ(readers[0], f"{_said(published)} holds other numbers than {_said(proven)} of the proven graph")
 
     def _compare_floats(self, reader: Node | None, proven: Value, published: Value) -> None:
-        values = proven.array()
-        if proven.size == 1:
-            values = _clipped(values.reshape(1), published.array().dtype)
-        found = difference(FloatTensor(published), values)
-        if not found.count:
+        values, tensor = proven.array(), FloatTensor(published)
+        found = difference(tensor, values)
+        if not found.count or (proven.size == 1 and not difference(tensor, _clipped(values, published)).count):
             return
         text = f"{_said(published)} is not {_said(proven)} of the proven graph: "
         if proven.size == 1:
@@ -172,7 +183,7 @@ class _Comparison:
         self._counts["int8 tables"] += 1
         stored, indices = first.inputs[:2]
         if stored is None or indices is None or not stored.is_stored or not gathers_rows(first):
-            self._differ(first, f"{table.node} stands where the proven graph has {first}")
+            self._differ(first, f"{table.node} stands where the proven graph has {first}", structural=True)
             return
         self._compare_integers(first, TableTensor(table), stored)
         yield indices, table.indices
@@ -182,7 +193,7 @@ class _Comparison:
         self._counts["int8 products"] += 1
         activation, stored = first.inputs if first.operator == "MatMul" else (None, None)
         if activation is None or stored is None or not stored.is_stored:
-            self._differ(first, f"{product.node} stands where the proven graph has {first}")
+            self._differ(first, f"{product.node} stands where the proven graph has {first}", structural=True)
             return
         weight = ProductTensor(product)
         sound = self._compare_integers(first, weight, stored)
@@ -240,10 +251,10 @@ class _Comparison:
             self._differ(first, found.problem)
 
 
-def _clipped(values: Array, dtype: np.dtype[np.generic]) -> Array:
-    """Return numbers no lower or higher than ``dtype`` has: an additive mask holds the lowest number of its type."""
-    limits = ml_dtypes.finfo(dtype)
-    return np.clip(values, np.float32(limits.min), np.float32(limits.max))
+def _clipped(values: Array, like: Value) -> Array:
+    """Return finite numbers within what a type holds: an additive mask is the lowest number of its type."""
+    limit = np.float32(LARGEST.get(str(like.dtype), np.inf))
+    return np.where(np.isinf(values), values, np.clip(values, -limit, limit))
 
 
 def _equal(first: object, second: object) -> bool:

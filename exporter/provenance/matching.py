@@ -67,7 +67,8 @@ def find(tensor: Tensor, parameters: Iterable[Parameter]) -> Match:
 
 def difference(tensor: Tensor, values: npt.NDArray[np.float32]) -> Difference:
     """Compare all of a tensor with float32 values of its shape, block by block."""
-    count, first, largest = 0, (0,), 0.0
+    first: tuple[int, ...] = (0,)
+    count, largest = 0, 0.0
     for rows in blocks(tensor.shape):
         wrong, step = tensor.compare(values, rows)
         if not count and wrong.any():

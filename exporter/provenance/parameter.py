@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +35,7 @@ class Parameter:
 
     def views(self, shape: tuple[int, ...]) -> Iterator[View]:
         """Yield the views of this parameter that have ``shape``: itself, its transpose, a reshape, a fixed row."""
-        size = int(np.prod(shape, dtype=np.int64))
+        size = math.prod(shape)
         for row in self.rows or ():
             if self.values[row].size == size:
                 yield View(self, f"row {row}", self.values[row].reshape(shape), row)

@@ -50,7 +50,8 @@ def _encode(checkpoint: Checkpoint) -> Tensor:
     features = {name: value.to(checkpoint.model.device) for name, value in features.items()}
     for module in checkpoint.model:
         features = module(features)
-    return features[OUTPUT]
+    vectors: Tensor = features[OUTPUT]
+    return vectors
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def _indices_of_tables(model: nn.Module) -> Iterator[dict[int, set[int]]]:
     read: dict[int, set[int]] = {}
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        read.setdefault(id(module.weight), set()).update(inputs[0].unique().tolist())
+        read.setdefault(id(module.weight), set()).update(torch.unique(inputs[0]).tolist())
 
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     hooks = [table.register_forward_pre_hook(note) for table in tables]

@@ -2,10 +2,11 @@
 
 ::
 
-    static product      MatMul(D(Q(x * inverse)), D(W'))                with * inverse where the product is smoothed
-    dynamic product     Cast(MatMulInteger(q, W')) * (scale of q * scales of W')     q = DynamicQuantizeLinear(x * inverse)
+    static product      MatMul(D(Q(x * inverse)), D(W'))
+    dynamic product     Cast(MatMulInteger(q, W')) * (scale of q * scales of W')
     table of vectors    Cast(Gather(W', ids)) * Gather(scales, ids) + mean
 
+with ``q`` from ``DynamicQuantizeLinear(x * inverse)``, and with ``* inverse`` only where the product is smoothed.
 OpenVINO writes ``Q`` as ``Cast(FakeQuantize(x))`` and ``D`` as ``(Cast(q) - zero point) * scale``.
 
 Source: https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from exporter.provenance.stored import Array, Node, StoredGraph, Value, made_by, stored_operand, uncast
+from exporter.provenance.stored import Array, Node, StoredGraph, Value, made_by, stored_operand
 
 _INTEGERS = {"int8": (-128, 127), "uint8": (0, 255)}
 
@@ -135,7 +136,9 @@ def _dequantized(value: Value | None) -> Integers | None:
     zero = _constant(difference.inputs[1])
     if source is None or not source.is_stored or source.dtype not in _INTEGERS or factor is None or zero is None:
         return None
-    return Integers(source, np.float64(factor[0]), np.float64(zero[0]), (source, factor[1], zero[1]))
+    return Integers(
+        source, np.asarray(factor[0], np.float64), np.asarray(zero[0], np.float64), (source, factor[1], zero[1])
+    )
 
 
 def _quantized_activation(value: Value | None) -> tuple[Value, float, float] | None:
@@ -245,7 +248,7 @@ def gathers_rows(node: Node) -> bool:
         axis = node.inputs[2]
         known = axis is not None and axis.is_stored and not axis.array().any()
         return known and not node.attributes.get("batch_dims", 0)
-    return node.attributes.get("axis", 0) == 0
+    return bool(node.attributes.get("axis", 0) == 0)
 
 
 def _constant(value: Value | None) -> tuple[Array, Value] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -25,12 +24,13 @@ def read_onnx(model: bytes | ir.Model, file: str = "model.onnx") -> StoredGraph:
     Raises:
         BundleError: It is no ONNX model, has more than one output, keeps tensors in another file, or has a subgraph.
     """
-    if isinstance(model, bytes):
+    parsed = model
+    if isinstance(parsed, bytes):
         try:
-            model = ir.from_proto(onnx.load_model_from_string(model))
+            parsed = ir.from_proto(onnx.load_model_from_string(parsed))
         except Exception as error:  # protobuf's own, which it does not export
             raise BundleError(f"{file}: not an ONNX model", next_step="export the bundle again") from error
-    return _Reader(model, file).read()
+    return _Reader(parsed, file).read()
 
 
 class _Reader:
@@ -148,5 +148,5 @@ def _dtype(dtype: ir.DataType | None) -> str | None:
     if dtype is None or dtype == ir.DataType.UNDEFINED:
         return None
     if dtype == ir.DataType.BFLOAT16:
-        return np.dtype(ml_dtypes.bfloat16).name
-    return str(np.dtype(dtype.numpy()).name)
+        return "bfloat16"
+    return np.dtype(dtype.numpy()).name

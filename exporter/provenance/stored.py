@@ -6,12 +6,12 @@ own otherwise. The target type of a ``Cast`` is the type of its output.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
@@ -52,7 +52,7 @@ class Value:
     @property
     def size(self) -> int:
         """How many numbers a stored tensor has."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     def array(self) -> Array:
         """Return the numbers of a stored tensor. They are read anew by every call: a large model is held once."""
@@ -139,12 +139,12 @@ def stored_operand(node: Node) -> tuple[Value, Value] | None:
     return (second, first) if first.is_stored else (first, second)
 
 
-def blocks(shape: tuple[int, ...], numbers: int = 2**20) -> Iterator[slice]:
+def blocks(shape: tuple[int, ...], numbers: int = 2**16) -> Iterator[slice]:
     """Yield slices of the first axis that hold about so many numbers: what a comparison looks at in one step."""
     if not shape:
         yield slice(None)
         return
-    width = int(np.prod(shape[1:], dtype=np.int64))
+    width = math.prod(shape[1:])
     step = max(1, numbers // max(1, width))
     for start in range(0, shape[0], step):
         yield slice(start, start + step)

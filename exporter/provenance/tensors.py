@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +22,8 @@ from exporter.provenance.stored import Array, Value, blocks
 Mask = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 
+LARGEST = {"float16": 65504.0, "bfloat16": (2 - 2**-7) * 2.0**127, "float32": (2 - 2**-23) * 2.0**127}
+_RELATIVE_ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
 _BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 _HALF = 0.5 * (1 + 1e-4)  # a step; the quantizer divides in float32, which moves 127 by some 1e-5
 _COARSER = 1.01  # than the largest weight divided by 127: scales are rounded, to float16 in a float16 graph
@@ -98,7 +99,7 @@ class ProductTensor:
         self._rounding = 0.0
         if inverse is not None:
             self._inverse = inverse.array().astype(np.float64).reshape(-1, 1)
-            self._rounding = float(ml_dtypes.finfo(inverse.array().dtype).eps) / 2
+            self._rounding = _RELATIVE_ROUNDING[str(inverse.dtype)]
 
     def compare(self, values: npt.NDArray[np.float32], rows: slice) -> tuple[Mask, float]:
         """Return where the distance is more than half a step, and the largest one elsewhere."""
@@ -140,7 +141,9 @@ class TableTensor:
         """Return where the distance is more than half a step, and the largest one elsewhere."""
         scales = self._scales[rows].astype(np.float64)
         distance = np.abs(self.restored(rows) - values[rows])
-        allowed = _HALF * scales + np.abs(self._integers[rows] * rounding_of(self._scales[rows])) + rounding_of(self._mean)
+        allowed = (
+            _HALF * scales + np.abs(self._integers[rows] * rounding_of(self._scales[rows])) + rounding_of(self._mean)
+        )
         wrong = distance > allowed
         return np.asarray(wrong), _largest(distance / scales, ~wrong)
 

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from exporter.provenance.bias import Correction, correction_of
 from exporter.provenance.matching import Match, described, find
 from exporter.provenance.modules import belongs, module_of
@@ -46,53 +44,56 @@ def check_weights(parameters: Mapping[str, Parameter], graph: StoredGraph, preci
         precision: A key of ``FLOAT_TYPES``.
     """
     ledger = _Ledger(parameters)
-    products, tables = quantized_products(graph), quantized_tables(graph)
-    quantized = (*products.values(), *tables.values()) if precision in INTEGER_PRECISIONS else ()
+    quantized = precision in INTEGER_PRECISIONS
+    tables = quantized_tables(graph).values() if quantized else ()
+    products = quantized_products(graph).values() if quantized else ()
     accounted: set[Value] = set()
-    matched: dict[Value, tuple[QuantizedProduct, ProductTensor, View]] = {}
-    for pattern in quantized:
-        if isinstance(pattern, QuantizedProduct):
-            tensor: Tensor = ProductTensor(pattern)
-            accounted.update(part for part in (*pattern.weight.parts, pattern.inverse) if part is not None)
-        else:
-            tensor = TableTensor(pattern)
-            accounted.update(pattern.parts)
-        match = ledger.match(tensor, (pattern.node,))
-        if isinstance(pattern, QuantizedProduct) and isinstance(tensor, ProductTensor) and match.views:
-            matched[pattern.output] = (pattern, tensor, match.views[0])
+    for table in tables:
+        ledger.match(TableTensor(table), (table.node,))
+        accounted.update(table.parts)
+    found: dict[Value, _FoundProduct] = {}
+    for product in products:
+        weight = ProductTensor(product)
+        match = ledger.match(weight, (product.node,))
+        if match.views:
+            found[product.output] = _FoundProduct(product, weight, match.views[0])
+        accounted.update(part for part in (*product.weight.parts, product.inverse) if part is not None)
     for value in graph.stored:
-        if value in accounted or value.size <= 1:
-            continue
-        if value.is_float:
-            _match_float(value, graph, precision, matched, ledger)
-        elif value.dtype in _SMALL_INTEGERS:
-            ledger.problems.append(f"{value.name} ({value.dtype} {list(value.shape)}) is no part of a known quantization")
-    scalars = sum(value.is_float and value.size == 1 and value not in accounted for value in graph.stored)
-    return ledger.check(scalars)
+        if value.size > 1 and value not in accounted:
+            _match_stored(value, graph, precision, found, ledger)
+    return ledger.check(sum(value.is_float and value.size == 1 and value not in accounted for value in graph.stored))
 
 
-def _match_float(
-    value: Value,
-    graph: StoredGraph,
-    precision: str,
-    matched: Mapping[Value, tuple[QuantizedProduct, ProductTensor, View]],
-    ledger: _Ledger,
+@dataclass(frozen=True)
+class _FoundProduct:
+    """An int8 product, its weight, and the parameter that this was found to be."""
+
+    product: QuantizedProduct
+    weight: ProductTensor
+    view: View
+
+
+def _match_stored(
+    value: Value, graph: StoredGraph, precision: str, found: Mapping[Value, _FoundProduct], ledger: _Ledger
 ) -> None:
-    """Match one floating-point tensor: a parameter, or a parameter and the correction of a bias."""
+    """Match one tensor that is no part of an int8 weight: a parameter, or the corrected bias of an int8 product."""
+    if not value.is_float:
+        if value.dtype in _SMALL_INTEGERS:
+            shape = f"{value.dtype} {list(value.shape)}"
+            ledger.problems.append(f"{value.name} ({shape}) is no part of a known quantization")
+        return
     tensor, readers = FloatTensor(value), graph.readers.get(value, ())
     if value.dtype not in FLOAT_TYPES[precision]:
         ledger.problems.append(f"{described(tensor)} has a type that {precision} does not store")
         return
-    behind = [matched[product] for node in readers if (product := _product_before(node, value)) in matched]
-    if not behind or len(behind) < len(readers):
-        ledger.match(tensor, readers)
+    before = [_product_before(node, value) for node in readers]
+    corrected = [found[output] for output in before if output is not None and output in found]
+    match = find(tensor, ledger.parameters.values())
+    if match.views or not corrected or len(corrected) < len(readers):
+        ledger.accept(match, tensor, readers)
         return
-    exact = find(tensor, ledger.parameters.values())
-    if exact.views:
-        ledger.accept(exact, tensor, readers)
-        return
-    for product, weight, view in behind:
-        ledger.correct(correction_of(value, product, weight, view, ledger.parameters))
+    for behind in corrected:
+        ledger.correct(correction_of(value, behind.product, behind.weight, behind.view, ledger.parameters))
 
 
 def _product_before(node: Node, bias: Value) -> Value | None:
@@ -185,7 +186,9 @@ class _Ledger:
             for row in rows:
                 kinds[found[row]] += int(parameter.values[row].size)
             if parameter.rows is None or len(rows) < len(parameter.rows):
-                missing.append(f"{name} {list(parameter.values.shape)}, which sentence vectors depend on, is not stored")
+                missing.append(
+                    f"{name} {list(parameter.values.shape)}, which sentence vectors depend on, is not stored"
+                )
         return kinds, missing
 
     def _coverage(self, kinds: Counter[str], needed: int) -> str:

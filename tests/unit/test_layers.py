@@ -111,6 +111,7 @@ ALLOWED: dict[str, set[str]] = {
         "tokens",
         "validator",
     },
+    "provenance": {"checkpoint", "dependencies", "errors", "graph_contract", "validator"},
     "validator": {"calibration", "checkpoint", "errors", "recipe", "tokens"},
     "passes": {"errors", "graph_contract"},
     # The nouns. A bundle opens an engine and an encoder: these are what it is made of, and need no torch.
