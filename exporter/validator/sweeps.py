@@ -21,7 +21,6 @@ from exporter.validator.parity import row_cosine
 from exporter.validator.sweep_inputs import (
     POSITION_TOKENS,
     WIDTH_TOKENS,
-    Padded,
     Rows,
     batch_sizes,
     boundaries_of,
@@ -153,7 +152,7 @@ class _Distances:
     @classmethod
     def between(cls, wanted: Vectors, found: Vectors, center: Matrix | None) -> _Distances:
         reference, vectors = wanted.astype(np.float64), found.astype(np.float64)
-        finite = np.isfinite(vectors).all(axis=1)
+        finite = np.logical_and.reduce(np.isfinite(vectors), axis=1)
         vectors = np.where(finite[:, None], vectors, 0.0)
         columns = [
             np.linalg.norm(vectors - reference, axis=1) / np.maximum(np.linalg.norm(reference, axis=1), 1e-30),
@@ -247,9 +246,9 @@ def _sweep_positions(run: _Run) -> _Part:
         worst_error = max(worst_error, float(np.max(distances.error)), key=_nan_is_largest)
         worst_cosine = min(worst_cosine, float(np.min(distances.cosine)), key=lambda value: -_nan_is_largest(-value))
         for row in distances.failed(run.gate)[:1]:
-            # The window is what the mask leaves of the end.
-            first = len(ids[row]) - int(mask[row][len(material.prefix) :].sum()) if len(ids) == 1 else 0
-            failures.append(f"positions {first} to {len(ids[row]) - 1}: {distances.complaint(row, run.gate)}")
+            read = np.flatnonzero(mask[row])
+            first = read[0] if len(read) == mask.shape[1] else read[len(material.prefix)]
+            failures.append(f"positions {first} to {read[-1]}: {distances.complaint(row, run.gate)}")
     return _Part(
         f"{material.longest} of {material.longest} positions",
         _shortened(failures, "ranges of positions differ from PyTorch's vectors"),
@@ -274,14 +273,20 @@ def _in_batches(encoder: PaddedEncoder, ids: IntArray, mask: IntArray, run: _Run
 
 
 def _sweep_batches(run: _Run) -> _Part:
-    """Compare every row of batches of several sizes with itself alone."""
+    """Compare every row of batches of several sizes with itself alone.
+
+    Alone a row has no padding, unless the tokenizer pads on the left: then it has as much as in the batch, as it would
+    stand at other positions without.
+    """
     reference = run.reference
     short = reference.material.short
-    alone = np.concatenate([run.candidate.encode_padded(*reference.tokenizer.pad([row])) for row in short])
+    width = len(short[-1]) if reference.tokenizer.padding == "left" else None
+    alone = np.concatenate([run.candidate.encode_padded(*reference.tokenizer.pad([row], width)) for row in short])
     sizes, worst, failures = batch_sizes(run.shapes), 0.0, []
     for size in sizes:
         numbers = short_rows(size, reference.material)
-        together = run.candidate.encode_padded(*reference.tokenizer.pad([short[number] for number in numbers]))
+        rows = [short[number] for number in numbers]
+        together = run.candidate.encode_padded(*reference.tokenizer.pad(rows, width))
         deviation = _deviation(together, alone[numbers])
         worst = max(worst, float(np.max(deviation)), key=_nan_is_largest)
         failures += [f"row {row} of a batch of {size} {told}" for row, told in _too_far(deviation, run.batch_bound)]

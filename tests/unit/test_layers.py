@@ -101,7 +101,7 @@ ALLOWED: dict[str, set[str]] = {
         "recipe",
         "validator",
     },
-    "validator": {"calibration", "checkpoint", "errors", "recipe", "tokens"},
+    "validator": {"backends", "calibration", "checkpoint", "errors", "recipe", "tokens"},
     "passes": {"errors", "graph_contract"},
     # The nouns. A bundle opens an engine and an encoder: these are what it is made of, and need no torch.
     "bundle": {"backends", "dependencies", "encoder", "errors", "recipe"},
