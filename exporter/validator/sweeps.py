@@ -80,6 +80,7 @@ class _Run:
     batch_bound: float | None
     leak_bound: float | None
     right_padding_only: bool
+    width_tokens: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def sweep(
     gate: Gate,
     *,
     rows: Rows = "all",
+    width_tokens: int = WIDTH_TOKENS,
     max_batch_deviation: float | None = None,
     scales_from_batch: bool = False,
     right_padding_only: bool = False,
@@ -111,6 +113,8 @@ def sweep(
         gate: Bounds of the candidate's precision.
         rows: Rows of the table of word embeddings to use: ``"all"``; how many, spread evenly, where the table is proven
             by other means; or ``"sample"``, as many as cost little: 2,000 of a BERT-base, more of a smaller model.
+        width_tokens: Tokens of all padded widths together, of a model of BERT-base's size; a smaller model gets more,
+            up to every width. The widths around boundaries are always taken.
         max_batch_deviation: Bound on a row's relative difference between a batch or a padded width and itself alone,
             where the gate has none. If neither has, the deviation is measured and not judged.
         scales_from_batch: Whether the engine takes scales from each batch, as dynamic int8 does, so that a vector
@@ -122,7 +126,7 @@ def sweep(
     """
     bound = gate.max_batch_deviation if max_batch_deviation is None else max_batch_deviation
     leak = bound if scales_from_batch else LEAK
-    run = _Run(reference, candidate, shapes, gate, bound, leak, right_padding_only)
+    run = _Run(reference, candidate, shapes, gate, bound, leak, right_padding_only, width_tokens)
     parts = [_sweep_words(run, rows), _sweep_positions(run), _sweep_batches(run), _sweep_widths(run), _sweep_leaks(run)]
     return Check(
         name="sweep",
@@ -321,7 +325,7 @@ def _sweep_widths(run: _Run) -> _Part:
     row = material.short[0]
     left = reference.tokenizer.padding == "left"
     boundaries = boundaries_of(run.shapes, material.longest)
-    widths = padded_widths(len(row), material.longest, boundaries, budget(WIDTH_TOKENS, reference.checkpoint))
+    widths = padded_widths(len(row), material.longest, boundaries, budget(run.width_tokens, reference.checkpoint))
     alone = run.candidate.encode_padded(*reference.tokenizer.pad([row]))
     deviations = []
     for width in widths:

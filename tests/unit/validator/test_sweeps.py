@@ -99,6 +99,11 @@ class TestSoundExports:
         check = sweep(reference, encoder, SHAPES, GATES.fp32, rows=300)
         assert re.match(r"30\d of 2,000 word rows", check.coverage)
 
+    def test_few_widths_are_counted_as_few(self, reference: SweepReference, encoder: Encoder) -> None:
+        check = sweep(reference, encoder, SHAPES, GATES.fp32, width_tokens=0)
+        assert re.search(r"\b(2\d|3\d) of 254 padded widths", check.coverage)
+        assert check.figures["widths"] < 40
+
 
 class TestSeededFaults:
     @pytest.mark.parametrize("precision", ["fp32", "fp16"])
