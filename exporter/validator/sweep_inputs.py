@@ -24,6 +24,7 @@ BATCH_TOKENS = 16384  # tokens, padding included, of one batch: rows of a very l
 SHORT_ROWS = 37  # a prime: an engine that repeats its answers after 2, 8 or 32 rows repeats the wrong ones
 MOST_WORDS = 126  # words per sequence: memory and time of attention grow with the square
 FEWEST_WORDS = 2
+LAST = 4  # positions of the narrow window at the end
 VISIBLE = 4  # one wrong word among n moves the vector by about 1/n, and must pass the bound by this factor
 
 _BERT_BASE = 12 * 768**2
@@ -120,7 +121,10 @@ def words_per_sequence(gate: Gate, material: Material) -> int:
 
 
 def word_sequences(rows: IntArray, words: int, material: Material) -> IntArray:
-    """Return sequences of ``words`` rows each between special tokens, (sequences, tokens) int64; the last repeats some."""
+    """Return sequences of ``words`` rows each between special tokens, (sequences, tokens) int64.
+
+    The last sequence is completed with the first rows.
+    """
     count = -(-len(rows) // words)
     body = np.resize(rows, (count, words))
     before, after = (np.tile(np.array(ids, np.int64), (count, 1)) for ids in (material.prefix, material.suffix))
@@ -139,7 +143,8 @@ def position_windows(material: Material, words: int, tokens: int) -> list[Padded
     """Return sequences in which few positions are read, so that each of these weighs much in the vector.
 
     The mask is 0 between the special tokens at the beginning and a window at the end. The windows are next to each
-    other and cover every position.
+    other and cover every position. The last positions, where an engine that counts wrongly shows it first, have a
+    narrow window besides.
 
     Args:
         material: The text.
@@ -148,9 +153,10 @@ def position_windows(material: Material, words: int, tokens: int) -> list[Padded
     """
     longest, head = material.longest, len(material.prefix)
     window = max(words, -(-(longest**2) // (2 * tokens)))
+    starts = range(head, longest, window)
+    extents = [(start, min(start + window, longest)) for start in starts] + [(max(head, longest - LAST), longest)]
     windows = []
-    for start in range(head, longest, window):
-        end = min(start + window, longest)
+    for start, end in dict.fromkeys(extents):
         ids = np.concatenate([np.array(material.prefix, np.int64), material.text_from(start, end - head)])
         mask = ((np.arange(end) < head) | (np.arange(end) >= start)).astype(np.int64)
         windows.append((ids[None], mask[None]))

@@ -21,7 +21,6 @@ from exporter.validator.parity import row_cosine
 from exporter.validator.sweep_inputs import (
     POSITION_TOKENS,
     WIDTH_TOKENS,
-    Padded,
     Rows,
     batch_sizes,
     boundaries_of,
@@ -81,6 +80,7 @@ class _Run:
     batch_bound: float | None
     leak_bound: float | None
     right_padding_only: bool
+    width_tokens: int
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def sweep(
     gate: Gate,
     *,
     rows: Rows = "all",
+    width_tokens: int = WIDTH_TOKENS,
     max_batch_deviation: float | None = None,
     scales_from_batch: bool = False,
     right_padding_only: bool = False,
@@ -112,6 +113,8 @@ def sweep(
         gate: Bounds of the candidate's precision.
         rows: Rows of the table of word embeddings to use: ``"all"``; how many, spread evenly, where the table is proven
             by other means; or ``"sample"``, as many as cost little: 2,000 of a BERT-base, more of a smaller model.
+        width_tokens: Tokens of all padded widths together, of a model of BERT-base's size; a smaller model gets more,
+            up to every width. The widths around boundaries are always taken.
         max_batch_deviation: Bound on a row's relative difference between a batch or a padded width and itself alone,
             where the gate has none. If neither has, the deviation is measured and not judged.
         scales_from_batch: Whether the engine takes scales from each batch, as dynamic int8 does, so that a vector
@@ -123,7 +126,7 @@ def sweep(
     """
     bound = gate.max_batch_deviation if max_batch_deviation is None else max_batch_deviation
     leak = bound if scales_from_batch else LEAK
-    run = _Run(reference, candidate, shapes, gate, bound, leak, right_padding_only)
+    run = _Run(reference, candidate, shapes, gate, bound, leak, right_padding_only, width_tokens)
     parts = [_sweep_words(run, rows), _sweep_positions(run), _sweep_batches(run), _sweep_widths(run), _sweep_leaks(run)]
     return Check(
         name="sweep",
@@ -153,7 +156,7 @@ class _Distances:
     @classmethod
     def between(cls, wanted: Vectors, found: Vectors, center: Matrix | None) -> _Distances:
         reference, vectors = wanted.astype(np.float64), found.astype(np.float64)
-        finite = np.isfinite(vectors).all(axis=1)
+        finite = np.logical_and.reduce(np.isfinite(vectors), axis=1)
         vectors = np.where(finite[:, None], vectors, 0.0)
         columns = [
             np.linalg.norm(vectors - reference, axis=1) / np.maximum(np.linalg.norm(reference, axis=1), 1e-30),
@@ -247,9 +250,9 @@ def _sweep_positions(run: _Run) -> _Part:
         worst_error = max(worst_error, float(np.max(distances.error)), key=_nan_is_largest)
         worst_cosine = min(worst_cosine, float(np.min(distances.cosine)), key=lambda value: -_nan_is_largest(-value))
         for row in distances.failed(run.gate)[:1]:
-            # The window is what the mask leaves of the end.
-            first = len(ids[row]) - int(mask[row][len(material.prefix) :].sum()) if len(ids) == 1 else 0
-            failures.append(f"positions {first} to {len(ids[row]) - 1}: {distances.complaint(row, run.gate)}")
+            read = np.flatnonzero(mask[row])
+            first = read[0] if len(read) == mask.shape[1] else read[len(material.prefix)]
+            failures.append(f"positions {first} to {read[-1]}: {distances.complaint(row, run.gate)}")
     return _Part(
         f"{material.longest} of {material.longest} positions",
         _shortened(failures, "ranges of positions differ from PyTorch's vectors"),
@@ -274,14 +277,20 @@ def _in_batches(encoder: PaddedEncoder, ids: IntArray, mask: IntArray, run: _Run
 
 
 def _sweep_batches(run: _Run) -> _Part:
-    """Compare every row of batches of several sizes with itself alone."""
+    """Compare every row of batches of several sizes with itself alone.
+
+    Alone a row has no padding, unless the tokenizer pads on the left: then it has as much as in the batch, as it would
+    stand at other positions without.
+    """
     reference = run.reference
     short = reference.material.short
-    alone = np.concatenate([run.candidate.encode_padded(*reference.tokenizer.pad([row])) for row in short])
+    width = len(short[-1]) if reference.tokenizer.padding == "left" else None
+    alone = np.concatenate([run.candidate.encode_padded(*reference.tokenizer.pad([row], width)) for row in short])
     sizes, worst, failures = batch_sizes(run.shapes), 0.0, []
     for size in sizes:
         numbers = short_rows(size, reference.material)
-        together = run.candidate.encode_padded(*reference.tokenizer.pad([short[number] for number in numbers]))
+        rows = [short[number] for number in numbers]
+        together = run.candidate.encode_padded(*reference.tokenizer.pad(rows, width))
         deviation = _deviation(together, alone[numbers])
         worst = max(worst, float(np.max(deviation)), key=_nan_is_largest)
         failures += [f"row {row} of a batch of {size} {told}" for row, told in _too_far(deviation, run.batch_bound)]
@@ -316,7 +325,7 @@ def _sweep_widths(run: _Run) -> _Part:
     row = material.short[0]
     left = reference.tokenizer.padding == "left"
     boundaries = boundaries_of(run.shapes, material.longest)
-    widths = padded_widths(len(row), material.longest, boundaries, budget(WIDTH_TOKENS, reference.checkpoint))
+    widths = padded_widths(len(row), material.longest, boundaries, budget(run.width_tokens, reference.checkpoint))
     alone = run.candidate.encode_padded(*reference.tokenizer.pad([row]))
     deviations = []
     for width in widths:
