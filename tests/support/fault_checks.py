@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-import numpy as np
-import numpy.typing as npt
-
-from exporter.encoder import Encoder
+from exporter.encoder import Encoder, Vectors
 from exporter.errors import BundleError, EngineError
 from exporter.recipe import Gates
 from exporter.validator import Check, ParityReport, validate
@@ -23,7 +20,7 @@ REFUSED, SLIPS = "refused", "slips"
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate that is open: what a check may look at.
+    """A candidate that is open: what a check may look at. It encodes, as ``validate`` wants of a candidate.
 
     Attributes:
         candidate: Checkpoint and reference (``candidate.subject``), precision, graph and tokenizer.
@@ -33,11 +30,36 @@ class Trial:
     candidate: Candidate
     encoder: Encoder
 
+    @property
+    def measured(self) -> ParityReport | None:
+        """The report, if the gate has been asked and the candidate gave vectors."""
+        report: ParityReport | None = self.__dict__.get("report")
+        return report
+
     @cached_property
     def report(self) -> ParityReport:
         """What the default gate of the candidate's precision says."""
         subject, precision = self.candidate.subject, self.candidate.precision
-        return validate(subject.reference, self.encoder, Gates().of(precision), f"{subject.name} {precision}")
+        return validate(subject.reference, self, Gates().of(precision), f"{subject.name} {precision}")
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """The candidate's vectors of the probes."""
+        return self.encoder.encode(self.candidate.subject.reference.texts)
+
+    @property
+    def execution(self) -> str:
+        """Where and in what numbers it runs."""
+        return self.encoder.execution
+
+    def encode(self, sentences: Sequence[str], /) -> Vectors:
+        """Encode sentences, the probes once only."""
+        probes = self.candidate.subject.reference.texts
+        return self.vectors if list(sentences) == probes else self.encoder.encode(sentences)
+
+    def encode_batch(self, sentences: Sequence[str], /) -> Vectors:
+        """Encode sentences as one batch."""
+        return self.encoder.encode_batch(sentences)
 
 
 def gate(trial: Trial) -> Check:
@@ -81,15 +103,13 @@ def trial_of(subject: Subject, precision: str, fault: Fault | None = None) -> It
 def size_in(trial: Trial) -> float:
     """Return how far the fault moves a probe's vector, relative to the sound vector of the same precision."""
     candidate = trial.candidate
-    vectors = trial.encoder.encode(candidate.subject.reference.texts)
-    return relative_deviation(vectors, _sound_vectors(candidate.subject.name, candidate.precision))
+    return relative_deviation(trial.vectors, _sound_vectors(candidate.subject.name, candidate.precision))
 
 
 @cache
-def _sound_vectors(name: str, precision: str) -> npt.NDArray[np.float32]:
-    subject = subject_named(name)
-    with trial_of(subject, precision) as trial:
-        return trial.encoder.encode(subject.reference.texts)
+def _sound_vectors(name: str, precision: str) -> Vectors:
+    with trial_of(subject_named(name), precision) as trial:
+        return trial.vectors
 
 
 def fails_gate_of(precision: str, report: ParityReport) -> bool:

@@ -23,6 +23,32 @@ NOT_APPLICABLE = "n/a: "
 
 COLUMNS = ("fp32", "fp16", "bf16", "int8")
 _HEADER = ("fault", "stage", *COLUMNS, "min cosine", "max relative error")
+_INTRODUCTION = """\
+# Can the validator fail?
+
+Each row is a mistake made on purpose in a sound export (`tests/support/faults.py`). The column of a precision names
+the first check that finds it there. `tests/integration/test_faults.py` repeats it all and compares the outcome with
+this file, which
+
+    {write}=1 python -m pytest tests/integration/test_faults.py
+
+writes.
+
+- Checks are asked in this order: {checks}. The gate compares the vectors of one in sixteen of the shipped probes and
+  of all edge cases with the checkpoint's, within the default bounds.
+- Stage *folding* is a mistake in the float32 graph, which is typed afterwards; *typing* is a mistake in the graph that
+  is published; *tokenizer* is a mistake outside of the graph. In each column only the checks of that precision are
+  asked. An export also asks the checks of the float32 graph, before it types it: a fault of folding, in whatever
+  precision, is found by what column fp32 says.
+- Where the fault moves a float32 vector by 0.1 of its length or more, the gates of fp16 and bf16 judge the float32
+  vectors, and so does the gate of int8 from 0.5 on: rounding is small beside the fault.
+- *refused*: the encoder or the engine stops with an error. **slips**: no check finds the fault; in parentheses, by how
+  much it moves a probe's vector (relative to its length, from the sound graph's of the same precision). Empty: not
+  tried; int8 is searched for the two models with real weights only.
+- fp32, fp16 and int8 run on ONNX Runtime, bf16 on OpenVINO. The two columns on the right are what the fault does to
+  the vectors of the float32 graph.
+"""
+
 _SLIP = re.compile(r"\*\*slips\*\* \((.+)\)")
 
 
@@ -113,29 +139,7 @@ def render(rows: Iterable[Row], checks: Sequence[str]) -> str:
     """
     rows = list(rows)
     lines = [
-        "# Can the validator fail?",
-        "",
-        "Each row is a mistake made on purpose in a sound export (`tests/support/faults.py`). The column of a precision",
-        "names the first check that finds it there. `tests/integration/test_faults.py` repeats it all and compares the",
-        "outcome with this file, which",
-        "",
-        f"    {WRITE}=1 python -m pytest tests/integration/test_faults.py",
-        "",
-        "writes.",
-        "",
-        f"- Checks are asked in this order: {', '.join(checks)}. The gate compares the vectors of one in sixteen of the",
-        "  shipped probes and of all edge cases, within the default bounds.",
-        "- *folding* is a mistake in the float32 graph, which is typed afterwards. *typing* is one in the graph that is",
-        "  published. In both, the checks of the precision judge alone: an export would have asked the gate of the",
-        "  float32 graph first, which finds what column fp32 says, but only in a fault of folding. *tokenizer* is a",
-        "  mistake outside of the graph.",
-        "- Where the fault moves a float32 vector by 0.1 of its length or more, the float16 and bfloat16 gates judge the",
-        "  float32 vectors: rounding is nothing beside the fault.",
-        "- *refused*: the encoder or the engine stops with an error. **slips**: no check finds the fault, which moves a",
-        "  probe's vector by so much of its length, compared with the sound graph of the same precision. Empty: not",
-        "  tried. int8 is searched for the two models with real weights only.",
-        "- fp32, fp16 and int8 run on ONNX Runtime, bf16 on OpenVINO. The two columns on the right are what the fault",
-        "  alone does to the vectors of the float32 graph.",
+        *_INTRODUCTION.format(write=WRITE, checks=", ".join(checks)).splitlines(),
         "",
         "## The bounds",
         "",

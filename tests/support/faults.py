@@ -39,9 +39,10 @@ from exporter.passes.building import add_constant
 from exporter.precisions import fp16, precision_of, quantization_of
 from exporter.quantization.plan import Plan, Request, make_plan
 from exporter.quantization.scheme import scheme_of
+from exporter.quantization.search import Assignment
 from exporter.recipe import Gates, Shapes, find_recipe
 from exporter.tokens import TextTokenizer
-from exporter.validator import Reference
+from exporter.validator import Reference, validate
 from exporter.validator.probes import probes_for
 from recipes.twins import TWINS, build_twin
 from tests.support.surgery import (
@@ -157,21 +158,23 @@ def _fingerprint(candidate: Candidate) -> object:
 @contextmanager
 def encoder_of(candidate: Candidate, *, same_graph: bool = False) -> Iterator[Encoder]:
     """Open a candidate. With ``same_graph`` the open engine of the sound graph runs it, which only saves time."""
-    subject = candidate.subject
-    runner = (
-        _sound_runner(subject.name, candidate.precision)
-        if same_graph
-        else open_graph(candidate.graph, ENGINE[candidate.precision])
-    )
-    yield Encoder(
-        candidate.tokenizer,
+    subject, precision = candidate.subject, candidate.precision
+    if same_graph:
+        yield _encoder(subject, candidate.tokenizer, _sound_runner(subject.name, precision))
+        return
+    with _encoder(subject, candidate.tokenizer, open_graph(candidate.graph, ENGINE[precision])) as encoder:
+        yield encoder
+
+
+def _encoder(subject: Subject, tokenizer: Tokenizer, runner: Runner) -> Encoder:
+    checkpoint = subject.checkpoint
+    return Encoder(
+        tokenizer,
         runner,
-        dimension=subject.checkpoint.dimension,
-        max_seq_length=subject.checkpoint.max_seq_length,
-        prompt=subject.checkpoint.prompt,
+        dimension=checkpoint.dimension,
+        max_seq_length=checkpoint.max_seq_length,
+        prompt=checkpoint.prompt,
     )
-    if not same_graph:
-        runner.__exit__(None, None, None)
 
 
 @lru_cache(maxsize=len(PRECISIONS))
@@ -210,10 +213,8 @@ def _typed(subject: Subject, folded: Graph, precision: str) -> Graph:
     if precision == "fp16":
         return fp16.cast(folded, _audit(subject.name))
     if precision == "int8":
-        plan = int8_plan(subject.name)
-        return quantization_of(precision).convert(
-            dataclasses.replace(plan, graph=folded), plan.found.ladder[0], _audited(subject)
-        )
+        plan = dataclasses.replace(int8_plan(subject.name), graph=folded)
+        return quantization_of(precision).convert(plan, _int8_assignment(subject.name), _audited(subject))
     return precision_of(precision).convert(folded, _audited(subject), ())
 
 
@@ -226,6 +227,18 @@ def _audited(subject: Subject) -> TokenBatches:
 def _audit(name: str) -> fp16.Audit:
     subject = subject_named(name)
     return fp16.audit(subject.graph, _audited(subject))
+
+
+@cache
+def _int8_assignment(name: str) -> Assignment:
+    """Return the first assignment of the plan whose sound graph passes its gate, as an export does."""
+    subject, plan = subject_named(name), int8_plan(name)
+    for assignment in plan.found.ladder:
+        graph = quantization_of("int8").convert(plan, assignment, _audited(subject))
+        with _encoder(subject, subject.checkpoint.tokenizer, open_graph(graph, ENGINE["int8"])) as encoder:
+            if validate(subject.reference, encoder, Gates().int8, f"{name} int8").passed:
+                return assignment
+    raise AssertionError(f"{name}: no assignment to int8 passes its gate")
 
 
 @cache
@@ -433,14 +446,14 @@ def layer_skipped(candidate: Candidate) -> None:
 
 
 def layer_noised(candidate: Candidate) -> None:
-    """Add noise of 1% of each matrix's standard deviation to the middle layer."""
+    """Add noise of 1% of each matrix's standard deviation to the middle layer. In int8 some of it is rounded away."""
     rng = np.random.default_rng(7)
 
     def change(weight: np.ndarray) -> np.ndarray:
         return weight + 0.01 * weight.std() * rng.standard_normal(weight.shape)
 
     for product in layer_products(candidate.model, candidate.subject.checkpoint.layers // 2):
-        change_weight(candidate.model, product, change)
+        change_weight(candidate.model, product, change, may_vanish=candidate.precision == "int8")
 
 
 def sign_flipped(candidate: Candidate) -> None:
