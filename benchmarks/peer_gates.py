@@ -11,12 +11,13 @@ inputs, its own tolerance and its own way to run the graph.
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +31,7 @@ import onnxruntime
 import torch
 from polygraphy.comparator import IterationResult, RunResults
 from polygraphy.json import load_json
+from polygraphy.tools import main as polygraphy
 from tokenizers import Tokenizer
 
 from benchmarks.results import DEMO, arguments, publish, table, work_folder
@@ -96,6 +98,7 @@ def session_of(model: Path) -> onnxruntime.InferenceSession:
     """Open an ONNX file with ONNX Runtime on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
@@ -204,8 +207,10 @@ class Polygraphy:
 
     @staticmethod
     def _run(model: Path, *options: str | Path) -> int:
-        command = [Path(sys.executable).with_name("polygraphy"), "run", model, "--onnxrt", *options]
-        return subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+        """Run the command in this process; return its exit code."""
+        with redirect_stdout(io.StringIO()):
+            code: int = polygraphy(["run", str(model), "--onnxrt", "--silent", *map(str, options)])
+        return code
 
 
 # What runs in the peers' environment: a line of JSON in, a line of JSON out. Whatever else is printed goes to stderr.

@@ -126,6 +126,8 @@ def try_fault(subject: Subject, fault: Fault) -> tuple[Row, ParityReport | None]
             cells.append("gate")
         else:
             cells.append(tried(subject, fault, precision)[1])
+    if fp32.startswith(NOT_APPLICABLE):  # the reason once
+        cells[1:] = ["n/a" if cell == fp32 else cell for cell in cells[1:]]
     return Row(subject.name, fault.name, fault.stage, *cells, *sizes_of(report)), report
 
 

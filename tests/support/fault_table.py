@@ -21,6 +21,8 @@ SOUND = "none: the sound export"
 REFUSED, SLIPS, PASSES, NOT_TRIED = "refused", "slips", "passes", ""
 NOT_APPLICABLE = "n/a: "
 
+UNMOVED, LEAST_SIZE = "no probe moves", 1e-9
+
 COLUMNS = ("fp32", "fp16", "bf16", "int8")
 _HEADER = ("fault", "stage", *COLUMNS, "min cosine", "max relative error")
 _INTRODUCTION = """\
@@ -43,8 +45,8 @@ writes.
 - Where the fault moves a float32 vector by 0.1 of its length or more, the gates of fp16 and bf16 judge the float32
   vectors, and so does the gate of int8 from 0.5 on: rounding is small beside the fault.
 - *refused*: the encoder or the engine stops with an error. **slips**: no check finds the fault; in parentheses, by how
-  much it moves a probe's vector (relative to its length, from the sound graph's of the same precision). Empty: not
-  tried; int8 is searched for the two models with real weights only.
+  much it moves a probe's vector (relative to its length, from the sound graph's of the same precision). *n/a*: there
+  is nothing that the fault could spoil. Empty: not tried; int8 is searched for the two models with real weights only.
 - fp32, fp16 and int8 run on ONNX Runtime, bf16 on OpenVINO. The two columns on the right are what the fault does to
   the vectors of the float32 graph.
 """
@@ -54,7 +56,7 @@ _SLIP = re.compile(r"\*\*slips\*\* \((.+)\)")
 
 def slip(size: float) -> str:
     """Return the cell of a fault that nothing catches and that moves a vector by ``size``, relative to its length."""
-    return f"**{SLIPS}** ({size:.1e})"
+    return f"**{SLIPS}** ({UNMOVED if size < LEAST_SIZE else f'{size:.1e}'})"
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,10 @@ def _alike(first: str, second: str) -> bool:
     slips = [_SLIP.fullmatch(cell) for cell in (first, second)]
     if slips[0] is None or slips[1] is None:
         return first == second
-    return _near(*(float(match.group(1)) for match in slips if match), floor=1e-3, factor=2)
+    said = [match.group(1) for match in slips if match]
+    if UNMOVED in said:
+        return said == [UNMOVED, UNMOVED]
+    return _near(*(float(size) for size in said), floor=1e-3, factor=2)
 
 
 def _number(text: str) -> float:
