@@ -128,7 +128,7 @@ def _judged_engines(
 
 def _verdict(reference: Reference, candidate: Encoder, recipe: Recipe, precision: str, label: str) -> str:
     """Hold a candidate against the gate of its precision, and say what came of it."""
-    report = validate(reference, candidate, recipe.gates.of(precision), label)
+    report = validate(reference, candidate, recipe.gates.of(precision), label, precision)
     failed = "; ".join(str(verdict) for verdict in report.verdicts if not verdict.passed)
     verdict = f"failed: {failed} (worst: {report.probes[report.worst].kind})" if failed else "passed"
     print(f"{label}: gate {verdict}", flush=True)

@@ -99,8 +99,9 @@ class Gate(_Frozen):
         max_widening: How many times what ``min_cosine``, ``min_centered_cosine`` and ``max_relative_error`` allow a
             probe may lose at most, where the format itself loses much on that probe. The bound of such a probe is
             ``max_format_ratio`` times the distance that PyTorch loses on it. At 1 no bound is ever widened.
-        max_emulator_error: Mean ``|candidate - emulated| / |emulated|`` over the probes, where int8 was emulated: two
-            computations with the same integers differ by less than either does from float32.
+        max_emulator_ratio: Largest ratio of the mean ``|candidate - emulated| / |emulated|`` to the mean relative error
+            of the emulator, where int8 was emulated. Both compute with the same integers; what is left are roundings to
+            int8 that a difference in the last digit of float32 has turned over, and faults.
         max_spearman_drop: Largest loss of Spearman's correlation on an STS set, in points (x100).
     """
 
@@ -120,7 +121,7 @@ class Gate(_Frozen):
     max_mean_format_ratio: float | None = Field(default=None, gt=0)
     max_format_ratio: float | None = Field(default=None, gt=0)
     max_widening: float = Field(default=1.0, ge=1)
-    max_emulator_error: float | None = Field(default=None, gt=0)
+    max_emulator_ratio: float | None = Field(default=None, gt=0)
     max_spearman_drop: float = Field(default=0.1, ge=0)
 
     @property
@@ -201,7 +202,8 @@ class Gates(_Frozen):
         mean_neighbor_overlap=0.85,
         min_neighbor_overlap=0.2,
         max_batch_deviation=0.05,
-        max_emulator_error=0.01,
+        max_norm_bias=0.02,
+        max_emulator_ratio=0.6,
         max_spearman_drop=0.3,
     )
     int8_dynamic: Gate = int8.model_copy(update={"max_batch_deviation": 0.2})

@@ -81,12 +81,12 @@ def judge(
         "batch deviation": (batch_deviation, gate.max_batch_deviation),
         **{f"Spearman drop on {score.name}": (score.spearman_drop, gate.max_spearman_drop) for score in sts},
     }
-    if emulator_error is not None:
-        at_most["difference from the emulator"] = (emulator_error, gate.max_emulator_error)
     verdicts = list(_verdicts_of_rows(parity, gate, format_loss))
     verdicts += [Verdict(name, value, bound, ">=") for name, (value, bound) in at_least.items() if bound is not None]
     verdicts += [Verdict(name, value, bound, "<=") for name, (value, bound) in at_most.items() if bound is not None]
-    return (*verdicts, *_verdicts_relative_to(format_loss, parity, gate))
+    if format_loss is not None:
+        verdicts += _verdicts_relative_to(format_loss, parity, emulator_error, gate)
+    return tuple(verdicts)
 
 
 def norm_error(parity: Parity) -> float:
@@ -146,23 +146,26 @@ def _most_strained(loss: Matrix, allowed: Matrix, rows: np.ndarray) -> int:
     return int(np.argmax(used))
 
 
-def _verdicts_relative_to(format_loss: FormatLoss | None, parity: Parity, gate: Gate) -> Iterator[Verdict]:
-    """Yield the verdicts on mean and largest relative error that compare with what the format itself loses.
+def _verdicts_relative_to(
+    format_loss: FormatLoss, parity: Parity, emulator_error: float | None, gate: Gate
+) -> Iterator[Verdict]:
+    """Yield the verdicts that compare with what the format itself loses.
 
     No verdict is given where the format's own loss is not known on any probe; the fixed bounds hold all the same.
     """
-    if format_loss is None or not format_loss.rows.any():
+    known = format_loss.rows
+    if not known.any():
         return
-    found = parity.relative_error[format_loss.rows]
+    found = parity.relative_error[known]
+    mean, largest = format_loss.mean_relative_error, format_loss.max_relative_error
     for name, value, lost, ratio in (
-        ("mean", float(found.mean()), format_loss.mean_relative_error, gate.max_mean_format_ratio),
-        ("max", float(found.max()), format_loss.max_relative_error, gate.max_format_ratio),
+        ("mean relative error against the format", float(found.mean()), mean, gate.max_mean_format_ratio),
+        ("max relative error against the format", float(found.max()), largest, gate.max_format_ratio),
+        ("difference from the emulator", emulator_error, mean, gate.max_emulator_ratio),
     ):
-        if ratio is None:
-            continue
-        bound = max(ratio * lost, SMALLEST_FORMAT_BOUND)
-        said = f"{ratio:g} times what {format_loss.source} loses"
-        yield Verdict(f"{name} relative error against the format", value, bound, "<=", relative_to=said)
+        if value is not None and ratio is not None:
+            bound = max(ratio * lost, SMALLEST_FORMAT_BOUND)
+            yield Verdict(name, value, bound, "<=", relative_to=f"{ratio:g} times what {format_loss.source} loses")
 
 
 def significant(value: float) -> str:

@@ -140,13 +140,14 @@ def verify(
                 f"{ensemble} at {where['http']} serves bundle {(served or 'of nobody')[:12]}, not {manifest.seal[:12]}",
                 next_step="ship the bundle, or verify the one that is served",
             )
-    gate = floor.gate(manifest)
-    reference = reference_of(load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder)))
+    gate, precision = floor.gate(manifest), manifest.engine.precision
+    source = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
+    reference = reference_of(source, precision=precision)
     reports = []
     for protocol, address in where.items():
         with RemoteEncoder(protocol, address, ensemble) as remote:
             subject = f"{ensemble}, {manifest.engine.precision} on {manifest.engine.backend}, {protocol}"
-            reports.append(validate(reference, remote, gate, subject))
+            reports.append(validate(reference, remote, gate, subject, precision))
     texts = [f"{first} {second}" for first, second in itertools.islice(_pairs(reference.texts), requests)]
     bound = gate.max_batch_deviation or DEFAULT_DEVIATION
     if manifest.engine.precision == "int8_dynamic":

@@ -65,7 +65,7 @@ def test_a_fault_at_one_place_for_one_length_is_seen(place: int) -> None:
 def test_the_loss_of_the_precision_that_is_judged_is_used_and_no_other() -> None:
     lost = FormatLoss("PyTorch in bfloat16", compare(VECTORS, VECTORS, IDS), VECTORS)
     reference = Reference(REFERENCE.probes, VECTORS, IDS, (), {"bf16": lost})
-    gate = Gate(min_cosine=0.999, max_mean_format_ratio=1.5, max_emulator_error=0.01)
+    gate = Gate(min_cosine=0.999, max_mean_format_ratio=1.5, max_emulator_ratio=0.6)
     names = {verdict.name for verdict in validate(reference, Answers(), gate, "x", "bf16").verdicts}
     assert {"mean relative error against the format", "difference from the emulator"} <= names
     other = validate(reference, Answers(), gate, "x", "fp32")
