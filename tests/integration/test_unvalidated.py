@@ -234,6 +234,6 @@ class TestRecord:
         def full(*_: object, **__: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr("pathlib.Path.write_text", full)
+        monkeypatch.setattr("pathlib.Path.write_bytes", full)
         with pytest.raises(exporter.BundleError, match="cannot be written: Permission denied"):
             validate_bundle(Bundle.open(bundle))
