@@ -121,6 +121,8 @@ class _Reader:
             self._store(f"{node.name}.{attribute.name}", attribute.as_tensor())
             return _numpy(attribute.as_tensor())
         value = attribute.value
+        if attribute.type == ir.AttributeType.FLOAT:
+            return float(np.float32(value))  # as a file holds it; in memory it may have more digits
         return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
