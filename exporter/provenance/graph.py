@@ -139,7 +139,7 @@ class _Comparison:
         for name in sorted(first.attributes.keys() | second.attributes.keys()):
             ours, theirs = first.attributes.get(name), second.attributes.get(name)
             if not _equal(ours, theirs):
-                self._differ(first, f"{second}: {name} is {theirs}, and the proven graph has {ours}")
+                self._differ(first, f"{second}: {name} is {_plain(theirs)}, and the proven graph has {_plain(ours)}")
         if first.operator == "Cast" and not self._same_type(first.outputs[0].dtype, second.outputs[0].dtype):
             self._differ(first, f"{second} casts to {second.outputs[0].dtype}, and {first} to {first.outputs[0].dtype}")
         for ours, theirs in zip(first.inputs, second.inputs, strict=True):
@@ -173,7 +173,7 @@ class _Comparison:
             return
         text = f"{_said(published)} is not {_said(proven)} of the proven graph: "
         if proven.size == 1:
-            text += f"{published.array().reshape(())} instead of {proven.array().reshape(())}"
+            text += f"{float(published.array().item()):g} instead of {float(proven.array().item()):g}"
         else:
             text += f"{found.count:,} of {proven.size:,} numbers differ, first at {found.first}"
         self._differ(reader, text)
@@ -261,6 +261,10 @@ def _equal(first: object, second: object) -> bool:
     if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
         return np.array_equal(np.asarray(first), np.asarray(second))
     return first == second
+
+
+def _plain(attribute: object) -> str:
+    return f"{attribute:g}" if isinstance(attribute, float) else str(attribute)
 
 
 def _said(value: Value) -> str:

@@ -123,6 +123,8 @@ class _Reader:
         if attribute.type == ir.AttributeType.FLOAT:
             return float(np.float32(attribute.value))  # as a file stores it, whatever a model in memory holds
         value = attribute.value
+        if attribute.type == ir.AttributeType.FLOAT:
+            return float(np.float32(value))  # as a file holds it; in memory it may have more digits
         return tuple(value) if isinstance(value, (list, tuple)) else value
 
 

@@ -101,6 +101,17 @@ def test_a_difference_is_named(precision: str, edit: Callable[[ir.Model], None],
     assert any(said in failure for failure in check.failures), check.failures
 
 
+def test_a_model_in_memory_equals_its_file_where_an_attribute_has_more_digits_than_float32() -> None:
+    graph = small_graph(small_parameters())
+    norm = node_of(graph.model, "layer.1.LayerNorm/LayerNormalization")
+    norm.attributes["epsilon"] = ir.AttrFloat32("epsilon", 1e-12)
+    file = read_onnx(graph.to_bytes())
+    assert check_graph(read_onnx(graph.model), file, "fp32").passed
+    norm.attributes["epsilon"] = ir.AttrFloat32("epsilon", 1e-5)
+    (failure,) = check_graph(read_onnx(graph.model), file, "fp32").failures
+    assert failure.endswith("LayerNormalization: epsilon is 1e-12, and the proven graph has 1e-05")
+
+
 def test_the_difference_nearest_to_the_inputs_is_named_first() -> None:
     def edit(model: ir.Model) -> None:
         another_axis(model)
