@@ -441,7 +441,7 @@ def judge_one(
             verdicts[judge.name] = sound.verdicts[judge.name]
         else:
             verdicts[judge.name] = CAUGHT if fails(judge, candidate, model) else MISSED
-    return Line(name, precision, fault and fault.name, {**verdicts, **our_verdicts(name, precision, fault)})
+    return Line(name, precision, fault.name if fault else None, {**verdicts, **our_verdicts(name, precision, fault)})
 
 
 def fails(judge: Judge, candidate: Candidate, model: Path) -> bool:
