@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.encode import BF16, in_bf16, sentence_encode
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
 from exporter import Encoder
-from exporter.backends import backend_of
+from exporter.backends import EngineFiles, backend_of
 from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
 from exporter.calibration import calibration_set
 from exporter.checkpoint import load_checkpoint
@@ -177,7 +177,7 @@ def _candidate(backend: str, precision: str, job: _Job) -> Candidate:
         engine = backend_of(runs_on).build(typed.with_model(model), job.recipe.shapes, folder)
         encoder = Encoder(
             job.checkpoint.tokenizer,
-            backend_of(runs_on).open(engine, folder, "cpu", job.threads),
+            backend_of(runs_on).open(engine, EngineFiles.read(engine, folder), "cpu", job.threads),
             dimension=job.checkpoint.dimension,
             max_seq_length=job.checkpoint.max_seq_length,
             prompt=job.checkpoint.prompt,

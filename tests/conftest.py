@@ -25,9 +25,15 @@ Shared = Callable[[str, Callable[[Path], None]], Path]
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
-    """A function that makes a folder of a given name, or finds it where another worker has made it."""
+    """A function that makes a folder of a given name, or finds it where another worker has made it.
+
+    With ``KORSBERT_TEST_CACHE`` set to a folder, what is made is kept there for the next run (see ``tests/mutation``).
+    """
     own = tmp_path_factory.getbasetemp()
     root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    if kept := os.environ.get("KORSBERT_TEST_CACHE"):
+        root = Path(kept)
+        root.mkdir(parents=True, exist_ok=True)
 
     def make(name: str, fill: Callable[[Path], None]) -> Path:
         folder, done = root / f"shared-{name}", root / f"shared-{name}.done"

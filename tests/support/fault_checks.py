@@ -9,9 +9,10 @@ from functools import cache, cached_property
 
 from exporter.encoder import Encoder, Vectors
 from exporter.errors import BundleError, EngineError
-from exporter.recipe import Gates
+from exporter.proof import Proof
+from exporter.provenance import check_graph, read_onnx
+from exporter.recipe import Gates, Shapes
 from exporter.validator import Check, ParityReport, validate
-from exporter.validator.gates import judge
 from exporter.validator.parity import relative_deviation
 from tests.support.faults import Candidate, Fault, Subject, candidate_of, encoder_of, subject_named
 
@@ -29,12 +30,6 @@ class Trial:
 
     candidate: Candidate
     encoder: Encoder
-
-    @property
-    def measured(self) -> ParityReport | None:
-        """The report, if the gate has been asked and the candidate gave vectors."""
-        report: ParityReport | None = self.__dict__.get("report")
-        return report
 
     @cached_property
     def report(self) -> ParityReport:
@@ -68,11 +63,41 @@ def gate(trial: Trial) -> Check:
     return Check("gate", f"{len(trial.report.probes)} probes", failures)
 
 
-CHECKS: tuple[Callable[[Trial], Check], ...] = (gate,)
-"""Asked in this order; the first one that fails is named in the table, by the name of its ``Check``."""
+def tokenizer(trial: Trial) -> Check:
+    """Compare the tokenizer with the checkpoint's own files."""
+    return _proof(trial.candidate.subject.name).tokenizer(trial.candidate.tokenizer)
 
-COMPLETE = {"gate", "sweep", "weights", "graph", "tokenizer"} <= {check.__name__ for check in CHECKS}
-"""Whether every check is plugged in: then no fault may slip at fp32, fp16 and bf16."""
+
+def weights(trial: Trial) -> Check:
+    """Derive every weight of the typed graph from a parameter."""
+    candidate = trial.candidate
+    return _proof(candidate.subject.name).weights(read_onnx(candidate.model), candidate.precision)
+
+
+def graph(trial: Trial) -> Check:
+    """Compare the typed graph with the float32 graph. At fp32 there is none: the gate judges this very graph."""
+    candidate = trial.candidate
+    if candidate.precision == "fp32":
+        return Check("graph", "not applicable")
+    proven = read_onnx(candidate.subject.graph.model, "the proven graph")
+    return check_graph(proven, read_onnx(candidate.model), candidate.precision)
+
+
+def sweep(trial: Trial) -> Check:
+    """Sweep word rows, positions, batches and widths; the weights have passed, so a sample of the rows is enough."""
+    subject, precision = trial.candidate.subject, trial.candidate.precision
+    bounds = Gates().of(precision)
+    return _proof(subject.name).sweep(trial.encoder, bounds, precision, tables_proven=True, lengths=False)
+
+
+@cache
+def _proof(name: str) -> Proof:
+    subject = subject_named(name)
+    return Proof(subject.checkpoint, subject.reference.texts, Shapes())
+
+
+CHECKS: tuple[Callable[[Trial], Check], ...] = (tokenizer, weights, graph, gate, sweep)
+"""Asked in this order; the first one that fails is named in the table, by the name of its ``Check``."""
 
 
 def outcome(trial: Trial) -> str:
@@ -110,9 +135,3 @@ def size_in(trial: Trial) -> float:
 def _sound_vectors(name: str, precision: str) -> Vectors:
     with trial_of(subject_named(name), precision) as trial:
         return trial.vectors
-
-
-def fails_gate_of(precision: str, report: ParityReport) -> bool:
-    """Return whether the vectors of a report fail the gate of another precision too."""
-    verdicts = judge(report.parity, report.batch_deviation, (), Gates().of(precision))
-    return not all(verdict.passed for verdict in verdicts)

@@ -18,7 +18,7 @@ WRITE = "KORSBERT_WRITE_FAULTS"
 PROPERTY = "seeded fault"  # under which a test hands its row to the process that prints the table
 
 SOUND = "none: the sound export"
-REFUSED, SLIPS, PASSES, NOT_TRIED = "refused", "slips", "passes", ""
+REFUSED, SLIPS, PASSES, NOT_TRIED, GATE_1 = "refused", "slips", "passes", "", "gate 1"
 NOT_APPLICABLE = "n/a: "
 
 UNMOVED, LEAST_SIZE = "no probe moves", 1e-9
@@ -38,12 +38,10 @@ writes.
 
 - Checks are asked in this order: {checks}. The gate compares the vectors of one in sixteen of the shipped probes and
   of all edge cases with the checkpoint's, within the default bounds.
-- Stage *folding* is a mistake in the float32 graph, which is typed afterwards; *typing* is a mistake in the graph that
-  is published; *tokenizer* is a mistake outside of the graph. In each column only the checks of that precision are
-  asked. An export also asks the checks of the float32 graph, before it types it: a fault of folding, in whatever
-  precision, is found by what column fp32 says.
-- Where the fault moves a float32 vector by 0.1 of its length or more, the gates of fp16 and bf16 judge the float32
-  vectors, and so does the gate of int8 from 0.5 on: rounding is small beside the fault.
+- Stage *folding* is a mistake in the float32 graph. Every export judges that graph before it types it (gate 1), so in
+  the other columns such a mistake is found by what column fp32 says: *gate 1*. Stage *typing* is a mistake in the graph
+  that is published; *tokenizer* is a mistake outside of the graph.
+- The graph check needs a proven graph to compare with. In column fp32 there is none: the gate judges that very graph.
 - *refused*: the encoder or the engine stops with an error. **slips**: no check finds the fault; in parentheses, by how
   much it moves a probe's vector (relative to its length, from the sound graph's of the same precision). *n/a*: there
   is nothing that the fault could spoil. Empty: not tried; int8 is searched for the two models with real weights only.

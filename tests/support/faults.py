@@ -27,7 +27,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from tokenizers import Tokenizer, processors
 
-from exporter.backends import Runner, backend_of
+from exporter.backends import EngineFiles, Runner, backend_of
 from exporter.backends.onnxruntime import OnnxRuntimeRunner
 from exporter.calibration import TokenBatches, calibration_sentences, calibration_set
 from exporter.checkpoint import Checkpoint, load_checkpoint
@@ -188,7 +188,7 @@ def open_graph(graph: Graph, engine: str) -> Runner:
         backend = backend_of(engine)
         with tempfile.TemporaryDirectory() as folder:
             built = backend.build(graph, Shapes(), Path(folder))
-            return backend.open(built, Path(folder), "cpu", 1)
+            return backend.open(built, EngineFiles.read(built, Path(folder)), "cpu", 1)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
