@@ -146,8 +146,12 @@ def tests_of(file: str) -> tuple[Path, ...]:
     """Return the unit tests of a file: the one that is named after it first, then those that import it."""
     folder, name = (ROOT / "tests" / "unit" / file.removeprefix("exporter/")).parent, Path(file).stem
     named = sorted({*folder.glob(f"test_{name}.py"), *folder.glob(f"test_{name}_*.py")})
-    imports = re.compile(rf"\bexporter\.{re.escape(file.removeprefix('exporter/').removesuffix('.py').replace('/', '.'))}\b")
-    others = [path for path in sorted((ROOT / "tests" / "unit").rglob("test_*.py")) if imports.search(path.read_text("utf-8"))]
+    imports = re.compile(
+        rf"\bexporter\.{re.escape(file.removeprefix('exporter/').removesuffix('.py').replace('/', '.'))}\b"
+    )
+    others = [
+        path for path in sorted((ROOT / "tests" / "unit").rglob("test_*.py")) if imports.search(path.read_text("utf-8"))
+    ]
     also = [ROOT / path for path in ALSO.get(file, ())]
     found = dict.fromkeys((*named, *others, *also))
     return tuple(path for path in found if str(path.relative_to(ROOT)) not in NOT_ITS_TESTS.get(file, ()))
@@ -159,7 +163,9 @@ def score_of(file: str, scratch: Path, known: Mapping[str, str], options: argpar
     for _ in range(2):  # the first makes what the tests share, and is slower
         sound = run(tests, scratch / "run", None, 1000)
         if sound.status != "survived":
-            raise SystemExit(f"{file}: its tests fail as they are: {sound.by}\n{(scratch / 'run' / 'output').read_text()}")
+            raise SystemExit(
+                f"{file}: its tests fail as they are: {sound.by}\n{(scratch / 'run' / 'output').read_text()}"
+            )
     chosen = [mutant for mutant in mutants if options.only in mutant.name]
     if options.sample is not None and len(chosen) > options.sample:
         picked = random.Random(f"{options.seed} {file}").sample(range(len(chosen)), options.sample)
@@ -179,7 +185,9 @@ def score_of(file: str, scratch: Path, known: Mapping[str, str], options: argpar
 def wrong_entries(scores: Sequence[Score], known: Mapping[str, str]) -> list[str]:
     """Return what is wrong with the list of equivalent mutants: entries that were killed, or that are of no mutant."""
     tried = [trial for score in scores for trial in score.trials]
-    wrong = [f"listed as equivalent, and killed: {trial.mutant.name}" for trial in tried if trial.reason and trial.noticed]
+    wrong = [
+        f"listed as equivalent, and killed: {trial.mutant.name}" for trial in tried if trial.reason and trial.noticed
+    ]
     whole = {score.file for score in scores if len(score.trials) == score.mutants}
     names = {trial.mutant.name for trial in tried}
     stale = [name for name in known if name.partition(":")[0] in whole and name not in names]
@@ -187,7 +195,7 @@ def wrong_entries(scores: Sequence[Score], known: Mapping[str, str]) -> list[str
 
 
 def interval(killed: int, counted: int, of: int) -> tuple[float, float]:
-    """Return Wilson's 95% interval of a share estimated from a sample, drawn from ``of`` mutants without putting back."""
+    """Return Wilson's 95% interval of a share, estimated from ``counted`` of ``of`` mutants."""
     if counted >= of or not counted:
         return (killed / counted, killed / counted) if counted else (0.0, 1.0)
     z = 1.96 * math.sqrt((of - counted) / (of - 1))
@@ -203,7 +211,7 @@ def overall(scores: Sequence[Score]) -> tuple[float, float]:
     share = sum(score.mutants * score.share for score in scores) / total
     variance = 0.0
     for score in scores:
-        if 1 < score.counted and len(score.trials) < score.mutants:
+        if score.counted > 1 and len(score.trials) < score.mutants:
             correction = (score.mutants - len(score.trials)) / (score.mutants - 1)
             variance += (score.mutants / total) ** 2 * score.share * (1 - score.share) / score.counted * correction
     return share, 1.96 * math.sqrt(variance)
@@ -221,9 +229,9 @@ def write(scores: Sequence[Score], options: argparse.Namespace, seconds: float) 
     header = ("file", "mutants", "tried", "killed", "by time", "equivalent", "survived", "killed of counted", "95%")
     sections = [
         "# Mutation testing",
-        f"`python -m tests.mutation{_arguments(options)}`: {seconds / 60:.0f} minutes. Small changes to the source, one at "
-        "a time; a mutant is killed where a unit test of its file fails, or takes ten times as long (by time). Equivalent "
-        "mutants are not counted.",
+        f"`python -m tests.mutation{_arguments(options)}`: {seconds / 60:.0f} minutes. Small changes to the source, "
+        "one at a time; a mutant is killed where a unit test of its file fails, or takes ten times as long (by time). "
+        "Equivalent mutants are not counted.",
         table(header, rows),
         "## Survived",
         _listed(f"`{trial.mutant.name}`" for score in scores for trial in score.survived),

@@ -227,7 +227,7 @@ class TestStaging:
 
         def record(descriptor: int) -> None:
             fsync(descriptor)
-            synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+            synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
 
         monkeypatch.setattr(os, "fsync", record)
         with staging(place, force=True) as folder:

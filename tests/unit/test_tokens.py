@@ -100,9 +100,7 @@ def test_every_row_is_in_one_batch_and_every_bound_holds(
 def test_a_batch_ends_at_its_bounds(
     lengths: list[int], token_budget: int, padding_tokens: int, sizes: list[int]
 ) -> None:
-    batches = batches_of_little_padding(
-        lengths, batch_size=8, token_budget=token_budget, padding_tokens=padding_tokens
-    )
+    batches = batches_of_little_padding(lengths, batch_size=8, token_budget=token_budget, padding_tokens=padding_tokens)
     assert [len(batch) for batch in batches] == sizes
 
 
