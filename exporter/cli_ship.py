@@ -190,6 +190,8 @@ def _print_verification(result: Verification, as_json: bool) -> None:
         for report in result.reports:
             if not report.passed:
                 stderr_console().print(report.failure())
+        if load.note:
+            stderr_console().print(f"note: {load.note}")
         if load.lost:
             stderr_console().print(f"first lost request: {load.lost[0]}")
     if not result.passed:

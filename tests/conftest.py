@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 
@@ -19,6 +20,10 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
 
 TWIN = "ko-sbert-multitask"  # BERT, mean pooling, 128 tokens: the twin that exports fastest
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("korsbert", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("korsbert")
 
 Shared = Callable[[str, Callable[[Path], None]], Path]
 

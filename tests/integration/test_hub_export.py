@@ -88,7 +88,7 @@ class TestExport:
         }
         weights = {}
         for commit, process in running.items():
-            out, err = process.communicate(timeout=240)
+            out, err = process.communicate(timeout=600)
             assert (process.returncode, err) == (0, b"")
             source = json.loads(out)["manifest"]["source"]
             assert source["checkpoint"] == MODEL

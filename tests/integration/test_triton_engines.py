@@ -26,7 +26,7 @@ from tests.conftest import Shared
 from tests.support.triton import TritonServer, running
 
 STAND_IN = Path(__file__).parents[1] / "support" / "onnxruntime_stand_in.py"
-REQUESTS, CLIENTS = 600, 24
+REQUESTS, CLIENTS, FULL = 600, 24, 16
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,17 @@ def repository(demo_fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+def server(repository: Path, demo_fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("stand-in") / "models"
     shutil.copytree(repository, folder)
-    config = read_config(folder / "demo" / FILE)
-    config.backend = "python"
-    (folder / "demo" / FILE).write_text(to_text(config), encoding="utf-8")
-    shutil.copy(STAND_IN, folder / "demo" / "1" / "model.py")
+    ship([Bundle.open(demo_fp32)], folder, Options(queue_delay_us=60_000_000), name="patient")
+    for name in ("demo", "patient"):
+        config = read_config(folder / name / FILE)
+        config.backend = "python"
+        if name == "patient":
+            config.dynamic_batching.preferred_batch_size[:] = [FULL]
+        (folder / name / FILE).write_text(to_text(config), encoding="utf-8")
+        shutil.copy(STAND_IN, folder / name / "1" / "model.py")
     with running(folder, tmp_path_factory.mktemp("triton")) as server:
         yield server
 
@@ -57,7 +61,7 @@ def test_the_server_reads_the_configuration_as_it_was_meant(server: TritonServer
     from google.protobuf import json_format
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-    with urllib.request.urlopen(f"http://{server.http}/v2/models/demo/config", timeout=5) as response:
+    with urllib.request.urlopen(f"http://{server.http}/v2/models/demo/config", timeout=60) as response:
         reported = json_format.ParseDict(json.load(response), ModelConfig(), ignore_unknown_fields=True)
     ours = read_config(repository / "demo" / FILE)
     ours.backend, ours.default_model_filename = "python", "model.py"
@@ -85,8 +89,24 @@ def test_ragged_sentences_are_batched_in_equal_shapes(server: TritonServer, demo
     assert inferences == len(answers) == REQUESTS
     for number, vector in answers:
         np.testing.assert_allclose(vector, expected[number], atol=2e-5, rtol=0)
-    print(f"{inferences} inferences in {executions} executions: {inferences / executions:.2f} a batch")
-    assert inferences / executions > 1.5
+    assert 1 <= executions <= inferences
+    print(f"{inferences / executions:.2f} sentences a batch")  # depends on what else the machine does
+
+
+def test_sentences_of_one_width_share_a_batch(server: TritonServer) -> None:
+    """``patient`` waits a minute for its preferred batch: as many requests as fill it run together, at once."""
+    texts = [f"{number}번 손님이 커피를 주문했다." for number in range(FULL)]
+
+    def client(number: int) -> np.ndarray:
+        with RemoteEncoder("grpc", server.grpc, "patient_text") as remote:
+            return remote.encode_batch([texts[number]])
+
+    with RemoteEncoder("http", server.http, "patient_text") as statistics:
+        before = statistics.counts("patient")
+        with ThreadPoolExecutor(FULL) as pool:
+            assert len(list(pool.map(client, range(FULL)))) == FULL
+        inferences, executions = np.subtract(statistics.counts("patient", before[0] + FULL), before)
+    assert (inferences, executions) == (FULL, 1)
 
 
 def test_an_openvino_bundle_is_shipped_under_the_names_its_backend_opens(

@@ -195,7 +195,7 @@ def wrong_entries(scores: Sequence[Score], known: Mapping[str, str]) -> list[str
 
 
 def interval(killed: int, counted: int, of: int) -> tuple[float, float]:
-    """Return Wilson's 95% interval of a share estimated from a sample, drawn from ``of`` mutants without putting back."""
+    """Return Wilson's 95% interval of a share, estimated from ``counted`` of ``of`` mutants."""
     if counted >= of or not counted:
         return (killed / counted, killed / counted) if counted else (0.0, 1.0)
     z = 1.96 * math.sqrt((of - counted) / (of - 1))
@@ -211,7 +211,7 @@ def overall(scores: Sequence[Score]) -> tuple[float, float]:
     share = sum(score.mutants * score.share for score in scores) / total
     variance = 0.0
     for score in scores:
-        if 1 < score.counted and len(score.trials) < score.mutants:
+        if score.counted > 1 and len(score.trials) < score.mutants:
             correction = (score.mutants - len(score.trials)) / (score.mutants - 1)
             variance += (score.mutants / total) ** 2 * score.share * (1 - score.share) / score.counted * correction
     return share, 1.96 * math.sqrt(variance)
@@ -229,9 +229,9 @@ def write(scores: Sequence[Score], options: argparse.Namespace, seconds: float) 
     header = ("file", "mutants", "tried", "killed", "by time", "equivalent", "survived", "killed of counted", "95%")
     sections = [
         "# Mutation testing",
-        f"`python -m tests.mutation{_arguments(options)}`: {seconds / 60:.0f} minutes. Small changes to the source, one at "
-        "a time; a mutant is killed where a unit test of its file fails, or takes ten times as long (by time). Equivalent "
-        "mutants are not counted.",
+        f"`python -m tests.mutation{_arguments(options)}`: {seconds / 60:.0f} minutes. Small changes to the source, "
+        "one at a time; a mutant is killed where a unit test of its file fails, or takes ten times as long (by time). "
+        "Equivalent mutants are not counted.",
         table(header, rows),
         "## Survived",
         _listed(f"`{trial.mutant.name}`" for score in scores for trial in score.survived),

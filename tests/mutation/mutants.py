@@ -82,8 +82,9 @@ def _meaning(source: str) -> str | None:
 
 
 def _change(before: str, after: str) -> str:
-    lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0))[2:]
-    removed, added = (" ".join(" ".join(line[1:].split()) for line in lines if line[0] == sign) for sign in "-+")
+    texts = ([" ".join(line.split()) for line in text.splitlines()] for text in (before, after))
+    lines = list(difflib.unified_diff(*texts, lineterm="", n=0))[2:]
+    removed, added = (" ".join(line[1:] for line in lines if line[0] == sign) for sign in "-+")
     return f"{removed} -> {added}"
 
 

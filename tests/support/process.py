@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Done", "refused", "run_program"]
+__all__ = ["Done", "refused", "run_program", "wait_until"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ def run_program(
     cwd: Path | None = None,
     stdin: bytes = b"",
     environment: Mapping[str, str] | None = None,
-    timeout_s: float = 240,
+    timeout_s: float = 600,
 ) -> Done:
     """Run a program to its end, without colours and on one core, as the tests run beside each other."""
     done = subprocess.run(
@@ -56,3 +57,11 @@ def refused(done: Done, status: int, *parts: str) -> None:
     assert all(line.startswith("  ") for line in lines[1:]), done.stderr
     for part in parts:
         assert part in done.stderr, (part, done.stderr)
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 300) -> None:
+    """Wait for a condition that comes sooner or later; that it never comes is an error after ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"nothing came of it in {timeout_s} s"
+        time.sleep(0.02)

@@ -28,7 +28,7 @@ __all__ = ["TritonServer", "running"]
 
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv-triton"
-READY_S = 90
+READY_S = 300
 
 
 def tritonserver() -> Path:
@@ -128,7 +128,7 @@ class TritonServer:
 
     def read_metrics(self) -> str:
         """Return the metrics page."""
-        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=5) as response:
+        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=60) as response:
             return str(response.read().decode())
 
     def kill(self) -> None:

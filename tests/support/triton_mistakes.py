@@ -102,6 +102,16 @@ def _longer(content: bytes) -> bytes:
     return json.dumps(tokenizer, ensure_ascii=False).encode()
 
 
+def _one_longer(content: bytes) -> bytes:
+    tokenizer = json.loads(content)
+    tokenizer["truncation"]["max_length"] += 1
+    return json.dumps(tokenizer, ensure_ascii=False).encode()
+
+
+def _untruncated(content: bytes) -> bytes:
+    return json.dumps(json.loads(content) | {"truncation": None}, ensure_ascii=False).encode()
+
+
 def _case_kept(content: bytes) -> bytes:
     """Take every lower-casing out of a tokenizer."""
     tokenizer = json.loads(content)
@@ -335,6 +345,20 @@ MISTAKES = (
         "truncation.max_length",
         ("300", "<= 256"),
         server="serves wrongly",
+    ),
+    Mistake(
+        "a tokenizer that lets one token too much through",
+        _rewrite("demo_tokenizer/1/tokenizer.json", _one_longer),
+        "truncation.max_length",
+        ("257", "<= 256"),
+        server="silent",
+    ),
+    Mistake(
+        "a tokenizer that does not truncate",
+        _rewrite("demo_tokenizer/1/tokenizer.json", _untruncated),
+        "truncation.max_length",
+        ("not set", "<= 256"),
+        server="silent",
     ),
     Mistake(
         "a tokenizer that disagrees with the encoder",

@@ -45,7 +45,7 @@ class Process:
     streams: Path
     server: WarmPython
 
-    def wait(self, timeout_s: float = 120) -> Done:
+    def wait(self, timeout_s: float = 600) -> Done:
         """Wait for the end; a run that takes longer than ``timeout_s`` is killed and is an error."""
         status = self.server._ask({"wait": self.pid, "timeout_s": timeout_s})
         out, err = ((self.streams / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
@@ -109,7 +109,7 @@ class WarmPython:
         cwd: Path | None = None,
         stdin: bytes = b"",
         environment: Mapping[str, str] | None = None,
-        timeout_s: float = 120,
+        timeout_s: float = 600,
     ) -> Done:
         """Start statements and wait for their end."""
         return self.start(code, *arguments, cwd=cwd, stdin=stdin, environment=environment).wait(timeout_s)

@@ -302,6 +302,34 @@ class TestStaging:
         assert self.beside(place) == [".fp32-onnxruntime.lock", place.name]
         assert (elsewhere / "kept").exists()
 
+    @pytest.mark.parametrize("there", ["nothing", "a bundle", "a bundle, without an exchange"])
+    def test_files_are_on_the_disk_before_they_are_in_place(
+        self, place: Path, twin_bundle: Path, monkeypatch: pytest.MonkeyPatch, there: str
+    ) -> None:
+        """A machine that loses power must not come back with a renamed folder of empty files."""
+        manifest = Bundle.open(twin_bundle).manifest
+        if there != "nothing":
+            with staging(place, force=False) as folder:
+                self.fill(folder, twin_bundle)
+                publish(manifest, folder, place)
+        if there.endswith("without an exchange"):
+            monkeypatch.setattr(module, "_exchange", lambda *_: False)
+        synced: list[Path] = []
+        fsync = os.fsync
+
+        def record(descriptor: int) -> None:
+            fsync(descriptor)
+            synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+        monkeypatch.setattr(os, "fsync", record)
+        with staging(place, force=True) as folder:
+            (folder / "sub").mkdir()
+            (folder / "sub" / "weights.bin").write_bytes(b"weights")
+            module.put_in_place(folder, place)
+            staged = [folder, folder / "sub", folder / "sub" / "weights.bin"]
+        assert sorted(synced[:-1]) == staged
+        assert synced[-1] == place.parent  # after the rename: the new name itself
+
     def test_what_a_killed_export_left_is_removed(self, place: Path) -> None:
         left = [place.with_name(f".{place.name}.staging-{kind}") for kind in ("folder", "file", "link")]
         left[0].mkdir(parents=True)

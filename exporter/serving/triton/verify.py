@@ -61,9 +61,22 @@ class Load:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was lost or swapped, answers hold, and requests shared batches where there were several."""
-        held = self.max_deviation <= self.bound  # a NaN never does
-        return not self.lost and not self.swapped and held and (self.batching > 1 or self.clients == 1)
+        """Whether nothing was lost or swapped, and answers under load equal those without it.
+
+        How many requests share a batch depends on what else the machine does. It is reported, not judged.
+        """
+        within = self.max_deviation <= self.bound  # a NaN never is
+        return not self.lost and not self.swapped and within
+
+    @property
+    def note(self) -> str | None:
+        """What to look into where no two requests of several clients shared a batch."""
+        if self.clients == 1 or not self.executions or self.batching > 1:
+            return None
+        return (
+            f"no two of {self.requests} requests by {self.clients} clients shared a batch; if more requests do not "
+            "either, look at dynamic_batching in the model's config.pbtxt"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON data."""
@@ -78,6 +91,7 @@ class Load:
             "inferences": self.inferences,
             "executions": self.executions,
             "batching": round(self.batching, 3),
+            "note": self.note,
             "passed": self.passed,
         }
 
