@@ -17,4 +17,12 @@ from exporter.provenance.read_openvino import read_onnx_by_openvino, read_openvi
 from exporter.provenance.stored import StoredGraph
 from exporter.provenance.weights import check_weights
 
-__all__ = ["Parameter", "StoredGraph", "check_graph", "check_weights", "read_onnx", "read_onnx_by_openvino", "read_openvino"]
+__all__ = [
+    "Parameter",
+    "StoredGraph",
+    "check_graph",
+    "check_weights",
+    "read_onnx",
+    "read_onnx_by_openvino",
+    "read_openvino",
+]
