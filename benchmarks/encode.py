@@ -20,7 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
 from exporter import Encoder
-from exporter.backends import backend_of
+from exporter.backends import EngineFiles, backend_of
 from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
 from exporter.calibration import TokenBatches, calibration_sentences
 from exporter.checkpoint import load_checkpoint
@@ -117,7 +117,7 @@ def _judged_engines(
         engine = backend_of(backend).build(typed.with_model(model), recipe.shapes, folder)
         encoder = Encoder(
             checkpoint.tokenizer,
-            backend_of(backend).open(engine, folder, "cpu", threads),
+            backend_of(backend).open(engine, EngineFiles.read(engine, folder), "cpu", threads),
             dimension=checkpoint.dimension,
             max_seq_length=checkpoint.max_seq_length,
         )
@@ -128,7 +128,7 @@ def _judged_engines(
 
 def _verdict(reference: Reference, candidate: Encoder, recipe: Recipe, precision: str, label: str) -> str:
     """Hold a candidate against the gate of its precision, and say what came of it."""
-    report = validate(reference, candidate, recipe.gates.of(precision), label)
+    report = validate(reference, candidate, recipe.gates.of(precision), label, precision)
     failed = "; ".join(str(verdict) for verdict in report.verdicts if not verdict.passed)
     verdict = f"failed: {failed} (worst: {report.probes[report.worst].kind})" if failed else "passed"
     print(f"{label}: gate {verdict}", flush=True)

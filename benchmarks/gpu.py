@@ -222,7 +222,7 @@ def _judge(subject: Subject, reference: Reference, recipe: Any, label: str) -> s
     """Hold an engine against its recipe's gate; what is no engine of ours has none."""
     if not isinstance(subject, EngineSubject):
         return ""
-    report = validate(reference, subject.encoder, recipe.gates.of(subject.precision), label)
+    report = validate(reference, subject.encoder, recipe.gates.of(subject.precision), label, subject.precision)
     failed = "; ".join(str(verdict) for verdict in report.verdicts if not verdict.passed)
     return f"failed: {failed}" if failed else "passed"
 

@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from torch._dynamo import config as dynamo
 from torch._dynamo.utils import counters
 
-from exporter.backends import BuildOptions, backend_of, device_of
+from exporter.backends import BuildOptions, EngineFiles, backend_of, device_of
 from exporter.calibration import TokenBatches, calibration_set
 from exporter.checkpoint import Checkpoint
 from exporter.encoder import Encoder
@@ -240,7 +240,7 @@ def open_engine(
     graph = graph.with_model(model)
     try:
         engine = engine_of.build(graph, recipe.shapes, folder, options)
-        runner = engine_of.open(engine, folder, device, None)
+        runner = engine_of.open(engine, EngineFiles.read(engine, folder), device, None)
     except (BuildError, BundleError) as error:
         if backend != "tensorrt-rtx":
             raise
@@ -260,7 +260,7 @@ def _open_portable(graph: Graph, recipe: Recipe, folder: Path, refusal: BuildErr
     engine_of = backend_of("tensorrt-rtx")
     try:
         engine = engine_of.build(graph, recipe.shapes, folder, BuildOptions(hardware_compatible=True))
-        return engine_of.open(engine, folder, "cuda", None)
+        return engine_of.open(engine, EngineFiles.read(engine, folder), "cuda", None)
     except (BuildError, BundleError) as error:
         raise BuildError(f"for this GPU: {refusal.message}; portable: {error.message}") from error
 

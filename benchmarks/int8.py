@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.encode import BF16, in_bf16, sentence_encode
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
 from exporter import Encoder
-from exporter.backends import backend_of
+from exporter.backends import EngineFiles, backend_of
 from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
 from exporter.calibration import calibration_set
 from exporter.checkpoint import load_checkpoint
@@ -155,7 +155,7 @@ def _every(reference: Reference, step: int) -> Reference:
 
 
 def _candidate(backend: str, precision: str, job: _Job) -> Candidate:
-    """Calibrate, search, and climb the ladder until the gate is passed, as an export does."""
+    """Calibrate, search, and build until an engine passes on held-out text, as an export does; then judge it once."""
     device, runs_on = ("cuda", "onnxruntime") if backend == GPU else ("cpu", backend)
     label = f"{backend} {precision}"
     gate = job.recipe.gates.of(precision)
@@ -175,18 +175,19 @@ def _candidate(backend: str, precision: str, job: _Job) -> Candidate:
         model = typed.editable()
         run_passes(model, passes_for(backend, device, precision))
         engine = backend_of(runs_on).build(typed.with_model(model), job.recipe.shapes, folder)
-        encoder = Encoder(
-            job.checkpoint.tokenizer,
-            backend_of(runs_on).open(engine, folder, "cpu", job.threads),
-            dimension=job.checkpoint.dimension,
-            max_seq_length=job.checkpoint.max_seq_length,
-            prompt=job.checkpoint.prompt,
-        )
-        report = validate(job.reference, encoder, gate, label)
-        print(f"{job.name} {label}: {report.summary()}", flush=True)
-        if report.passed or assignment is plan.found.ladder[-1]:
+        runner = backend_of(runs_on).open(engine, EngineFiles.read(engine, folder), "cpu", job.threads)
+        if plan.loss_of(runner.run).passes(gate) or assignment is plan.found.ladder[-1]:
             break
-        encoder.close()
+        runner.__exit__(None, None, None)
+    encoder = Encoder(
+        job.checkpoint.tokenizer,
+        runner,
+        dimension=job.checkpoint.dimension,
+        max_seq_length=job.checkpoint.max_seq_length,
+        prompt=job.checkpoint.prompt,
+    )
+    report = validate(job.reference, encoder, gate, label, precision)
+    print(f"{job.name} {label}: {report.summary()}", flush=True)
     size = sum((folder / name).stat().st_size for name in engine.files)
     found = _text_cosine(encoder, job)
     return Candidate(label, plan, assignment.share, report, found, size, search_s, plan.ledger.resumed, encoder)

@@ -113,6 +113,12 @@ def targets_table(targets: Sequence[Target]) -> str:
     return table(("promised", "measured", "limit", ""), [target.row() for target in targets])
 
 
+def revision(checkout: Path = ROOT) -> str:
+    """Return the short commit hash of a checkout, with ``-dirty`` where tracked files differ from it."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
 def publish(
     name: str, folder: Path, data: Mapping[str, Any], sections: Sequence[str], targets: Sequence[Target]
 ) -> None:
@@ -125,9 +131,11 @@ def publish(
         sections: Markdown, in order; the first is the heading.
         targets: Promises that were put to the test.
     """
-    facts = {"machine": machine(), "tools": tool_versions(TOOLS)}
+    facts = {"machine": machine(), "tools": tool_versions(TOOLS), "revision": revision()}
     tools = ", ".join(f"{tool} {version}" for tool, version in facts["tools"].items())
-    footer = "{processor}, {cores} cores, {system}".format(**facts["machine"]) + f"; {tools}."
+    footer = (
+        "{processor}, {cores} cores, {system}".format(**facts["machine"]) + f"; {tools}; revision {facts['revision']}."
+    )
     judged = [targets_table(targets)] if targets else []
     text = "\n\n".join([*sections, *judged, footer]) + "\n"
     content = {**data, "targets": [target.to_dict() for target in targets], **facts}

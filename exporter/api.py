@@ -11,7 +11,8 @@ from exporter.bundle import Bundle
 from exporter.dependencies import require
 from exporter.encoder import Encoder
 from exporter.errors import InputError
-from exporter.recipe import Gates, Recipe, find_recipe
+from exporter.floor import floor_of
+from exporter.recipe import Gates, PoolingMode, Recipe, find_recipe, pooling_modes
 
 if TYPE_CHECKING:
     from exporter.validator import ParityReport
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
 DEVICES = ("cpu", "cuda")
 
 
-def load(path: str | Path, *, device: Literal["cpu", "cuda"] | None = None, threads: int | None = None) -> Encoder:
-    """Open a bundle for encoding, after holding its files against their hashes.
+def load(
+    path: str | Path,
+    *,
+    device: Literal["cpu", "cuda"] | None = None,
+    threads: int | None = None,
+    require_signature: str | Path | None = None,
+) -> Encoder:
+    """Open a bundle for encoding, after comparing its files with their hashes.
 
     Needs neither torch nor transformers: numpy, tokenizers and the bundle's engine.
 
@@ -28,14 +35,19 @@ def load(path: str | Path, *, device: Literal["cpu", "cuda"] | None = None, thre
         path: Folder of the bundle.
         device: ``"cpu"`` or ``"cuda"``; by default where the bundle was validated.
         threads: CPU threads; by default the engine decides.
+        require_signature: Refuse the bundle unless it is signed by this: a PEM file with a public key, or with
+            certificates that the signer's certificate must lead to. Needs ``korsbert[sign]``.
 
     Raises:
-        BundleError: No bundle there, or a file of it is missing or altered.
+        BundleError: No bundle there, a file of it is missing, altered or not listed, or a signature is required and is
+            not there or not valid.
+        InputError: ``require_signature`` is not a file of keys or certificates.
         MissingDependencyError: The engine is not installed, or the device is not there.
     """
     if device is not None:
         _one_of("device", device, DEVICES)
-    return Bundle.open(Path(path)).encoder(device=device, threads=threads)
+    bundle = Bundle.open(Path(path), require_signature=_path(require_signature), for_encoding=True)
+    return bundle.encoder(device=device, threads=threads)
 
 
 def export(
@@ -47,6 +59,7 @@ def export(
     device: Literal["cpu", "cuda"] = "cpu",
     checkpoint: str | Path | None = None,
     revision: str | None = None,
+    pooling: PoolingMode | Sequence[PoolingMode] | None = None,
     calibration: str | Path | None = None,
     sts: Sequence[str | Path] = (),
     force: bool = False,
@@ -63,6 +76,8 @@ def export(
         device: Where reference and candidate compute.
         checkpoint: A local copy that takes the place of the recipe's source.
         revision: Branch, tag or commit on the hub.
+        pooling: How token vectors become a sentence vector, for a checkpoint without ``modules.json``, which does not
+            say. Several modes are concatenated.
         calibration: Your own sentences (text, one a line, or JSONL with ``text``): audited beside the probes, and what
             int8 takes its scales from instead of those that ship.
         sts: Task sets (TSV as KorSTS, JSON as KLUE-STS, CSV as stsb_multi_mt) to score both sides on.
@@ -77,6 +92,7 @@ def export(
     _one_of("precision", precision, Gates.model_fields)
     _one_of("backend", backend, BACKENDS)
     _one_of("device", device, DEVICES)
+    modes = None if pooling is None else pooling_modes([pooling] if isinstance(pooling, str) else pooling)
     for package in ("torch", "sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
         require(package)
     from exporter import pipeline  # noqa: PLC0415 - brings in torch
@@ -86,9 +102,10 @@ def export(
         backend=backend,
         out=Path(out),
         device=device,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
+        checkpoint=_path(checkpoint),
         revision=revision,
-        calibration=None if calibration is None else Path(calibration),
+        pooling=modes,
+        calibration=_path(calibration),
         sts=tuple(Path(file) for file in sts),
         force=force,
         unvalidated=unvalidated,
@@ -103,6 +120,8 @@ def validate(
     checkpoint: str | Path | None = None,
     sts: Sequence[str | Path] = (),
     device: Literal["cpu", "cuda"] | None = None,
+    gates: Gates | Recipe | str | Path | None = None,
+    require_signature: str | Path | None = None,
 ) -> ParityReport:
     """Repeat a bundle's gate on this machine, and return the report, passed or not.
 
@@ -111,9 +130,14 @@ def validate(
         checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
         sts: Task sets to score both sides on.
         device: Where the bundle runs; by default where it was validated.
+        gates: The least that the bundle must reach, whatever gate it states itself: a recipe, or a YAML file with a
+            ``gates`` key; by default korsbert's own bounds. The bundle's own bounds count where they are stricter.
+        require_signature: Refuse the bundle unless it is signed by this (PEM): a public key or certificates.
 
     Raises:
-        BundleError: No bundle there, or a file of it is missing or altered.
+        BundleError: No bundle there, a file of it is missing, altered or not listed, or a signature is required and is
+            not there or not valid.
+        RecipeError: The gates cannot be read.
         CheckpointError: The checkpoint cannot be loaded, or holds other weights than the bundle was made from.
     """
     if device is not None:
@@ -122,9 +146,23 @@ def validate(
         require(package)
     from exporter import pipeline  # noqa: PLC0415 - brings in torch
 
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
-    folder = None if checkpoint is None else Path(checkpoint)
-    return pipeline.validate_bundle(opened, checkpoint=folder, sts=[Path(file) for file in sts], device=device)
+    trusted = _path(require_signature)
+    if isinstance(bundle, Bundle):
+        if trusted is not None:
+            bundle.verify_signature(trusted)
+    else:
+        bundle = Bundle.open(Path(bundle), require_signature=trusted, for_encoding=True)
+    return pipeline.validate_bundle(
+        bundle,
+        checkpoint=_path(checkpoint),
+        sts=[Path(file) for file in sts],
+        device=device,
+        floor=floor_of(gates),
+    )
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def _one_of(option: str, value: str, legal: Iterable[str]) -> None:

@@ -2,6 +2,10 @@
 
 A bundle comes into being in a staging folder beside its place and is renamed there whole, so at every moment the place
 holds the old bundle, the new one, or nothing; never half of one.
+
+Opening a bundle reads each file, compares it with its hash in the manifest, and uses the bytes that were compared: no
+path is opened a second time, so a file that is replaced meanwhile changes nothing. A file that the manifest does not
+list is refused, except those in ``BESIDE``.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -24,16 +28,25 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import Tokenizer
 
-from exporter.backends import BACKENDS, Engine, backend_of
+from exporter.backends import BACKENDS, Engine, EngineFiles, backend_of
 from exporter.encoder import Encoder
-from exporter.errors import BundleError
+from exporter.errors import BundleError, first_line
 from exporter.recipe import Recipe, Source
+from exporter.signing import SIGNATURE, Signer, Trusted, sign, verify
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 PARITY = "parity.json"
 RECORD = "validation.json"
+BESIDE = frozenset(
+    {
+        *(MANIFEST, RECORD, SIGNATURE),
+        *(f".{RECORD}.partial", f".{SIGNATURE}.partial"),  # left by a process that was killed
+        *(".cache", ".git", ".gitattributes", ".gitignore"),  # of git and huggingface_hub, which nothing here reads
+    }
+)
+"""What may be in a bundle's folder without being listed in its manifest."""
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
 
@@ -154,10 +167,22 @@ class Bundle:
         record: That it passed its gate after it was published, where that is so.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, record: Record | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        record: Record | None = None,
+        contents: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.record = record
+        self._contents = dict(contents or {})  # of files that were read and verified
+
+    @property
+    def signed(self) -> bool:
+        """Whether it has a signature, by whomever: ``verify_signature`` verifies it."""
+        return SIGNATURE in self._contents
 
     @property
     def validated(self) -> bool:
@@ -165,23 +190,55 @@ class Bundle:
         return self.manifest.validation.state == "passed" or self.record is not None
 
     @classmethod
-    def open(cls, folder: Path) -> Bundle:
-        """Read a bundle and hold every file against its hash.
+    def open(
+        cls, folder: Path, *, require_signature: Path | Trusted | None = None, for_encoding: bool = False
+    ) -> Bundle:
+        """Read a bundle and compare every file with its hash.
+
+        Args:
+            folder: Where it is.
+            require_signature: Refuse the bundle unless it is signed by this: a public key or certificates (PEM).
+            for_encoding: Keep the engine and the tokenizer in memory until ``encoder`` uses them, so that they are read
+                once.
 
         Raises:
-            BundleError: No bundle, another format, or a listed file that is missing or altered; the file is named.
+            BundleError: No bundle, another format, a file that is missing, altered or not listed (it is named), or a
+                signature that is required and is not there or not valid.
+            InputError: ``require_signature`` cannot be used.
+            MissingDependencyError: A signature is required, and model-signing is not installed.
         """
-        path = folder / MANIFEST
-        manifest = read_manifest(folder)
+        bundle = cls.open_manifest(folder)
+        path, manifest = folder / MANIFEST, bundle.manifest
+        if require_signature is not None:
+            bundle.verify_signature(require_signature)
         # What is opened later must be among what is held against its hash now.
         unlisted = {TOKENIZER, PARITY, *manifest.engine.files} - set(manifest.files)
         if unlisted or not manifest.engine.files:
             raise BundleError(
                 f"{path}: does not list {', '.join(sorted(unlisted)) or 'an engine'}", next_step="export it again"
             )
+        _refuse_unlisted(folder, manifest)
+        kept = {*manifest.engine.files, TOKENIZER} if for_encoding else set()
         for name, facts in manifest.files.items():
-            _verify(folder, name, facts)
-        return cls(folder, manifest, _read_record(folder, manifest))
+            if name in kept:
+                bundle._contents[name] = _read_verified(folder, name, facts)
+            else:
+                _verify(folder, name, facts)
+        return bundle
+
+    @classmethod
+    def open_manifest(cls, folder: Path) -> Bundle:
+        """Read a bundle's manifest, record and signature, and none of the files that the manifest lists.
+
+        Raises:
+            BundleError: No manifest, another format, or one that was altered.
+        """
+        path = folder / MANIFEST
+        contents = {MANIFEST: _read_manifest(path)}
+        manifest = _parse_manifest(path, contents[MANIFEST])
+        beside = {name: _read_beside(folder / name) for name in (RECORD, SIGNATURE)}
+        contents |= {name: content for name, content in beside.items() if content is not None}
+        return cls(folder, manifest, _parse_record(folder / RECORD, contents.get(RECORD), manifest), contents)
 
     def encoder(self, *, device: str | None = None, threads: int | None = None) -> Encoder:
         """Open the engine and return an encoder.
@@ -191,7 +248,8 @@ class Bundle:
             threads: CPU threads; by default the engine decides.
 
         Raises:
-            BundleError: An int8 bundle is asked to run on another device than the one it is typed for.
+            BundleError: An int8 bundle is asked to run on another device than the one it is typed for, or a file was
+                altered since the bundle was opened.
         """
         facts, engine, home = self.manifest.encoder, self.manifest.engine, self.manifest.validation.device
         if engine.precision.startswith("int8") and device not in (None, home):
@@ -199,14 +257,76 @@ class Bundle:
                 f"{self.folder}: its int8 is typed for the {home}, and {device} kernels want other types",
                 next_step=f"export it again with --device {device}",
             )
-        runner = backend_of(engine.backend).open(engine, self.folder, device or home, threads)
+        tokenizer = _parse_tokenizer(self.folder / TOKENIZER, self._take(TOKENIZER))
+        files = EngineFiles(self.folder, {name: self._take(name) for name in engine.files})
+        runner = backend_of(engine.backend).open(engine, files, device or home, threads)
         return Encoder(
-            Tokenizer.from_file(str(self.folder / TOKENIZER)),
+            tokenizer,
             runner,
             dimension=facts.dimension,
             max_seq_length=facts.max_seq_length,
             prompt=facts.prompt,
         )
+
+    def read(self, name: str) -> bytes:
+        """Return the verified content of a file.
+
+        The manifest, the record of validation and the signature are returned as they were when the bundle was opened.
+        Any other file is read, and its bytes are compared with the manifest's hash.
+
+        Raises:
+            BundleError: The file is missing or was altered.
+            KeyError: The bundle has no such file.
+        """
+        if name in self._contents:
+            return self._contents[name]
+        return _read_verified(self.folder, name, self.manifest.files[name])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all files that ``read`` returns: those the manifest lists, the manifest, record, signature."""
+        beside = (name for name in (MANIFEST, RECORD, SIGNATURE) if name in self._contents)
+        return (*self.manifest.files, *beside)
+
+    def sign(self, signer: Signer) -> Bundle:
+        """Write a signature of the manifest and of every file it lists; returns the bundle with the signature.
+
+        Raises:
+            InputError: The key or a certificate cannot be used.
+            BundleError: The folder cannot be written to.
+            MissingDependencyError: model-signing is not installed.
+        """
+        signature = sign(self._hashes(), self.folder.resolve().name, signer, ignored=(RECORD,))
+        _write_beside(self.folder / SIGNATURE, signature, next_step="copy the bundle, then sign")
+        return Bundle(self.folder, self.manifest, self.record, {**self._contents, SIGNATURE: signature})
+
+    def verify_signature(self, trusted: Path | Trusted) -> None:
+        """Verify that the bundle is signed, and by whom.
+
+        Args:
+            trusted: A public key or certificates (PEM).
+
+        Raises:
+            BundleError: It is not signed, or not by ``trusted``, or it was altered since.
+            InputError: ``trusted`` cannot be used.
+            MissingDependencyError: model-signing is not installed.
+        """
+        trusted = Trusted.of(trusted) if isinstance(trusted, Path) else trusted
+        if not self.signed:
+            raise BundleError(
+                f"{self.folder}: not signed, and a signature by {trusted.path} is required",
+                next_step="get a signed bundle, or sign it with `korsbert sign`",
+            )
+        verify(self._hashes(), self._contents[SIGNATURE], trusted, self.folder)
+
+    def _hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of the manifest as it was read, and of every file as the manifest lists it."""
+        listed = {name: facts.sha256 for name, facts in self.manifest.files.items()}
+        return {MANIFEST: hashlib.sha256(self._contents[MANIFEST]).hexdigest(), **listed}
+
+    def _take(self, name: str) -> bytes:
+        """Return the verified content of a file and keep it no longer."""
+        return self._contents.pop(name) if name in self._contents else self.read(name)
 
     @property
     def size_bytes(self) -> int:
@@ -221,14 +341,22 @@ def read_manifest(folder: Path) -> Manifest:
         BundleError: No manifest, another format, or one that was altered.
     """
     path = folder / MANIFEST
+    return _parse_manifest(path, _read_manifest(path))
+
+
+def _read_manifest(path: Path) -> bytes:
     if not path.is_file():
-        raise BundleError(f"{folder}: no bundle: there is no {MANIFEST}", next_step="korsbert-export makes one")
+        raise BundleError(f"{path.parent}: no bundle: there is no {MANIFEST}", next_step="korsbert-export makes one")
     try:
-        content = path.read_bytes()
-        _check_format(path, content)
-        manifest = Manifest.model_validate_json(content)
+        return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parse_manifest(path: Path, content: bytes) -> Manifest:
+    try:
+        _check_format(path, content)
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or MANIFEST
@@ -255,16 +383,9 @@ def write_record(bundle: Bundle, record: Record) -> Bundle:
     """
     sealed = record.model_copy(update={"manifest_seal": bundle.manifest.seal})
     sealed = sealed.model_copy(update={"seal": seal_of(sealed)})
-    path = bundle.folder / RECORD
-    partial = path.with_name(f".{RECORD}.partial")
-    try:
-        partial.write_text(sealed.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise BundleError(
-            f"{path}: cannot be written: {error.strerror}", next_step="copy the bundle, then validate"
-        ) from error
-    return Bundle(bundle.folder, bundle.manifest, sealed)
+    content = f"{sealed.model_dump_json(indent=1)}\n".encode()
+    _write_beside(bundle.folder / RECORD, content, next_step="copy the bundle, then validate")
+    return Bundle(bundle.folder, bundle.manifest, sealed, {**bundle._contents, RECORD: content})
 
 
 def withdraw_record(bundle: Bundle) -> None:
@@ -272,13 +393,30 @@ def withdraw_record(bundle: Bundle) -> None:
     (bundle.folder / RECORD).unlink(missing_ok=True)
 
 
-def _read_record(folder: Path, manifest: Manifest) -> Record | None:
-    path = folder / RECORD
-    if not path.is_file():
+def _write_beside(path: Path, content: bytes, *, next_step: str) -> None:
+    """Write a file that no manifest lists into a bundle's folder, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be written: {error.strerror}", next_step=next_step) from error
+
+
+def _read_beside(path: Path) -> bytes | None:
+    """Read a file that no manifest lists; None where there is none."""
+    try:
+        return path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parse_record(path: Path, content: bytes | None, manifest: Manifest) -> Record | None:
+    if content is None:
         return None
     try:
-        record = Record.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        record = Record.model_validate_json(content)
+    except ValidationError as error:
         raise BundleError(
             f"{path}: not readable as a record of validation", next_step="remove it, and validate again"
         ) from error
@@ -291,6 +429,13 @@ def _read_record(folder: Path, manifest: Manifest) -> Record | None:
     return record
 
 
+def _parse_tokenizer(path: Path, content: bytes) -> Tokenizer:
+    try:
+        return Tokenizer.from_buffer(content)
+    except Exception as error:  # tokenizers, which is Rust, raises nothing more special
+        raise BundleError(f"{path}: not a tokenizer: {first_line(error)}", next_step="export it again") from error
+
+
 def _check_format(path: Path, content: bytes) -> None:
     """Refuse another format by its number, before its unknown keys would be called errors."""
     try:
@@ -301,18 +446,55 @@ def _check_format(path: Path, content: bytes) -> None:
         raise BundleError(f"{path}: format {stated}, this korsbert reads {FORMAT}", next_step="export it again")
 
 
+def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
+    """Refuse a folder with a file that is not in the manifest: an engine could read it, and nothing has verified it."""
+    try:
+        stray = sorted({path.name for path in folder.iterdir()} - manifest.files.keys() - BESIDE)
+    except OSError as error:
+        raise BundleError(f"{folder}: cannot be read: {error.strerror}") from error
+    if stray:
+        raise BundleError(
+            f"{folder / stray[0]}: not listed in {MANIFEST}, and a bundle holds nothing else",
+            next_step="move it out of the folder",
+        )
+
+
 def _verify(folder: Path, name: str, facts: FileFacts) -> None:
+    """Compare a file with its hash, read in pieces."""
+    path = _listed(folder, name)
+    try:
+        found = path.stat().st_size, sha256_of(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    _refuse_altered(path, found, facts)
+
+
+def _read_verified(folder: Path, name: str, facts: FileFacts) -> bytes:
+    """Read a file and compare what was read with its hash."""
+    path = _listed(folder, name)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    _refuse_altered(path, (len(content), hashlib.sha256(content).hexdigest()), facts)
+    return content
+
+
+def _listed(folder: Path, name: str) -> Path:
+    """Return the path of a file that the manifest lists."""
     path = folder / name
     # By the name alone: in the hub's cache the files of a bundle are links to where their content lies.
     if Path(name).name != name:
         raise BundleError(f"{folder / MANIFEST}: names a file outside the bundle: {name}")
+    if name in (MANIFEST, RECORD, SIGNATURE):
+        raise BundleError(f"{folder / MANIFEST}: lists {name}, which is written after the manifest")
     if not path.is_file():
         raise BundleError(f"{path}: missing, though the manifest lists it", next_step="export it again")
-    try:
-        altered = path.stat().st_size != facts.size or sha256_of(path) != facts.sha256
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
-    if altered:
+    return path
+
+
+def _refuse_altered(path: Path, found: tuple[int, str], facts: FileFacts) -> None:
+    if found != (facts.size, facts.sha256):
         raise BundleError(
             f"{path}: altered since it was published: its SHA-256 is not the manifest's", next_step="export it again"
         )
@@ -417,12 +599,13 @@ def publish(manifest: Manifest, folder: Path, target: Path) -> Bundle:
     }
     manifest = manifest.model_copy(update={"files": files})
     manifest = manifest.model_copy(update={"seal": seal_of(manifest)})
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    content = f"{manifest.model_dump_json(indent=2)}\n".encode()
+    (folder / MANIFEST).write_bytes(content)
     umask = os.umask(0)
     os.umask(umask)
     folder.chmod(0o777 & ~umask)  # mkdtemp makes it private
     put_in_place(folder, target)
-    return Bundle(target, manifest)
+    return Bundle(target, manifest, contents={MANIFEST: content})
 
 
 def put_in_place(folder: Path, target: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +15,19 @@ from optimum.utils import NormalizedConfigManager
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
+from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from exporter.errors import CheckpointError, MissingDependencyError, UnsupportedModelError, first_sentence
 from exporter.hub import download
-from exporter.layout import MODULES, read_layout
+from exporter.layout import MODULES
 from exporter.recipe import KnownAnswer, Recipe, Source, recipes_folder
-from exporter.tokens import TextTokenizer, batches_by_length
-from exporter.weights import hash_files, weight_files, weight_names
+from exporter.snapshot import Snapshot, snapshot_of
+from exporter.tokenizer_anchor import build_anchor
+from exporter.tokens import IntArray, TextTokenizer, batches_by_length
+from exporter.weights import Equality, StoredWeights, check_parameters, hash_of
 
 TOKEN_BUDGET = 2048  # tokens per batch of the reference, with padding
-
-# Parameters of the transformer that no sentence vector depends on: a checkpoint may lack them.
-_UNUSED = ("pooler.", "embeddings.position_ids", "embeddings.token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,12 @@ class Checkpoint:
         source: Where it came from: a hub id or the name of a folder.
         commit: Commit on the hub, or None for a folder.
         weights_sha256: One hash over all weight files, by relative name.
+        files: SHA-256 of every file that was loaded, by relative name: weights, configuration and tokenizer.
+        stated_pooling: Pooling modes that were asked for because the folder states none, or None.
+        equality: What was found equal to the weight files, bit for bit.
+        ignored_keys: Keys of the configuration that no loader saw because they are unknown here.
+        decisions: What was found and decided while loading, one sentence each.
+        anchor: The tokenizer by the checkpoint's own files and ``tokenizers`` alone, without transformers.
         tokenizer: The tokenizer as the bundle will carry it: truncation, lower-casing and special tokens included.
         architecture: Class name of the transformer.
         modules: Class names of the modules, in order.
@@ -58,6 +64,12 @@ class Checkpoint:
     source: str
     commit: str | None
     weights_sha256: str
+    files: Mapping[str, str]
+    stated_pooling: tuple[str, ...] | None
+    equality: Equality
+    ignored_keys: tuple[str, ...]
+    decisions: tuple[str, ...]
+    anchor: Tokenizer
     tokenizer: Tokenizer
     architecture: str
     modules: tuple[str, ...]
@@ -94,36 +106,78 @@ class Checkpoint:
             ) from error
         return vectors
 
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters of the reference by the model's own names, float32. Each was compared with the files."""
+        return dict(self.model.named_parameters())
+
+    def provenance(self) -> Source:
+        """Return what a manifest says of the checkpoint."""
+        return Source(
+            checkpoint=self.source,
+            commit=self.commit,
+            weights_sha256=self.weights_sha256,
+            files=dict(self.files),
+            pooling=self.stated_pooling,
+        )
+
+    def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> npt.NDArray[np.float32]:
+        """Return the reference vectors (batch, dimension) float32 of token ids, by the modules' own ``forward``.
+
+        Token types, where the architecture has them, are 0, as for single sentences.
+
+        Args:
+            input_ids: (batch, sequence) int64.
+            attention_mask: (batch, sequence) int64, 1 for tokens and 0 for padding.
+        """
+        features = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
+        if self.has_token_types:
+            features["token_type_ids"] = torch.zeros_like(features["input_ids"])
+        features = {name: values.to(self.model.device) for name, values in features.items()}
+        with torch.inference_mode():
+            for module in self.model:
+                features = module(features)
+        vectors: npt.NDArray[np.float32] = features["sentence_embedding"].float().cpu().numpy()
+        return vectors
+
     def parameter_bytes(self) -> int:
         """Return the size of the unique parameters in bytes, as float32."""
         return sum(parameter.numel() * 4 for parameter in self.model.parameters())
 
 
 def load_checkpoint(
-    recipe: Recipe, *, folder: Path | None = None, revision: str | None = None, device: str = "cpu"
+    recipe: Recipe,
+    *,
+    folder: Path | None = None,
+    revision: str | None = None,
+    pooling: Sequence[str] | None = None,
+    device: str = "cpu",
 ) -> Checkpoint:
-    """Load the checkpoint a recipe names and hold it against what the recipe expects.
+    """Load the checkpoint a recipe names, prove that it is what its files hold, and compare it with the recipe.
 
     Args:
         recipe: What to load and what to expect.
         folder: A local copy that takes the place of the recipe's source.
         revision: Branch, tag or commit that takes the place of the recipe's.
+        pooling: Pooling modes for a folder without ``modules.json``; by default those that the recipe expects.
         device: Where the reference computes, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        CheckpointError: No checkpoint there, damaged files, pickled code, missing weights, or a disagreement with
-            the recipe.
-        UnsupportedModelError: A module or an architecture that is not folded.
+        CheckpointError: No checkpoint there, damaged files, pickled code, a key that steers a loader, weights that are
+            missing or were loaded otherwise than the files hold them, or a disagreement with the recipe.
+        UnsupportedModelError: A module, an architecture or a task that is not folded.
         HubError: The hub cannot be reached.
     """
     local, commit, source = _resolve(recipe, folder, revision)
-    layout = read_layout(local)
-    files = weight_files(layout.places)
-    model = _load(local, device)
-    checkpoint = _read_facts(model, source=source, commit=commit, weights_sha256=hash_files(local, files))
-    _check_complete(checkpoint, weight_files((layout.transformer,)))
+    with snapshot_of(local, pooling or recipe.expect.pooling) as snapshot:
+        # Every weight file is opened as data before a library may open it.
+        stored = {place: StoredWeights(files) for place, files in snapshot.weights.items()}
+        model = _load(snapshot.folder, device)
+        checkpoint = _read_facts(model, snapshot, source=source, commit=commit, equality=_check_weights(model, stored))
     _check_finite(checkpoint)
+    _check_pooling(checkpoint, pooling)
     _check_expectations(checkpoint, recipe)
+    _check_known_ids(checkpoint, recipe)
     if recipe.known_answer is not None:
         _check_known_answer(checkpoint, recipe.known_answer)
     return checkpoint
@@ -142,18 +196,35 @@ def load_source(
         device: Where the reference computes.
 
     Raises:
-        CheckpointError: It cannot be loaded, or its weights have another hash than the bundle's.
+        CheckpointError: It cannot be loaded, or one of its files has another hash than the bundle's.
         HubError: The hub cannot be reached.
     """
     same = recipe.model_copy(update={"source": source.checkpoint})
-    checkpoint = load_checkpoint(same, folder=folder, revision=source.commit, device=device)
+    checkpoint = load_checkpoint(same, folder=folder, revision=source.commit, pooling=source.pooling, device=device)
+    _check_same_weights(checkpoint, source, made_from_it)
+    _check_same_files(checkpoint, source, made_from_it)
+    return checkpoint
+
+
+def _check_same_weights(checkpoint: Checkpoint, source: Source, bundle: str) -> None:
     if checkpoint.weights_sha256 != source.weights_sha256:
         raise CheckpointError(
-            f"{made_from_it}: made from other weights than {checkpoint.source} holds: "
+            f"{bundle}: made from other weights than {checkpoint.source} holds: "
             f"{source.weights_sha256[:12]}… and {checkpoint.weights_sha256[:12]}…",
             next_step="give the checkpoint it was made from with --checkpoint",
         )
-    return checkpoint
+
+
+def _check_same_files(checkpoint: Checkpoint, source: Source, bundle: str) -> None:
+    """Name the first file that the checkpoint has otherwise than the bundle's manifest says, with both hashes."""
+    for name in sorted({**source.files, **checkpoint.files}):
+        wanted, found = source.files.get(name), checkpoint.files.get(name)
+        if wanted != found:
+            shown = [f"sha256 {value[:12]}…" if value else "no such file" for value in (wanted, found)]
+            raise CheckpointError(
+                f"{bundle}: made from another {name} than {checkpoint.source} holds: {shown[0]} and {shown[1]}",
+                next_step="give the checkpoint it was made from with --checkpoint",
+            )
 
 
 def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple[Path, str | None, str]:
@@ -212,7 +283,22 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(before)
 
 
-def _read_facts(model: SentenceTransformer, *, source: str, commit: str | None, weights_sha256: str) -> Checkpoint:
+def _check_weights(model: SentenceTransformer, stored: Mapping[Path, StoredWeights]) -> Equality:
+    """Compare the parameters of the transformer, and of each module after it, with the files in its folder."""
+    total = Equality(0, 0)
+    modules = [module for module in model if next(module.parameters(), None) is not None]
+    for module, weights in zip(modules, stored.values(), strict=True):
+        transformer = getattr(module, "auto_model", None)
+        if transformer is None:
+            total += check_parameters(module, weights)
+        else:
+            total += check_parameters(transformer, weights, transformer.base_model_prefix)
+    return total
+
+
+def _read_facts(
+    model: SentenceTransformer, snapshot: Snapshot, *, source: str, commit: str | None, equality: Equality
+) -> Checkpoint:
     names = tuple(type(module).__name__ for module in model)
     foreign = [name for name in names if name not in MODULES]
     if foreign or names[:2] != ("Transformer", "Pooling"):
@@ -235,7 +321,13 @@ def _read_facts(model: SentenceTransformer, *, source: str, commit: str | None, 
         model=model,
         source=source,
         commit=commit,
-        weights_sha256=weights_sha256,
+        weights_sha256=hash_of(snapshot.files, snapshot.weight_names()),
+        files=snapshot.files,
+        stated_pooling=snapshot.stated_pooling,
+        equality=equality,
+        ignored_keys=snapshot.ignored,
+        decisions=_decisions(snapshot, equality),
+        anchor=build_anchor(snapshot.transformer, lower_case=snapshot.lower_case, max_seq_length=max_seq_length),
         tokenizer=_bundle_tokenizer(model, max_seq_length),
         architecture=type(transformer.auto_model).__name__,
         modules=names,
@@ -287,23 +379,14 @@ def _bundle_tokenizer(model: SentenceTransformer, max_seq_length: int) -> Tokeni
     return tokenizer
 
 
-def _check_complete(checkpoint: Checkpoint, files: list[Path]) -> None:
-    """Refuse a checkpoint that lacks weights: transformers would fill them with random numbers and carry on."""
-    transformer = checkpoint.model[0].auto_model
-    stored: set[str] = set()
-    for path in files:
-        names = {
-            name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-            for name in weight_names(path)
-        }
-        stored |= names | {name.partition(".")[2] for name in names}
-    needed = [name for name, _ in transformer.named_parameters() if not name.startswith(_UNUSED)]
-    missing = [name for name in needed if name not in stored]
-    if missing:
-        raise CheckpointError(
-            f"{files[0].parent}: {len(missing)} of {len(needed)} weights are missing, the first is {missing[0]}",
-            next_step="save the checkpoint again with SentenceTransformer.save",
-        )
+def _decisions(snapshot: Snapshot, equality: Equality) -> tuple[str, ...]:
+    """Return what a manifest tells of the loading."""
+    told = [f"checkpoint: {equality.tensors} tensors, {equality.weights:,} weights equal to the files, bit for bit"]
+    if snapshot.stated_pooling is not None:
+        told.append(f"no modules.json: {' and '.join(snapshot.stated_pooling)} pooling, as asked for")
+    if snapshot.ignored:
+        told.append(f"left out of the configuration, unknown: {', '.join(snapshot.ignored)}")
+    return tuple(told)
 
 
 def _check_finite(checkpoint: Checkpoint) -> None:
@@ -326,6 +409,28 @@ def _check_expectations(checkpoint: Checkpoint, recipe: Recipe) -> None:
             f"{checkpoint.source} is not what recipe {recipe.name!r} describes: {'; '.join(wrong)}",
             next_step="give the right checkpoint, or your own recipe with --recipe FILE",
         )
+
+
+def _check_pooling(checkpoint: Checkpoint, asked: Sequence[str] | None) -> None:
+    """Refuse a pooling that was asked for where the checkpoint states another."""
+    if asked is not None and tuple(asked) != checkpoint.pooling:
+        raise CheckpointError(
+            f"{checkpoint.source}: its modules.json states {' and '.join(checkpoint.pooling)} pooling, and "
+            f"{' and '.join(asked)} was asked for",
+            next_step="leave out pooling: it is for folders without modules.json",
+        )
+
+
+def _check_known_ids(checkpoint: Checkpoint, recipe: Recipe) -> None:
+    """Compare the tokenizer's ids with those that the recipe knows of some texts."""
+    rows = TextTokenizer(checkpoint.tokenizer).ids([known.text for known in recipe.known_ids])
+    for known, found in zip(recipe.known_ids, rows, strict=True):
+        if tuple(found) != known.ids:
+            raise CheckpointError(
+                f"{checkpoint.source}: its tokenizer gives {found} for {known.text!r}, recipe {recipe.name!r} expects "
+                f"{list(known.ids)}",
+                next_step="check the revision, and that tokenizer and recipe belong together",
+            )
 
 
 def _check_known_answer(checkpoint: Checkpoint, known: KnownAnswer) -> None:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from exporter.cli_output import CLOSED_PIPE, JsonFlag, print_json, print_table, spinner, stderr_console
-from exporter.cli_ship import ship_command
+from exporter.cli_ship import GatesOption, RecipeOption, ship_command
+from exporter.cli_sign import BundleArgument, RequireSignatureOption, sign_command, verify_signature_command
 from exporter.errors import ExportError, InputError
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ app = typer.Typer(
 )
 export_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command("ship")(ship_command)
+app.command("sign")(sign_command)
+app.command("verify-signature")(verify_signature_command)
 
 
 CheckpointOption = Annotated[
@@ -53,7 +56,6 @@ StsOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[Literal["cpu", "cuda"], typer.Option("--device", help="Where to compute.")]
-BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -93,6 +95,14 @@ def export_command(
     checkpoint: CheckpointOption = None,
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit on the hub.")
+    ] = None,
+    pooling: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pooling",
+            metavar="MODE",
+            help="cls, mean, max, ...: for a checkpoint without modules.json, which does not say. Several are joined.",
+        ),
     ] = None,
     calibration: Annotated[
         Path | None,
@@ -136,7 +146,7 @@ def export_command(
     """Export a checkpoint, prove the result equal to it, and publish it."""
     from exporter.dependencies import require
     from exporter.errors import GateError
-    from exporter.recipe import find_recipe, load_recipe
+    from exporter.recipe import find_recipe, load_recipe, pooling_modes
 
     if (model is None) == (recipe is None):
         raise InputError("give a model or a recipe, one of the two", next_step="--model demo, or --recipe FILE")
@@ -160,6 +170,7 @@ def export_command(
         device=device,
         checkpoint=checkpoint,
         revision=revision,
+        pooling=pooling_modes(pooling) if pooling else None,
         calibration=calibration,
         sts=tuple(sts or ()),
         force=force,
@@ -215,13 +226,24 @@ def list_command(as_json: JsonFlag = False) -> None:
 
 @app.command("show")
 def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
-    """Show what a bundle is, after holding its files against their hashes."""
+    """Show what a bundle is, after comparing its files with their hashes."""
     from exporter.bundle import Bundle
+    from exporter.floor import DEFAULT
+    from exporter.signing import SIGNATURE
 
     opened = Bundle.open(bundle)
     manifest = opened.manifest
+    objections = DEFAULT.objections(opened)
     if as_json:
-        print_json({"bundle": str(bundle), "manifest": manifest.model_dump(mode="json"), "parity": _parity(opened)})
+        print_json(
+            {
+                "bundle": str(bundle),
+                "manifest": manifest.model_dump(mode="json"),
+                "parity": _parity(opened),
+                "below_default_gate": list(objections),
+                "signed": opened.signed,
+            }
+        )
         return
     encoder, source, proven = manifest.encoder, manifest.source, manifest.validation
     pooling = "+".join(encoder.pooling)
@@ -238,6 +260,8 @@ def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
             f"{proven.execution}, min cosine {proven.min_cosine:.8f}; {proven.note}",
         ),
         *_recorded(opened),
+        *(("BELOW THE DEFAULT GATE", objection) for objection in objections),
+        *((("signature", f"{SIGNATURE}, not verified: `korsbert verify-signature` does it"),) if opened.signed else ()),
         ("size", f"{opened.size_bytes / 1e6:.1f} MB, {len(manifest.files)} files, all hashes agree"),
         ("created", f"{manifest.created} by korsbert {manifest.tools.get('korsbert', '?')}"),
         *(("decision", decision) for decision in manifest.decisions),
@@ -253,6 +277,9 @@ def validate_command(
     device: Annotated[
         Literal["cpu", "cuda"] | None, typer.Option("--device", help="By default where the bundle was validated.")
     ] = None,
+    recipe: RecipeOption = None,
+    gates: GatesOption = None,
+    require_signature: RequireSignatureOption = None,
     junit: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML for a CI system.")
     ] = None,
@@ -261,19 +288,25 @@ def validate_command(
     """Repeat a bundle's parity gate on this machine, against its checkpoint."""
     from exporter.bundle import Bundle
     from exporter.dependencies import require
+    from exporter.floor import floor_of
 
-    opened = Bundle.open(bundle)
+    floor = floor_of(gates, recipe)
+    opened = Bundle.open(bundle, require_signature=require_signature, for_encoding=True)
     stderr = stderr_console()
+    if (warning := floor.warning(opened.manifest)) is not None:
+        stderr.print(f"warning: {warning}")
     with spinner(stderr, "importing torch"):
         for package in ("torch", "sentence_transformers", "optimum"):
             require(package)
         from exporter import pipeline
     with spinner(stderr, "reference and bundle encode the probes"):
-        report = pipeline.validate_bundle(opened, checkpoint=checkpoint, sts=tuple(sts or ()), device=device)
+        report = pipeline.validate_bundle(
+            opened, checkpoint=checkpoint, sts=tuple(sts or ()), device=device, floor=floor
+        )
     if junit is not None:
         _write(junit, f"{report.to_junit()}\n".encode())
     if as_json:
-        print_json(report.to_dict())
+        print_json({**report.to_dict(), "weaker_own_gate": list(floor.weaker(opened.manifest))})
     else:
         rows = [("passed" if v.passed else "FAILED", v.name, str(v)) for v in report.verdicts]
         print_table(("", "bound", f"{report.subject}, {len(report.probes)} probes, {report.execution}"), rows)
@@ -301,7 +334,7 @@ def encode_command(
     from exporter.bundle import Bundle
 
     lines = _lines(file)
-    with Bundle.open(bundle).encoder() as encoder:
+    with Bundle.open(bundle, for_encoding=True).encoder() as encoder:
         vectors = encoder.encode(lines, batch_size, normalize, show_progress_bar=sys.stderr.isatty())
     vectors = vectors.reshape(len(lines), encoder.dimension)
     if out is None:
@@ -401,7 +434,7 @@ def _recorded(bundle: Bundle) -> list[tuple[str, str]]:
 
 
 def _parity(bundle: Bundle) -> Any:
-    return json.loads((bundle.folder / "parity.json").read_text(encoding="utf-8"))
+    return json.loads(bundle.read("parity.json"))
 
 
 def _print_export(bundle: Bundle, stages: Stages) -> None:

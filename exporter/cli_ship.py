@@ -8,10 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from exporter.cli_output import JsonFlag, print_json, print_table, spinner, stderr_console
+from exporter.cli_sign import RequireSignatureOption
 from exporter.errors import InputError
 
 if TYPE_CHECKING:
+    from exporter.floor import Floor
     from exporter.serving.triton.verify import Verification
+
+
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE|NAME",
+        help="Judge by this recipe's gates, and by the bundle's own where they are stricter.",
+    ),
+]
+GatesOption = Annotated[
+    Path | None,
+    typer.Option("--gates", metavar="FILE", help="The same with a YAML file that has the `gates` of a recipe."),
+]
 
 
 def ship_command(
@@ -56,10 +72,14 @@ def ship_command(
     ] = None,
     clients: Annotated[int, typer.Option("--clients", min=1, help="With --verify: at the same time.")] = 32,
     requests: Annotated[int, typer.Option("--requests", min=1, help="With --verify: how many under load.")] = 512,
+    recipe: RecipeOption = None,
+    gates: GatesOption = None,
+    require_signature: RequireSignatureOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Put bundles into a Triton model repository; check one; or verify a running server."""
     from exporter.bundle import Bundle
+    from exporter.floor import floor_of
 
     if sum(option is not None for option in (repository, check, verify)) != 1:
         raise InputError(
@@ -68,12 +88,15 @@ def ship_command(
     if check is not None:
         if bundles:
             raise InputError("--check reads a repository, and takes no bundle", next_step="leave the bundles out")
-        _check(check, as_json)
+        _check(check, floor_of(gates, recipe), require_signature, as_json)
         return
     if not bundles or (verify is not None and len(bundles) != 1):
         raise InputError("give a bundle" if verify is None else "give the one bundle that the server serves")
-    opened = [Bundle.open(path) for path in bundles]
+    floor = floor_of(gates, recipe)
+    opened = [Bundle.open(path, require_signature=require_signature) for path in bundles]
     if verify is not None:
+        if (warning := floor.warning(opened[0].manifest)) is not None:
+            stderr_console().print(f"warning: {warning}")
         with spinner(stderr_console(), "importing torch"):
             from exporter.dependencies import require
 
@@ -82,7 +105,14 @@ def ship_command(
             from exporter.serving.triton.verify import verify as verify_server
         with spinner(stderr_console(), "the server encodes the probes"):
             result = verify_server(
-                opened[0], verify, grpc=grpc, model=name, checkpoint=checkpoint, clients=clients, requests=requests
+                opened[0],
+                verify,
+                grpc=grpc,
+                model=name,
+                checkpoint=checkpoint,
+                clients=clients,
+                requests=requests,
+                floor=floor,
             )
         _print_verification(result, as_json)
         return
@@ -105,6 +135,7 @@ def ship_command(
             name=name,
             version=version,
             image_version=image_version or IMAGE_VERSION,
+            floor=floor,
         )
     if as_json:
         print_json({"repository": str(repository), "shipped": [vars(one) for one in shipped]})
@@ -120,10 +151,10 @@ def ship_command(
     print(f"{repository}/README.md says how to start a server and how to ask it")  # noqa: T201
 
 
-def _check(folder: Path, as_json: bool) -> None:
+def _check(folder: Path, floor: Floor, require_signature: Path | None, as_json: bool) -> None:
     from exporter.serving.triton.lint import check
 
-    findings = check(folder)
+    findings = check(folder, floor, require_signature)
     if as_json:
         print_json({"repository": str(folder), "findings": [_finding(one) for one in findings]})
     else:

@@ -26,6 +26,8 @@ EXTRAS = {
     "grpc": "triton",
     "google": "triton",
     "geventhttpclient": "triton",
+    "model_signing": "sign",
+    "OpenSSL": "sign",
 }
 
 

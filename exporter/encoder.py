@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from exporter.backends import Runner
 from exporter.errors import BundleError, EngineError
-from exporter.tokens import TextTokenizer, TokenIds, batches_by_length, batches_of_little_padding
+from exporter.tokens import IntArray, TextTokenizer, TokenIds, batches_by_length, batches_of_little_padding
 
 TOKENS_PER_ROW = 128  # a batch of batch_size rows may hold this many tokens a row; longer rows make smaller batches
 
@@ -92,7 +92,7 @@ class Encoder:
             return np.array([], dtype=np.float32)
         rows = self._ids(sentences)
         lengths = [len(row) for row in rows]
-        batches = list(batches_by_length(lengths, batch_size=batch_size, token_budget=batch_size * TOKENS_PER_ROW))
+        batches = encoder_batches(lengths, batch_size)
         result = self._run_batches(rows, _shown(batches) if show_progress_bar else batches)
         if normalize_embeddings:
             result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
@@ -130,6 +130,28 @@ class Encoder:
         """
         return self._run(self._ids(sentences))
 
+    def encode_padded(self, input_ids: IntArray, attention_mask: IntArray) -> Vectors:
+        """Encode token ids that are padded already, as one batch: (batch, dimension) float32.
+
+        For whoever needs to decide the width of a batch, and what stands where the mask is 0.
+
+        Args:
+            input_ids: (batch, sequence) int64.
+            attention_mask: (batch, sequence) int64, 1 for tokens and 0 for padding.
+
+        Raises:
+            EngineError: The engine refuses the shape, an id or the mask.
+            BundleError: The engine returned another type or shape than float32 (batch, dimension).
+        """
+        vectors = self._runner.run(input_ids, attention_mask)
+        promised = (len(input_ids), self.dimension)
+        if vectors.dtype != np.float32 or vectors.shape != promised:
+            raise BundleError(
+                f"the engine returned {vectors.dtype} {vectors.shape}, and a bundle promises float32 {promised}",
+                next_step="export the bundle again",
+            )
+        return vectors
+
     def count_tokens(self, sentences: Sequence[str]) -> list[int]:
         """Return how many tokens each sentence has after truncation."""
         return [len(row) for row in self._ids(sentences)]
@@ -149,15 +171,8 @@ class Encoder:
         return result
 
     def _run(self, rows: Sequence[TokenIds]) -> Vectors:
-        """Encode token ids as one batch, and hold the engine to its contract: copied along, another type would hide."""
-        vectors = self._runner.run(*self._tokenizer.pad(rows))
-        promised = (len(rows), self.dimension)
-        if vectors.dtype != np.float32 or vectors.shape != promised:
-            raise BundleError(
-                f"the engine returned {vectors.dtype} {vectors.shape}, and a bundle promises float32 {promised}",
-                next_step="export the bundle again",
-            )
-        return vectors
+        """Encode token ids as one batch."""
+        return self.encode_padded(*self._tokenizer.pad(rows))
 
     def __enter__(self) -> Self:
         return self
@@ -170,6 +185,11 @@ class Encoder:
     def close(self) -> None:
         """Release the engine."""
         self._runner.__exit__(None, None, None)
+
+
+def encoder_batches(lengths: Sequence[int], batch_size: int = 32) -> list[list[int]]:
+    """Return the batches of row numbers that ``Encoder.encode`` makes of sentences with so many tokens each."""
+    return list(batches_by_length(lengths, batch_size=batch_size, token_budget=batch_size * TOKENS_PER_ROW))
 
 
 def _shown(batches: list[list[int]]) -> Iterable[list[int]]:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
+from tokenizers import Tokenizer
 
 from exporter.backends import (
     DEFAULTS,
     BuildOptions,
     Engine,
+    EngineFiles,
+    Runner,
     backend_of,
     device_of,
     refuse_idle_options,
 )
 from exporter.bundle import (
+    TOKENIZER,
     Bundle,
     publish,
     refuse_to_replace_what_is_no_bundle,
@@ -31,19 +37,26 @@ from exporter.bundle import (
 from exporter.calibration import TokenBatches, calibration_sentences, calibration_set
 from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
 from exporter.dependencies import require
-from exporter.encoder import Encoder
+from exporter.encoder import Encoder, encoder_batches
 from exporter.errors import BuildError, GateError, MissingDependencyError
+from exporter.floor import DEFAULT as DEFAULT_FLOOR
+from exporter.floor import Floor
 from exporter.folding import fold
 from exporter.graph import Graph
 from exporter.passes import passes_for, run_passes
 from exporter.precisions import QUANTIZATIONS, precision_of, quantization_of
-from exporter.publication import Candidate, manifest_of, record_of, write_files
+from exporter.proof import Proof, proven_graph, stored_graph
+from exporter.provenance import check_graph, read_onnx
+from exporter.publication import Candidate, manifest_of, record_of, write_files, write_tokenizer
 from exporter.quantization.plan import Plan, Request, make_plan
+from exporter.quantization.report import Tried
 from exporter.quantization.scheme import scheme_of
 from exporter.quantization.search import Assignment, describe
 from exporter.recipe import Gate, Recipe
 from exporter.tokens import TextTokenizer
-from exporter.validator import ParityReport, Reference, reference_of, validate
+from exporter.validator import Check, ParityReport, Reference, reference_of, validate
+from exporter.validator.format_loss import FormatLoss
+from exporter.validator.parity import compare
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,7 @@ class Options:
             whatever it says.
         checkpoint: A local copy that takes the place of the recipe's source.
         revision: Branch, tag or commit that takes the place of the recipe's.
+        pooling: Pooling modes for a checkpoint without ``modules.json``, which states none; several are concatenated.
         calibration: The user's own sentences: audited beside the probes, and what int8 takes its scales from instead
             of those that ship.
         sts: Task sets to score reference and candidate on.
@@ -72,6 +86,7 @@ class Options:
     device: str = "cpu"
     checkpoint: Path | None = None
     revision: str | None = None
+    pooling: tuple[str, ...] | None = None
     calibration: Path | None = None
     sts: tuple[Path, ...] = ()
     force: bool = False
@@ -134,41 +149,39 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
                 recipe,
                 folder=options.checkpoint,
                 revision=options.revision,
+                pooling=options.pooling,
                 device=options.device if runs_here else "cpu",
             )
             result.append(
                 f"{checkpoint.architecture}, {', '.join(checkpoint.pooling)} pooling, {checkpoint.dimension}-d"
             )
         with stages("encode the probes with PyTorch") as result:
-            reference = reference_of(checkpoint, options.sts)
+            reference = reference_of(checkpoint, options.sts, options.precision)
             batches = _token_batches(checkpoint, reference, options.calibration)
             result.append(f"{len(reference.probes)} probes")
         with stages("fold into one graph") as result:
             graph = fold(checkpoint)
             result.append(f"{len(graph.model.graph)} nodes, {graph.weight_bytes() / 1e6:.1f} MB of weights")
-        work = _Work(recipe, options, stages, target, folder, checkpoint, reference, batches, runs_here)
+        proof = Proof(checkpoint, reference.texts, recipe.shapes)
+        work = _Work(recipe, options, stages, target, folder, checkpoint, reference, proof, batches, runs_here)
         folded = None
         if (options.precision, options.backend, options.device) != ("fp32", "onnxruntime", "cpu"):
-            with stages("gate: the fp32 graph") as result:  # where it is not the very graph that the last gate judges
-                folded = _judge_folded(graph, work)
-                result.append(folded.summary())
+            folded = _judge_folded(graph, work)  # where it is not the very graph that the last gate judges
         plan = None
         if options.precision in QUANTIZATIONS:
             with stages("calibrate and search") as result:
                 plan = _plan(graph, work)
                 result.append(plan.summary())
-        judged: list[Candidate] = []
-        for assignment in plan.found.ladder if plan is not None else (None,):
-            judged.append(_build_and_judge(graph, plan, assignment, folded, work))
-            if judged[-1].report.passed:
-                break
-        _require(judged, folded, plan)
+        built = _build(graph, work) if plan is None else _build_quantized(graph, plan, work)
+        checks = _check_files(built, graph if folded is not None else None, work)
+        candidate = _judge(built, plan, folded, checks, work)
+        _require(candidate, folded, plan)
         with stages("publish") as result:
             manifest = manifest_of(
-                judged[-1], plan, checkpoint, recipe, batches, device=work.device, runs_here=runs_here
+                candidate, plan, checkpoint, recipe, batches, device=work.device, runs_here=runs_here
             )
             with writing(target):
-                write_files(manifest, judged[-1], plan, checkpoint, folder)
+                write_files(manifest, candidate, plan, folder)
                 bundle = publish(manifest, folder, target)
             _ledger(work).unlink(missing_ok=True)
             result.append(f"{bundle.size_bytes / 1e6:.1f} MB in {target}")
@@ -176,9 +189,23 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
 
 
 def validate_bundle(
-    bundle: Bundle, *, checkpoint: Path | None = None, sts: Sequence[Path] = (), device: str | None = None
+    bundle: Bundle,
+    *,
+    checkpoint: Path | None = None,
+    sts: Sequence[Path] = (),
+    device: str | None = None,
+    floor: Floor = DEFAULT_FLOOR,
 ) -> ParityReport:
-    """Repeat a bundle's gate on this machine, against a checkpoint loaded anew.
+    """Repeat a bundle's gate and checks on this machine, against a checkpoint loaded anew.
+
+    The graph is not compared with the float32 graph again, which another version of torch may write in another way.
+
+    Args:
+        bundle: What to judge.
+        checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
+        sts: Task sets to score both sides on.
+        device: Where the bundle runs; by default where it was validated.
+        floor: Bounds that count where those of the bundle's own gate are weaker.
 
     Returns:
         The report, passed or not.
@@ -189,8 +216,18 @@ def validate_bundle(
     # The engine first: whether it opens here is known sooner than what PyTorch answers.
     with bundle.encoder(device=device) as candidate:
         reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
-        reference = reference_of(reference_model, sts)
-        report = validate(reference, candidate, manifest.recipe.gates.of(precision), name)
+        reference = reference_of(reference_model, sts, precision)
+        gate = floor.gate(manifest)
+        proof = Proof(reference_model, reference.texts, manifest.recipe.shapes)
+        checks = [proof.tokenizer(Tokenizer.from_buffer(bundle.read(TOKENIZER)))]
+        stored = stored_graph(manifest.engine, bundle.read)
+        if stored is not None:
+            checks.append(proof.weights(stored, precision))
+        report = validate(reference, candidate, gate, name, precision)
+        proven = stored is not None and checks[-1].passed
+        lengths = manifest.engine.facts.get("padding") == "right"
+        checks.append(proof.sweep(candidate, gate, precision, tables_proven=proven, lengths=lengths))
+        report = report.with_checks(*checks)
     if manifest.validation.state == "pending" and device in (None, manifest.validation.device):
         # On another device than its own, a bundle has shown nothing.
         if report.passed:
@@ -211,6 +248,7 @@ class _Work:
     folder: Path
     checkpoint: Checkpoint
     reference: Reference
+    proof: Proof
     batches: TokenBatches
     runs_here: bool
 
@@ -222,6 +260,11 @@ class _Work:
     def device(self) -> str:
         """Where the engine runs."""
         return device_of(self.options.backend, self.options.device)
+
+    @property
+    def where(self) -> str:
+        """What runs what was built."""
+        return self.options.backend if self.runs_here else "the CPU, uncompiled"
 
     @property
     def gate(self) -> Gate:
@@ -255,33 +298,60 @@ def _token_batches(checkpoint: Checkpoint, reference: Reference, calibration: Pa
 
 
 def _judge_folded(graph: Graph, work: _Work) -> ParityReport:
-    """Gate 1: the folded graph on ONNX Runtime's CPU provider, to part faults of folding from those of a precision."""
-    report = _judge_on_cpu(graph, work.recipe.gates.fp32, f"{work.recipe.name} fp32, as folded", work)
+    """Gate 1: the folded graph on ONNX Runtime's CPU provider. It separates errors of the export from rounding."""
+    with work.stages("gate: the fp32 graph") as result, _opened_on_cpu(graph, work) as runner:
+        weights = work.proof.weights(read_onnx(graph.model, "the folded graph"), graph.precision)
+        encoder = _encoder(runner, work.checkpoint.tokenizer, work)
+        report = validate(work.reference, encoder, work.recipe.gates.fp32, f"{work.recipe.name} fp32, as folded")
+        report = report.with_checks(weights, _sweep(encoder, graph, work.recipe.gates.fp32, weights, work))
+        result.append(report.summary())
     if not report.passed:
         raise _fault_of_the_export(report)
     return report
 
 
-def _judge_on_cpu(graph: Graph, gate: Gate, subject: str, work: _Work) -> ParityReport:
-    """Judge a graph on ONNX Runtime's CPU provider, from a file that is gone afterwards."""
-    runtime = backend_of("onnxruntime")
-    with tempfile.TemporaryDirectory(prefix="graph-", dir=work.folder) as scratch:
-        with writing(work.target):
-            engine = runtime.build(graph, work.recipe.shapes, Path(scratch))
-        return _judge_engine(engine, Path(scratch), "cpu", gate, subject, work)
-
-
-def _judge_engine(engine: Engine, folder: Path, device: str, gate: Gate, subject: str, work: _Work) -> ParityReport:
+def _encoder(runner: Runner, tokenizer: Tokenizer, work: _Work) -> Encoder:
     checkpoint = work.checkpoint
-    encoder = Encoder(
-        checkpoint.tokenizer,
-        backend_of(engine.backend).open(engine, folder, device, None),
+    return Encoder(
+        tokenizer,
+        runner,
         dimension=checkpoint.dimension,
         max_seq_length=checkpoint.max_seq_length,
         prompt=checkpoint.prompt,
     )
-    with encoder:
-        return validate(work.reference, encoder, gate, subject)
+
+
+def _sweep(encoder: Encoder, graph: Graph, gate: Gate, weights: Check | None, work: _Work) -> Check:
+    return work.proof.sweep(
+        encoder,
+        gate,
+        graph.precision,
+        tables_proven=weights is not None and weights.passed,
+        lengths=graph.padding == "right",
+    )
+
+
+@contextmanager
+def _opened_on_cpu(graph: Graph, work: _Work) -> Iterator[Runner]:
+    """Open a graph on ONNX Runtime's CPU provider, from a file that is gone afterwards."""
+    runtime = backend_of("onnxruntime")
+    with tempfile.TemporaryDirectory(prefix="graph-", dir=work.folder) as scratch:
+        with writing(work.target):
+            engine = runtime.build(graph, work.recipe.shapes, Path(scratch))
+        with runtime.open(engine, EngineFiles.read(engine, Path(scratch)), "cpu", None) as runner:
+            yield runner
+
+
+@contextmanager
+def _opened(built: _Built, work: _Work) -> Iterator[Runner]:
+    """Open what was built: the engine, or, where it cannot run here, the graph that it was built from."""
+    if not work.runs_here:
+        with _opened_on_cpu(built.graph, work) as runner:
+            yield runner
+        return
+    engine, device = built.engine, work.device
+    with backend_of(engine.backend).open(engine, EngineFiles.read(engine, work.folder), device, None) as runner:
+        yield runner
 
 
 def _plan(graph: Graph, work: _Work) -> Plan:
@@ -304,10 +374,23 @@ def _ledger(work: _Work) -> Path:
     return work.target.with_name(f".{work.target.name}.search.json")
 
 
-def _build_and_judge(
-    graph: Graph, plan: Plan | None, assignment: Assignment | None, folded: ParityReport | None, work: _Work
-) -> Candidate:
-    """Type, build, and gate 2: hold the engine against the reference."""
+@dataclass(frozen=True)
+class _Built:
+    """An engine in the folder of the export, before any probe has been read by it.
+
+    Attributes:
+        graph: What it was built from.
+        engine: Its files and facts.
+        tried: For int8, each assignment that was built, and what it lost on held-out text; the last one is this one.
+    """
+
+    graph: Graph
+    engine: Engine
+    tried: tuple[Tried, ...] = ()
+
+
+def _build(graph: Graph, work: _Work, plan: Plan | None = None, assignment: Assignment | None = None) -> _Built:
+    """Type the graph, and build the engine's files."""
     options, stages = work.options, work.stages
     if options.precision != "fp32":
         with stages(f"type as {options.precision}") as result:
@@ -318,15 +401,115 @@ def _build_and_judge(
         with writing(work.target):
             engine = backend_of(options.backend).build(graph, work.recipe.shapes, work.folder, _build_options(work))
         result.append(", ".join(engine.files))
-    with stages(
-        f"gate: {options.precision} on {options.backend if work.runs_here else 'the CPU, uncompiled'}"
-    ) as result:
-        if work.runs_here:
-            report = _judge_engine(engine, work.folder, work.device, work.gate, work.subject, work)
+    return _Built(graph, engine)
+
+
+def _build_quantized(graph: Graph, plan: Plan, work: _Work) -> _Built:
+    """Build the first assignment whose engine passes on held-out calibration text. The probes have no part in it.
+
+    Where none passes with a margin, the one that loses least is taken, if it passes without.
+
+    Raises:
+        GateError: No engine passes there.
+    """
+    tried: list[Tried] = []
+    for assignment in plan.found.ladder:
+        built = _build(graph, work, plan, assignment)
+        with work.stages(f"held-out text: {work.options.precision} on {work.where}") as result:
+            with _opened(built, work) as runner:
+                loss = plan.loss_of(runner.run)
+            result.append(str(loss))
+        tried.append(Tried(assignment, loss))
+        if loss.passes(work.gate):
+            return replace(built, tried=tuple(tried))
+    nearest = min(tried, key=lambda one: one.loss.strain(work.gate))
+    if nearest.loss.strain(work.gate) > 1:
+        losses = {"tried": [asdict(one.loss) for one in tried]}
+        raise _fault_of_int8(
+            f"{work.subject}: no engine passes on held-out calibration text", plan, tried, nearest, losses
+        )
+    tried.remove(nearest)
+    return replace(_build(graph, work, plan, nearest.assignment), tried=(*tried, nearest))
+
+
+def _check_files(built: _Built, folded: Graph | None, work: _Work) -> tuple[Check, ...]:
+    """Check what will be published, as it lies in the staging folder: the tokenizer, every weight, every operator.
+
+    An engine whose file cannot be read is represented by the graph that it was built from.
+
+    Args:
+        built: The engine.
+        folded: The float32 graph that passed gate 1; None where gate 2 judges that very graph.
+        work: The export.
+    """
+    options, engine = work.options, built.engine
+    with work.stages("check the files") as result:
+        with writing(work.target):
+            write_tokenizer(work.checkpoint, work.folder)
+        checks = [work.proof.tokenizer(Tokenizer.from_file(str(work.folder / TOKENIZER)))]
+        published = stored_graph(engine, lambda name: (work.folder / name).read_bytes())
+        stored = published or read_onnx(built.graph.model, "the graph that the engine was built from")
+        checks.append(work.proof.weights(stored, options.precision))
+        if folded is not None:
+            backend = engine.backend if published is not None else "onnx"
+            passed = folded.with_model(_target_passes(folded, options.precision, work)[0])
+            checks.append(check_graph(proven_graph(passed, backend), stored, options.precision))
+        result += [f"{check.name}: {check.coverage}" for check in checks]
+    return tuple(checks)
+
+
+def _judge(
+    built: _Built, plan: Plan | None, folded: ParityReport | None, checks: tuple[Check, ...], work: _Work
+) -> Candidate:
+    """Gate 2: compare the engine with the reference on the probes, once, and sweep it."""
+    options, gate = work.options, work.gate
+    with work.stages(f"gate: {options.precision} on {work.where}") as result:
+        if plan is not None:
+            work = _with_emulation(plan, built.tried[-1].assignment, work)
+        if folded is not None and not work.runs_here and not _runs_uncompiled(built.graph):
+            report = folded  # all there is
         else:
-            report = _judge_uncompiled(graph, folded, work)
+            tokenizer = Tokenizer.from_file(str(work.folder / TOKENIZER))
+            weights = next((check for check in checks if check.name == "weights"), None)
+            with _opened(built, work) as runner:
+                encoder = _encoder(runner, tokenizer, work)
+                report = validate(work.reference, encoder, gate, _subject(built, work), options.precision)
+                checks = (*checks, _sweep(encoder, built.graph, gate, weights, work))
         result.append(report.summary())
-    return Candidate(graph, engine, report, assignment)
+    return Candidate(built.graph, built.engine, report.with_checks(*checks), folded, built.tried)
+
+
+def _subject(built: _Built, work: _Work) -> str:
+    if work.runs_here:
+        return work.subject
+    return f"{work.recipe.name} {built.graph.precision}, the graph the engine was built from"
+
+
+def _runs_uncompiled(graph: Graph) -> bool:
+    """Whether ONNX Runtime's CPU provider can run a graph: it has no kernels for bfloat16."""
+    try:
+        backend_of("onnxruntime").check(graph.precision, "cpu")
+    except BuildError:
+        return False
+    return True
+
+
+def _with_emulation(plan: Plan, assignment: Assignment, work: _Work) -> _Work:
+    """Add to the reference what int8 should answer to the probes, in the batches that an encoder makes of them.
+
+    With a float16 remainder the emulator, which computes that in float32, says too little.
+    """
+    if plan.request.scheme.remainder != "fp32":
+        return work
+    reference, tokenizer = work.reference, TextTokenizer(work.checkpoint.tokenizer)
+    rows = reference.token_ids
+    batches = list(encoder_batches([len(row) for row in rows]))
+    vectors = np.empty_like(reference.vectors)
+    vectors[np.concatenate(batches)] = plan.emulate(
+        assignment, (tokenizer.pad([rows[row] for row in batch]) for batch in batches)
+    )
+    loss = FormatLoss("the emulator of int8", compare(reference.vectors, vectors, rows), vectors)
+    return replace(work, reference=replace(reference, format_losses={work.options.precision: loss}))
 
 
 def _typed(graph: Graph, plan: Plan | None, assignment: Assignment | None, work: _Work) -> Graph:
@@ -339,15 +522,22 @@ def _typed(graph: Graph, plan: Plan | None, assignment: Assignment | None, work:
 
 
 def _for_target(graph: Graph, work: _Work) -> Graph:
+    model, changes = _target_passes(graph, graph.precision, work)
+    if not changes:
+        return graph
+    done = ", ".join(f"{name} {count}" for name, count in changes.items())
+    return graph.with_model(model, decisions=(f"passes for {work.options.backend} on {work.device}: {done}",))
+
+
+def _target_passes(graph: Graph, precision: str, work: _Work) -> tuple[ir.Model, dict[str, int]]:
+    """Return a graph's model after the passes that a target asks for in a precision, and what each pass changed."""
     backend, device = work.options.backend, work.device
     padding, missing = TextTokenizer(work.checkpoint.tokenizer).padding, backend_of(backend).missing_operators()
-    passes = passes_for(backend, device, graph.precision, padding=padding, missing=missing)
+    passes = passes_for(backend, device, precision, padding=padding, missing=missing)
     if not passes:
-        return graph
+        return graph.model, {}
     model = graph.editable()
-    changes = run_passes(model, passes)
-    done = ", ".join(f"{name} {count}" for name, count in changes.items())
-    return graph.with_model(model, decisions=(f"passes for {backend} on {device}: {done}",))
+    return model, run_passes(model, passes)
 
 
 def _build_options(work: _Work) -> BuildOptions:
@@ -356,46 +546,47 @@ def _build_options(work: _Work) -> BuildOptions:
     return replace(work.options.build, timing_cache=cache, on_progress=work.stages.on_progress)
 
 
-def _judge_uncompiled(graph: Graph, folded: ParityReport | None, work: _Work) -> ParityReport:
-    """Judge the graph that an engine was built from on ONNX Runtime's CPU provider, where the engine cannot run.
-
-    Where that provider cannot run it either (bfloat16), the report of the fp32 graph, ``folded``, is all there is.
-    """
-    try:
-        backend_of("onnxruntime").check(graph.precision, "cpu")
-    except BuildError:
-        if folded is None:
-            raise
-        return folded
-    subject = f"{work.recipe.name} {graph.precision}, the graph the engine was built from"
-    return _judge_on_cpu(graph, work.gate, subject, work)
-
-
-def _require(judged: Sequence[Candidate], folded: ParityReport | None, plan: Plan | None) -> None:
-    """Stop here unless every bound held at last.
+def _require(candidate: Candidate, folded: ParityReport | None, plan: Plan | None) -> None:
+    """Stop here unless every bound held.
 
     Args:
-        judged: Every candidate, in order.
+        candidate: What was judged.
         folded: The report of the fp32 graph, where that has passed already.
         plan: What int8 was to be, where it was.
     """
-    if judged[-1].report.passed:
+    report = candidate.report
+    if report.passed:
         return
-    nearest = max(judged, key=lambda candidate: np.nan_to_num(candidate.report.statistics["min_cosine"], nan=-1.0))
-    closest, assignment = nearest.report, nearest.assignment
     if folded is None:
-        raise _fault_of_the_export(closest)
+        raise _fault_of_the_export(report)
     message = (
-        f"{closest.failure()}\n"
+        f"{report.failure()}\n"
         f"  the fp32 graph passed at {folded.summary()}, so the export is sound and precision or engine are not"
     )
-    next_step = "another precision or backend, or more of the graph in fp32 (recipe: precision.<name>.keep_fp32)"
-    if plan is not None and assignment is not None:
-        kept = describe(plan.request.scheme, assignment, plan.products)
-        message += f"\n  the closest of {len(judged)} assignments: {kept}"
-        message += "".join(f"\n  calibration text: {warning}" for warning in plan.request.calibration.warnings)
-        next_step = "--calibration FILE with text of the kind the model will read, or --fp16"
-    raise GateError(message, report=closest.to_dict(), next_step=next_step)
+    if plan is not None:
+        raise _fault_of_int8(message, plan, candidate.tried, candidate.tried[-1], report.to_dict())
+    raise GateError(
+        message,
+        report=report.to_dict(),
+        next_step="another precision or backend, or more of the graph in fp32 (recipe: precision.<name>.keep_fp32)",
+    )
+
+
+def _fault_of_int8(
+    message: str, plan: Plan, tried: Sequence[Tried], nearest: Tried, report: Mapping[str, Any]
+) -> GateError:
+    """Return the error of an int8 export, with every assignment that was built and what it lost on held-out text."""
+    for one in tried:
+        message += (
+            f"\n  built with {one.assignment.share:.1%} of the work in {plan.request.scheme.remainder}: {one.loss}"
+        )
+    message += f"\n  the closest of {len(tried)}: {describe(plan.request.scheme, nearest.assignment, plan.products)}"
+    message += "".join(f"\n  calibration text: {warning}" for warning in plan.request.calibration.warnings)
+    return GateError(
+        message,
+        report=report,
+        next_step="calibration text of the kind that the model will read, or precision fp16",
+    )
 
 
 def _fault_of_the_export(report: ParityReport) -> GateError:

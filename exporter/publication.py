@@ -27,9 +27,8 @@ from exporter.graph import Graph
 from exporter.machine import machine, tool_versions
 from exporter.model_card import model_card
 from exporter.quantization.plan import Plan
-from exporter.quantization.report import JSON, PLOT, plot_of, report_of, table_of
-from exporter.quantization.search import Assignment
-from exporter.recipe import Recipe, Source
+from exporter.quantization.report import JSON, PLOT, Tried, plot_of, report_of, table_of
+from exporter.recipe import Recipe
 from exporter.validator import ParityReport
 
 TOOLS = (
@@ -57,14 +56,16 @@ class Candidate:
     Attributes:
         graph: What the engine was built from.
         engine: Its files and facts.
-        report: What the gate found.
-        assignment: Which products are int8, where any are.
+        report: What the gate and the checks found.
+        folded: What gate 1 found of the float32 graph; None where the engine is that very graph.
+        tried: For int8, each assignment that was built, and what it lost on held-out text; the last is the engine's.
     """
 
     graph: Graph
     engine: Engine
     report: ParityReport
-    assignment: Assignment | None = None
+    folded: ParityReport | None = None
+    tried: tuple[Tried, ...] = ()
 
 
 def manifest_of(
@@ -93,10 +94,10 @@ def manifest_of(
     audited = (
         (f"audited text: sha256 {batches.content_hash()}",) if graph.precision == "fp16" or remainder == "fp16" else ()
     )
-    decisions = (*graph.decisions, *audited, *engine.decisions)
+    decisions = (*checkpoint.decisions, *graph.decisions, *audited, *engine.decisions)
     return Manifest(
         recipe=recipe,
-        source=Source(checkpoint=checkpoint.source, commit=checkpoint.commit, weights_sha256=checkpoint.weights_sha256),
+        source=checkpoint.provenance(),
         encoder=EncoderFacts(
             architecture=checkpoint.architecture,
             modules=checkpoint.modules,
@@ -139,25 +140,31 @@ def record_of(bundle: Bundle, report: ParityReport) -> Record:
     )
 
 
-def write_files(
-    manifest: Manifest, candidate: Candidate, plan: Plan | None, checkpoint: Checkpoint, folder: Path
-) -> None:
-    """Write what lies beside the engine: tokenizer and configuration, reports, model card."""
-    _write_tokenizer(checkpoint, folder)
+def write_files(manifest: Manifest, candidate: Candidate, plan: Plan | None, folder: Path) -> None:
+    """Write what lies beside engine and tokenizer: reports and model card."""
     modules = ""
-    if plan is not None and candidate.assignment is not None:
-        modules = table_of(plan, candidate.assignment)
-        _write_json(folder / JSON, report_of(plan, candidate.assignment))
-        (folder / PLOT).write_bytes(plot_of(plan, candidate.assignment))
-    _write_json(folder / PARITY, candidate.report.to_dict())
+    if plan is not None:
+        assignment = candidate.tried[-1].assignment
+        modules = table_of(plan, assignment)
+        _write_json(folder / JSON, report_of(plan, candidate.tried))
+        (folder / PLOT).write_bytes(plot_of(plan, assignment))
+    _write_json(folder / PARITY, _parity_of(candidate))
     (folder / "README.md").write_text(model_card(manifest, candidate.report, modules), encoding="utf-8")
+
+
+def _parity_of(candidate: Candidate) -> dict[str, Any]:
+    """Return the report as JSON data, with what gate 1 found of the float32 graph, probe by probe left out."""
+    folded = candidate.folded.to_dict() if candidate.folded is not None else None
+    kept = ("subject", "execution", "passed", "statistics", "verdicts", "checks")
+    proven = None if folded is None else {name: folded[name] for name in kept}
+    return {**candidate.report.to_dict(), "fp32_graph": proven}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+def write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
     """Write what transformers and tokenizers read: our tokenizer.json, which truncates and lower-cases by itself."""
     checkpoint.model[0].tokenizer.save_pretrained(str(folder))
     checkpoint.tokenizer.save(str(folder / TOKENIZER))

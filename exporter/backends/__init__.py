@@ -6,13 +6,13 @@ The table maps a name to a module, imported on use, or to an object in one. Ever
     check(precision: str, device: str) -> None                       and what cannot be run here
     missing_operators() -> frozenset[str]                            that the engine has no counterpart for
     build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions) -> Engine      writes files into folder
-    open(engine: Engine, folder: Path, device: str, threads: int | None) -> Runner
+    open(engine: Engine, files: EngineFiles, device: str, threads: int | None) -> Runner
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -80,6 +80,33 @@ class Engine(BaseModel):
     decisions: tuple[str, ...] = ()
 
 
+class EngineFiles:
+    """The contents of an engine's files. A backend opens these bytes and never a path of the bundle.
+
+    Whoever makes one has compared the bytes with their hashes, so what was verified is what runs.
+
+    Attributes:
+        folder: The folder the files were read from, for messages only.
+    """
+
+    def __init__(self, folder: Path, contents: Mapping[str, bytes]) -> None:
+        self.folder = folder
+        self._contents = dict(contents)
+
+    @classmethod
+    def read(cls, engine: Engine, folder: Path) -> EngineFiles:
+        """Read the files of an engine that this process has just built into ``folder``."""
+        return cls(folder, {name: (folder / name).read_bytes() for name in engine.files})
+
+    def take(self, name: str) -> bytes:
+        """Return the content of a file and release it: each file can be taken once.
+
+        Raises:
+            KeyError: The engine has no such file, or it was taken before.
+        """
+        return self._contents.pop(name)
+
+
 class Runner(Protocol):
     """The only thing the validator and the benchmark know of an engine. A context manager."""
 
@@ -122,7 +149,7 @@ class Backend(Protocol):
         """Write the engine's files into ``folder`` and return what the manifest records of it."""
         ...
 
-    def open(self, engine: Engine, folder: Path, device: str, threads: int | None) -> Runner:
+    def open(self, engine: Engine, files: EngineFiles, device: str, threads: int | None) -> Runner:
         """Open an engine on ``device`` (``"cpu"`` or ``"cuda"``) with ``threads`` (None: the engine's default)."""
         ...
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from exporter.backends import DEFAULTS, BuildOptions, Engine
+from exporter.backends import DEFAULTS, BuildOptions, Engine, EngineFiles
 from exporter.backends.cuda import Cuda, DeviceBuffers, find_gpu
+from exporter.backends.external_data import refuse_external_data
 from exporter.backends.padding import refuse_other_than_right_padding
 from exporter.dependencies import require
 from exporter.errors import BuildError, EngineError, ExportError, MissingDependencyError, first_line
 from exporter.graph_contract import INPUTS, OUTPUT
+from exporter.private_file import private_file
 from exporter.recipe import Shapes
 
 if TYPE_CHECKING:
@@ -162,13 +164,14 @@ def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DE
 
 
 def open(  # noqa: A001
-    engine: Engine, folder: Path, device: str = "cpu", threads: int | None = None
+    engine: Engine, files: EngineFiles, device: str = "cpu", threads: int | None = None
 ) -> OnnxRuntimeRunner | OnnxRuntimeCudaRunner:
     """Open ``model.onnx`` on one provider, and on no other: a silent fallback to the CPU would be a lie about speed.
 
     Raises:
         MissingDependencyError: onnxruntime, or the provider that ``device`` asks for, is not there.
         BuildError: The provider cannot run this graph.
+        BundleError: The model refers to data in other files.
     """
     ort = require("onnxruntime")
     check(engine.precision, device)
@@ -179,9 +182,9 @@ def open(  # noqa: A001
     options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
-    path, right_padded = folder / engine.files[0], engine.facts.get("padding") == "right"
+    right_padded = engine.facts.get("padding") == "right"
     if device == "cpu":
-        return OnnxRuntimeRunner(_session(path, options, device, {}), right_padded=right_padded)
+        return OnnxRuntimeRunner(_session(engine, files, options, device, {}), right_padded=right_padded)
     with redirect_stdout(io.StringIO()):  # where it finds none of CUDA's libraries it prints how to get them
         ort.preload_dlls()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -189,7 +192,7 @@ def open(  # noqa: A001
     cuda.enter()
     stream = cuda.create_stream()
     try:
-        session = _session(path, options, device, {"user_compute_stream": str(stream)})
+        session = _session(engine, files, options, device, {"user_compute_stream": str(stream)})
     except ExportError:
         cuda.destroy_stream(stream)
         cuda.close()
@@ -198,13 +201,17 @@ def open(  # noqa: A001
     return OnnxRuntimeCudaRunner(session, cuda, stream, right_padded=right_padded, on_cpu=on_cpu)
 
 
-def _session(path: Path, options: Any, device: str, provider_options: dict[str, str]) -> Any:
+def _session(engine: Engine, files: EngineFiles, options: Any, device: str, provider_options: dict[str, str]) -> Any:
     ort, wanted = require("onnxruntime"), PROVIDERS[device]
     provider = (wanted, {**_OPTIONS[device], **provider_options})
-    try:
-        session = ort.InferenceSession(str(path), options, providers=[provider])
-    except _errors() as error:
-        raise BuildError(f"{path}: onnxruntime cannot open it: {first_line(error)}") from error
+    path = files.folder / engine.files[0]
+    # Given bytes, onnxruntime copies them and keeps the original for as long as the session lives.
+    with private_file(refuse_external_data(files.take(engine.files[0]), path)) as private:
+        try:
+            session = ort.InferenceSession(private, options, providers=[provider])
+        except _errors() as error:
+            told = first_line(error).replace(private, engine.files[0])
+            raise BuildError(f"{path}: onnxruntime cannot open it: {told}") from error
     session.disable_fallback()
     if session.get_providers()[0] != wanted:
         raise MissingDependencyError(

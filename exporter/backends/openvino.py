@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from exporter.backends import DEFAULTS, BuildOptions, Engine
+from exporter.backends import DEFAULTS, BuildOptions, Engine, EngineFiles
 from exporter.dependencies import require
-from exporter.errors import BuildError, EngineError, MissingDependencyError
+from exporter.errors import BuildError, BundleError, EngineError, MissingDependencyError
 from exporter.graph_contract import INPUTS
 from exporter.recipe import Shapes
 
@@ -93,7 +93,9 @@ def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DE
     return Engine(backend="openvino", precision=graph.precision, files=(XML, BIN))
 
 
-def open(engine: Engine, folder: Path, device: str = "cpu", threads: int | None = None) -> OpenVinoRunner:  # noqa: A001
+def open(  # noqa: A001
+    engine: Engine, files: EngineFiles, device: str = "cpu", threads: int | None = None
+) -> OpenVinoRunner:
     """Compile the model for the CPU, for latency, in the precision it was typed in where the processor has it.
 
     Raises:
@@ -109,11 +111,22 @@ def open(engine: Engine, folder: Path, device: str = "cpu", threads: int | None 
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
+    path = files.folder / engine.files[0]
+    model = _refuse_other_than_xml(files.take(engine.files[0]), path)
     try:
-        compiled = core.compile_model(core.read_model(str(folder / engine.files[0])), "CPU", options)
+        compiled = core.compile_model(core.read_model(model, files.take(engine.files[1])), "CPU", options)
     except RuntimeError as error:
-        raise BuildError(
-            f"{folder / engine.files[0]}: openvino cannot compile it: {str(error).strip().splitlines()[-1]}"
-        ) from error
+        raise BuildError(f"{path}: openvino cannot compile it: {str(error).strip().splitlines()[-1]}") from error
     ran = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     return OpenVinoRunner(compiled, f"CPU, {ran}")
+
+
+def _refuse_other_than_xml(content: bytes, path: Path) -> bytes:
+    """Return ``content`` if it is XML: OpenVINO would read ONNX and others too, and the files that they refer to.
+
+    Raises:
+        BundleError: It is not XML.
+    """
+    if not content.startswith(b"<?xml"):
+        raise BundleError(f"{path}: this is not OpenVINO IR", next_step="export it again")
+    return content

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.backends import DEFAULTS, BuildOptions, Engine
+from exporter.backends import DEFAULTS, BuildOptions, Engine, EngineFiles
 from exporter.backends.cuda import Cuda, Gpu, find_gpu
 from exporter.backends.engine_summary import summary_of
 from exporter.backends.profiles import Profile, profiles_of
@@ -153,7 +153,13 @@ class TensorRt:
         )
         return Engine(backend=self.name, precision=graph.precision, files=(PLAN, LOG), facts=facts, decisions=decisions)
 
-    def open(self, engine: Engine, folder: Path, device: str = "cuda", threads: int | None = None) -> TensorRtRunner:  # noqa: ARG002 - no CPU threads to set
+    def open(
+        self,
+        engine: Engine,
+        files: EngineFiles,
+        device: str = "cuda",
+        threads: int | None = None,  # noqa: ARG002 - no CPU threads to set
+    ) -> TensorRtRunner:
         """Open an engine on the GPU it was built for.
 
         Raises:
@@ -166,14 +172,14 @@ class TensorRt:
                 f"{self.name} engines run on a GPU, not on {device}", next_step="--device cuda, or another backend"
             )
         cuda = Cuda.load()
-        gpu, path = cuda.gpu(), folder / engine.files[0]
+        gpu, path = cuda.gpu(), files.folder / engine.files[0]
         refuse_elsewhere(engine, path, trt.__version__, gpu)
         cuda.enter()
         logger = _collecting_logger(trt)
         runtime = trt.Runtime(logger)
         if engine.facts["version_compatible"]:
             runtime.engine_host_code_allowed = True  # such a plan carries the runtime of its version
-        opened = runtime.deserialize_cuda_engine(path.read_bytes())
+        opened = runtime.deserialize_cuda_engine(files.take(engine.files[0]))
         if opened is None:
             cuda.close()
             built = engine.facts["gpu"] or "no GPU at hand"

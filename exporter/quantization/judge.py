@@ -19,6 +19,7 @@ from exporter.recipe import Gate
 from exporter.validator.parity import compare
 
 MARGIN = 0.8  # of the loss that a gate allows: what may be used up on held-out text, which is not the probes
+_OPPOSITE = 2.0  # relative error of the opposite vector
 
 
 @dataclass(frozen=True)
@@ -29,23 +30,42 @@ class Loss:
         min_cosine: Smallest cosine.
         p01_cosine: First percentile of the cosines.
         mean_cosine: Mean of the cosines.
-        neighbor_identity: Share of sentences whose nearest float32 vector is their own.
+        neighbor_overlap: Mean share of a sentence's ten nearest that stay among the ten nearest.
+        max_relative_error: Largest ``|int8 - float32| / |float32|``.
+        max_norm_error: Largest ``| |int8| / |float32| - 1 |``.
     """
 
     min_cosine: float
     p01_cosine: float
     mean_cosine: float
-    neighbor_identity: float
+    neighbor_overlap: float
+    max_relative_error: float
+    max_norm_error: float
 
     def strain(self, gate: Gate) -> float:
-        """Return the largest share of what ``gate`` allows that is used up: above 1 it fails."""
-        bounds = (
-            (self.min_cosine, gate.min_cosine),
-            (self.p01_cosine, gate.p01_cosine),
-            (self.mean_cosine, gate.mean_cosine),
+        """Return the largest share of what ``gate`` allows that is used up: above 1 it fails.
+
+        Every share is one of squared distances, which the distance of a cosine from 1 is by itself: half the error is
+        a quarter of the share, whatever bound it is measured by. None of the bounds is all or nothing, so that less
+        error is always a smaller share.
+        """
+        at_least = (
+            (self.min_cosine, gate.min_cosine, 1),
+            (self.p01_cosine, gate.p01_cosine, 1),
+            (self.mean_cosine, gate.mean_cosine, 1),
+            (self.neighbor_overlap, gate.mean_neighbor_overlap, 2),
         )
-        used = [(1 - value) / max(1 - bound, 1e-12) for value, bound in bounds if bound is not None]
-        return max(used) + (0.0 if self.neighbor_identity >= gate.neighbor_identity else 1.0)
+        at_most = ((self.max_relative_error, gate.max_relative_error), (self.max_norm_error, gate.max_norm_error))
+        used = [((1 - value) / max(1 - bound, 1e-12)) ** power for value, bound, power in at_least if bound is not None]
+        used += [(value / bound) ** 2 for value, bound in at_most if bound is not None]
+        return max(used)
+
+    def passes(self, gate: Gate) -> bool:
+        """Return whether ``gate`` holds on the held-out sentences with a margin: the probes are other sentences."""
+        return self.strain(gate) <= MARGIN
+
+    def __str__(self) -> str:
+        return f"min cosine {self.min_cosine:.4f}, mean {self.mean_cosine:.4f}, neighbours {self.neighbor_overlap:.1%}"
 
 
 class Ledger:
@@ -128,7 +148,16 @@ def token_ids_of(batches: Iterable[Batch]) -> list[list[int]]:
 
 
 def loss_between(reference: Array, found: Array, token_ids: list[list[int]]) -> Loss:
-    """Compare two (rows, dimension) matrices; NaN counts as opposite."""
+    """Compare two (rows, dimension) matrices; a row that is not finite counts as the opposite vector."""
     parity = compare(reference, found, token_ids)
     cosine = np.nan_to_num(parity.cosine, nan=-1.0)
-    return Loss(float(cosine.min()), float(np.percentile(cosine, 1)), float(cosine.mean()), parity.neighbor_identity)
+    error = np.nan_to_num(parity.relative_error, nan=_OPPOSITE)
+    ratio = np.nan_to_num(parity.norm_ratio, nan=1 + _OPPOSITE, posinf=1 + _OPPOSITE)
+    return Loss(
+        min_cosine=float(cosine.min()),
+        p01_cosine=float(np.percentile(cosine, 1)),
+        mean_cosine=float(cosine.mean()),
+        neighbor_overlap=float(parity.neighbor_overlap.mean()),
+        max_relative_error=float(error.max()),
+        max_norm_error=float(np.abs(ratio - 1).max()),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from exporter.quantization.judge import Judge, Ledger, Loss, loss_between, token
 from exporter.quantization.observer import observe
 from exporter.quantization.products import Product, attention_macs
 from exporter.quantization.scheme import Array, Quantization, Scheme
-from exporter.quantization.search import Costs, Found, search
+from exporter.quantization.search import MOST_HIGH, Assignment, Costs, Found, search
 from exporter.recipe import Gate
+from exporter.tokens import IntArray
 
 TABLE_STRAIN = 0.1  # of what the gate allows: what an int8 table of word vectors may use up
 SCOUTED = 4  # one in so many of the held-out sentences measures what a product loses alone
@@ -62,6 +63,7 @@ class Plan:
         table: What tables of word vectors in int8 lose by themselves, or None where the target or the graph has none.
         table_kept: Whether they are in int8, which they are where they lose little.
         ranges: (low, high) of each activation over the calibration text, by name.
+        reference: (held-out sentences, dimension) float32, vectors of the float32 graph, in the order of the batches.
         growth: By ``Assignment.high`` of each assignment of the ladder, (product, relative error of what it reads) at
             the beginning of each layer: how the error grows from layer to layer, or from use to use of a shared one.
         ledger: Results of this search, and what was there of one that was interrupted.
@@ -75,6 +77,7 @@ class Plan:
     table: Loss | None
     table_kept: bool
     ranges: Mapping[str, tuple[float, float]]
+    reference: Array
     growth: Mapping[frozenset[str], Growth]
     ledger: Ledger
 
@@ -84,6 +87,21 @@ class Plan:
         if self.ledger.damaged:
             resumed = ", what an interrupted search had left could not be read and was measured anew"
         return f"{len(self.products)} products, {self.calibrated.trial.name}{resumed}"
+
+    def loss_of(self, run: Callable[[IntArray, IntArray], Array]) -> Loss:
+        """Return what an engine loses on the held-out calibration text, by its own vectors.
+
+        Args:
+            run: The engine: ``input_ids`` and ``attention_mask`` (batch, sequence) to (batch, dimension) float32.
+        """
+        batches = list(self.request.calibration.held_out)
+        found = np.concatenate([run(*batch) for batch in batches])
+        return loss_between(self.reference, found, token_ids_of(batches))
+
+    def emulate(self, assignment: Assignment, batches: Iterable[Batch]) -> Array:
+        """Return what an assignment should answer: (rows, dimension) float32, in the order of the batches."""
+        on = frozenset(product.node for product in self.products) - assignment.high
+        return Emulator(self.graph, self.request.scheme).run(batches, self.calibrated.quantization, on)
 
 
 Progress = Callable[[str], None]
@@ -98,7 +116,7 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
         progress: Told what is being done.
 
     Raises:
-        InputError: ``keep_high`` names no product of this graph, or all of them.
+        InputError: ``keep_high`` names no product of this graph, or half of the work.
         BuildError: The graph has no product that int8 could take.
     """
     ledger = Ledger(request.ledger, _identity(graph, request))
@@ -122,7 +140,9 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
     found = search(calibrated, scout, judge, request.gate, costs, keep, lambda step: progress(f"search: {step}"))
     ranges = {name: (float(there.low.min()), float(there.high.max())) for name, there in seen.items()}
     growth = _growth(emulator, calibrated.quantization, [assignment.high for assignment in found.ladder], held_out)
-    return Plan(graph, emulator.products, request, calibrated, found, table, table_kept, ranges, growth, ledger)
+    return Plan(
+        graph, emulator.products, request, calibrated, found, table, table_kept, ranges, reference, growth, ledger
+    )
 
 
 def _growth(
@@ -170,8 +190,12 @@ def _kept_by_name(products: Sequence[Product], names: tuple[str, ...]) -> frozen
             f"keep_high names {unknown[0]!r}, and no product begins so",
             next_step=f"in the recipe, keep_high: beginnings of {_some(products)}",
         )
-    if len(kept) == len(products):
-        raise InputError("keep_high leaves nothing for int8", next_step="a shorter list in the recipe, or --fp16")
+    share = sum(product.macs for product in products if product.node in kept) / sum(p.macs for p in products)
+    if share >= MOST_HIGH:
+        raise InputError(
+            f"keep_high keeps {share:.1%} of the matrix products' work out of int8; it must be below {MOST_HIGH:.0%}",
+            next_step="a shorter list in the recipe, or precision fp16",
+        )
     return kept
 
 

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from exporter.dependencies import require
+from exporter.quantization.judge import Loss
 from exporter.quantization.plan import Plan
 from exporter.quantization.search import Assignment
 
 JSON, PLOT = "int8.json", "int8.svg"
 
 
-def report_of(plan: Plan, assignment: Assignment) -> dict[str, Any]:
-    """Return how an assignment came about, as JSON data.
+@dataclass(frozen=True)
+class Tried:
+    """An assignment that was built.
+
+    Attributes:
+        assignment: Which products stay in high precision.
+        loss: What its engine lost on the held-out calibration text.
+    """
+
+    assignment: Assignment
+    loss: Loss
+
+
+def report_of(plan: Plan, tried: Sequence[Tried]) -> dict[str, Any]:
+    """Return how the last of the assignments that were built came about, as JSON data.
 
     Ranges are those over the calibration text, before smoothing; scales are those in the graph.
     """
+    assignment = tried[-1].assignment
     request, calibrated = plan.request, plan.calibrated
     activations = calibrated.quantization.activations
     return {
@@ -62,6 +78,7 @@ def report_of(plan: Plan, assignment: Assignment) -> dict[str, Any]:
             {"share_kept_high": other.share, "relative_time": other.time, **asdict(other.loss)}
             for other in plan.found.frontier
         ],
+        "built": [{"share_kept_high": one.assignment.share, **asdict(one.loss)} for one in tried],
         "error_by_layer": [
             {"layer": product.layer, "relative_error": round(error, 6)}
             for product, error in plan.growth[assignment.high]

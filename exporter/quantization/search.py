@@ -5,8 +5,8 @@ they lose for what they cost, the fewest that pass are found by halving, and eac
 A search that took every subset would be 2^72; this one takes as many measurements as there are products, and a few.
 
 It stops at half of the work: a graph that needs more than that in high precision gains little by the rest, and is
-refused rather than called int8. What a gate bounds beyond cosines and neighbours (a task's correlation, drift) is
-judged on the engine, and where that fails, the next assignment of the ladder is tried.
+refused rather than called int8. What the user keeps in high precision counts towards that half. All of this looks at
+held-out calibration text. The probes are read once, by the gate, when the choice has been made.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from exporter.quantization.calibrate import Calibrated
-from exporter.quantization.judge import MARGIN, Judge, Loss
+from exporter.quantization.judge import Judge, Loss
 from exporter.quantization.products import Product
 from exporter.quantization.scheme import Scheme
 from exporter.recipe import Gate
 
 MOST_HIGH = 0.5
-"""Share of the products' work: an assignment that reaches it is the last that is tried."""
+"""Largest share of the products' work that may stay in high precision."""
 _SHARES = (
     0.0,
     0.05,
@@ -136,15 +136,15 @@ def _share(assignment: Assignment) -> float:
 
 
 def _passes(assignment: Assignment, gate: Gate) -> bool:
-    return assignment.loss.strain(gate) <= MARGIN
+    return assignment.loss.passes(gate)
 
 
 def _prefixes(keep: frozenset[str], order: Sequence[Product], costs: Costs) -> list[frozenset[str]]:
-    """Return what may be kept high, one product more each time, until it is most of the work; something is in int8."""
+    """Return what may stay in high precision, one product more each time, up to half of the work."""
     total = sum(product.macs for product in costs.products)
     prefixes, kept = [keep], total - sum(product.macs for product in order)
     for product in order[:-1]:
-        if kept >= MOST_HIGH * total:
+        if kept + product.macs > MOST_HIGH * total:
             break
         prefixes.append(prefixes[-1] | {product.node})
         kept += product.macs

@@ -2,11 +2,12 @@
 
 ``probes`` holds the text, ``parity`` the numbers, ``sts`` the task, ``gates`` the verdicts, ``diagnosis`` the likely
 cause of a failure, ``check`` what is proven besides them, and ``report`` what is written down. ``validate`` is all of
-it.
+it. ``sweeps`` covers word rows, positions, batch sizes and padded widths, of which ``sweep_inputs`` makes token ids.
 """
 
 from exporter.validator.check import Check
 from exporter.validator.report import ParityReport
+from exporter.validator.sweeps import SweepReference, sweep
 from exporter.validator.validate import Reference, reference_of, validate
 
-__all__ = ["Check", "ParityReport", "Reference", "reference_of", "validate"]
+__all__ = ["Check", "ParityReport", "Reference", "SweepReference", "reference_of", "sweep", "validate"]

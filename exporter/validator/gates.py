@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
 from exporter.recipe import Gate
-from exporter.validator.parity import Parity
+from exporter.validator.format_loss import FormatLoss
+from exporter.validator.parity import Matrix, Parity
 from exporter.validator.sts import StsScore
+
+SMALLEST_FORMAT_BOUND = 2e-5
+"""A bound relative to a format's own loss is never below this relative error, which is float32's own rounding."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +26,14 @@ class Verdict:
         value: What was measured.
         bound: What the gate asks for.
         relation: ``">="`` or ``"<="``.
+        relative_to: What the bound was computed from, where it is not a fixed one.
     """
 
     name: str
     value: float
     bound: float
     relation: str
+    relative_to: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -34,28 +42,130 @@ class Verdict:
 
     def __str__(self) -> str:
         sign = {True: self.relation, False: "<" if self.relation == ">=" else ">"}[self.passed]
-        return f"{self.name} {significant(self.value)} {sign} {significant(self.bound)}"
+        text = f"{self.name} {significant(self.value)} {sign} {significant(self.bound)}"
+        return f"{text} ({self.relative_to})" if self.relative_to else text
 
 
-def judge(parity: Parity, batch_deviation: float, sts: tuple[StsScore, ...], gate: Gate) -> tuple[Verdict, ...]:
-    """Return a verdict for every bound of ``gate``."""
+def judge(
+    parity: Parity,
+    batch_deviation: float,
+    sts: tuple[StsScore, ...],
+    gate: Gate,
+    format_loss: FormatLoss | None = None,
+    emulator_error: float | None = None,
+) -> tuple[Verdict, ...]:
+    """Return a verdict for every bound of ``gate``.
+
+    Args:
+        parity: Candidate against reference.
+        batch_deviation: Largest relative difference between a sentence alone and in a batch.
+        sts: Task scores.
+        gate: The bounds.
+        format_loss: What the precision itself loses on the same probes, where that is known.
+        emulator_error: Mean relative difference from the emulator's vectors, where int8 was emulated.
+    """
+    identity, _ = parity.identity_beyond(gate.rounding_distance)
     at_least = {
-        "min cosine": (float(np.min(parity.cosine)), gate.min_cosine),
         "1st percentile of cosine": (float(np.percentile(parity.cosine, 1)), gate.p01_cosine),
         "mean cosine": (float(np.mean(parity.cosine)), gate.mean_cosine),
-        "min centred cosine": (float(np.min(parity.centered_cosine)), gate.min_centered_cosine),
-        "neighbour identity": (parity.neighbor_identity, gate.neighbor_identity),
+        "neighbour identity": (identity, gate.neighbor_identity),
+        "mean neighbour overlap": (float(np.mean(parity.neighbor_overlap)), gate.mean_neighbor_overlap),
+        "min neighbour overlap": (float(np.min(parity.neighbor_overlap)), gate.min_neighbor_overlap),
     }
     at_most = {
         "NaN or Inf rows": (float(parity.non_finite), 0.0),
-        "max relative error": (float(np.max(parity.relative_error)), gate.max_relative_error),
+        "mean relative error": (float(np.mean(parity.relative_error)), gate.max_mean_error),
+        "norm error": (norm_error(parity), gate.max_norm_error),
+        "norm bias": (norm_bias(parity), gate.max_norm_bias),
         "similarity drift": (parity.similarity_drift, gate.max_similarity_drift),
         "batch deviation": (batch_deviation, gate.max_batch_deviation),
         **{f"Spearman drop on {score.name}": (score.spearman_drop, gate.max_spearman_drop) for score in sts},
     }
-    verdicts = [Verdict(name, value, bound, ">=") for name, (value, bound) in at_least.items() if bound is not None]
+    verdicts = list(_verdicts_of_rows(parity, gate, format_loss))
+    verdicts += [Verdict(name, value, bound, ">=") for name, (value, bound) in at_least.items() if bound is not None]
     verdicts += [Verdict(name, value, bound, "<=") for name, (value, bound) in at_most.items() if bound is not None]
+    if format_loss is not None:
+        verdicts += _verdicts_relative_to(format_loss, parity, emulator_error, gate)
     return tuple(verdicts)
+
+
+def norm_error(parity: Parity) -> float:
+    """Return the largest difference of a norm ratio from 1; NaN where a row is not finite."""
+    return float(np.max(np.abs(parity.norm_ratio - 1)))
+
+
+def norm_bias(parity: Parity) -> float:
+    """Return the distance of the mean norm ratio from 1; NaN where a row is not finite."""
+    return abs(float(np.mean(parity.norm_ratio)) - 1)
+
+
+def _verdicts_of_rows(parity: Parity, gate: Gate, format_loss: FormatLoss | None) -> Iterator[Verdict]:
+    """Yield the verdicts on the worst probe, by cosine, centred cosine and relative error.
+
+    The bound of a probe is widened where ``gate.max_format_ratio`` times what the format itself loses on that probe is
+    more, but never beyond ``gate.max_widening`` times what the fixed bound allows. A loss that is not known widens
+    nothing, nor does one probe's loss widen another's bound.
+    """
+    for name, bound, ideal, read in (
+        ("min cosine", gate.min_cosine, 1.0, attrgetter("cosine")),
+        ("min centred cosine", gate.min_centered_cosine, 1.0, attrgetter("centered_cosine")),
+        ("max relative error", gate.max_relative_error, 0.0, attrgetter("relative_error")),
+    ):
+        if bound is None:
+            continue
+        values: Matrix = read(parity)
+        relation = ">=" if ideal else "<="
+        fixed = abs(ideal - bound)
+        allowed = np.full(len(values), fixed)
+        if format_loss is not None and gate.max_format_ratio is not None:
+            ratio = gate.max_format_ratio ** (2 if ideal else 1)  # a cosine falls with the square of the distance
+            wider = ratio * np.nan_to_num(np.abs(ideal - read(format_loss.parity)), nan=0.0, posinf=0.0)
+            allowed = np.maximum(allowed, np.minimum(wider, gate.max_widening * fixed))
+        widened = allowed > fixed
+        if not widened.all():
+            yield Verdict(name, _worst(values[~widened], ideal), bound, relation)
+        if format_loss is not None and widened.any():
+            row = _most_strained(np.abs(ideal - values), allowed, widened)
+            yield Verdict(
+                f"{name}, widened for {int(widened.sum())} probes",
+                float(values[row]),
+                float(abs(ideal - allowed[row])),
+                relation,
+                relative_to=f"{gate.max_format_ratio:g} times the distance {format_loss.source} loses on that probe",
+            )
+
+
+def _worst(values: Matrix, ideal: float) -> float:
+    """Return the value farthest from ``ideal`` in the direction of loss; NaN where there is one."""
+    return float(np.min(values) if ideal else np.max(values))
+
+
+def _most_strained(loss: Matrix, allowed: Matrix, rows: np.ndarray) -> int:
+    """Return which of ``rows`` uses up most of what it may lose: the first that is not a number, if there is one."""
+    used = np.where(rows, np.nan_to_num(loss / allowed, nan=np.inf), -np.inf)
+    return int(np.argmax(used))
+
+
+def _verdicts_relative_to(
+    format_loss: FormatLoss, parity: Parity, emulator_error: float | None, gate: Gate
+) -> Iterator[Verdict]:
+    """Yield the verdicts that compare with what the format itself loses.
+
+    No verdict is given where the format's own loss is not known on any probe; the fixed bounds hold all the same.
+    """
+    known = format_loss.rows
+    if not known.any():
+        return
+    found = parity.relative_error[known]
+    mean, largest = format_loss.mean_relative_error, format_loss.max_relative_error
+    for name, value, lost, ratio in (
+        ("mean relative error against the format", float(found.mean()), mean, gate.max_mean_format_ratio),
+        ("max relative error against the format", float(found.max()), largest, gate.max_format_ratio),
+        ("difference from the emulator", emulator_error, mean, gate.max_emulator_ratio),
+    ):
+        if value is not None and ratio is not None:
+            bound = max(ratio * lost, SMALLEST_FORMAT_BOUND)
+            yield Verdict(name, value, bound, "<=", relative_to=f"{ratio:g} times what {format_loss.source} loses")
 
 
 def significant(value: float) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+NEAREST = 10
+"""How many nearest neighbours ``Parity.neighbor_overlap`` compares: the first page of a search."""
 
 Matrix = npt.NDArray[np.float64]
 
@@ -20,7 +24,12 @@ class Parity:
         relative_error: (rows,) ``|candidate - reference| / |reference|``.
         norm_ratio: (rows,) ``|candidate| / |reference|``.
         neighbor: (rows,) index of the reference vector closest to the candidate.
-        neighbor_identity: Share of rows whose neighbour is their own; rows of equal tokens tie.
+        own_neighbor: (rows,) whether that is the row's own reference vector; rows of equal tokens tie.
+        margin: (rows,) distance between a row's reference vector and the nearest reference vector of another text, both
+            scaled to length 1; infinite where there is no other text. A candidate vector that is off by less than half
+            of it, as a distance between vectors of length 1, cannot be closest to another text.
+        neighbor_overlap: (different texts,) share of the ten nearest texts, by reference vectors, that are also the ten
+            nearest by candidate vectors.
         similarity_drift: Largest change of any pairwise cosine.
         non_finite: How many rows have a NaN or Inf.
     """
@@ -30,12 +39,30 @@ class Parity:
     relative_error: Matrix
     norm_ratio: Matrix
     neighbor: npt.NDArray[np.int64]
-    neighbor_identity: float
+    own_neighbor: npt.NDArray[np.bool_]
+    margin: Matrix
+    neighbor_overlap: Matrix
     similarity_drift: float
     non_finite: int
 
+    @property
+    def neighbor_identity(self) -> float:
+        """Share of rows whose nearest reference vector is their own, whatever their margin."""
+        return float(self.own_neighbor.mean())
 
-def compare(reference: npt.ArrayLike, candidate: npt.ArrayLike, token_ids: list[list[int]]) -> Parity:
+    def identity_beyond(self, margin: float) -> tuple[float, int]:
+        """Return the share of rows whose nearest reference vector is their own, and how many rows were looked at.
+
+        Looked at are the rows whose own ``margin`` is larger than ``margin``. Two texts that differ by less than what
+        a precision's rounding moves a vector are in an order that is a matter of luck: a sound export may swap them,
+        and a bad one may not. The share of no rows is 1.
+        """
+        judged = self.margin > margin
+        count = int(judged.sum())
+        return (float(self.own_neighbor[judged].mean()) if count else 1.0), count
+
+
+def compare(reference: npt.ArrayLike, candidate: npt.ArrayLike, token_ids: Sequence[Sequence[int]]) -> Parity:
     """Compare two (rows, dimension) matrices.
 
     Args:
@@ -53,22 +80,58 @@ def compare(reference: npt.ArrayLike, candidate: npt.ArrayLike, token_ids: list[
     scale = np.where(norms > 0, norms, 1.0)
     error = np.linalg.norm(safe - wanted, axis=1) / scale
     ratio = np.where(norms > 0, found_norms / scale, np.where(found_norms > 0, np.inf, 1.0))
-    unit_wanted, unit_found = _unit(wanted), _unit(safe)
-    neighbor = (unit_found @ unit_wanted.T).argmax(axis=1)
-    tied = [token_ids[row] == token_ids[int(other)] for row, other in enumerate(neighbor)]
-    drift = np.abs(unit_found @ unit_found.T - unit_wanted @ unit_wanted.T)
     for column in (cosine, centered, error, ratio):
         column[~finite] = np.nan
+    unit_wanted, unit_found = _unit(wanted), _unit(safe)
+    similarity, found_similarity = unit_wanted @ unit_wanted.T, unit_found @ unit_found.T
+    drift = np.abs(found_similarity - similarity)
+    text = _text_numbers(token_ids)
+    neighbor = (unit_found @ unit_wanted.T).argmax(axis=1)
     return Parity(
         cosine=cosine,
         centered_cosine=centered,
         relative_error=error,
         norm_ratio=ratio,
         neighbor=neighbor.astype(np.int64),
-        neighbor_identity=float(np.mean(np.array(tied) & finite)),
+        own_neighbor=(text[neighbor] == text) & finite,
+        margin=_margin(similarity, text),
+        neighbor_overlap=_neighbor_overlap(similarity, found_similarity, text, finite),
         similarity_drift=float(drift.max(initial=0.0)) if finite.all() else float("nan"),
         non_finite=int((~finite).sum()),
     )
+
+
+def _text_numbers(token_ids: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    """Return (rows,) a number for each row, the same for rows of equal tokens."""
+    numbers: dict[tuple[int, ...], int] = {}
+    return np.array([numbers.setdefault(tuple(row), len(numbers)) for row in token_ids], dtype=np.int64)
+
+
+def _margin(similarity: Matrix, text: npt.NDArray[np.int64]) -> Matrix:
+    """Return (rows,) the distance between each unit vector and the nearest one of another text."""
+    others = np.where(text[:, None] != text, similarity, -np.inf)
+    margin: Matrix = np.sqrt(np.maximum(2 - 2 * others.max(axis=1, initial=-np.inf), 0.0))
+    return margin
+
+
+def _neighbor_overlap(
+    similarity: Matrix, found: Matrix, text: npt.NDArray[np.int64], finite: npt.NDArray[np.bool_]
+) -> Matrix:
+    """Return the share of each text's nearest others that both matrices agree on; 0 for a row that is not finite."""
+    _, first = np.unique(text, return_index=True)
+    count = min(NEAREST, len(first) - 1)
+    if count < 1:
+        return np.ones(len(first))
+    wanted, got = (_nearest(matrix[np.ix_(first, first)], count) for matrix in (similarity, found))
+    shared = [len(set(a) & set(b)) / count for a, b in zip(wanted.tolist(), got.tolist(), strict=True)]
+    return np.where(finite[first], shared, 0.0)
+
+
+def _nearest(similarity: Matrix, count: int) -> npt.NDArray[np.int64]:
+    """Return (rows, count) the columns of the largest similarities of each row, itself left out."""
+    np.fill_diagonal(similarity, -np.inf)
+    nearest: npt.NDArray[np.int64] = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+    return nearest
 
 
 def row_cosine(first: Matrix, second: Matrix) -> Matrix:

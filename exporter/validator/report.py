@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from exporter.validator.check import Check
+from exporter.validator.format_loss import FormatLoss
 from exporter.validator.gates import Verdict, significant
 from exporter.validator.parity import Parity
 from exporter.validator.probes import Probe
@@ -32,6 +33,8 @@ class ParityReport:
         verdicts: One per bound of the gate.
         cause: The likely cause, in a sentence, where the gate failed.
         checks: The checks besides the gate: tokenizer, weights, graph, sweep.
+        format_loss: What the precision itself loses on the same probes, where bounds were relative to that.
+        emulator_error: Mean relative difference from the emulator's vectors, where int8 was emulated.
     """
 
     subject: str
@@ -45,6 +48,8 @@ class ParityReport:
     verdicts: tuple[Verdict, ...]
     cause: str | None
     checks: tuple[Check, ...] = ()
+    format_loss: FormatLoss | None = None
+    emulator_error: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -70,12 +75,16 @@ class ParityReport:
             "mean_cosine": float(np.mean(parity.cosine)),
             "min_centered_cosine": float(np.min(parity.centered_cosine)),
             "max_relative_error": float(np.max(parity.relative_error)),
+            "mean_relative_error": float(np.mean(parity.relative_error)),
             "min_norm_ratio": float(np.min(parity.norm_ratio)),
             "max_norm_ratio": float(np.max(parity.norm_ratio)),
             "neighbor_identity": parity.neighbor_identity,
+            "mean_neighbor_overlap": float(np.mean(parity.neighbor_overlap)),
+            "min_neighbor_overlap": float(np.min(parity.neighbor_overlap)),
             "max_similarity_drift": parity.similarity_drift,
             "max_batch_deviation": self.batch_deviation,
             "non_finite_rows": float(parity.non_finite),
+            **({} if self.emulator_error is None else {"emulator_error": self.emulator_error}),
         }
 
     def failure(self) -> str:
@@ -111,6 +120,7 @@ class ParityReport:
             "probes_sha256": self.probes_sha256,
             "statistics": {name: _number(value) for name, value in self.statistics.items()},
             "verdicts": [{**_clean(asdict(verdict)), "passed": verdict.passed} for verdict in self.verdicts],
+            "format": None if self.format_loss is None else self.format_loss.to_dict(),
             "checks": [check.to_dict() for check in self.checks],
             "sts": [_clean(asdict(score)) for score in self.sts],
             "worst": {"row": self.worst, "text": self.probes[self.worst].text, **rows[self.worst]},

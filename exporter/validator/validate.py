@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +15,9 @@ from exporter.checkpoint import Checkpoint
 from exporter.recipe import Gate
 from exporter.tokens import TextTokenizer
 from exporter.validator.diagnosis import likely_cause
+from exporter.validator.format_loss import FormatLoss, format_loss_of
 from exporter.validator.gates import judge
-from exporter.validator.parity import compare, relative_deviation
+from exporter.validator.parity import Parity, compare, relative_deviation
 from exporter.validator.probes import Probe, probes_for
 from exporter.validator.report import ParityReport
 from exporter.validator.sts import StsScore, StsSet, correlate, read_sts
@@ -52,12 +53,14 @@ class Reference:
         vectors: (probes, dimension) float32.
         token_ids: Token ids of each probe after truncation.
         sts: Task sets, each with the vectors of its first and second sentences.
+        format_losses: What a precision itself loses on the probes, by name of the precision, where it is known.
     """
 
     probes: tuple[Probe, ...]
     vectors: Vectors
     token_ids: list[list[int]]
     sts: tuple[tuple[StsSet, Vectors, Vectors], ...]
+    format_losses: Mapping[str, FormatLoss] = field(default_factory=dict)
 
     @property
     def texts(self) -> list[str]:
@@ -69,17 +72,28 @@ class Reference:
         return hashlib.sha256("\n".join(self.texts).encode()).hexdigest()
 
 
-def reference_of(checkpoint: Checkpoint, sts_files: Sequence[Path] = ()) -> Reference:
-    """Encode the probes, and the sentences of the STS files, with ``SentenceTransformer.encode``."""
+def reference_of(checkpoint: Checkpoint, sts_files: Sequence[Path] = (), precision: str = "fp32") -> Reference:
+    """Encode the probes, and the sentences of the STS files, with ``SentenceTransformer.encode``.
+
+    Args:
+        checkpoint: The model, in float32.
+        sts_files: Task sets.
+        precision: What the candidate will compute in. For ``"fp16"`` and ``"bf16"`` the probes are encoded in that
+            format too, to know what it loses by itself.
+    """
     sets = [read_sts(path) for path in sts_files]
     probes = tuple(probes_for(checkpoint.tokenizer, checkpoint.max_seq_length, checkpoint.prompt))
     texts = [probe.text for probe in probes]
     scored = tuple((sts, checkpoint.encode(list(sts.first)), checkpoint.encode(list(sts.second))) for sts in sets)
     token_ids = TextTokenizer(checkpoint.tokenizer).ids([checkpoint.prompt + text for text in texts])
-    return Reference(probes, checkpoint.encode(texts), token_ids, scored)
+    vectors = checkpoint.encode(texts)
+    own = format_loss_of(checkpoint, precision, texts, vectors, token_ids)
+    return Reference(probes, vectors, token_ids, scored, {} if own is None else {precision: own})
 
 
-def validate(reference: Reference, candidate: Candidate, gate: Gate, subject: str) -> ParityReport:
+def validate(
+    reference: Reference, candidate: Candidate, gate: Gate, subject: str, precision: str = "fp32"
+) -> ParityReport:
     """Judge a candidate, from string to vector.
 
     The candidate reads the strings with its own tokenizer, so a lost lower-casing or truncation fails as surely as a
@@ -90,12 +104,16 @@ def validate(reference: Reference, candidate: Candidate, gate: Gate, subject: st
         candidate: A bundle's tokenizer and engine, here or behind a server.
         gate: The bounds.
         subject: What is judged, for the report.
+        precision: What the candidate computes in. Any other than ``"fp32"`` says that the same graph has passed its
+            gate in float32: then a small loss is the precision's.
     """
     vectors = candidate.encode(reference.texts)
     parity = compare(reference.vectors, vectors, reference.token_ids)
     deviation = _batch_deviation(candidate, reference)
     sts = tuple(_score(candidate, *scored) for scored in reference.sts)
-    verdicts = judge(parity, deviation, sts, gate)
+    own = reference.format_losses.get(precision)
+    emulator_error = own.emulator_error(vectors) if own is not None else None
+    verdicts = judge(parity, deviation, sts, gate, own, emulator_error)
     tokens = tuple(len(row) for row in reference.token_ids)
     failed = not all(verdict.passed for verdict in verdicts)
     return ParityReport(
@@ -108,7 +126,21 @@ def validate(reference: Reference, candidate: Candidate, gate: Gate, subject: st
         batch_deviation=deviation,
         sts=sts,
         verdicts=verdicts,
-        cause=likely_cause(parity, reference.probes, tokens, deviation, bad_cosine=gate.min_cosine) if failed else None,
+        cause=_cause(reference, parity, deviation, gate, precision) if failed else None,
+        format_loss=own,
+        emulator_error=emulator_error,
+    )
+
+
+def _cause(reference: Reference, parity: Parity, deviation: float, gate: Gate, precision: str) -> str:
+    return likely_cause(
+        parity,
+        reference.probes,
+        tuple(len(row) for row in reference.token_ids),
+        deviation,
+        gate,
+        precision,
+        reference.format_losses.get(precision),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import exporter
-from exporter.backends import backend_of
+from exporter.backends import EngineFiles, backend_of
 from exporter.backends.cuda import find_gpu
 from exporter.bundle import Bundle
 from exporter.dependencies import require
@@ -89,7 +89,7 @@ def test_shapes_in_any_order_and_again_and_again(model: Model, backend: str, tmp
 def test_left_padding_is_refused_and_the_runner_goes_on(model: Model, backend: str, tmp_path: Path) -> None:
     bundle = bundle_of(model, "demo", "fp16", backend, tmp_path)
     engine = bundle.manifest.engine
-    with backend_of(backend).open(engine, bundle.folder, "cuda", None) as runner:
+    with backend_of(backend).open(engine, EngineFiles.read(engine, bundle.folder), "cuda", None) as runner:
         ids = np.full((2, 4), 7, dtype=np.int64)
         with pytest.raises(EngineError, match="padding before or between"):
             runner.run(ids, np.array([[1, 1, 1, 1], [0, 0, 1, 1]]))
@@ -133,4 +133,4 @@ def test_an_engine_of_another_gpu_is_refused_with_both_values(model: Model, tmp_
         update={"facts": {**bundle.manifest.engine.facts, "compute_capability": "5.2"}}
     )
     with pytest.raises(exporter.BundleError, match=r"compute capability 5\.2 .* this machine has \d+\.\d"):
-        backend_of("tensorrt-rtx").open(engine, bundle.folder, "cuda", None)
+        backend_of("tensorrt-rtx").open(engine, EngineFiles.read(engine, bundle.folder), "cuda", None)

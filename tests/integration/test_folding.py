@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from exporter.backends import BACKENDS, GPU_ONLY, backend_of
+from exporter.backends import BACKENDS, GPU_ONLY, EngineFiles, backend_of
 from exporter.calibration import TokenBatches
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.encoder import Encoder
@@ -48,7 +48,7 @@ def loaded(folder: Path, *case: object) -> Checkpoint:
 
 def encoder_of(graph: Graph, checkpoint: Checkpoint, backend: str, folder: Path) -> Encoder:
     engine = backend_of(backend).build(graph, Shapes(), folder)
-    runner = backend_of(backend).open(engine, folder, "cpu", 1)
+    runner = backend_of(backend).open(engine, EngineFiles.read(engine, folder), "cpu", 1)
     return Encoder(
         checkpoint.tokenizer, runner, dimension=checkpoint.dimension, max_seq_length=checkpoint.max_seq_length
     )
@@ -82,7 +82,7 @@ def test_attention_is_fused_where_transformers_offers_it(architecture: str, tmp_
 def test_a_sequence_above_the_maximum_fails_in_the_graph(architecture: str, backend: str, tmp_path: Path) -> None:
     checkpoint = loaded(tmp_path, architecture)
     engine = backend_of(backend).build(fold(checkpoint), Shapes(), tmp_path)
-    with backend_of(backend).open(engine, tmp_path, "cpu", 1) as runner:
+    with backend_of(backend).open(engine, EngineFiles.read(engine, tmp_path), "cpu", 1) as runner:
         for length in (1, MAX_SEQ_LENGTH):
             ids = np.full((2, length), 5, dtype=np.int64)
             assert runner.run(ids, np.ones_like(ids)).shape == (2, 32)

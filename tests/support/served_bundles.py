@@ -41,7 +41,7 @@ def bundle_of(
     nothing = FileFacts(size=0, sha256="0" * 64)
     manifest = Manifest(
         recipe=recipe or load_recipe(recipes_folder() / "demo.yaml"),
-        source=Source(checkpoint="demo/checkpoint", commit=None, weights_sha256="1" * 64),
+        source=Source(checkpoint="demo/checkpoint", commit=None, weights_sha256="1" * 64, files={}),
         encoder=EncoderFacts(
             architecture="AlbertModel",
             modules=("Transformer", "Pooling"),

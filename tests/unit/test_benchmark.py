@@ -116,7 +116,7 @@ class FakeBundle:
         recipe=find_recipe("demo"),
         engine=SimpleNamespace(precision="fp16", backend="onnxruntime"),
         validation=SimpleNamespace(device="cpu"),
-        source=Source(checkpoint="demo/checkpoint", commit=None, weights_sha256="a" * 64),
+        source=Source(checkpoint="demo/checkpoint", commit=None, weights_sha256="a" * 64, files={}),
     )
     execution = "CPUExecutionProvider"
 
@@ -210,6 +210,7 @@ class FakeReference:
 
     def __init__(self, weights_sha256: str) -> None:
         self.weights_sha256 = weights_sha256
+        self.files: dict[str, str] = {}
         self.model = self
         self.threads: set[int] = set()
 
@@ -233,7 +234,7 @@ def test_the_reference_comes_first_and_has_the_same_threads(text: Path, monkeypa
     assert [subject.name for subject in result.subjects] == [REFERENCE, "demo fp16 on onnxruntime"]
     assert reference.threads == {before + 1} == {bundle.threads}
     assert torch.get_num_threads() == before
-    assert asked == {"folder": text.parent, "revision": None, "device": "cpu"}
+    assert asked == {"folder": text.parent, "revision": None, "pooling": None, "device": "cpu"}
 
 
 def test_other_weights_are_refused(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,6 +302,8 @@ class TestWorth:
         manifest = real.manifest.model_copy(update={"engine": engine})
         (found,) = siblings_of(Bundle(tmp_path / "int8-onnxruntime", manifest))
         assert found.folder == place
-        other = manifest.model_copy(update={"source": Source(checkpoint="x", commit=None, weights_sha256="0")})
+        other = manifest.model_copy(
+            update={"source": Source(checkpoint="x", commit=None, weights_sha256="0", files={})}
+        )
         assert siblings_of(Bundle(tmp_path / "int8-onnxruntime", other)) == ()
         assert siblings_of(real) == ()

@@ -7,14 +7,18 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import onnx
 import pytest
 
 import exporter.bundle as module
+from exporter.backends import Engine, onnxruntime
 from exporter.bundle import MANIFEST, Bundle, publish, staging, writing
+from exporter.encoder import Encoder
 from exporter.errors import BundleError
-from tests.support.manifests import edit_manifest
+from tests.support.manifests import edit_manifest, reseal
 
 FILES = ("README.md", "config.json", "model.onnx", "parity.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -70,9 +74,23 @@ class TestOpening:
         with pytest.raises(BundleError, match=r"model\.onnx: missing"):
             Bundle.open(bundle)
 
-    def test_a_file_of_the_users_own_beside_it_is_none_of_ours(self, bundle: Path) -> None:
-        (bundle / "notes.txt").write_text("확인함")
-        Bundle.open(bundle)
+    @pytest.mark.parametrize("name", ["notes.txt", "model.onnx.data", ".hidden", "Manifest.json", "model.onnx~"])
+    @pytest.mark.parametrize("kind", ["file", "folder", "link"])
+    def test_a_file_that_is_not_listed_is_refused(self, bundle: Path, tmp_path: Path, name: str, kind: str) -> None:
+        if kind == "file":
+            (bundle / name).write_text("확인함")
+        elif kind == "folder":
+            (bundle / name).mkdir()
+        else:
+            (bundle / name).symlink_to(tmp_path / "nowhere")
+        with pytest.raises(BundleError, match=r"not listed in manifest\.json") as failure:
+            Bundle.open(bundle)
+        assert failure.value.message.startswith(f"{bundle / name}: ")
+
+    @pytest.mark.parametrize("name", [".cache", ".git", ".gitattributes", ".gitignore", ".validation.json.partial"])
+    def test_what_git_and_the_hub_and_a_killed_process_leave_is_not_refused(self, bundle: Path, name: str) -> None:
+        (bundle / name).mkdir() if name in {".cache", ".git"} else (bundle / name).write_text("")
+        assert name not in Bundle.open(bundle).names
 
     def test_links_as_in_the_cache_of_the_hub(self, bundle: Path, tmp_path: Path) -> None:
         snapshot = tmp_path / "snapshots" / "0123"
@@ -94,6 +112,78 @@ class TestOpening:
             place.mkdir()
         with pytest.raises(BundleError, match=r"place: no bundle: there is no manifest\.json"):
             Bundle.open(place)
+
+
+class TestWhatIsVerifiedIsWhatRuns:
+    """A file that changes after it was compared with its hash is never used."""
+
+    def vector(self, encoder: Encoder) -> list[float]:
+        with encoder:
+            return [float(number) for number in encoder.encode("바뀌지 않은 문장")]
+
+    @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+    def test_a_file_replaced_after_opening_for_encoding(self, bundle: Path, name: str) -> None:
+        expected = self.vector(Bundle.open(bundle).encoder())
+        opened = Bundle.open(bundle, for_encoding=True)
+        (bundle / name).write_bytes(b"something else")
+        assert self.vector(opened.encoder()) == expected
+
+    @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+    def test_a_file_replaced_after_opening_is_refused_by_the_encoder(self, bundle: Path, name: str) -> None:
+        opened = Bundle.open(bundle)
+        (bundle / name).write_bytes(b"something else")
+        with pytest.raises(BundleError, match=f"{name}: altered since it was published"):
+            opened.encoder()
+
+    def test_a_file_replaced_as_the_engine_is_opened(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        expected = self.vector(Bundle.open(bundle).encoder())
+
+        def replace_and_open(engine: Engine, *arguments: object) -> object:
+            (bundle / "model.onnx").write_bytes(b"something else")
+            (bundle / "tokenizer.json").write_bytes((bundle / "tokenizer.json").read_bytes())
+            return onnxruntime.open(engine, *arguments)  # type: ignore[arg-type]
+
+        opened = Bundle.open(bundle)
+        monkeypatch.setattr(module, "backend_of", lambda _: SimpleNamespace(open=replace_and_open))
+        assert self.vector(opened.encoder()) == expected
+
+    def test_the_engine_is_not_kept_in_memory(self, bundle: Path) -> None:
+        opened = Bundle.open(bundle, for_encoding=True)
+        opened.encoder().close()
+        (bundle / "model.onnx").unlink()
+        with pytest.raises(BundleError, match=r"model\.onnx: missing"):
+            opened.encoder()
+
+    def test_a_report_is_compared_with_its_hash_when_it_is_read(self, bundle: Path) -> None:
+        opened = Bundle.open(bundle)
+        assert opened.read("parity.json") == (bundle / "parity.json").read_bytes()
+        (bundle / "parity.json").write_text("{}")
+        with pytest.raises(BundleError, match=r"parity\.json: altered"):
+            opened.read("parity.json")
+
+    def test_the_manifest_is_the_one_that_was_opened(self, bundle: Path) -> None:
+        before = (bundle / MANIFEST).read_bytes()
+        opened = Bundle.open(bundle)
+        (bundle / MANIFEST).write_text("{}")
+        assert opened.read(MANIFEST) == before
+
+    def test_weights_in_another_file_are_refused_though_the_manifest_lists_it(self, bundle: Path) -> None:
+        model = onnx.load(bundle / "model.onnx")
+        onnx.save(model, bundle / "model.onnx", save_as_external_data=True, location="weights.data")
+        reseal(bundle)
+        with pytest.raises(BundleError, match=r"model\.onnx: this model reads weights from another file"):
+            Bundle.open(bundle).encoder()
+
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [("tokenizer.json", "not a tokenizer: "), ("model.onnx", "this is not an ONNX model")],
+    )
+    def test_what_no_library_can_read_is_refused_in_one_sentence(self, bundle: Path, name: str, told: str) -> None:
+        (bundle / name).write_text("{}")
+        reseal(bundle)
+        with pytest.raises(BundleError, match=told) as failure:
+            Bundle.open(bundle).encoder()
+        assert failure.value.message.startswith(f"{bundle / name}: ")
 
 
 class TestManifest:
@@ -130,6 +220,8 @@ class TestManifest:
             (put("engine", "files", value=["other.onnx"]), r"does not list other\.onnx"),
             (put("engine", "files", value=["../model.onnx"]), r"does not list \.\./model\.onnx"),
             (put("engine", "files", value=[]), "does not list an engine"),
+            (put("files", "validation.json", value={"size": 0, "sha256": ""}), r"lists validation\.json"),
+            (put("files", "model.sig", value={"size": 0, "sha256": ""}), r"lists model\.sig"),
         ],
     )
     def test_that_was_edited(self, bundle: Path, change: Callable[[dict[str, Any]], object], told: str) -> None:

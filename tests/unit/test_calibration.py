@@ -35,6 +35,22 @@ def test_no_more_is_held_out_than_can_be_measured_in_little_time(tmp_path: Path)
     assert 0 < sum(len(sentence.split()) for sentence in long.held_out.sentences if sentence[0].isdigit()) < 5000
 
 
+EDGES = [
+    ("매우 " * 40, "진짜 " * 48),
+    ("나", "너"),
+    ("🚀🔥✨", "🎂 🎈"),
+    ("42 1234 98.6 2025-03-04 02-345-6789", "7 88 999,000 15:30 3.14159"),
+]
+
+
+@pytest.mark.parametrize(("seen", "judges"), EDGES)
+def test_edge_cases_join_the_text_one_of_each_kind_on_each_side(tmp_path: Path, seen: str, judges: str) -> None:
+    text = set_of(tmp_path, *numbers(40))
+    assert seen in text.fit.sentences
+    assert judges in text.held_out.sentences
+    assert len(text.fit.sentences) + len(text.held_out.sentences) == len(set(numbers(40))) + 22
+
+
 def test_probes_are_left_out_whatever_their_case_and_spacing(tmp_path: Path) -> None:
     text = set_of(tmp_path, "4  5 6", "7 8 ", "9 10", "11 12", "13 14")
     assert not {"4  5 6", "7 8"} & {*text.fit.sentences, *text.held_out.sentences}

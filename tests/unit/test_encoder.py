@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 import exporter
 from exporter.encoder import TOKENS_PER_ROW
+from exporter.errors import BundleError
 from exporter.recipe import recipes_folder
 
 DEMO = recipes_folder() / "demo" / "checkpoint"
@@ -163,3 +164,33 @@ def test_a_default_prompt_is_part_of_the_bundle(twin: Path, tmp_path: Path) -> N
         np.testing.assert_allclose(found, reference.encode(RAGGED, show_progress_bar=False), atol=2e-5, rtol=0)
         plain = reference.encode(RAGGED, prompt="", show_progress_bar=False)
         assert np.abs(found - plain).max() > 0.1
+
+
+class TestPaddedTokens:
+    """``encode_padded`` runs exactly the arrays that it is given, as one batch."""
+
+    def test_any_width_gives_the_sentence_its_vector(self, encoder: exporter.Encoder) -> None:
+        ids, mask = encoder._tokenizer.pad(encoder._ids(RAGGED[:3]), 77)
+        assert ids.shape == (3, 77)
+        np.testing.assert_allclose(encoder.encode_padded(ids, mask), encoder.encode(RAGGED[:3]), atol=1e-6, rtol=0)
+
+    def test_the_arrays_reach_the_engine_as_they_are(
+        self, encoder: exporter.Encoder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ids, mask = np.array([[2, 7, 9, 3]], dtype=np.int64), np.array([[1, 0, 1, 0]], dtype=np.int64)
+        given: list[np.ndarray] = []
+        run = encoder._runner.run
+        monkeypatch.setattr(encoder._runner, "run", lambda *arrays: (given.extend(arrays), run(*arrays))[1])
+        assert encoder.encode_padded(ids, mask).shape == (1, 256)
+        assert given[0] is ids
+        assert given[1] is mask
+
+    @pytest.mark.parametrize(
+        "wrong", [np.zeros((1, 256)), np.zeros((1, 255), np.float32), np.zeros((2, 256), np.float32)]
+    )
+    def test_an_engine_that_breaks_its_promise_is_refused(
+        self, encoder: exporter.Encoder, monkeypatch: pytest.MonkeyPatch, wrong: np.ndarray
+    ) -> None:
+        monkeypatch.setattr(encoder._runner, "run", lambda *_: wrong)
+        with pytest.raises(BundleError, match=r"promises float32 \(1, 256\)"):
+            encoder.encode_padded(*encoder._tokenizer.pad([[2, 3]]))

@@ -34,15 +34,19 @@ ALLOWED: dict[str, set[str]] = {
         "bundle",
         "cli_output",
         "cli_ship",
+        "cli_sign",
         "dependencies",
         "errors",
+        "floor",
         "pipeline",
         "recipe",
+        "signing",
     },
-    "cli_ship": {"bundle", "cli_output", "dependencies", "errors", "serving"},
+    "cli_ship": {"bundle", "cli_output", "cli_sign", "dependencies", "errors", "floor", "serving"},
+    "cli_sign": {"bundle", "cli_output", "errors", "signing"},
     "cli_output": set(),
     "__init__": {"api", "bundle", "encoder", "errors", "recipe"},
-    "api": {"backends", "bundle", "dependencies", "encoder", "errors", "pipeline", "recipe", "validator"},
+    "api": {"backends", "bundle", "dependencies", "encoder", "errors", "floor", "pipeline", "recipe", "validator"},
     "pipeline": {
         "backends",
         "bundle",
@@ -51,16 +55,20 @@ ALLOWED: dict[str, set[str]] = {
         "dependencies",
         "encoder",
         "errors",
+        "floor",
         "folding",
         "graph",
         "passes",
         "precisions",
+        "proof",
+        "provenance",
         "publication",
         "quantization",
         "recipe",
         "tokens",
         "validator",
     },
+    "proof": {"backends", "checkpoint", "encoder", "graph", "provenance", "recipe", "validator"},
     "publication": {
         "backends",
         "bundle",
@@ -82,11 +90,15 @@ ALLOWED: dict[str, set[str]] = {
         "checkpoint",
         "dependencies",
         "errors",
+        "floor",
         "graph_contract",
         "recipe",
+        "signing",
         "tokens",
         "validator",
     },
+    # A bundle and bounds from elsewhere -> what is wrong with the bundle's own.
+    "floor": {"bundle", "errors", "recipe"},
     # Graph -> Graph, Graph -> Engine, reference and candidate -> report.
     "folding": {"checkpoint", "errors", "graph", "graph_contract", "passes"},
     "precisions": {"calibration", "dependencies", "errors", "graph", "passes", "quantization"},
@@ -99,25 +111,32 @@ ALLOWED: dict[str, set[str]] = {
         "machine",
         "passes",
         "recipe",
+        "tokens",
         "validator",
     },
-    "validator": {"calibration", "checkpoint", "errors", "recipe", "tokens"},
+    "provenance": {"checkpoint", "dependencies", "errors", "graph_contract", "validator"},
+    "validator": {"backends", "calibration", "checkpoint", "errors", "recipe", "tokens"},
     "passes": {"errors", "graph_contract"},
     # The nouns. A bundle opens an engine and an encoder: these are what it is made of, and need no torch.
-    "bundle": {"backends", "dependencies", "encoder", "errors", "recipe"},
+    "bundle": {"backends", "dependencies", "encoder", "errors", "recipe", "signing"},
     "encoder": {"backends", "errors", "tokens"},
-    "backends": {"dependencies", "errors", "graph", "graph_contract", "recipe"},
-    "checkpoint": {"errors", "hub", "layout", "recipe", "tokens", "weights"},
-    "layout": {"errors"},
+    "backends": {"dependencies", "errors", "graph", "graph_contract", "private_file", "recipe"},
+    "checkpoint": {"errors", "hub", "layout", "recipe", "snapshot", "tokenizer_anchor", "tokens", "weights"},
+    "snapshot": {"configuration", "errors", "layout"},
+    "layout": {"configuration", "errors"},
+    "configuration": {"errors"},
+    "tokenizer_anchor": {"errors"},
     "weights": {"errors"},
     "calibration": {"errors", "tokens"},
     "graph": {"errors", "recipe"},
     "recipe": {"errors"},
     # The ground.
+    "signing": {"dependencies", "errors", "private_file"},
     "hub": {"errors"},
     "dependencies": {"errors"},
     "tokens": set(),
     "machine": set(),
+    "private_file": set(),
     "graph_contract": set(),
     "errors": set(),
 }
@@ -130,8 +149,12 @@ RUNTIME = (
     "benchmark",
     "cli_output",
     "cli_ship",
+    "cli_sign",
     "serving",
     "bundle",
+    "floor",
+    "private_file",
+    "signing",
     "calibration",
     "machine",
     "encoder",
@@ -202,7 +225,7 @@ def test_what_serves_a_bundle_imports_nothing_of_the_export(room: str) -> None:
 def test_every_file_of_a_table_is_in_it() -> None:
     # "One file and one line in its table": helpers beside them are not called like a backend or a precision.
     helpers = {"__init__", "retype", "range_audit"}
-    helpers |= {"cuda", "engine_summary", "padding", "profiles", "tensorrt_runner"}
+    helpers |= {"cuda", "engine_summary", "external_data", "padding", "profiles", "tensorrt_runner"}
     for table, folder in ((BACKENDS, "backends"), (PRECISIONS | QUANTIZATIONS, "precisions")):
         files = {path.stem for path in (PACKAGE / folder).glob("*.py")} - helpers
         assert files == {module.rpartition(".")[2].partition(":")[0] for module in table.values()}
@@ -215,7 +238,7 @@ def test_every_backend_exists(name: str) -> None:
     assert list(inspect.signature(found.check).parameters) == ["precision", "device"]
     assert list(inspect.signature(found.missing_operators).parameters) == []
     assert list(inspect.signature(found.build).parameters) == ["graph", "shapes", "folder", "options"]
-    assert list(inspect.signature(found.open).parameters) == ["engine", "folder", "device", "threads"]
+    assert list(inspect.signature(found.open).parameters) == ["engine", "files", "device", "threads"]
 
 
 @pytest.mark.parametrize(("name", "module"), PRECISIONS.items())

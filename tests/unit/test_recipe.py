@@ -47,6 +47,7 @@ COMPLETE: dict[tuple[str, ...], dict[str, Any]] = {
     ("shapes", "batch"): {"opt": 1, "max": 2},
     ("shapes", "sequence"): {"opt": 1, "max": 2},
     ("published",): {"dataset": "KorSTS", "metric": "spearman", "value": 80.0},
+    ("known_ids",): {"text": "가", "ids": [1]},
     ("known_answer",): {"sentences": ["가", "나"], "first": [[1], [2]], "last": [[1], [2]], "cosine": 0.5},
 }
 
@@ -54,7 +55,7 @@ COMPLETE: dict[tuple[str, ...], dict[str, Any]] = {
 def nested(path: tuple[str, ...], value: dict[str, Any]) -> dict[str, Any]:
     content: Any = {**COMPLETE.get(path, {}), **value}
     for depth in range(len(path) - 1, -1, -1):
-        content = {path[depth]: [content] if path[depth] == "published" else content}
+        content = {path[depth]: [content] if path[depth] in {"published", "known_ids"} else content}
     return {**COMPLETE[()], **content}
 
 
@@ -253,3 +254,19 @@ def test_a_recipe_that_names_one_bound_keeps_the_others(tmp_path: Path) -> None:
     assert gates.fp16.min_cosine == 0.99995
     assert gates.fp16.max_batch_deviation is None
     assert gates.fp16.max_relative_error == defaults.fp16.max_relative_error
+
+
+def test_a_gate_names_the_bounds_in_which_it_is_weaker_than_another() -> None:
+    floor = Gate(min_cosine=0.99, mean_cosine=0.995, max_relative_error=0.1, max_batch_deviation=0.01)
+    weaker = Gate(min_cosine=0.98, mean_cosine=None, max_relative_error=0.2, max_batch_deviation=0.01)
+    assert weaker.weaker_bounds(floor) == ("min_cosine", "mean_cosine", "max_relative_error")
+    assert floor.weaker_bounds(floor) == ()
+    assert floor.weaker_bounds(weaker) == ()
+
+
+def test_a_tightened_gate_has_the_stricter_of_each_two_bounds() -> None:
+    one = Gate(min_cosine=0.99, mean_cosine=None, max_relative_error=0.2, max_batch_deviation=0.01)
+    other = Gate(min_cosine=0.98, mean_cosine=0.995, max_relative_error=0.1, max_batch_deviation=None)
+    tight = Gate(min_cosine=0.99, mean_cosine=0.995, max_relative_error=0.1, max_batch_deviation=0.01)
+    assert one.tightened(other) == other.tightened(one) == tight
+    assert tight.weaker_bounds(one) == tight.weaker_bounds(other) == ()

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from exporter.bundle import MANIFEST, TOKENIZER, Bundle, Manifest, read_manifest, sha256_of
-from exporter.errors import ExportError, InputError
+from exporter.bundle import MANIFEST, TOKENIZER, Bundle, Manifest, sha256_of
+from exporter.errors import BundleError, ExportError, InputError
+from exporter.floor import DEFAULT as DEFAULT_FLOOR
+from exporter.floor import Floor
 from exporter.serving.triton.config import FILE, parameter, read_config
 from exporter.serving.triton.engines import MODEL_FILES, PLATFORMS, EngineFacts, Tensor, read_engine
 from exporter.serving.triton.facts import NATIVE
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 NATIVE_FILES = dict(NATIVE.values())
 _WANTS_EQUAL_SHAPES = ("onnxruntime", "tensorrt", "openvino")
+_EXPORT_AGAIN = "export the bundle again, or give the gates to judge by (gates, or recipe)"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Model:
         versions: The numbers of its versions.
         engine: What the latest version's engine has, where that can be known.
         others: Every model of the repository that could be read, by name.
+        floor: What the gate of every bundle must reach.
+        require_signature: What every bundle must be signed by, where that is asked for.
     """
 
     folder: Path
@@ -70,6 +75,8 @@ class Model:
     versions: tuple[int, ...]
     engine: EngineFacts | None
     others: dict[str, Model]
+    floor: Floor
+    require_signature: Path | None
 
     @property
     def path(self) -> Path:
@@ -91,8 +98,13 @@ class Model:
         return Finding(self.path, field, str(found), str(wanted), mend)
 
 
-def check(folder: Path) -> list[Finding]:
+def check(folder: Path, floor: Floor = DEFAULT_FLOOR, require_signature: Path | None = None) -> list[Finding]:
     """Return what is wrong with a model repository, ours or anybody's; nothing where it is sound.
+
+    Args:
+        folder: The repository.
+        floor: What the gate and the recorded statistics of every bundle in it must reach.
+        require_signature: PEM file of a public key or certificates: every bundle in it must be signed by that.
 
     Raises:
         InputError: There is no such folder, or no model in it.
@@ -104,7 +116,7 @@ def check(folder: Path) -> list[Finding]:
     findings: list[Finding] = []
     models: dict[str, Model] = {}
     for path in model_folders(folder):
-        model = _read(path, models, findings)
+        model = _read(path, models, findings, floor, require_signature)
         if model is not None:
             models[path.name] = model
     for model in models.values():
@@ -113,7 +125,13 @@ def check(folder: Path) -> list[Finding]:
     return findings
 
 
-def _read(folder: Path, others: dict[str, Model], findings: list[Finding]) -> Model | None:
+def _read(
+    folder: Path,
+    others: dict[str, Model],
+    findings: list[Finding],
+    floor: Floor,
+    require_signature: Path | None,
+) -> Model | None:
     """Read a model; what keeps it from being read at all becomes a finding."""
     path = folder / FILE
     if not path.is_file():
@@ -127,7 +145,7 @@ def _read(folder: Path, others: dict[str, Model], findings: list[Finding]) -> Mo
         )
         return None
     backend = config.backend or PLATFORMS.get(config.platform, config.platform)
-    model = Model(folder, config, backend, tuple(versions(folder)), None, others)
+    model = Model(folder, config, backend, tuple(versions(folder)), None, others, floor, require_signature)
     if not model.versions:
         findings.append(
             Finding(folder, "version folders", "none", "a folder called 1", "move the model's files into FOLDER/1/")
@@ -465,10 +483,15 @@ def _altered(model: Model) -> Iterator[Finding]:
         version = model.folder / str(number)
         try:
             if (version / "bundle").is_dir():
-                Bundle.open(version / "bundle")
+                bundle = Bundle.open(version / "bundle")
+                yield from _below_the_floor(model, bundle)
+                yield from _unsigned(model, bundle)
             if not (version / MANIFEST).is_file() or model.backend not in NATIVE_FILES:
                 continue
-            manifest = read_manifest(version)
+            bundle = Bundle.open_manifest(version)
+            manifest = bundle.manifest
+            yield from _weaker_gate(model, bundle)
+            yield from _unsigned(model, bundle)
         except ExportError as error:
             if number != model.versions[-1]:  # that of the latest was found when its engine was read
                 yield Finding(version, "bundle", error.message, "what was shipped", "ship it again")
@@ -477,6 +500,29 @@ def _altered(model: Model) -> Iterator[Finding]:
             path, shipped = version / theirs, manifest.files[ours].sha256
             if path.is_file() and (found := sha256_of(path)) != shipped:
                 yield Finding(path, "sha256", found, shipped, "altered since it was shipped: ship it again")
+
+
+def _below_the_floor(model: Model, bundle: Bundle) -> Iterator[Finding]:
+    """Compare a bundle's gate and its recorded statistics with the floor."""
+    for objection in model.floor.objections(bundle):
+        yield Finding(bundle.folder, "gate", objection, f"{model.floor.source} or a stricter one", _EXPORT_AGAIN)
+
+
+def _weaker_gate(model: Model, bundle: Bundle) -> Iterator[Finding]:
+    """Compare a bundle's gate with the floor, where its manifest and its engine alone came along."""
+    if (warning := model.floor.warning(bundle.manifest)) is not None:
+        yield Finding(bundle.folder, "gate", warning, f"{model.floor.source} or a stricter one", _EXPORT_AGAIN)
+
+
+def _unsigned(model: Model, bundle: Bundle) -> Iterator[Finding]:
+    """Verify the signature that is asked for."""
+    if model.require_signature is None:
+        return
+    try:
+        bundle.verify_signature(model.require_signature)
+    except BundleError as error:
+        wanted = f"signed by {model.require_signature}"
+        yield Finding(bundle.folder, "signature", error.message, wanted, error.next_step or "ship it again")
 
 
 RULES = (

@@ -34,6 +34,7 @@ from exporter.errors import BundleError, InputError
 from exporter.serving.triton import config as configs
 from exporter.serving.triton import models
 from exporter.serving.triton.facts import Options, Served, served
+from exporter.signing import SIGNATURE
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -142,17 +143,20 @@ def _ship(one: Served, encoder: ModelConfig, folder: Path, options: Options, num
     with _model(folder / one.name, encoder, number, scratch) as place:
         if one.backend == "python":
             _copy_model_file("encoder.py", place)
-            shutil.copytree(one.bundle.folder, place / "bundle")
+            (place / "bundle").mkdir()
+            for file in one.bundle.names:
+                (place / "bundle" / file).write_bytes(one.bundle.read(file))
         else:
             for source, target in one.files.items():
-                shutil.copyfile(one.bundle.folder / source, place / target)
-            shutil.copyfile(one.bundle.folder / MANIFEST, place / MANIFEST)
+                (place / target).write_bytes(one.bundle.read(source))
+            for file in (MANIFEST, SIGNATURE) if one.bundle.signed else (MANIFEST,):
+                (place / file).write_bytes(one.bundle.read(file))
         _write_warm_up(place.parent / "warmup", configs.warm_up_files(one))
         size_bytes = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
     with _model(folder / one.tokenizer, configs.tokenizer_config(one, options), number, scratch) as place:
         _copy_model_file("tokenizer.py", place)
         shutil.copyfile(str(tokens.__file__), place / "korsbert_tokens.py")
-        shutil.copyfile(one.bundle.folder / TOKENIZER, place / TOKENIZER)
+        (place / TOKENIZER).write_bytes(one.bundle.read(TOKENIZER))
     return Shipped(one.name, one.ensemble, one.backend, number, size_bytes)
 
 

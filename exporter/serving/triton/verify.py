@@ -21,6 +21,8 @@ import numpy.typing as npt
 from exporter.bundle import Bundle
 from exporter.checkpoint import load_source
 from exporter.errors import ServerError
+from exporter.floor import DEFAULT as DEFAULT_FLOOR
+from exporter.floor import Floor
 from exporter.serving.triton.remote import Protocol, RemoteEncoder, addresses
 from exporter.validator import ParityReport, reference_of, validate
 
@@ -121,6 +123,7 @@ def verify(
     checkpoint: Path | None = None,
     clients: int = 32,
     requests: int = 512,
+    floor: Floor = DEFAULT_FLOOR,
 ) -> Verification:
     """Hold a running server against the checkpoint that a bundle was made from.
 
@@ -132,6 +135,7 @@ def verify(
         checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
         clients: At the same time, half over HTTP and half over gRPC.
         requests: How many sentences they ask for.
+        floor: Bounds that count where those of the bundle's own gate are weaker.
 
     Returns:
         The verification, passed or not.
@@ -150,13 +154,14 @@ def verify(
                 f"{ensemble} at {where['http']} serves bundle {(served or 'of nobody')[:12]}, not {manifest.seal[:12]}",
                 next_step="ship the bundle, or verify the one that is served",
             )
-    gate = manifest.recipe.gates.of(manifest.engine.precision)
-    reference = reference_of(load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder)))
+    gate, precision = floor.gate(manifest), manifest.engine.precision
+    source = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
+    reference = reference_of(source, precision=precision)
     reports = []
     for protocol, address in where.items():
         with RemoteEncoder(protocol, address, ensemble) as remote:
             subject = f"{ensemble}, {manifest.engine.precision} on {manifest.engine.backend}, {protocol}"
-            reports.append(validate(reference, remote, gate, subject))
+            reports.append(validate(reference, remote, gate, subject, precision))
     texts = [f"{first} {second}" for first, second in itertools.islice(_pairs(reference.texts), requests)]
     bound = gate.max_batch_deviation or DEFAULT_DEVIATION
     if manifest.engine.precision == "int8_dynamic":

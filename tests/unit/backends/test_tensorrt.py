@@ -13,7 +13,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from exporter.backends import BuildOptions, Engine, refuse_idle_options
+from exporter.backends import BuildOptions, Engine, EngineFiles, refuse_idle_options
 from exporter.backends.cuda import Cuda, Gpu, find_gpu
 from exporter.backends.tensorrt import LOG, TENSORRT, TENSORRT_RTX, TensorRt, refuse_elsewhere
 from exporter.errors import BuildError, BundleError, InputError, MissingDependencyError
@@ -157,11 +157,11 @@ def test_an_engine_that_the_runtime_refuses_is_one_sentence_with_its_reasons(
     monkeypatch.setattr("exporter.backends.tensorrt.Cuda.load", lambda: Cuda(driver))
     told = r"cannot open it; it was built with .* and no GPU at hand: .*Cuda"
     with pytest.raises(BundleError, match=told) as failure:
-        TENSORRT_RTX.open(engine, tmp_path)
+        TENSORRT_RTX.open(engine, EngineFiles.read(engine, tmp_path))
     assert "Imagined GPU (compute capability 9.0" in failure.value.message
     assert driver.held == 0
     with pytest.raises(MissingDependencyError, match="run on a GPU, not on cpu"):
-        TENSORRT_RTX.open(engine, tmp_path, "cpu")
+        TENSORRT_RTX.open(engine, EngineFiles.read(engine, tmp_path), "cpu")
 
 
 class TestMissing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -20,7 +20,8 @@ PRODUCTS = tuple(
 )
 COSTS = Costs(PRODUCTS, attention=0.0, speedup=2.0)
 NODES = [product.node for product in PRODUCTS]
-TRIAL = Trial("minmax", "minmax", False, Loss(1, 1, 1, 1))
+NOTHING = Loss(1.0, 1.0, 1.0, 1.0, 0.0, 0.0)
+TRIAL = Trial("minmax", "minmax", False, NOTHING)
 CALIBRATED = Calibrated(Quantization({}, {}), TRIAL, (TRIAL,), ())
 
 
@@ -33,7 +34,7 @@ class Adding:
 
     def loss(self, name: str, quantization: Quantization, on: frozenset[str]) -> Loss:  # noqa: ARG002 - as Judge has it
         self.asked.append(on)
-        return Loss(1 - sum(self.losses.get(node, 0.0) for node in on), 1.0, 1.0, 1.0)
+        return replace(NOTHING, min_cosine=1 - sum(self.losses.get(node, 0.0) for node in on))
 
 
 def found(losses: dict[str, float], keep: frozenset[str] = frozenset()):
@@ -66,6 +67,23 @@ def test_what_turns_out_needless_goes_back_to_int8() -> None:
         assert fewer.loss("", CALIBRATED.quantization, frozenset(NODES) - first.high | {node}).strain(GATE) > MARGIN
 
 
+def test_what_passes_without_a_margin_is_not_enough() -> None:
+    """The gate allows 0.03; a product that takes 0.027 of it leaves the probes, other sentences, no room."""
+    result, _ = found({NODES[6]: 0.9 * 0.03})
+    assert result.ladder[0].high == {NODES[6]}
+    result, _ = found({NODES[6]: 0.7 * 0.03})
+    assert result.ladder[0].high == frozenset()
+
+
+def test_a_product_that_was_kept_on_the_way_to_the_culprit_goes_back() -> None:
+    """The culprit costs much, so two others come before it in the order; alone they are no harm."""
+    products = [*PRODUCTS[:9], replace(PRODUCTS[9], inputs=30)]
+    costs = Costs(tuple(products), attention=0.0, speedup=2.0)
+    judge = Adding({NODES[9]: 0.05, NODES[0]: 0.017, NODES[1]: 0.0169})
+    result = search(CALIBRATED, judge, judge, GATE, costs)
+    assert result.ladder[0].high == {NODES[9], NODES[1]}
+
+
 def test_what_to_try_next_costs_more_and_more() -> None:
     result, _ = found({NODES[2]: 0.05})
     shares = [assignment.share for assignment in result.ladder]
@@ -95,6 +113,20 @@ def test_what_would_leave_next_to_nothing_in_int8_is_not_tried() -> None:
     assert max(assignment.share for assignment in result.ladder) == pytest.approx(MOST_HIGH)
     assert all(assignment.loss.strain(GATE) > 1 for assignment in result.ladder)
     assert min(len(on) for on in judge.asked if len(on) > 1) == len(NODES) // 2
+
+
+def test_what_the_user_keeps_counts_towards_the_half() -> None:
+    result, judge = found(dict.fromkeys(NODES, 0.02), keep=frozenset(NODES[:4]))
+    assert max(assignment.share for assignment in result.ladder) == pytest.approx(MOST_HIGH)
+    assert min(len(on) for on in judge.asked if len(on) > 1) == len(NODES) // 2
+
+
+def test_a_product_that_would_pass_the_half_is_not_kept() -> None:
+    products = (replace(PRODUCTS[0], inputs=80), *PRODUCTS[1:])
+    costs = Costs(products, attention=0.0, speedup=2.0)
+    judge = Adding({NODES[0]: 0.5})
+    result = search(CALIBRATED, judge, judge, GATE, costs)
+    assert all(assignment.share <= MOST_HIGH for assignment in result.ladder)
 
 
 def test_a_single_product_is_int8_or_nothing_is() -> None:

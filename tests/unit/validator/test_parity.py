@@ -52,6 +52,77 @@ def test_one_bad_number_is_one_bad_row(value: float) -> None:
     assert parity.neighbor_identity == 19 / 20
 
 
+def test_similarity_drift_is_the_largest_change_of_any_pair() -> None:
+    reference = np.eye(40)
+    candidate = reference.copy()
+    candidate[3] = [0, 0, 0, 0.8, 0.6, *[0] * 35]  # its cosine with row 4 was 0
+    assert compare(reference, candidate, [[row] for row in range(40)]).similarity_drift == pytest.approx(0.6)
+
+
+def test_the_centre_is_the_reference_s() -> None:
+    """A vector that is added to every row would vanish if the candidate's own mean were taken from it."""
+    shifted = REFERENCE + 0.5
+    assert compare(REFERENCE, shifted, IDS).centered_cosine.min() < 0.9
+
+
+def test_a_margin_is_the_distance_to_the_nearest_other_text() -> None:
+    reference = np.array([[1.0, 0.0], [0.0, 2.0], [0.6, 0.8], [3.0, 0.0]])
+    margin = compare(reference, reference, [[0], [1], [2], [0]]).margin  # the last row is the first text again
+    np.testing.assert_allclose(margin, np.sqrt([2 - 1.2, 2 - 1.6, 2 - 1.6, 2 - 1.2]))
+    assert compare(reference[:1], reference[:1], [[0]]).margin.tolist() == [np.inf]
+
+
+def test_identity_is_judged_only_where_texts_are_far_enough_apart() -> None:
+    near, far = np.array([[1.0, 0.0], [1.0, 0.001]]), np.array([[0.0, 1.0], [0.0, -1.0]])
+    reference = np.concatenate([near, far])
+    swapped_near, swapped_far = reference[[1, 0, 2, 3]], reference[[0, 1, 3, 2]]
+    ids = [[row] for row in range(4)]
+    assert compare(reference, swapped_near, ids).identity_beyond(0.01) == (1.0, 2)
+    assert compare(reference, swapped_near, ids).identity_beyond(0.0001) == (0.5, 4)
+    assert compare(reference, swapped_far, ids).identity_beyond(0.01) == (0.0, 2)
+    assert compare(reference, swapped_far, ids).identity_beyond(2) == (1.0, 0)
+
+
+def test_overlap_is_the_share_of_the_ten_nearest_that_stay() -> None:
+    around = np.linspace(0, 1, 30)
+    reference = np.stack([np.cos(around), np.sin(around)], axis=1)
+    ids = [[row] for row in range(30)]
+    assert compare(reference, reference, ids).neighbor_overlap.tolist() == [1.0] * 30
+    moved = reference.copy()
+    moved[0] = reference[29]  # its ten nearest are those of the other end
+    overlap = compare(reference, moved, ids).neighbor_overlap
+    assert overlap[0] == 0
+    assert overlap[15] == 1
+    assert 0 < overlap[1] < 1
+    broken = reference.copy()
+    broken[5] = np.nan
+    assert compare(reference, broken, ids).neighbor_overlap[5] == 0
+
+
+def test_overlap_counts_equal_texts_once() -> None:
+    doubled = np.concatenate([REFERENCE, REFERENCE])
+    assert compare(doubled, doubled, IDS + IDS).neighbor_overlap.tolist() == [1.0] * 20
+    assert compare(REFERENCE[:1], REFERENCE[:1], [[0]]).neighbor_overlap.tolist() == [1.0]
+
+
+def test_a_search_sees_a_randomised_candidate_that_identity_does_not_see() -> None:
+    """95% of each vector is noise: its own reference is the nearest all the same, as noise is far from everything."""
+    rng = np.random.default_rng(3)
+    topics = np.repeat(rng.standard_normal((30, 384)), 20, axis=0)
+    reference = _unit(topics + 0.8 * rng.standard_normal((600, 384)))
+    noise = _unit(rng.standard_normal((600, 384)))
+    randomised = np.sqrt(0.05) * reference + np.sqrt(0.95) * noise
+    parity = compare(reference, randomised, [[row] for row in range(600)])
+    assert parity.neighbor_identity > 0.5
+    assert parity.neighbor_overlap.mean() < 0.5
+    sound = compare(reference, reference + 0.05 * noise, [[row] for row in range(600)])
+    assert sound.neighbor_overlap.mean() > 0.9
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
 def test_cosine_of_zero_vectors() -> None:
     zero, one = np.zeros((1, 3)), np.ones((1, 3))
     assert row_cosine(zero, zero)[0] == 1

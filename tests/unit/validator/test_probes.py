@@ -64,6 +64,8 @@ def test_the_edge_cases_a_tokenizer_stumbles_over_are_there(tokenizer: Tokenizer
     assert kinds["edge: empty"] == ""
     assert kinds["edge: white space"].isspace()
     nfd = kinds["edge: NFD Hangul"]
+    control = {unicodedata.category(character) for character in kinds["edge: control characters"]}
+    assert {"Cc", "Cf"} <= control
     assert unicodedata.normalize("NFC", nfd) == kinds["edge: NFC Hangul"] != nfd
 
 

@@ -29,14 +29,15 @@ class TritonPythonModel:
     """What the python backend looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Hold the bundle against its hashes and open its engine, on the device of this instance."""
+        """Compare the bundle with its hashes and open its engine, on the device of this instance."""
         config = json.loads(args["model_config"])
         on_gpu = args["model_instance_kind"] == "GPU"
         if on_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = args["model_instance_device_id"]
         instances = sum(group["count"] for group in config["instance_group"])
         threads = int(config["parameters"]["threads"]["string_value"])
-        bundle = Bundle.open(Path(args["model_repository"]) / args["model_version"] / "bundle")
+        folder = Path(args["model_repository"]) / args["model_version"] / "bundle"
+        bundle = Bundle.open(folder, for_encoding=True)
         self._encoder = bundle.encoder(
             device="cuda" if on_gpu else "cpu",
             threads=threads or max(1, len(os.sched_getaffinity(0)) // instances),

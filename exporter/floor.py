@@ -1,0 +1,167 @@
+"""The floor: bounds from outside of a bundle, which its own bounds may exceed and never fall below.
+
+A bundle states the gate it passed. Whoever forges a bundle also writes that gate, so it is compared with bounds that do
+not come from the bundle: korsbert's defaults, or those that the user gives.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.bundle import PARITY, RECORD, Bundle, Manifest
+from exporter.errors import BundleError, InputError
+from exporter.recipe import Gate, Gates, Recipe, load_gates, named_recipe
+
+RECORDED = (
+    "min_cosine",
+    "p01_cosine",
+    "mean_cosine",
+    "min_centered_cosine",
+    "max_relative_error",
+    "max_similarity_drift",
+    "max_batch_deviation",
+)
+"""Bounds whose statistic every parity report records under the same name."""
+WIDENED = ("min_cosine", "min_centered_cosine", "max_relative_error")
+"""Bounds of a single probe, which ``Gate.max_widening`` may widen for a probe on which the format itself loses much."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The bounds that every bundle must reach, whatever gate it states itself.
+
+    Attributes:
+        gates: The bounds, by precision.
+        source: Whose bounds they are, as messages say it.
+    """
+
+    gates: Gates
+    source: str
+
+    def gate(self, manifest: Manifest) -> Gate:
+        """Return the gate to judge a bundle by: the stricter of its own bound and the floor's, for every bound."""
+        return _own(manifest).tightened(self._of(manifest))
+
+    def weaker(self, manifest: Manifest) -> tuple[str, ...]:
+        """Return the bounds of the bundle's own gate that are weaker, each with both values."""
+        own, wanted = _own(manifest), self._of(manifest)
+        return tuple(_comparison(name, getattr(own, name), getattr(wanted, name)) for name in own.weaker_bounds(wanted))
+
+    def warning(self, manifest: Manifest) -> str | None:
+        """Return one sentence about a gate that is weaker than the floor; None where no bound is."""
+        weaker = self.weaker(manifest)
+        return f"the bundle's own gate is weaker than {self.source}: {', '.join(weaker)}" if weaker else None
+
+    def objections(self, bundle: Bundle) -> tuple[str, ...]:
+        """Return what keeps a bundle from being served, by what it records itself, one sentence each.
+
+        Its gate may be weaker than the floor, or the statistics that it recorded may miss the floor.
+
+        Raises:
+            BundleError: A report in the bundle cannot be read.
+        """
+        warning = self.warning(bundle.manifest)
+        reports = {PARITY: _parse(bundle, PARITY)}
+        if bundle.record is not None:
+            reports[RECORD] = bundle.record.report
+        missed = {name: self._missed(bundle, name, report) for name, report in reports.items()}
+        return (
+            *((warning,) if warning is not None else ()),
+            *(f"{name} misses {self.source}: {', '.join(bounds)}" for name, bounds in missed.items() if bounds),
+        )
+
+    def _of(self, manifest: Manifest) -> Gate:
+        return self.gates.of(manifest.engine.precision)
+
+    def _missed(self, bundle: Bundle, name: str, report: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the bounds of the floor that a recorded report misses or says nothing about."""
+        statistics = report.get("statistics")
+        if not isinstance(statistics, dict):
+            raise BundleError(f"{bundle.folder / name}: not a parity report", next_step="export it again")
+        gate = self._of(bundle.manifest)
+        wanted = {bound: _at_its_widest(bound, gate) for bound in RECORDED if getattr(gate, bound) is not None}
+        missed = tuple(
+            _comparison(bound, statistics.get(bound), value)
+            for bound, value in wanted.items()
+            if not _reached(bound, statistics.get(bound), value)
+        )
+        return missed if report.get("passed") is True else ("its gate was not passed", *missed)
+
+
+DEFAULT = Floor(Gates(), "korsbert's gate")
+
+
+def floor_of(gates: Gates | Recipe | str | Path | None = None, recipe: str | None = None) -> Floor:
+    """Return the floor that a user asks for; korsbert's defaults where nothing is given.
+
+    Args:
+        gates: Gates, a recipe that has them, or a YAML file with a ``gates`` key.
+        recipe: A recipe's file, or the name of one that ships.
+
+    Raises:
+        InputError: Both are given.
+        RecipeError: A file cannot be used.
+    """
+    if gates is not None and recipe is not None:
+        raise InputError("gates and recipe both say what to judge by", next_step="give one of the two")
+    if recipe is not None:
+        gates = named_recipe(recipe)
+    match gates:
+        case None:
+            return DEFAULT
+        case Gates():
+            return Floor(gates, "the given gate")
+        case Recipe():
+            return Floor(gates.gates, f"{gates.name}'s gate")
+        case _:
+            return Floor(load_gates(Path(gates)), f"{Path(gates).name}'s gate")
+
+
+def refuse_below(bundle: Bundle, floor: Floor) -> None:
+    """Refuse a bundle whose own gate, or whose recorded statistics, are below the floor.
+
+    Raises:
+        BundleError: With every bound that is missed, and both values.
+    """
+    objections = floor.objections(bundle)
+    if objections:
+        raise BundleError(
+            f"{bundle.folder}: {'; '.join(objections)}",
+            next_step="export it again with korsbert's gates, or give the gates to judge by (gates, or recipe)",
+        )
+
+
+def _own(manifest: Manifest) -> Gate:
+    return manifest.recipe.gates.of(manifest.engine.precision)
+
+
+def _comparison(name: str, found: float | None, wanted: float) -> str:
+    if found is None:
+        return f"no {name} ({wanted} wanted)"
+    return f"{name} {found} {'>' if name.startswith('max_') else '<'} {wanted}"
+
+
+def _at_its_widest(name: str, gate: Gate) -> float:
+    """Return a bound as the gate would have it for the probe that it is most widened for."""
+    bound: float = getattr(gate, name)
+    ideal = 0.0 if name.startswith("max_") else 1.0
+    return ideal + gate.max_widening * (bound - ideal) if name in WIDENED else bound
+
+
+def _reached(name: str, found: Any, wanted: float) -> bool:
+    """Whether a recorded statistic is a number and within its bound; a NaN never is."""
+    if not isinstance(found, int | float):
+        return False
+    return found <= wanted if name.startswith("max_") else found >= wanted
+
+
+def _parse(bundle: Bundle, name: str) -> dict[str, Any]:
+    try:
+        report = json.loads(bundle.read(name))
+    except ValueError as error:
+        raise BundleError(f"{bundle.folder / name}: not JSON", next_step="export it again") from error
+    return report if isinstance(report, dict) else {}

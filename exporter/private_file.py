@@ -1,0 +1,24 @@
+"""A copy of bytes that no other process can replace, for an engine that opens a path."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def private_file(content: bytes) -> Iterator[str]:
+    """Yield a path from which ``content`` can be read until the block ends.
+
+    On Linux the copy is in memory and has no name in any folder (``memfd_create``). Elsewhere it is a temporary file
+    that only this user can open. ``content`` is released here: give it away, so that it is not in memory twice while
+    the engine is opened.
+    """
+    in_memory = hasattr(os, "memfd_create")
+    with os.fdopen(os.memfd_create("korsbert"), "wb") if in_memory else tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        del content
+        yield f"/proc/self/fd/{file.fileno()}" if in_memory else file.name

@@ -1,0 +1,225 @@
+"""A bundle whose weights, gate and seal were all forged: bounds from outside of the bundle find it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import exporter
+from exporter.bundle import Bundle
+from exporter.errors import BundleError, InputError, RecipeError
+from exporter.floor import DEFAULT, floor_of
+from exporter.recipe import Gate, Gates, Recipe
+from exporter.serving.triton import Options, ship
+from exporter.serving.triton.lint import check
+from exporter.serving.triton.repository import ship as ship_whatever
+from tests.support.manifests import edit_manifest, reseal
+from tests.support.process import refused
+from tests.support.warm import CLI, WarmPython
+
+OPTIONAL = {name for name, field in Gate.model_fields.items() if field.default is None and not field.is_required()}
+NO_BOUND = {"min_cosine": -1.0, "neighbor_identity": 0.0, "max_spearman_drop": 100.0, **dict.fromkeys(OPTIONAL)}
+WEAKER = "weaker than korsbert's gate: min_cosine -1.0 < 0.999999, no min_centered_cosine (0.99999999 wanted)"
+
+
+def state_gate(bundle: Path, gate: dict[str, float | None]) -> None:
+    """Have a bundle state another gate of fp32, with a seal that agrees."""
+    edit_manifest(bundle, lambda manifest: manifest["recipe"]["gates"]["fp32"].update(gate))
+
+
+def edit_report(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    report = json.loads((bundle / "parity.json").read_text(encoding="utf-8"))
+    change(report)
+    (bundle / "parity.json").write_text(json.dumps(report), encoding="utf-8")
+    reseal(bundle)
+
+
+def shuffle_embeddings(bundle: Path) -> None:
+    model = onnx.load(bundle / "model.onnx")
+    table = max(model.graph.initializer, key=lambda tensor: tensor.dims[0] if len(tensor.dims) == 2 else 0)
+    rows = np.random.default_rng(0).permutation(numpy_helper.to_array(table))
+    table.CopyFrom(numpy_helper.from_array(rows, table.name))
+    onnx.save(model, bundle / "model.onnx")
+
+
+@pytest.fixture
+def bundle(twin_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of a sound bundle."""
+    return Path(shutil.copytree(twin_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def forged(bundle: Path) -> Path:
+    """Embeddings shuffled, no bound in its gate, every hash and the seal made anew."""
+    shuffle_embeddings(bundle)
+    state_gate(bundle, NO_BOUND)
+    reseal(bundle)
+    return bundle
+
+
+class TestForged:
+    def test_its_own_gate_lets_it_pass(self, forged: Path) -> None:
+        """Without bounds from elsewhere no number would be wrong with it."""
+        own = Bundle.open(forged).manifest.recipe.gates
+        report = exporter.validate(forged, gates=own)
+        assert all(verdict.passed for verdict in report.verdicts)
+        assert report.statistics["min_cosine"] < 0.9
+
+    def test_validate_fails_it_by_the_default_gate(self, python: WarmPython, forged: Path) -> None:
+        done = python.run(CLI, "validate", forged)
+        assert done.status == 1, done
+        assert f"warning: the bundle's own gate is {WEAKER}" in done.stderr
+        assert "FAILED   min cosine" in done.stdout
+
+    def test_validate_in_python_fails_it_too(self, forged: Path) -> None:
+        assert not exporter.validate(forged).passed
+
+    def test_validate_prints_the_weaker_bounds_as_json(self, python: WarmPython, forged: Path) -> None:
+        done = python.run(CLI, "validate", forged, "--json")
+        told = json.loads(done.stdout)
+        assert (done.status, told["passed"]) == (1, False)
+        assert "min_cosine -1.0 < 0.999999" in told["weaker_own_gate"]
+
+    @pytest.mark.parametrize("runtime", ["engine", "python"])
+    def test_ship_refuses_it(self, python: WarmPython, forged: Path, tmp_path: Path, runtime: str) -> None:
+        done = python.run(CLI, "ship", forged, "--repository", tmp_path / "models", "--runtime", runtime)
+        refused(done, 2, str(forged), f"the bundle's own gate is {WEAKER}")
+        assert not (tmp_path / "models").exists()
+
+    def test_show_calls_it_out(self, python: WarmPython, forged: Path) -> None:
+        done = python.run(CLI, "show", forged)
+        assert done.status == 0
+        assert "BELOW THE DEFAULT GATE" in done.stdout
+        assert "min_cosine -1.0 < 0.999999" in " ".join(done.stdout.split())
+        done = python.run(CLI, "show", forged, "--json")
+        assert WEAKER in json.loads(done.stdout)["below_default_gate"][0]
+
+    @pytest.mark.parametrize("runtime", ["engine", "python"])
+    def test_check_finds_it_in_a_repository(
+        self, python: WarmPython, forged: Path, tmp_path: Path, runtime: Any
+    ) -> None:
+        ship_whatever([Bundle.open(forged)], tmp_path / "models", Options(runtime=runtime))
+        done = python.run(CLI, "ship", "--check", tmp_path / "models")
+        assert done.status == 1
+        assert WEAKER in done.stdout
+        own = floor_of(Bundle.open(forged).manifest.recipe.gates)
+        assert not [finding for finding in check(tmp_path / "models", own) if finding.field == "gate"]
+
+
+class TestSound:
+    def test_nothing_is_called_out(self, python: WarmPython, bundle: Path) -> None:
+        assert DEFAULT.objections(Bundle.open(bundle)) == ()
+        assert "BELOW" not in python.run(CLI, "show", bundle).stdout
+
+    def test_its_own_stricter_bound_counts(self, bundle: Path) -> None:
+        state_gate(bundle, {"min_cosine": 1.0})
+        report = exporter.validate(bundle)
+        assert [verdict.name for verdict in report.verdicts if not verdict.passed] == ["min cosine"]
+
+    def test_bounds_of_the_user_count_where_they_are_stricter(self, python: WarmPython, bundle: Path) -> None:
+        gates = bundle.parent / "gates.yaml"
+        gates.write_text("gates:\n  fp32: {min_cosine: 1.0}\n", encoding="utf-8")
+        done = python.run(CLI, "validate", bundle, "--gates", gates)
+        assert done.status == 1
+        assert "the bundle's own gate is weaker than gates.yaml's gate: min_cosine 0.999999 < 1.0" in done.stderr
+        done = python.run(CLI, "ship", bundle, "--repository", bundle.parent / "models", "--gates", gates)
+        refused(done, 2, "weaker than gates.yaml's gate", "parity.json misses gates.yaml's gate: min_cosine 0.99")
+
+    def test_bounds_of_the_user_may_be_weaker_than_the_defaults(
+        self, python: WarmPython, bundle: Path, tmp_path: Path
+    ) -> None:
+        state_gate(bundle, {"min_cosine": 0.9})
+        recipe = tmp_path / "weak.yaml"
+        recipe.write_text("name: weak\nsource: a/b\ngates:\n  fp32: {min_cosine: 0.9}\n", encoding="utf-8")
+        models = tmp_path / "models"
+        refused(python.run(CLI, "ship", bundle, "--repository", models), 2, "min_cosine 0.9 < 0.999999")
+        done = python.run(CLI, "ship", bundle, "--repository", models, "--recipe", recipe)
+        assert (done.status, done.stderr) == (0, "")
+        done = python.run(CLI, "validate", bundle, "--recipe", recipe)
+        assert (done.status, done.stderr) == (0, "")
+
+    def test_a_recipe_that_ships_goes_by_its_name(self, python: WarmPython, bundle: Path) -> None:
+        done = python.run(CLI, "validate", bundle, "--recipe", "demo")
+        assert (done.status, done.stderr) == (0, "")
+
+
+class TestRecordedStatistics:
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            (lambda report: report["statistics"].update(min_cosine=0.5), "min_cosine 0.5 < 0.999999"),
+            (lambda report: report["statistics"].update(max_relative_error=0.5), "max_relative_error 0.5 > 2e-05"),
+            (lambda report: report["statistics"].update(min_cosine=None), "no min_cosine (0.999999 wanted)"),
+            (lambda report: report["statistics"].update(min_cosine=float("nan")), "min_cosine nan < 0.999999"),
+            (lambda report: report["statistics"].update(min_cosine="good"), "min_cosine good < 0.999999"),
+            (lambda report: report["statistics"].pop("max_batch_deviation"), "no max_batch_deviation"),
+            (lambda report: report.update(passed=False), "its gate was not passed"),
+        ],
+    )
+    def test_that_miss_the_floor_are_refused(
+        self, bundle: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], told: str
+    ) -> None:
+        edit_report(bundle, change)
+        with pytest.raises(BundleError, match=r"parity\.json misses korsbert's gate") as failure:
+            ship([Bundle.open(bundle)], tmp_path / "models", Options())
+        assert told in failure.value.message
+
+    def test_a_bound_that_is_widened_for_single_probes_counts_at_its_widest(self, bundle: Path) -> None:
+        opened = Bundle.open(bundle)
+        at = opened.manifest.recipe.gates.fp32.model_copy(update={"min_cosine": 1.0, "max_widening": 1.0})
+        assert "parity.json misses" in " ".join(floor_of(Gates(fp32=at)).objections(opened))
+        found = json.loads(opened.read("parity.json"))["statistics"]["min_cosine"]
+        bound = 1 - (1 - found) / 1.5
+        for widening, misses in ((1.0, True), (1.4, True), (1.6, False)):
+            gate = at.model_copy(update={"min_cosine": bound, "max_widening": widening})
+            objections = " ".join(floor_of(Gates(fp32=gate)).objections(opened))
+            assert ("parity.json misses" in objections) == misses
+
+    @pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"statistics": 1}'])
+    def test_a_report_that_is_none_is_refused(self, bundle: Path, content: str) -> None:
+        (bundle / "parity.json").write_text(content, encoding="utf-8")
+        reseal(bundle)
+        with pytest.raises(BundleError, match=r"parity\.json: not (JSON|a parity report)"):
+            DEFAULT.objections(Bundle.open(bundle))
+
+
+class TestFloorOf:
+    def test_gates_are_taken_from_what_has_them(self, tmp_path: Path) -> None:
+        gates = Gates(fp32=Gate(min_cosine=0.5))
+        (tmp_path / "g.yaml").write_text("gates:\n  fp32: {min_cosine: 0.5}\n", encoding="utf-8")
+        assert floor_of().gates == Gates()
+        assert floor_of(gates).gates == gates
+        assert floor_of(Recipe(name="r", source="a/b", gates=gates)).gates == gates
+        assert floor_of(tmp_path / "g.yaml").gates.fp32.min_cosine == 0.5
+        assert floor_of(recipe="demo").source == "demo's gate"
+
+    def test_two_of_them_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="gates and recipe"):
+            floor_of(tmp_path / "g.yaml", "demo")
+
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            ("gates: {fp32: {min_cosin: 0.9}}", r"gates\.fp32\.min_cosin: unknown key, did you mean 'min_cosine'"),
+            ("fp32: {min_cosine: 0.9}", "gates: Field required"),
+            ("gates: {fp32: {min_cosine: 2}}", r"gates\.fp32\.min_cosine"),
+            ("[1]", "a mapping of keys"),
+            ("gates: [", "not YAML"),
+        ],
+    )
+    def test_a_file_that_holds_no_gates(self, tmp_path: Path, content: str, told: str) -> None:
+        (tmp_path / "g.yaml").write_text(content, encoding="utf-8")
+        with pytest.raises(RecipeError, match=told):
+            floor_of(tmp_path / "g.yaml")
+
+    def test_a_recipe_that_is_neither_a_file_nor_a_name(self) -> None:
+        with pytest.raises(RecipeError, match="nowhere: neither a file nor a recipe that ships"):
+            floor_of(recipe="nowhere")

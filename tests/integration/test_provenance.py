@@ -1,0 +1,327 @@
+"""Weight provenance and graph equivalence of real exports: sound ones pass everywhere, near misses fail.
+
+Every fault is done to the typed graph, as an error of a precision or of a target's pass would be. Most of them hardly
+move a cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from exporter.checkpoint import load_checkpoint
+from exporter.folding import fold
+from exporter.passes.building import add_constant, make_node
+from exporter.provenance import check_graph, check_weights, read_onnx
+from exporter.provenance.parameters import dependent_parameters
+from exporter.recipe import Recipe
+from exporter.validator.check import Check
+from tests.support.checkpoints import save_checkpoint
+from tests.support.published import MINILM, SUBJECTS, TARGETS, Edit, Target, proven, published, subject_named
+
+FP32, FP16, BF16 = Target("fp32"), Target("fp16"), Target("bf16")
+INT8, FP16_CUDA, FP16_OPENVINO, INT8_OPENVINO = (
+    Target("int8"),
+    Target("fp16", device="cuda"),
+    Target("fp16", "openvino"),
+    Target("int8", "openvino"),
+)
+EVERYWHERE = (FP32, FP16, BF16, INT8, Target("int8_dynamic"), FP16_OPENVINO, INT8_OPENVINO)
+
+
+def weights_of(name: str, target: Target, edit: Edit | None = None) -> Check:
+    return check_weights(subject_named(name).parameters, published(name, target, edit), target.precision)
+
+
+def graph_of(name: str, target: Target, edit: Edit | None = None) -> Check:
+    return check_graph(proven(name, target), published(name, target, edit), target.precision)
+
+
+# --- sound exports pass ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_a_sound_export_passes(name: str, target: Target) -> None:
+    weights, graph = weights_of(name, target), graph_of(name, target)
+    assert weights.passed, weights.failures
+    assert graph.passed, graph.failures
+    assert weights.figures["found"] == weights.figures["weights"]
+    assert weights.figures["weights"] == sum(p.needed for p in subject_named(name).parameters.values())
+    assert weights.figures["tensors_read_by_their_module"] > 10
+    if target.precision.startswith("int8"):
+        assert weights.figures["by_kind"]["int8"] > 0.7 * weights.figures["weights"]
+        assert weights.figures["largest_bias_correction_of_allowed"] < 0.5
+
+
+def test_the_summary_says_how_many_weights_are_accounted_for() -> None:
+    assert weights_of(MINILM, FP32).coverage == "22,564,992 of 22,564,992 weights accounted for, bit for bit"
+    assert weights_of(MINILM, FP16).coverage == (
+        "22,564,992 of 22,564,992 weights accounted for, exactly rounded to float16"
+    )
+    assert "within half a step of int8 (largest 0.50 step)" in weights_of(MINILM, INT8).coverage
+
+
+@pytest.mark.parametrize("architecture", ["albert-groups", "distilbert", "electra", "mpnet", "roberta"])
+def test_what_a_vector_depends_on_is_found_by_differentiating(architecture: str, tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, architecture, ("cls", "max"), ("dense", "layer_norm"))
+    checkpoint = load_checkpoint(Recipe(name="case", source=str(folder)))
+    parameters = dependent_parameters(checkpoint)
+    left_out = {name for name, _ in checkpoint.model.named_parameters()} - parameters.keys()
+    assert all(".pooler." in name for name in left_out)
+    fixed = {name: parameter.rows for name, parameter in parameters.items() if parameter.rows is not None}
+    types = "0.model.embeddings.token_type_embeddings.weight"
+    assert fixed == ({types: (0,)} if types in parameters else {})
+    graph = read_onnx(fold(checkpoint).to_bytes())
+    assert check_weights(parameters, graph, "fp32").passed
+    assert check_graph(graph, graph, "fp32").passed
+
+
+# --- weights: near misses fail ---------------------------------------------------------------------------------------
+
+
+def tensors(model: ir.Model, rank: int = 1) -> list[ir.Value]:
+    """Return the stored floating-point tensors of a rank, in order, tables of vectors first."""
+    chosen = [v for v in model.graph.initializers.values() if v.dtype.is_floating_point() and len(v.shape) == rank]
+    return sorted((v for v in chosen if v.const_value.size > 1), key=lambda value: -value.const_value.size)
+
+
+def change(value: ir.Value, edit: Callable[[np.ndarray], None]) -> None:
+    array = value.const_value.numpy().copy()
+    edit(array)
+    value.const_value = ir.tensor(array, name=value.name)
+
+
+def table(model: ir.Model, kind: str) -> ir.Value:
+    return next(v for name, v in model.graph.initializers.items() if name.startswith(f"embeddings.{kind}_embeddings"))
+
+
+def last_bit(model: ir.Model) -> None:
+    norm = next(name for name in model.graph.initializers if name.startswith("embeddings.LayerNorm.weight"))
+
+    def flip(array: np.ndarray) -> None:
+        array.reshape(-1)[11:12].view({2: np.uint16, 4: np.uint32}[array.itemsize])[:] ^= 1
+
+    change(model.graph.initializers[norm], flip)
+
+
+def words_swapped(model: ir.Model) -> None:
+    def swap(array: np.ndarray) -> None:
+        array[[-2, -3]] = array[[-3, -2]]
+
+    change(table(model, "word"), swap)
+
+
+def unused_words_are_noise(model: ir.Model) -> None:
+    rng = np.random.default_rng(3)
+
+    def noise(array: np.ndarray) -> None:
+        array[-400:] = rng.permutation(array[-400:])
+
+    change(table(model, "word"), noise)
+
+
+def last_position_is_zero(model: ir.Model) -> None:
+    change(table(model, "position"), lambda array: array[-1].fill(0))
+
+
+def sign_flipped(model: ir.Model) -> None:
+    """Flip the sign of the largest weight of the second linear layer."""
+
+    def flip(array: np.ndarray) -> None:
+        index = np.unravel_index(np.abs(array.astype(np.float32)).argmax(), array.shape)
+        array[index] = -array[index]
+
+    change(matrices(model)[1], flip)
+
+
+def output_dimension_is_zero(model: ir.Model) -> None:
+    change(matrices(model)[-1], lambda array: array[:, 5].fill(0))
+
+
+def matrices(model: ir.Model) -> list[ir.Value]:
+    """Return the stored right operands of the products in order, integers included."""
+    found = []
+    for node in model.graph:
+        operand = node.inputs[1] if node.op_type in {"MatMul", "MatMulInteger"} else None
+        if operand is not None and operand.producer() is not None and operand.producer().op_type == "DequantizeLinear":
+            operand = operand.producer().inputs[0]
+        if operand is not None and operand.const_value is not None and operand not in found:
+            found.append(operand)
+    return found
+
+
+def layers_swapped(model: ir.Model) -> None:
+    """Let the queries of the first two layers read each other's bias."""
+    nodes = [node for node in model.graph if node.op_type == "Add" and ("query" in node.name or "q_lin" in node.name)]
+    first, second = nodes[:2]
+    ours, theirs = first.inputs[1], second.inputs[1]
+    first.replace_input_with(1, theirs)
+    second.replace_input_with(1, ours)
+
+
+@pytest.mark.parametrize("target", EVERYWHERE, ids=str)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        last_bit,
+        words_swapped,
+        unused_words_are_noise,
+        last_position_is_zero,
+        sign_flipped,
+        output_dimension_is_zero,
+        layers_swapped,
+    ],
+)
+def test_a_changed_weight_is_found(fault: Edit, target: Target) -> None:
+    name = "ko-sbert-sts"
+    weights, graph = weights_of(name, target, fault), graph_of(name, target, fault)
+    assert not weights.passed
+    assert not graph.passed
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_weights_rounded_through_bfloat16_are_found(name: str) -> None:
+    def fault(model: ir.Model) -> None:
+        for value in tensors(model) + tensors(model, 2):
+            array = (value.const_value.numpy().astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
+            value.const_value = ir.tensor(array.astype(value.const_value.numpy().dtype), name=value.name)
+
+    assert not weights_of(name, FP16, fault).passed
+    assert not graph_of(name, FP16, fault).passed
+
+
+# --- graphs: near misses fail ----------------------------------------------------------------------------------------
+
+
+def append(model: ir.Model, operator: str, *others: np.ndarray) -> None:
+    """Put an operation behind the output."""
+    (output,) = model.graph.outputs
+    constants = [add_constant(model, f"fault/{index}", array) for index, array in enumerate(others)]
+    node = make_node(operator, [output, *constants], f"module.9/{operator}", ir.DataType.FLOAT, output.shape)
+    model.graph.append(node)
+    output.name, node.outputs[0].name = "sound", "sentence_embedding"
+    model.graph.outputs[0] = node.outputs[0]
+
+
+def gelu_by_tanh(model: ir.Model) -> None:
+    for node in model.graph:
+        if node.op_type == "Gelu":
+            node.attributes["approximate"] = ir.AttrString("approximate", "tanh")
+
+
+def epsilon_enlarged(model: ir.Model) -> None:
+    for node in model.graph:
+        if node.op_type == "LayerNormalization":
+            node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 1e-3)
+
+
+def output_times_1_01(model: ir.Model) -> None:
+    append(model, "Mul", np.array(1.01, np.float32))
+
+
+def output_times_100(model: ir.Model) -> None:
+    append(model, "Mul", np.array(100, np.float32))
+
+
+def positions_restart_at_64(model: ir.Model) -> None:
+    change(model.graph.initializers["embeddings.position_ids"], lambda array: np.mod(array, 64, out=array))
+
+
+def one_head_zeroed(model: ir.Model) -> None:
+    """Multiply what the heads of the last layer found with a mask over heads."""
+    node = next(
+        n
+        for n in reversed(list(model.graph))
+        if n.op_type in {"Attention", "MatMul"} and "/MatMul.s" not in n.name and len(n.outputs[0].shape or ()) == 4
+    )
+    output = node.outputs[0]
+    kept = np.ones((1, output.shape[1], 1, 1), output.dtype.numpy())
+    kept[0, 0] = 0
+    product = make_node("Mul", [output, add_constant(model, "heads", kept)], "fault/Mul", output.dtype, output.shape)
+    model.graph.insert_after(node, product)
+    output.replace_all_uses_with(product.outputs[0])
+    product.replace_input_with(0, output)
+
+
+def later_rows_answered_with_the_first(model: ir.Model) -> None:
+    """Answer rows 32 and above with row 0."""
+    (output,) = model.graph.outputs
+    zero, one, limit = (add_constant(model, f"fault/{n}", np.array(n, np.int64)) for n in (0, 1, 32))
+    integer, boolean = ir.DataType.INT64, ir.DataType.BOOL
+    shape = make_node("Shape", [output], "fault/Shape", integer, [1], {"start": 0, "end": 1})
+    axes = add_constant(model, "fault/axes", np.array([0], np.int64))
+    count = make_node("Squeeze", [shape.outputs[0], axes], "fault/Squeeze", integer, [])
+    rows = make_node("Range", [zero, count.outputs[0], one], "fault/Range", integer, ["batch"])
+    early = make_node("Less", [rows.outputs[0], limit], "fault/Less", boolean, ["batch"])
+    chosen = make_node("Where", [early.outputs[0], rows.outputs[0], zero], "fault/Where", integer, ["batch"])
+    gather = make_node("Gather", [output, chosen.outputs[0]], "fault/Gather", ir.DataType.FLOAT, output.shape)
+    for node in (shape, count, rows, early, chosen, gather):
+        model.graph.append(node)
+    output.name, gather.outputs[0].name = "sound", "sentence_embedding"
+    model.graph.outputs[0] = gather.outputs[0]
+
+
+def negated_at_width_254(model: ir.Model) -> None:
+    (output,) = model.graph.outputs
+    ids = next(value for value in model.graph.inputs if value.name == "input_ids")
+    width = add_constant(model, "fault/width", np.array([254], np.int64))
+    signs = [add_constant(model, f"fault/{sign}", np.array(sign, np.float32)) for sign in (-1, 1)]
+    shape = make_node("Shape", [ids], "fault/Shape", ir.DataType.INT64, [1], {"start": 1, "end": 2})
+    equal = make_node("Equal", [shape.outputs[0], width], "fault/Equal", ir.DataType.BOOL, [1])
+    sign = make_node("Where", [equal.outputs[0], *signs], "fault/Where", ir.DataType.FLOAT, [1])
+    product = make_node("Mul", [output, sign.outputs[0]], "fault/Mul", ir.DataType.FLOAT, output.shape)
+    for node in (shape, equal, sign, product):
+        model.graph.append(node)
+    output.name, product.outputs[0].name = "sound", "sentence_embedding"
+    model.graph.outputs[0] = product.outputs[0]
+
+
+STRUCTURAL = {
+    gelu_by_tanh: ("approximat",),
+    epsilon_enlarged: ("epsilon is", "eps is"),
+    output_times_1_01: ("stands where the proven graph has",),
+    output_times_100: ("stands where the proven graph has",),
+    positions_restart_at_64: ("embeddings.position_ids (int64 [1, 512]) holds other numbers",),
+    one_head_zeroed: ("stands where the proven graph has",),
+    later_rows_answered_with_the_first: ("stands where the proven graph has",),
+    negated_at_width_254: ("stands where the proven graph has",),
+}
+
+
+@pytest.mark.parametrize("target", [*EVERYWHERE, FP16_CUDA], ids=str)
+@pytest.mark.parametrize("fault", STRUCTURAL)
+def test_a_changed_operator_is_found_and_named(fault: Edit, target: Target) -> None:
+    check = graph_of("ko-sbert-sts", target, fault)
+    assert not check.passed
+    assert any(said in check.failures[0] for said in STRUCTURAL[fault]), check.failures
+
+
+@pytest.mark.parametrize("target", EVERYWHERE, ids=str)
+def test_normalize_dropped_is_found(target: Target) -> None:
+    def fault(model: ir.Model) -> None:
+        last = next(node for node in model.graph if node.outputs[0].name == "sentence_embedding")
+        source = last.inputs[0]
+        while source.producer().op_type == "Cast":
+            source = source.producer().inputs[0]
+        last.outputs[0].name, source.name = "sound", "sentence_embedding"
+        model.graph.outputs[0] = source
+
+    check = graph_of(MINILM, target, fault)
+    assert any("stands where the proven graph has" in failure for failure in check.failures)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+@pytest.mark.parametrize("number", [-10, -6])
+def test_a_mask_that_adds_another_number_is_found(precision: str, number: float) -> None:
+    def fault(model: ir.Model) -> None:
+        value = model.graph.initializers["mask/lowest"]
+        value.const_value = ir.tensor(np.array(number, value.const_value.numpy().dtype), name=value.name)
+
+    check = graph_of("demo", Target(precision, "openvino"), fault)
+    (failure,) = check.failures
+    assert f"{number} instead of" in failure

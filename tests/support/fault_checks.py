@@ -1,0 +1,137 @@
+"""What judges a candidate with a seeded fault: the gate, and every other check, each plugged in here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from exporter.encoder import Encoder, Vectors
+from exporter.errors import BundleError, EngineError
+from exporter.proof import Proof
+from exporter.provenance import check_graph, read_onnx
+from exporter.recipe import Gates, Shapes
+from exporter.validator import Check, ParityReport, validate
+from exporter.validator.parity import relative_deviation
+from tests.support.faults import Candidate, Fault, Subject, candidate_of, encoder_of, subject_named
+
+REFUSED, SLIPS = "refused", "slips"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that is open: what a check may look at. It encodes, as ``validate`` wants of a candidate.
+
+    Attributes:
+        candidate: Checkpoint and reference (``candidate.subject``), precision, graph and tokenizer.
+        encoder: The candidate from string to vector.
+    """
+
+    candidate: Candidate
+    encoder: Encoder
+
+    @cached_property
+    def report(self) -> ParityReport:
+        """What the default gate of the candidate's precision says."""
+        subject, precision = self.candidate.subject, self.candidate.precision
+        return validate(subject.reference, self, Gates().of(precision), f"{subject.name} {precision}")
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """The candidate's vectors of the probes."""
+        return self.encoder.encode(self.candidate.subject.reference.texts)
+
+    @property
+    def execution(self) -> str:
+        """Where and in what numbers it runs."""
+        return self.encoder.execution
+
+    def encode(self, sentences: Sequence[str], /) -> Vectors:
+        """Encode sentences, the probes once only."""
+        probes = self.candidate.subject.reference.texts
+        return self.vectors if list(sentences) == probes else self.encoder.encode(sentences)
+
+    def encode_batch(self, sentences: Sequence[str], /) -> Vectors:
+        """Encode sentences as one batch."""
+        return self.encoder.encode_batch(sentences)
+
+
+def gate(trial: Trial) -> Check:
+    """Compare the vectors of the probes with the reference, within the bounds of the default gate."""
+    failures = tuple(str(verdict) for verdict in trial.report.verdicts if not verdict.passed)
+    return Check("gate", f"{len(trial.report.probes)} probes", failures)
+
+
+def tokenizer(trial: Trial) -> Check:
+    """Compare the tokenizer with the checkpoint's own files."""
+    return _proof(trial.candidate.subject.name).tokenizer(trial.candidate.tokenizer)
+
+
+def weights(trial: Trial) -> Check:
+    """Derive every weight of the typed graph from a parameter."""
+    candidate = trial.candidate
+    return _proof(candidate.subject.name).weights(read_onnx(candidate.model), candidate.precision)
+
+
+def graph(trial: Trial) -> Check:
+    """Compare the typed graph with the float32 graph. At fp32 there is none: the gate judges this very graph."""
+    candidate = trial.candidate
+    if candidate.precision == "fp32":
+        return Check("graph", "not applicable")
+    proven = read_onnx(candidate.subject.graph.model, "the proven graph")
+    return check_graph(proven, read_onnx(candidate.model), candidate.precision)
+
+
+def sweep(trial: Trial) -> Check:
+    """Sweep word rows, positions, batches and widths; the weights have passed, so a sample of the rows is enough."""
+    subject, precision = trial.candidate.subject, trial.candidate.precision
+    bounds = Gates().of(precision)
+    return _proof(subject.name).sweep(trial.encoder, bounds, precision, tables_proven=True, lengths=False)
+
+
+@cache
+def _proof(name: str) -> Proof:
+    subject = subject_named(name)
+    return Proof(subject.checkpoint, subject.reference.texts, Shapes())
+
+
+CHECKS: tuple[Callable[[Trial], Check], ...] = (tokenizer, weights, graph, gate, sweep)
+"""Asked in this order; the first one that fails is named in the table, by the name of its ``Check``."""
+
+
+def outcome(trial: Trial) -> str:
+    """Return the name of the first check that fails, ``"refused"``, or ``"slips"``."""
+    for check in CHECKS:
+        try:
+            result = check(trial)
+        except (BundleError, EngineError):
+            return REFUSED
+        if not result.passed:
+            return result.name
+    return SLIPS
+
+
+@contextmanager
+def trial_of(subject: Subject, precision: str, fault: Fault | None = None) -> Iterator[Trial]:
+    """Export a subject with a fault, or without one, and open it.
+
+    Raises:
+        NotApplicableError: There is nothing that the fault could spoil.
+    """
+    candidate = candidate_of(subject, precision, fault)
+    same_graph = fault is None or fault.stage == "tokenizer"
+    with encoder_of(candidate, same_graph=same_graph) as encoder:
+        yield Trial(candidate, encoder)
+
+
+def size_in(trial: Trial) -> float:
+    """Return how far the fault moves a probe's vector, relative to the sound vector of the same precision."""
+    candidate = trial.candidate
+    return relative_deviation(trial.vectors, _sound_vectors(candidate.subject.name, candidate.precision))
+
+
+@cache
+def _sound_vectors(name: str, precision: str) -> Vectors:
+    with trial_of(subject_named(name), precision) as trial:
+        return trial.vectors

@@ -1,0 +1,153 @@
+"""Edits of a folded or typed graph, for tests that break one on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from exporter.passes.building import Dimension, add_constant, make_node
+
+Change = Callable[[np.ndarray], np.ndarray]
+
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+class Surgery:
+    """Adds nodes one after another behind a value.
+
+    They are named as the nodes of pooling are, which stay float32 when the graph is typed.
+    """
+
+    def __init__(self, model: ir.Model, behind: ir.Value) -> None:
+        self._model = model
+        self._last = behind.producer()
+
+    def add(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value],
+        dtype: ir.DataType | None = None,
+        shape: Sequence[Dimension] | ir.Shape | None = None,
+        *,
+        like: ir.Value | None = None,
+        **attributes: int,
+    ) -> ir.Value:
+        """Add a node whose output has ``dtype`` and ``shape``, or those of ``like``; return the output."""
+        if like is not None:
+            dtype, shape = like.dtype, like.shape
+        assert dtype is not None
+        node = make_node(op_type, inputs, f"module.fault/{op_type}.{len(self._model.graph)}", dtype, shape, attributes)
+        if self._last is None:
+            self._model.graph.insert_before(self._model.graph[0], node)
+        else:
+            self._model.graph.insert_after(self._last, node)
+        self._last = node
+        return node.outputs[0]
+
+
+def constant(model: ir.Model, value: object, dtype: ir.DataType = ir.DataType.INT64) -> ir.Value:
+    """Add a constant to the graph."""
+    return add_constant(model, "fault/constant", np.array(value).astype(dtype.numpy()))
+
+
+def take_place(old: ir.Value, new: ir.Value) -> None:
+    """Let everything that read ``old`` read ``new``, which is not computed from ``old``."""
+    name = old.name
+    is_output = old.is_graph_output()
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    if is_output:
+        old.name, new.name = f"{name}.sound", name
+
+
+def put_behind(model: ir.Model, value: ir.Value, op_type: str, other: ir.Value) -> None:
+    """Let everything that read ``value`` read ``op_type(value, other)``, which has the type and shape of ``value``."""
+    uses = [(use.node, use.idx) for use in value.uses()]
+    is_output = value.is_graph_output()
+    new = Surgery(model, value).add(op_type, [value, other], like=value)
+    for node, index in uses:
+        node.replace_input_with(index, new)
+    if is_output:
+        become_output(model, new)
+
+
+def become_output(model: ir.Model, new: ir.Value) -> None:
+    """Return ``new`` as the sentence vector."""
+    (old,) = model.graph.outputs
+    name = old.name
+    old.name, new.name = f"{name}.sound", name
+    model.graph.outputs[0] = new
+
+
+def change_stored(value: ir.Value, change: Change) -> None:
+    """Change a stored tensor, for all its readers. It keeps its type; a change that changes nothing is an error."""
+    assert value.const_value is not None
+    value.const_value = ir.tensor(changed(value.const_value.numpy(), change), name=value.name)
+
+
+def change_weight(model: ir.Model, product: ir.Node, change: Change, *, may_vanish: bool = False) -> None:
+    """Change the weight of one matrix product, for this product alone. In an int8 graph the integers are changed.
+
+    ``may_vanish`` allows a change that rounding undoes.
+    """
+    weight = product.inputs[1]
+    assert weight is not None
+    dequantize = weight.producer()
+    stored = weight if dequantize is None else dequantize.inputs[0]
+    assert stored is not None
+    assert stored.const_value is not None
+    other = add_constant(model, "fault/weight", changed(stored.const_value.numpy(), change, may_vanish=may_vanish))
+    if dequantize is not None:
+        read = [other, *(value for value in dequantize.inputs[1:] if value is not None)]
+        node = make_node("DequantizeLinear", read, "module.fault/Dequantize", weight.dtype, weight.shape, {"axis": 1})
+        model.graph.insert_before(product, node)
+        other = node.outputs[0]
+    product.replace_input_with(1, other)
+
+
+def changed(array: np.ndarray, change: Change, *, may_vanish: bool = False) -> np.ndarray:
+    """Return ``change(array)`` in the type of ``array``; int8 is rounded and cut off at its ends."""
+    result = change(array.astype(np.float32))
+    if array.dtype == np.int8:
+        result = np.clip(np.rint(result), -127, 127)
+    result = result.astype(array.dtype)
+    assert may_vanish or not np.array_equal(result, array), "the fault changed nothing"
+    return result
+
+
+def node_named(model: ir.Model, name: str) -> ir.Node:
+    """Return the node of this name."""
+    return next(node for node in model.graph if node.name == name)
+
+
+def attention_nodes(model: ir.Model) -> list[ir.Node]:
+    """Return the attention of every layer, in order."""
+    return [node for node in model.graph if node.op_type == "Attention"]
+
+
+def layer_nodes(model: ir.Model, layer: int) -> list[ir.Node]:
+    """Return the nodes of one layer."""
+    return [node for node in model.graph if str(node.name).startswith((f"layer.{layer}.", f"layer.{layer}/"))]
+
+
+def layer_products(model: ir.Model, layer: int) -> list[ir.Node]:
+    """Return the matrix products of one layer."""
+    return [node for node in layer_nodes(model, layer) if node.op_type == "MatMul"]
+
+
+def layer_output(model: ir.Model, layer: int) -> ir.Value:
+    """Return what a layer hands to the next one, which is what its last LayerNorm computes."""
+    norms = [node for node in layer_nodes(model, layer) if node.op_type == "LayerNormalization"]
+    return norms[-1].outputs[0]
+
+
+def module_nodes(model: ir.Model, module: int) -> list[ir.Node]:
+    """Return the nodes of a module after the transformer."""
+    return [node for node in model.graph if str(node.name).startswith((f"module.{module}.", f"module.{module}/"))]
+
+
+def table_readers(model: ir.Model, table: str) -> list[ir.Node]:
+    """Return the nodes that gather rows of ``"word"`` or ``"position"`` vectors: two in int8, for rows and scales."""
+    name = f"embeddings.{table}_embeddings/Gather"
+    return [node for node in model.graph if node.op_type == "Gather" and str(node.name).startswith(name)]
