@@ -65,6 +65,10 @@ def read_sts(path: Path) -> StsSet:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}") from error
+    except csv.Error as error:  # a quote that is never closed, most often
+        raise InputError(
+            f"{path}: cannot be read as rows: {error}", next_step="close every quote, and double those within a field"
+        ) from error
     if len(rows) < 3:
         raise InputError(f"{path}: {len(rows)} pairs, and a correlation wants 3 or more")
     scores = np.array([score for _, _, score in rows])
@@ -142,7 +146,10 @@ def correlate(
 
 
 def _correlation(scores: npt.NDArray[np.float64], first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[float, float]:
-    cosine = row_cosine(np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64))
-    if np.ptp(cosine) == 0 or not np.isfinite(cosine).all():
+    vectors = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if not np.isfinite(vectors).all():  # row_cosine gives such a row 0, which would hide it
+        return float("nan"), float("nan")
+    cosine = row_cosine(*vectors)
+    if np.ptp(cosine) == 0:
         return float("nan"), float("nan")
     return 100 * float(spearmanr(cosine, scores).statistic), 100 * float(pearsonr(cosine, scores).statistic)

@@ -120,6 +120,8 @@ def _is_left_alone(node: cst.CSTNode) -> bool:
         return True
     if m.matches(node, m.Call(func=m.Name("len") | m.Name("isinstance"))):  # mutmut: None there is an error at once
         return True
+    if m.matches(node, m.Call(func=m.Name("float")) | m.Arg(keyword=m.Name("encoding"), value=m.SimpleString())):
+        return True  # to Python "NAN" is "nan", and "UTF-8" is "utf-8"
     return m.matches(node, m.SimpleString()) and " " in node.value.strip("\"'")  # type: ignore[attr-defined]
 
 
