@@ -227,9 +227,10 @@ class Gates(_Frozen):
     #     batch deviation                0             2e-7
     #     batch deviation, dynamic       0.070         see below
     #
-    # The difference is a multiple of what the emulator itself loses, and grows with the number of layers. The faults: the
-    # output multiplied by 100, Normalize dropped, one head zeroed, one output dimension zero, positions that restart at
-    # 128, a mask that adds -6. All are caught, but the mask on the demo, which moves a vector by less than int8 does.
+    # The difference is a multiple of what the emulator itself loses, and grows with the number of layers. The faults:
+    # the output multiplied by 100, Normalize dropped, one head zeroed, one output dimension zero, positions that
+    # restart at 128, a mask that adds -6. All are caught but the mask on the demo, which moves a vector by less than
+    # int8 itself does.
     #
     # Static int8 depends on the batch where an engine sums in another order when the batch has another shape, as
     # openvino does: the last digit of a float32 turns a rounding to int8 over, and later layers make one step of it up
