@@ -3,6 +3,7 @@
     pip install mutmut==3.8.0
     python -m tests.mutation                       # every file of FILES, into benchmarks/results/mutation.{json,md}
     python -m tests.mutation exporter/tokens.py    # one file, and nothing is written
+    python -m tests.mutation --jobs 2              # on two cores
     python -m tests.mutation --sample 100          # at most 100 mutants a file, drawn with --seed
     python -m tests.mutation exporter/tokens.py --only batches_by_length   # mutants whose name holds that
 
@@ -21,7 +22,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from typing import Any
 import yaml
 
 from tests.mutation.mutants import Mutant, mutants_of
-from tests.mutation.trials import ROOT, Outcome, run, warm_up
+from tests.mutation.trials import ROOT, Outcome, Tests, run, run_all, warm_up
 
 FILES = (
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "exporter" / "validator").rglob("*.py")),
@@ -117,11 +118,10 @@ def main() -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="mutants of each file, at most; by default all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--only", default="", metavar="TEXT", help="mutants whose name holds this")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="mutants at a time")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="where JSON and Markdown go")
     options = parser.parse_args()
     files = options.files or FILES
-    for file in (file for file in files if not tests_of(file)):
-        parser.error(f"{file}: no unit test imports it, or is named after it")
 
     began = time.monotonic()
     warm_up()
@@ -158,28 +158,36 @@ def tests_of(file: str) -> tuple[Path, ...]:
 
 
 def score_of(file: str, scratch: Path, known: Mapping[str, str], options: argparse.Namespace) -> Score:
-    """Try the mutants of one file."""
-    tests, mutants = tests_of(file), mutants_in(file)
-    for _ in range(2):  # the first makes what the tests share, and is slower
-        sound = run(tests, scratch / "run", None, 1000)
-        if sound.status != "survived":
-            raise SystemExit(
-                f"{file}: its tests fail as they are: {sound.by}\n{(scratch / 'run' / 'output').read_text()}"
-            )
+    """Try the mutants of one file. Where it has no tests, every mutant survives."""
+    paths, mutants = tests_of(file), mutants_in(file)
     chosen = [mutant for mutant in mutants if options.only in mutant.name]
     if options.sample is not None and len(chosen) > options.sample:
         picked = random.Random(f"{options.seed} {file}").sample(range(len(chosen)), options.sample)
         chosen = [chosen[place] for place in sorted(picked)]
-    print(f"{file}: {len(chosen)} of {len(mutants)} mutants, {sound.seconds:.2f} s each", flush=True)
     trials = []
-    for mutant in chosen:
-        outcome = run(tests, scratch / "run", mutant, 10 * sound.seconds + 5)
+    for mutant, outcome in _outcomes(file, paths, chosen, scratch, options.jobs):
         trials.append(Trial(mutant, outcome, known.get(mutant.name)))
         if not trials[-1].noticed and trials[-1].reason is None:
             print(f"  survived: {mutant.name}", flush=True)
-    score = Score(file, tuple(str(path.relative_to(ROOT)) for path in tests), len(mutants), tuple(trials))
+    score = Score(file, tuple(str(path.relative_to(ROOT)) for path in paths), len(mutants), tuple(trials))
     print(f"{file}: {score.killed} of {score.counted} killed, {score.share:.1%}", flush=True)
     return score
+
+
+def _outcomes(
+    file: str, paths: tuple[Path, ...], mutants: Sequence[Mutant], scratch: Path, jobs: int
+) -> Iterator[tuple[Mutant, Outcome]]:
+    if not paths:
+        print(f"{file}: no unit test imports it, or is named after it", flush=True)
+        yield from ((mutant, Outcome("survived", "", 0.0)) for mutant in mutants)
+        return
+    for _ in range(2):  # the first makes what the tests share, and is slower
+        sound = run(Tests(paths, scratch, 1000), None)
+        if sound.status != "survived":
+            said = (scratch / "run" / "output").read_text(encoding="utf-8")
+            raise SystemExit(f"{file}: its tests fail as they are: {sound.by}\n{said}")
+    print(f"{file}: {len(mutants)} mutants, {sound.seconds:.2f} s each", flush=True)
+    yield from run_all(Tests(paths, scratch, 10 * sound.seconds + 5), mutants, jobs)
 
 
 def wrong_entries(scores: Sequence[Score], known: Mapping[str, str]) -> list[str]:

@@ -82,34 +82,79 @@ def warm_up() -> None:
     gc.freeze()  # a collection would touch, and so copy, all of the parent's memory
 
 
-def run(tests: Sequence[Path], scratch: Path, mutant: Mutant | None, limit_s: float) -> Outcome:
-    """Run tests in a process of their own, with a mutant in the place of its module.
+@dataclass(frozen=True)
+class Tests:
+    """The tests of one file.
 
-    Args:
-        tests: Files of tests, the likeliest to fail first: the run ends with the first failure.
-        scratch: A folder for what the tests write.
-        mutant: None for the code as it is.
-        limit_s: Processor seconds after which the run counts as endless.
+    Attributes:
+        files: The likeliest to fail first: a run ends with the first failure.
+        scratch: A folder for what they write.
+        limit_s: Processor seconds after which a run counts as endless.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    output = scratch / "output"
-    pid = os.fork()
-    if pid == 0:
-        status = 70
-        try:
-            _redirect(output)
-            resource.setrlimit(resource.RLIMIT_CPU, (int(limit_s) + 1, int(limit_s) + 2))
-            status = _test(tests, scratch, mutant)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    status, seconds = _wait(pid)
-    if status == 0:
-        return Outcome("survived", "", seconds)
-    if status < 0 and -status in (signal.SIGXCPU, signal.SIGKILL):
-        return Outcome("timeout", "", seconds)
-    return Outcome("killed", _first_failure(output), seconds)
+
+    files: tuple[Path, ...]
+    scratch: Path
+    limit_s: float
+
+
+def run(tests: Tests, mutant: Mutant | None) -> Outcome:
+    """Run tests in a process of their own, with a mutant in the place of its module, or with the code as it is."""
+    return _Started(tests, mutant, "run").outcome(wait=True)  # type: ignore[return-value]
+
+
+def run_all(tests: Tests, mutants: Sequence[Mutant], jobs: int) -> Iterator[tuple[Mutant, Outcome]]:
+    """Yield the outcome of every mutant, ``jobs`` at a time, in the order in which they end."""
+    left = list(reversed(mutants))
+    running: dict[str, _Started] = {}
+    while left or running:
+        for slot in map(str, range(jobs)):
+            if left and slot not in running:
+                running[slot] = _Started(tests, left.pop(), slot)
+        for slot, started in list(running.items()):
+            outcome = started.outcome()
+            if outcome is not None:
+                del running[slot]
+                assert started.mutant is not None
+                yield started.mutant, outcome
+        time.sleep(0.005)
+
+
+class _Started:
+    """A run of the tests that may be going on."""
+
+    def __init__(self, tests: Tests, mutant: Mutant | None, slot: str) -> None:
+        self.mutant = mutant
+        scratch = tests.scratch / slot
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._output = scratch / "output"
+        self._deadline = time.monotonic() + _WALL_S
+        self._pid = os.fork()
+        if self._pid == 0:
+            status = 70
+            try:
+                _redirect(self._output)
+                limit = int(tests.limit_s) + 1
+                resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+                status = _test(tests.files, scratch, mutant)
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+
+    def outcome(self, *, wait: bool = False) -> Outcome | None:
+        """Return what became of it; None where it goes on and nobody waits."""
+        if time.monotonic() > self._deadline:
+            os.kill(self._pid, signal.SIGKILL)
+            wait = True
+        ended, status, used = os.wait4(self._pid, 0 if wait else os.WNOHANG)
+        if not ended:
+            return None
+        code, seconds = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+        if code == 0:
+            return Outcome("survived", "", seconds)
+        if code in (-signal.SIGXCPU, -signal.SIGKILL):
+            return Outcome("timeout", "", seconds)
+        return Outcome("killed", _first_failure(self._output), seconds)
 
 
 def _redirect(output: Path) -> None:
@@ -152,20 +197,6 @@ class _Loader(importlib.machinery.SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - as importlib calls it
         code: CodeType = compile(self._source, self.path, "exec", dont_inherit=True)
         return code
-
-
-def _wait(pid: int) -> tuple[int, float]:
-    """Wait for a process; return its exit status, negative for a signal, and its processor seconds."""
-    deadline = time.monotonic() + _WALL_S
-    while True:
-        ended, status, used = os.wait4(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            _, _, used = os.wait4(pid, 0)
-            return -signal.SIGKILL, used.ru_utime + used.ru_stime
-        time.sleep(0.005)
 
 
 def _first_failure(output: Path) -> str:
