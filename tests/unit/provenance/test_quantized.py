@@ -283,3 +283,13 @@ def test_openvino_limits_that_disagree_with_the_scale_are_no_known_product(tmp_p
     limit = fake.inputs[1].array() * 2
     fake.inputs[1].load = lambda: limit
     assert len(quantized_products(published)) == 1
+
+
+def test_an_int8_table_that_is_read_at_other_ids_is_found(tmp_path: Path) -> None:
+    def edit(model: ir.Model) -> None:
+        for node in model.graph:
+            if str(node.name).endswith(("Gather.rows", "Gather.scales")):
+                node.replace_input_with(1, model.graph.inputs[1])
+
+    _, graph = checks(STATIC, tmp_path, edit=edit)
+    assert graph.failures == ("the input attention_mask is read where the proven graph has the input input_ids",)
