@@ -16,7 +16,6 @@ from tests.support.faults import (
     NotApplicableError,
     _attention_nodes,
     _become_output,
-    _node,
     _Surgery,
 )
 
@@ -68,8 +67,12 @@ def positions_restart(at: int) -> Callable[[Candidate], None]:
         checkpoint = candidate.subject.checkpoint
         if checkpoint.max_seq_length <= at:
             raise NotApplicableError(f"no sequence has more than {at} tokens")
-        gather = _node(candidate.model, "embeddings.position_embeddings/Gather")
-        positions = gather.inputs[1]
+        gathers = [  # of an int8 graph: one of numbers, and one of scales
+            node
+            for node in candidate.model.graph
+            if node.op_type == "Gather" and str(node.name).startswith("embeddings.position_embeddings")
+        ]
+        positions = gathers[0].inputs[1]
         offset, period = (
             add_constant(candidate.model, f"fault/{name}", np.array(value, dtype=np.int64))
             for name, value in (("offset", _first_position(checkpoint)), ("period", at))
@@ -77,7 +80,9 @@ def positions_restart(at: int) -> Callable[[Candidate], None]:
         surgery = _Surgery(candidate.model, positions)
         counted = surgery.add("Sub", [positions, offset], like=positions)
         again = surgery.add("Mod", [counted, period], like=positions)
-        gather.replace_input_with(1, surgery.add("Add", [again, offset], like=positions))
+        restarted = surgery.add("Add", [again, offset], like=positions)
+        for gather in gathers:
+            gather.replace_input_with(1, restarted)
 
     return apply
 

@@ -138,12 +138,23 @@ def test_a_scalar_below_the_lowest_number_of_a_type_becomes_that_number() -> Non
         assert check_graph(proven, read_onnx(model), "fp16").passed == passed
 
 
-def test_casts_to_a_type_that_the_precision_does_not_have_are_found() -> None:
+@pytest.mark.parametrize(("precision", "passed"), [("fp16", True), ("bf16", False), ("fp32", False)])
+def test_only_casts_to_the_type_of_the_precision_are_allowed(precision: str, passed: bool) -> None:
+    def edit(model: ir.Model) -> None:
+        node = node_of(model, "module.1/Mul")
+        value = node.inputs[0]
+        for dtype in (ir.DataType.FLOAT16, ir.DataType.FLOAT):
+            cast = make_node("Cast", [value], f"cast/{dtype}", dtype, value.shape, {"to": dtype})
+            model.graph.insert_before(node, cast)
+            value = cast.outputs[0]
+        node.replace_input_with(0, value)
+
     graph = small_graph(small_parameters())
     model = graph.editable()
-    retype(model, ir.DataType.BFLOAT16, set())
-    check = check_graph(read_onnx(graph.model), read_onnx(model), "fp16")
-    assert any("is cast to bfloat16" in failure or "bfloat16" in failure for failure in check.failures)
+    edit(model)
+    check = check_graph(read_onnx(graph.model), read_onnx(model), precision)
+    assert check.passed == passed
+    assert passed or "is cast to float16" in check.failures[0]
 
 
 def test_the_contract_is_part_of_the_graph() -> None:

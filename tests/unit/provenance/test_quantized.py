@@ -16,6 +16,7 @@ from exporter.passes.building import add_constant
 from exporter.precisions.int8_dynamic import quantize_products
 from exporter.precisions.retype import retype
 from exporter.provenance import Parameter, StoredGraph, check_graph, check_weights, read_onnx
+from exporter.provenance.quantized import quantized_products
 from exporter.provenance.read_openvino import read_onnx_by_openvino, read_openvino
 from exporter.quantization.embedding import quantize_tables
 from exporter.quantization.products import products_of
@@ -245,3 +246,50 @@ def test_an_activation_restored_with_another_scale_is_no_known_product(tmp_path:
     weights, graph = checks(STATIC, tmp_path, edit=edit)
     assert not weights.passed
     assert not graph.passed
+
+
+def test_scales_gathered_by_other_ids_are_no_table(tmp_path: Path) -> None:
+    def edit(model: ir.Model) -> None:
+        node = next(node for node in model.graph if str(node.name).endswith("Gather.scales"))
+        node.replace_input_with(1, model.graph.inputs[1])
+
+    weights, graph = checks(STATIC, tmp_path, edit=edit)
+    assert not weights.passed
+    assert not graph.passed
+
+
+def test_the_range_of_an_activation_is_read_from_its_scale_and_zero_point(tmp_path: Path) -> None:
+    parameters = small_parameters()
+    graph = small_graph(parameters)
+    for target, largest in ((STATIC, 7 / 255 * 146), (OPENVINO, 4 / 127 * 128)):  # -3 to 4: zero is 109 of 255
+        model = graph.editable()
+        quantization = numbers(graph, parameters, target).quantization
+        on = frozenset(product.node for product in products_of(graph))
+        insert_qdq(model, products_of(graph), quantization, scheme_for(target), on)
+        _, published = stored(graph, model, target, tmp_path)
+        found = quantized_products(published).values()
+        assert [product.largest for product in found] == pytest.approx([largest] * 2)
+
+
+def test_openvino_limits_that_disagree_with_the_scale_are_no_known_product(tmp_path: Path) -> None:
+    parameters = small_parameters()
+    graph = small_graph(parameters)
+    model = graph.editable()
+    on = frozenset(product.node for product in products_of(graph))
+    insert_qdq(model, products_of(graph), numbers(graph, parameters, OPENVINO).quantization, scheme_for(OPENVINO), on)
+    _, published = stored(graph, model, OPENVINO, tmp_path)
+    assert len(quantized_products(published)) == 2
+    fake = next(node for node in published.nodes if node.operator.endswith("FakeQuantize"))
+    limit = fake.inputs[1].array() * 2
+    fake.inputs[1].load = lambda: limit
+    assert len(quantized_products(published)) == 1
+
+
+def test_an_int8_table_that_is_read_at_other_ids_is_found(tmp_path: Path) -> None:
+    def edit(model: ir.Model) -> None:
+        for node in model.graph:
+            if str(node.name).endswith(("Gather.rows", "Gather.scales")):
+                node.replace_input_with(1, model.graph.inputs[1])
+
+    _, graph = checks(STATIC, tmp_path, edit=edit)
+    assert graph.failures == ("the input attention_mask is read where the proven graph has the input input_ids",)
