@@ -217,6 +217,8 @@ def _stage(name: str) -> str:
         ("type as", "type"),
         ("build for", "build"),
         ("gate: the", "gate: as folded"),
+        ("sweep: the", "sweep: as folded"),
+        ("sweep:", "sweep"),
         ("gate:", "gate"),
     ):
         if name.startswith(beginning):

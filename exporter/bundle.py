@@ -34,7 +34,7 @@ from exporter.errors import BundleError, first_line
 from exporter.recipe import Recipe, Source
 from exporter.signing import SIGNATURE, Signer, Trusted, sign, verify
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 PARITY = "parity.json"

@@ -259,6 +259,7 @@ def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
             "validated" if opened.validated else "NOT VALIDATED",
             f"{proven.execution}, min cosine {proven.min_cosine:.8f}; {proven.note}",
         ),
+        *(("checked", f"{check['name']}: {check['coverage']}") for check in _parity(opened).get("checks", ())),
         *_recorded(opened),
         *(("BELOW THE DEFAULT GATE", objection) for objection in objections),
         *((("signature", f"{SIGNATURE}, not verified: `korsbert verify-signature` does it"),) if opened.signed else ()),
@@ -309,6 +310,7 @@ def validate_command(
         print_json({**report.to_dict(), "weaker_own_gate": list(floor.weaker(opened.manifest))})
     else:
         rows = [("passed" if v.passed else "FAILED", v.name, str(v)) for v in report.verdicts]
+        rows += [("passed" if check.passed else "FAILED", check.name, check.coverage) for check in report.checks]
         print_table(("", "bound", f"{report.subject}, {len(report.probes)} probes, {report.execution}"), rows)
         if not report.passed:
             print(report.failure(), file=sys.stderr)  # noqa: T201

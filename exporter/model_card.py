@@ -21,6 +21,9 @@ def model_card(manifest: Manifest, report: ParityReport, modules: str = "") -> s
         f"| {verdict.name} | {significant(verdict.value)} | {verdict.relation} {significant(verdict.bound)} |"
         for verdict in report.verdicts
     )
+    checks = "\n".join(
+        f"| {check.name} | {'passed' if check.passed else 'FAILED'} | {check.coverage} |" for check in report.checks
+    )
     tasks = "".join(
         f"\n{score.name} ({score.pairs} pairs): Spearman {score.reference_spearman:.2f} (PyTorch), "
         f"{score.candidate_spearman:.2f} (this bundle).\n"
@@ -38,9 +41,9 @@ def model_card(manifest: Manifest, report: ParityReport, modules: str = "") -> s
     license_line = f"\nLicence of the checkpoint: {manifest.recipe.license}\n" if manifest.recipe.license else ""
     passed = manifest.validation.state == "passed"
     held = (
-        "and held against the PyTorch checkpoint before it was published"
+        "and compared with the PyTorch checkpoint before it was published"
         if passed
-        else "and published before any machine had run it: what was held against the PyTorch checkpoint is its graph"
+        else "and published before any machine had run it: what was compared with the PyTorch checkpoint is its graph"
     )
     padding = (
         "\nPadding stands on the right: attention goes by the number of ones in each row of the mask."
@@ -71,7 +74,7 @@ sentence vector ({encoder.dimension} float32) out. Made from `{source.checkpoint
 import exporter
 
 encoder = exporter.load("path/to/this/folder")
-vectors = encoder.encode(["안녕하세요?", "한국어 문장입니다."])  # ({2}, {encoder.dimension}) float32
+vectors = encoder.encode(["안녕하세요?", "한국어 문장입니다."])  # (2, {encoder.dimension}) float32
 ```
 
 Inputs `input_ids` and `attention_mask`, int64 (batch, sequence), at most {encoder.max_seq_length} tokens; output
@@ -84,6 +87,12 @@ Inputs `input_ids` and `attention_mask`, int64 (batch, sequence), at most {encod
 | statistic | measured | gate |
 |---|---|---|
 {gates}
+
+Checks of what sentences do not reach, with what each covered (figures in `parity.json`):
+
+| check | result | coverage |
+|---|---|---|
+{checks}
 {tasks}{scores}
 ## Decisions
 

@@ -299,12 +299,17 @@ def _token_batches(checkpoint: Checkpoint, reference: Reference, calibration: Pa
 
 def _judge_folded(graph: Graph, work: _Work) -> ParityReport:
     """Gate 1: the folded graph on ONNX Runtime's CPU provider. It separates errors of the export from rounding."""
-    with work.stages("gate: the fp32 graph") as result, _opened_on_cpu(graph, work) as runner:
-        weights = work.proof.weights(read_onnx(graph.model, "the folded graph"), graph.precision)
+    gate, stages = work.recipe.gates.fp32, work.stages
+    with _opened_on_cpu(graph, work) as runner:
         encoder = _encoder(runner, work.checkpoint.tokenizer, work)
-        report = validate(work.reference, encoder, work.recipe.gates.fp32, f"{work.recipe.name} fp32, as folded")
-        report = report.with_checks(weights, _sweep(encoder, graph, work.recipe.gates.fp32, weights, work))
-        result.append(report.summary())
+        with stages("gate: the fp32 graph") as result:
+            report = validate(work.reference, encoder, gate, f"{work.recipe.name} fp32, as folded")
+            result.append(report.summary())
+        with stages("sweep: the fp32 graph") as result:
+            weights = work.proof.weights(read_onnx(graph.model, "the folded graph"), graph.precision)
+            swept = _sweep(encoder, graph, gate, weights, work)
+            result.append(swept.coverage)
+    report = report.with_checks(weights, swept)
     if not report.passed:
         raise _fault_of_the_export(report)
     return report
@@ -462,21 +467,21 @@ def _judge(
     built: _Built, plan: Plan | None, folded: ParityReport | None, checks: tuple[Check, ...], work: _Work
 ) -> Candidate:
     """Gate 2: compare the engine with the reference on the probes, once, and sweep it."""
-    options, gate = work.options, work.gate
-    with work.stages(f"gate: {options.precision} on {work.where}") as result:
-        if plan is not None:
-            work = _with_emulation(plan, built.tried[-1].assignment, work)
-        if folded is not None and not work.runs_here and not _runs_uncompiled(built.graph):
-            report = folded  # all there is
-        else:
-            tokenizer = Tokenizer.from_file(str(work.folder / TOKENIZER))
-            weights = next((check for check in checks if check.name == "weights"), None)
-            with _opened(built, work) as runner:
-                encoder = _encoder(runner, tokenizer, work)
-                report = validate(work.reference, encoder, gate, _subject(built, work), options.precision)
-                checks = (*checks, _sweep(encoder, built.graph, gate, weights, work))
-        result.append(report.summary())
-    return Candidate(built.graph, built.engine, report.with_checks(*checks), folded, built.tried)
+    options, gate, stages = work.options, work.gate, work.stages
+    if plan is not None:
+        work = _with_emulation(plan, built.tried[-1].assignment, work)
+    if folded is not None and not work.runs_here and not _runs_uncompiled(built.graph):
+        return Candidate(built.graph, built.engine, folded.with_checks(*checks), folded, built.tried)  # all there is
+    weights = next(check for check in checks if check.name == "weights")
+    with _opened(built, work) as runner:
+        encoder = _encoder(runner, Tokenizer.from_file(str(work.folder / TOKENIZER)), work)
+        with stages(f"gate: {options.precision} on {work.where}") as result:
+            report = validate(work.reference, encoder, gate, _subject(built, work), options.precision)
+            result.append(report.summary())
+        with stages(f"sweep: {options.precision} on {work.where}") as result:
+            swept = _sweep(encoder, built.graph, gate, weights, work)
+            result.append(swept.coverage)
+    return Candidate(built.graph, built.engine, report.with_checks(*checks, swept), folded, built.tried)
 
 
 def _subject(built: _Built, work: _Work) -> str:

@@ -120,8 +120,6 @@ class _Reader:
         if attribute.type == ir.AttributeType.TENSOR:
             self._store(f"{node.name}.{attribute.name}", attribute.as_tensor())
             return _numpy(attribute.as_tensor())
-        if attribute.type == ir.AttributeType.FLOAT:
-            return float(np.float32(attribute.value))  # as a file stores it, whatever a model in memory holds
         value = attribute.value
         if attribute.type == ir.AttributeType.FLOAT:
             return float(np.float32(value))  # as a file holds it; in memory it may have more digits

@@ -6,7 +6,7 @@ answer to the same row, alone and without padding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -52,21 +52,29 @@ class PaddedEncoder(Protocol):
         ...
 
 
-class SweepReference:
-    """The PyTorch model's vectors of token ids. What was computed once serves every further sweep of an export."""
+class _Remembering:
+    """Runs each batch of token ids once, and answers from memory when it is asked again."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-        self.material = material_of(checkpoint)
-        self.tokenizer = TextTokenizer(checkpoint.tokenizer)
+    def __init__(self, encode: Callable[[IntArray, IntArray], Vectors]) -> None:
+        self._encode = encode
         self._known: dict[tuple[bytes, bytes, int], Vectors] = {}
 
     def encode_padded(self, input_ids: IntArray, attention_mask: IntArray) -> Vectors:
-        """Return the reference vectors (batch, dimension) float32."""
+        """Return the vectors (batch, dimension) float32."""
         key = (input_ids.tobytes(), attention_mask.tobytes(), len(input_ids))
         if key not in self._known:
-            self._known[key] = self.checkpoint.encode_tokens(input_ids, attention_mask)
+            self._known[key] = self._encode(input_ids, attention_mask)
         return self._known[key]
+
+
+class SweepReference(_Remembering):
+    """The PyTorch model's vectors of token ids. What was computed once serves every further sweep of an export."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint.encode_tokens)
+        self.checkpoint = checkpoint
+        self.material = material_of(checkpoint)
+        self.tokenizer = TextTokenizer(checkpoint.tokenizer)
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,9 @@ def sweep(
     """
     bound = gate.max_batch_deviation if max_batch_deviation is None else max_batch_deviation
     leak = bound if scales_from_batch else LEAK
-    run = _Run(reference, candidate, shapes, gate, bound, leak, right_padding_only, width_tokens)
+    run = _Run(
+        reference, _Remembering(candidate.encode_padded), shapes, gate, bound, leak, right_padding_only, width_tokens
+    )
     parts = [_sweep_words(run, rows), _sweep_positions(run), _sweep_batches(run), _sweep_widths(run), _sweep_leaks(run)]
     return Check(
         name="sweep",
@@ -146,7 +156,7 @@ class _Distances:
     Attributes:
         error: ``|candidate - reference| / |reference|``.
         cosine: Cosine of both.
-        centered: The same after the mean reference vector is taken from both; NaN-free only where there is a mean.
+        centered: The same after the mean reference vector is taken from both. None where rows are too few for a mean.
     """
 
     error: Matrix
@@ -243,12 +253,12 @@ def _sweep_positions(run: _Run) -> _Part:
     if not run.right_padding_only:
         words = words_per_sequence(run.gate, material)
         windows = position_windows(material, words, budget(POSITION_TOKENS, checkpoint))
-    failures, worst_error, worst_cosine = [], 0.0, 1.0
+    failures, errors, cosines = [], [], []
     for ids, mask in [long_rows(material), *windows]:
         wanted, found = (_in_batches(encoder, ids, mask, run) for encoder in (run.reference, run.candidate))
         distances = _Distances.between(wanted, found, None)
-        worst_error = max(worst_error, float(np.max(distances.error)), key=_nan_is_largest)
-        worst_cosine = min(worst_cosine, float(np.min(distances.cosine)), key=lambda value: -_nan_is_largest(-value))
+        errors.append(np.max(distances.error))
+        cosines.append(np.min(distances.cosine))
         for row in distances.failed(run.gate)[:1]:
             read = np.flatnonzero(mask[row])
             first = read[0] if len(read) == mask.shape[1] else read[len(material.prefix)]
@@ -260,8 +270,8 @@ def _sweep_positions(run: _Run) -> _Part:
             "positions": material.longest,
             "positions_of": material.longest,
             "position_windows": len(windows),
-            "position_max_relative_error": worst_error,
-            "position_min_cosine": worst_cosine,
+            "position_max_relative_error": np.max(errors),
+            "position_min_cosine": np.min(cosines),
         },
     )
 
@@ -286,25 +296,28 @@ def _sweep_batches(run: _Run) -> _Part:
     short = reference.material.short
     width = len(short[-1]) if reference.tokenizer.padding == "left" else None
     alone = np.concatenate([run.candidate.encode_padded(*reference.tokenizer.pad([row], width)) for row in short])
-    sizes, worst, failures = batch_sizes(run.shapes), 0.0, []
+    sizes, worst, failures = batch_sizes(run.shapes), [], []
     for size in sizes:
         numbers = short_rows(size, reference.material)
         rows = [short[number] for number in numbers]
         together = run.candidate.encode_padded(*reference.tokenizer.pad(rows, width))
         deviation = _deviation(together, alone[numbers])
-        worst = max(worst, float(np.max(deviation)), key=_nan_is_largest)
-        failures += [f"row {row} of a batch of {size} {told}" for row, told in _too_far(deviation, run.batch_bound)]
+        worst.append(np.max(deviation))
+        failures += [
+            f"row {row} of a batch of {size} {told}"
+            for row, told in _too_far(deviation, run.batch_bound, "itself alone")
+        ]
     deviation = _deviation(*_long_rows_together_and_alone(run))
-    worst = max(worst, float(np.max(deviation)), key=_nan_is_largest)
+    worst.append(np.max(deviation))
     longest = reference.material.longest
     failures += [
         f"row {row} of a batch of 2 with {longest} tokens each {told}"
-        for row, told in _too_far(deviation, run.batch_bound)
+        for row, told in _too_far(deviation, run.batch_bound, "itself alone")
     ]
     return _Part(
         f"batches of {_listed(sizes)}",
         _shortened(failures, "rows of batches differ from themselves alone"),
-        {"batches": list(sizes), "max_batch_deviation": worst},
+        {"batches": list(sizes), "max_batch_deviation": np.max(worst)},
     )
 
 
@@ -336,9 +349,8 @@ def _sweep_widths(run: _Run) -> _Part:
     against = "PyTorch's" if left else "its own without padding"
     bound = run.gate.max_relative_error if left else run.batch_bound
     failures = [
-        f"padded on the {reference.tokenizer.padding} to width {widths[place]} the vector differs from {against} by "
-        f"{deviation[place]:.2g}, allowed {bound:g}"
-        for place in _beyond(deviation, bound)
+        f"padded on the {reference.tokenizer.padding} to width {widths[place]} the vector {told}"
+        for place, told in _too_far(deviation, bound, against)
     ]
     possible = material.longest - len(row) + 1
     return _Part(
@@ -369,12 +381,13 @@ def _sweep_leaks(run: _Run) -> _Part:
     words[0, len(row) :] = material.text_from(0, material.longest - len(row))
     vectors = [run.candidate.encode_padded(each, mask) for each in (ids, words)]
     change = _deviation(vectors[1], vectors[0])
-    told = [
-        f"what stands behind the mask changes the vector by {value:.2g} at width {material.longest}, allowed "
-        f"{run.leak_bound:g}"
-        for value in change[_beyond(change, run.leak_bound)]
+    failures = [
+        f"with words behind the mask, at width {material.longest}, the vector {told}"
+        for _, told in _too_far(change, run.leak_bound, "itself with padding there")
     ]
-    return _Part("the contents of padding", told, {"max_padding_influence": np.max(change)})
+    return _Part(
+        f"words in place of padding at width {material.longest}", failures, {"max_padding_influence": np.max(change)}
+    )
 
 
 def _deviation(first: Vectors, second: Vectors) -> Matrix:
@@ -385,20 +398,17 @@ def _deviation(first: Vectors, second: Vectors) -> Matrix:
     return np.where(np.isfinite(deviation), deviation, np.nan)
 
 
-def _beyond(deviation: Matrix, bound: float | None) -> list[int]:
-    """Return the rows that pass the bound, worst first, NaN before all; none where there is no bound but NaN."""
+def _too_far(deviation: Matrix, bound: float | None, against: str) -> Iterator[tuple[int, str]]:
+    """Yield the rows whose deviation passes the bound, and what is wrong with them; worst first, NaN before all.
+
+    Without a bound only NaN is wrong.
+    """
     limit = np.inf if bound is None else bound
-    values = np.nan_to_num(deviation, nan=np.inf)
-    order = np.argsort(-values, kind="stable")
-    return [int(row) for row in order if values[row] > limit or np.isnan(deviation[row])]
-
-
-def _too_far(deviation: Matrix, bound: float | None) -> Iterator[tuple[int, str]]:
-    for row in _beyond(deviation, bound):
+    for row in np.argsort(-np.nan_to_num(deviation, nan=np.inf), kind="stable"):
         if np.isnan(deviation[row]):
-            yield row, "is NaN or Inf"
-        else:
-            yield row, f"differs from itself alone by {deviation[row]:.2g}, allowed {bound:g}"
+            yield int(row), "is NaN or Inf"
+        elif deviation[row] > limit:
+            yield int(row), f"differs from {against} by {deviation[row]:.2g}, allowed {limit:g}"
 
 
 def _shortened(failures: list[str], what: str) -> list[str]:
@@ -411,10 +421,6 @@ def _shortened(failures: list[str], what: str) -> list[str]:
 def _listed(sizes: Sequence[int]) -> str:
     *first, last = map(str, sizes)
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def _nan_is_largest(value: float) -> float:
-    return float("inf") if np.isnan(value) else value
 
 
 def _json(value: Any) -> Any:

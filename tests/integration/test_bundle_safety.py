@@ -30,9 +30,12 @@ STAGES = (
     "encode the probes with PyTorch",
     "fold into one graph",
     "gate: the fp32 graph",
+    "sweep: the fp32 graph",
     "type as fp16",
     "build for onnxruntime",
+    "check the files",
     "gate: fp16 on onnxruntime",
+    "sweep: fp16 on onnxruntime",
     "publish",
 )
 

@@ -85,7 +85,9 @@ class TestExport:
             "stage",
             "load checkpoint",
             "fold into one graph",
+            "check the files",
             "gate: fp32 on onnxruntime",
+            "sweep: fp32 on onnxruntime",
             "publish",
             "total",
         ):
