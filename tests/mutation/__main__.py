@@ -42,16 +42,10 @@ FILES = (
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 TARGET = 0.9
 
-# Tests of a file besides those that are named after it and those that import it.
-ALSO: Mapping[str, tuple[str, ...]] = {}
-# They import a file and test another.
-NOT_ITS_TESTS = {
-    "exporter/bundle.py": ("tests/unit/serving/test_config.py", "tests/unit/test_benchmark.py"),
-    "exporter/checkpoint.py": (
-        "tests/unit/benchmarks/test_floor.py",
-        "tests/unit/test_benchmark.py",
-        "tests/unit/test_recipe.py",
-    ),
+# Tests of a file besides those that are named after it.
+ALSO: Mapping[str, tuple[str, ...]] = {
+    "exporter/validator/check.py": ("tests/unit/validator/test_report.py",),
+    "exporter/validator/parity.py": ("tests/unit/validator/test_gates.py",),
 }
 
 
@@ -143,18 +137,15 @@ def mutants_in(file: str) -> list[Mutant]:
 
 
 def tests_of(file: str) -> tuple[Path, ...]:
-    """Return the unit tests of a file: the one that is named after it first, then those that import it."""
-    folder, name = (ROOT / "tests" / "unit" / file.removeprefix("exporter/")).parent, Path(file).stem
-    named = sorted({*folder.glob(f"test_{name}.py"), *folder.glob(f"test_{name}_*.py")})
-    imports = re.compile(
-        rf"\bexporter\.{re.escape(file.removeprefix('exporter/').removesuffix('.py').replace('/', '.'))}\b"
-    )
-    others = [
-        path for path in sorted((ROOT / "tests" / "unit").rglob("test_*.py")) if imports.search(path.read_text("utf-8"))
-    ]
-    also = [ROOT / path for path in ALSO.get(file, ())]
-    found = dict.fromkeys((*named, *others, *also))
-    return tuple(path for path in found if str(path.relative_to(ROOT)) not in NOT_ITS_TESTS.get(file, ()))
+    """Return the unit tests that are named after a file; where there are none, those that import it."""
+    unit = ROOT / "tests" / "unit"
+    folder, stem = (unit / file.removeprefix("exporter/")).parent, Path(file).stem
+    named = sorted({*folder.glob(f"test_{stem}.py"), *folder.glob(f"test_{stem}_*.py")})
+    named += [ROOT / path for path in ALSO.get(file, ())]
+    if named:
+        return tuple(named)
+    imports = re.compile(rf"\b{re.escape(file.removesuffix('.py').replace('/', '.'))}\b")
+    return tuple(path for path in sorted(unit.rglob("test_*.py")) if imports.search(path.read_text(encoding="utf-8")))
 
 
 def score_of(file: str, scratch: Path, known: Mapping[str, str], options: argparse.Namespace) -> Score:

@@ -158,6 +158,7 @@ def test_as_json_everything_is_there_and_what_is_no_number_is_null() -> None:
     assert found["rows"][9]["relative_error"] == pytest.approx(0.5)
     assert found["rows"][9]["cosine"] == pytest.approx(1)
     assert len(found["rows"]) == ROWS
+    assert '\n "subject": "demo",\n' in report.to_json()  # a line each, to be read and compared
     assert "문장" in report.to_json()  # as it is, not escaped
 
 
