@@ -211,6 +211,7 @@ class Bundle:
         path, manifest = folder / MANIFEST, bundle.manifest
         if require_signature is not None:
             bundle.verify_signature(require_signature)
+            bundle.record = None  # no signature covers it: whoever requires one validates here
         # What is opened later must be among what is held against its hash now.
         unlisted = {TOKENIZER, PARITY, *manifest.engine.files} - set(manifest.files)
         if unlisted or not manifest.engine.files:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from tokenizers import Tokenizer
 
 from exporter.backends import (
     DEFAULTS,
+    GPU_ONLY,
     BuildOptions,
     Engine,
     EngineFiles,
@@ -38,14 +38,14 @@ from exporter.calibration import TokenBatches, calibration_sentences, calibratio
 from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
 from exporter.dependencies import require
 from exporter.encoder import Encoder, encoder_batches
-from exporter.errors import BuildError, GateError, MissingDependencyError
+from exporter.errors import BuildError, CheckpointError, GateError, MissingDependencyError
 from exporter.floor import DEFAULT as DEFAULT_FLOOR
 from exporter.floor import Floor
 from exporter.folding import fold
 from exporter.graph import Graph
 from exporter.passes import passes_for, run_passes
 from exporter.precisions import QUANTIZATIONS, precision_of, quantization_of
-from exporter.proof import Proof, proven_graph, stored_graph
+from exporter.proof import Proof, at_least_default, proven_graph, same_tools, stored_graph
 from exporter.provenance import check_graph, read_onnx
 from exporter.publication import Candidate, manifest_of, record_of, write_files, write_tokenizer
 from exporter.quantization.plan import Plan, Request, make_plan
@@ -57,6 +57,7 @@ from exporter.tokens import TextTokenizer
 from exporter.validator import Check, ParityReport, Reference, reference_of, validate
 from exporter.validator.format_loss import FormatLoss
 from exporter.validator.parity import compare
+from exporter.validator.sweep_inputs import WIDTH_TOKENS
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
             graph = fold(checkpoint)
             result.append(f"{len(graph.model.graph)} nodes, {graph.weight_bytes() / 1e6:.1f} MB of weights")
         proof = Proof(checkpoint, reference.texts, recipe.shapes)
+        _require_tokenizer(proof, checkpoint)
         work = _Work(recipe, options, stages, target, folder, checkpoint, reference, proof, batches, runs_here)
         folded = None
         if (options.precision, options.backend, options.device) != ("fp32", "onnxruntime", "cpu"):
@@ -198,7 +200,7 @@ def validate_bundle(
 ) -> ParityReport:
     """Repeat a bundle's gate and checks on this machine, against a checkpoint loaded anew.
 
-    The graph is not compared with the float32 graph again, which another version of torch may write in another way.
+    The graph is compared with the checkpoint folded anew, where torch and its like are those that folded it first.
 
     Args:
         bundle: What to judge.
@@ -217,16 +219,10 @@ def validate_bundle(
     with bundle.encoder(device=device) as candidate:
         reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
         reference = reference_of(reference_model, sts, precision)
+        checks = _check_bundle(bundle, reference_model, reference)
         gate = floor.gate(manifest)
-        proof = Proof(reference_model, reference.texts, manifest.recipe.shapes)
-        checks = [proof.tokenizer(Tokenizer.from_buffer(bundle.read(TOKENIZER)))]
-        stored = stored_graph(manifest.engine, bundle.read)
-        if stored is not None:
-            checks.append(proof.weights(stored, precision))
         report = validate(reference, candidate, gate, name, precision)
-        proven = stored is not None and checks[-1].passed
-        lengths = manifest.engine.facts.get("padding") == "right"
-        checks.append(proof.sweep(candidate, gate, precision, tables_proven=proven, lengths=lengths))
+        checks.append(_sweep_bundle(bundle, candidate, reference_model, gate, checks))
         report = report.with_checks(*checks)
     if manifest.validation.state == "pending" and device in (None, manifest.validation.device):
         # On another device than its own, a bundle has shown nothing.
@@ -235,6 +231,39 @@ def validate_bundle(
         else:
             withdraw_record(bundle)
     return report
+
+
+def _check_bundle(bundle: Bundle, checkpoint: Checkpoint, reference: Reference) -> list[Check]:
+    """Check the files of a bundle: tokenizer, weights and graph."""
+    manifest = bundle.manifest
+    engine, precision = manifest.engine, manifest.engine.precision
+    proof = Proof(checkpoint, reference.texts, manifest.recipe.shapes)
+    checks = [proof.tokenizer(Tokenizer.from_buffer(bundle.read(TOKENIZER)))]
+    stored = stored_graph(engine, bundle.read)
+    if stored is None:
+        return [*checks, Check("graph", f"not compared: an engine of {engine.backend} cannot be read")]
+    checks.append(proof.weights(stored, precision))
+    if (other := same_tools(manifest.tools)) is not None:
+        return [*checks, Check("graph", f"not compared: the checkpoint was folded by {other}")]
+    padding = TextTokenizer(checkpoint.tokenizer).padding
+    proven = proven_graph(fold(checkpoint), engine.backend, manifest.validation.device, precision, padding=padding)
+    return [*checks, check_graph(proven, stored, precision)]
+
+
+def _sweep_bundle(
+    bundle: Bundle, encoder: Encoder, checkpoint: Checkpoint, gate: Gate, checks: Sequence[Check]
+) -> Check:
+    """Sweep a bundle's engine. The manifest states its shapes; smaller ones than korsbert's own do not count."""
+    manifest = bundle.manifest
+    shapes = at_least_default(manifest.recipe.shapes, manifest.engine.backend)
+    return Proof(checkpoint, (), shapes).sweep(
+        encoder,
+        gate,
+        manifest.engine.precision,
+        tables_proven=any(check.name == "weights" and check.passed for check in checks),
+        lengths=manifest.engine.facts.get("padding") == "right",
+        width_tokens=WIDTH_TOKENS,
+    )
 
 
 @dataclass(frozen=True)
@@ -297,6 +326,21 @@ def _token_batches(checkpoint: Checkpoint, reference: Reference, calibration: Pa
     return TokenBatches(tuple(checkpoint.prompt + text for text in (*reference.texts, *own)), checkpoint.tokenizer)
 
 
+def _require_tokenizer(proof: Proof, checkpoint: Checkpoint) -> None:
+    """Refuse a tokenizer that transformers loads otherwise than the checkpoint's files say, before anything is built.
+
+    Raises:
+        CheckpointError: With the first texts or vocabulary entries that differ.
+    """
+    check = proof.tokenizer(checkpoint.tokenizer)
+    if not check.passed:
+        raise CheckpointError(
+            f"{checkpoint.source}: transformers loads another tokenizer than the checkpoint's files say: "
+            f"{check.failures[0]}",
+            next_step="correct tokenizer_config.json, or save the checkpoint again with SentenceTransformer.save",
+        )
+
+
 def _judge_folded(graph: Graph, work: _Work) -> ParityReport:
     """Gate 1: the folded graph on ONNX Runtime's CPU provider. It separates errors of the export from rounding."""
     gate, stages = work.recipe.gates.fp32, work.stages
@@ -307,7 +351,8 @@ def _judge_folded(graph: Graph, work: _Work) -> ParityReport:
             result.append(report.summary())
         with stages("sweep: the fp32 graph") as result:
             weights = work.proof.weights(read_onnx(graph.model, "the folded graph"), graph.precision)
-            swept = _sweep(encoder, graph, gate, weights, work)
+            # Gate 2 sweeps the widths of what is published.
+            swept = _sweep(encoder, graph, gate, work, tables_proven=weights.passed, width_tokens=0)
             result.append(swept.coverage)
     report = report.with_checks(weights, swept)
     if not report.passed:
@@ -326,13 +371,16 @@ def _encoder(runner: Runner, tokenizer: Tokenizer, work: _Work) -> Encoder:
     )
 
 
-def _sweep(encoder: Encoder, graph: Graph, gate: Gate, weights: Check | None, work: _Work) -> Check:
+def _sweep(
+    encoder: Encoder, graph: Graph, gate: Gate, work: _Work, *, tables_proven: bool, width_tokens: int = WIDTH_TOKENS
+) -> Check:
     return work.proof.sweep(
         encoder,
         gate,
         graph.precision,
-        tables_proven=weights is not None and weights.passed,
+        tables_proven=tables_proven,
         lengths=graph.padding == "right",
+        width_tokens=width_tokens,
     )
 
 
@@ -452,13 +500,22 @@ def _check_files(built: _Built, folded: Graph | None, work: _Work) -> tuple[Chec
         with writing(work.target):
             write_tokenizer(work.checkpoint, work.folder)
         checks = [work.proof.tokenizer(Tokenizer.from_file(str(work.folder / TOKENIZER)))]
-        published = stored_graph(engine, lambda name: (work.folder / name).read_bytes())
-        stored = published or read_onnx(built.graph.model, "the graph that the engine was built from")
+        stored = stored_graph(engine, lambda name: (work.folder / name).read_bytes())
+        readable = stored is not None
+        stored = stored or read_onnx(built.graph.model, "the graph that the engine was built from")
         checks.append(work.proof.weights(stored, options.precision))
         if folded is not None:
-            backend = engine.backend if published is not None else "onnx"
-            passed = folded.with_model(_target_passes(folded, options.precision, work)[0])
-            checks.append(check_graph(proven_graph(passed, backend), stored, options.precision))
+            proven = proven_graph(
+                folded,
+                engine.backend,
+                work.device,
+                options.precision,
+                padding=TextTokenizer(work.checkpoint.tokenizer).padding,
+                as_read_by=None if readable else "onnx",
+            )
+            checks.append(check_graph(proven, stored, options.precision))
+        if not readable:
+            checks = [check if check.name == "tokenizer" else check.of(stored.file) for check in checks]
         result += [f"{check.name}: {check.coverage}" for check in checks]
     return tuple(checks)
 
@@ -472,14 +529,14 @@ def _judge(
         work = _with_emulation(plan, built.tried[-1].assignment, work)
     if folded is not None and not work.runs_here and not _runs_uncompiled(built.graph):
         return Candidate(built.graph, built.engine, folded.with_checks(*checks), folded, built.tried)  # all there is
-    weights = next(check for check in checks if check.name == "weights")
+    proven = all(check.passed for check in checks) and built.engine.backend not in GPU_ONLY
     with _opened(built, work) as runner:
         encoder = _encoder(runner, Tokenizer.from_file(str(work.folder / TOKENIZER)), work)
         with stages(f"gate: {options.precision} on {work.where}") as result:
             report = validate(work.reference, encoder, gate, _subject(built, work), options.precision)
             result.append(report.summary())
         with stages(f"sweep: {options.precision} on {work.where}") as result:
-            swept = _sweep(encoder, built.graph, gate, weights, work)
+            swept = _sweep(encoder, built.graph, gate, work, tables_proven=proven)
             result.append(swept.coverage)
     return Candidate(built.graph, built.engine, report.with_checks(*checks, swept), folded, built.tried)
 
@@ -527,22 +584,15 @@ def _typed(graph: Graph, plan: Plan | None, assignment: Assignment | None, work:
 
 
 def _for_target(graph: Graph, work: _Work) -> Graph:
-    model, changes = _target_passes(graph, graph.precision, work)
-    if not changes:
-        return graph
-    done = ", ".join(f"{name} {count}" for name, count in changes.items())
-    return graph.with_model(model, decisions=(f"passes for {work.options.backend} on {work.device}: {done}",))
-
-
-def _target_passes(graph: Graph, precision: str, work: _Work) -> tuple[ir.Model, dict[str, int]]:
-    """Return a graph's model after the passes that a target asks for in a precision, and what each pass changed."""
     backend, device = work.options.backend, work.device
     padding, missing = TextTokenizer(work.checkpoint.tokenizer).padding, backend_of(backend).missing_operators()
-    passes = passes_for(backend, device, precision, padding=padding, missing=missing)
+    passes = passes_for(backend, device, graph.precision, padding=padding, missing=missing)
     if not passes:
-        return graph.model, {}
+        return graph
     model = graph.editable()
-    return model, run_passes(model, passes)
+    changes = run_passes(model, passes)
+    done = ", ".join(f"{name} {count}" for name, count in changes.items())
+    return graph.with_model(model, decisions=(f"passes for {backend} on {device}: {done}",))
 
 
 def _build_options(work: _Work) -> BuildOptions:
@@ -562,7 +612,7 @@ def _require(candidate: Candidate, folded: ParityReport | None, plan: Plan | Non
     report = candidate.report
     if report.passed:
         return
-    if folded is None:
+    if folded is None or not all(check.passed for check in report.checks if check.name != "sweep"):
         raise _fault_of_the_export(report)
     message = (
         f"{report.failure()}\n"
@@ -598,5 +648,5 @@ def _fault_of_the_export(report: ParityReport) -> GateError:
     return GateError(
         report.failure(),
         report=report.to_dict(),
-        next_step="the export itself is at fault, no precision setting will mend it",
+        next_step="the export itself is wrong, and no other precision will help: please report it",
     )

@@ -11,15 +11,18 @@ checks cover the rest, each from a witness that the export has not made::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from tokenizers import Tokenizer
 
-from exporter.backends import Engine
+from exporter.backends import GPU_ONLY, Engine, backend_of
 from exporter.checkpoint import Checkpoint
 from exporter.encoder import Encoder
+from exporter.errors import BundleError
 from exporter.graph import Graph
+from exporter.machine import tool_versions
+from exporter.passes import passes_for, run_passes
 from exporter.provenance import (
     Parameter,
     StoredGraph,
@@ -29,10 +32,13 @@ from exporter.provenance import (
     read_openvino,
 )
 from exporter.provenance.parameters import dependent_parameters
-from exporter.recipe import Gate, Shapes
+from exporter.recipe import Gate, Range, Shapes
 from exporter.validator import Check
 from exporter.validator.sweeps import SweepReference, sweep
 from exporter.validator.tokenizer import check_tokenizer
+
+FOLDING_TOOLS = ("korsbert", "torch", "transformers", "sentence-transformers", "onnxscript", "onnx-ir")
+"""What decides in which operators a checkpoint is folded."""
 
 
 class Proof:
@@ -65,7 +71,9 @@ class Proof:
         """Derive every stored weight from a parameter of the checkpoint, and find every parameter."""
         return check_weights(self._parameters, stored, precision)
 
-    def sweep(self, encoder: Encoder, gate: Gate, precision: str, *, tables_proven: bool, lengths: bool) -> Check:
+    def sweep(
+        self, encoder: Encoder, gate: Gate, precision: str, *, tables_proven: bool, lengths: bool, width_tokens: int
+    ) -> Check:
         """Sweep word rows, positions, batch sizes and padded widths.
 
         Args:
@@ -74,6 +82,7 @@ class Proof:
             precision: What it computes in.
             tables_proven: Whether ``weights`` has passed for it: then a sample of the word rows is enough.
             lengths: Whether its attention takes lengths instead of a mask, and right padding only.
+            width_tokens: How many tokens may be spent on padded widths beyond those around boundaries.
         """
         return sweep(
             self._sweep_reference,
@@ -81,6 +90,7 @@ class Proof:
             self._shapes,
             gate,
             rows="sample" if tables_proven else "all",
+            width_tokens=width_tokens,
             scales_from_batch=precision == "int8_dynamic",
             right_padding_only=lengths,
         )
@@ -93,16 +103,62 @@ def stored_graph(engine: Engine, read: Callable[[str], bytes]) -> StoredGraph | 
         engine: What the manifest says of it.
         read: Returns the content of one of its files.
     """
-    if engine.backend == "onnxruntime":
-        return read_onnx(read(engine.files[0]), engine.files[0])
-    if engine.backend == "openvino":
-        xml, weights = engine.files
-        return read_openvino(read(xml), read(weights), xml)
-    return None
+    match engine.backend, engine.files:
+        case "onnxruntime", (model,):
+            return read_onnx(read(model), model)
+        case "openvino", (xml, weights):
+            return read_openvino(read(xml), read(weights), xml)
+        case backend, files if backend in GPU_ONLY and files:
+            return None
+    raise BundleError(
+        f"an engine of {engine.backend} has other files than {', '.join(engine.files)}", next_step="export it again"
+    )
 
 
-def proven_graph(graph: Graph, backend: str) -> StoredGraph:
-    """Return the proven float32 graph, after the passes of the target, as a published engine is compared with it."""
-    if backend == "openvino":
-        return read_onnx_by_openvino(graph.to_bytes(), graph.max_sequence)
-    return read_onnx(graph.model, "the proven graph")
+def proven_graph(
+    folded: Graph, backend: str, device: str, precision: str, *, padding: str, as_read_by: str | None = None
+) -> StoredGraph:
+    """Return the float32 graph that passed gate 1, after the passes of a target, to compare a published one with.
+
+    Args:
+        folded: The folded graph.
+        backend: The target.
+        device: Where its engine runs.
+        precision: What it was typed as.
+        padding: The side on which the tokenizer pads.
+        as_read_by: What the published graph was read by: ``"openvino"`` for its IR, which has other operators; by
+            default the backend.
+    """
+    missing = backend_of(backend).missing_operators()
+    model = folded.editable()
+    run_passes(model, passes_for(backend, device, precision, padding=padding, missing=missing))
+    if (as_read_by or backend) == "openvino":
+        return read_onnx_by_openvino(folded.with_model(model).to_bytes(), folded.max_sequence)
+    return read_onnx(model, "the proven graph")
+
+
+def at_least_default(shapes: Shapes, backend: str) -> Shapes:
+    """Return the shapes to sweep a published bundle by: its own, and no smaller batches than korsbert's default.
+
+    A bundle states its shapes itself. Engines of TensorRT refuse other shapes, so theirs are taken as stated.
+    """
+    if backend in GPU_ONLY:
+        return shapes
+    default, own = Shapes().batch, shapes.batch
+    largest = max(own.max, default.max)
+    batch = Range(min=1, opt=min(max(own.opt, default.opt), largest), max=largest)
+    return shapes.model_copy(update={"batch": batch})
+
+
+def same_tools(tools: Mapping[str, str]) -> str | None:
+    """Return None where a checkpoint is folded here by the tools that a manifest names, and otherwise what differs.
+
+    Another version of torch may write the same model in other operators.
+    """
+    here = tool_versions(FOLDING_TOOLS)
+    other = [
+        f"{name} {tools.get(name)}, here {here.get(name)}"
+        for name in FOLDING_TOOLS
+        if tools.get(name) != here.get(name)
+    ]
+    return ", ".join(other) or None

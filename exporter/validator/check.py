@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -30,6 +30,10 @@ class Check:
     def passed(self) -> bool:
         """Whether nothing is wrong."""
         return not self.failures
+
+    def of(self, subject: str) -> Check:
+        """Return this check with what it was done to in front of its coverage, where that is no published file."""
+        return replace(self, coverage=f"{subject}: {self.coverage}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the check as JSON data."""

@@ -64,11 +64,11 @@ def judge(
         format_loss: What the precision itself loses on the same probes, where that is known.
         emulator_error: Mean relative difference from the emulator's vectors, where int8 was emulated.
     """
-    identity, _ = parity.identity_beyond(gate.rounding_distance)
+    identity, judged = parity.identity_beyond(gate.rounding_distance)
     at_least = {
         "1st percentile of cosine": (float(np.percentile(parity.cosine, 1)), gate.p01_cosine),
         "mean cosine": (float(np.mean(parity.cosine)), gate.mean_cosine),
-        "neighbour identity": (identity, gate.neighbor_identity),
+        f"neighbour identity of {judged} probes": (identity, gate.neighbor_identity if judged else None),
         "mean neighbour overlap": (float(np.mean(parity.neighbor_overlap)), gate.mean_neighbor_overlap),
         "min neighbour overlap": (float(np.min(parity.neighbor_overlap)), gate.min_neighbor_overlap),
     }

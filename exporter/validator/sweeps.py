@@ -108,7 +108,6 @@ def sweep(
     *,
     rows: Rows = "all",
     width_tokens: int = WIDTH_TOKENS,
-    max_batch_deviation: float | None = None,
     scales_from_batch: bool = False,
     right_padding_only: bool = False,
 ) -> Check:
@@ -118,13 +117,11 @@ def sweep(
         reference: The PyTorch model.
         candidate: An encoder with the candidate's engine.
         shapes: Batch and sequence extents that the engine must serve.
-        gate: Bounds of the candidate's precision.
+        gate: Bounds of the candidate's precision. Where it bounds no batch deviation, that is measured and not judged.
         rows: Rows of the table of word embeddings to use: ``"all"``; how many, spread evenly, where the table is proven
             by other means; or ``"sample"``, as many as cost little: 2,000 of a BERT-base, more of a smaller model.
         width_tokens: Tokens of all padded widths together, of a model of BERT-base's size; a smaller model gets more,
             up to every width. The widths around boundaries are always taken.
-        max_batch_deviation: Bound on a row's relative difference between a batch or a padded width and itself alone,
-            where the gate has none. If neither has, the deviation is measured and not judged.
         scales_from_batch: Whether the engine takes scales from each batch, as dynamic int8 does, so that a vector
             depends on what padding consists of.
         right_padding_only: Whether the engine takes lengths instead of a mask (``padding`` in the engine's facts).
@@ -132,7 +129,7 @@ def sweep(
     Returns:
         The check ``"sweep"``.
     """
-    bound = gate.max_batch_deviation if max_batch_deviation is None else max_batch_deviation
+    bound = gate.max_batch_deviation
     leak = bound if scales_from_batch else LEAK
     run = _Run(
         reference, _Remembering(candidate.encode_padded), shapes, gate, bound, leak, right_padding_only, width_tokens

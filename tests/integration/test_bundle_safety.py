@@ -289,7 +289,7 @@ pipeline.fold = worse
         assert told["parity"]["passed"] is False
         assert len(told["parity"]["rows"]) >= 640
         assert done.stderr.startswith("error: twin fp32, as folded: min cosine")
-        assert "no precision setting will mend it" in done.stderr
+        assert "no other precision will help" in done.stderr
         assert held(place) is None
         assert leftovers(place) == []
 

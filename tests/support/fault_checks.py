@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
-from exporter.encoder import Encoder, Vectors
+import numpy as np
+
+from exporter.encoder import Encoder, Vectors, encoder_batches
 from exporter.errors import BundleError, EngineError
 from exporter.proof import Proof
 from exporter.provenance import check_graph, read_onnx
 from exporter.recipe import Gates, Shapes
-from exporter.validator import Check, ParityReport, validate
-from exporter.validator.parity import relative_deviation
-from tests.support.faults import Candidate, Fault, Subject, candidate_of, encoder_of, subject_named
+from exporter.tokens import TextTokenizer
+from exporter.validator import Check, ParityReport, Reference, validate
+from exporter.validator.format_loss import FormatLoss, format_loss_of
+from exporter.validator.parity import compare, relative_deviation
+from exporter.validator.sweep_inputs import WIDTH_TOKENS
+from tests.support.faults import (
+    Candidate,
+    Fault,
+    Subject,
+    candidate_of,
+    encoder_of,
+    int8_assignment,
+    int8_plan,
+    subject_named,
+)
 
 REFUSED, SLIPS = "refused", "slips"
 
@@ -35,7 +49,8 @@ class Trial:
     def report(self) -> ParityReport:
         """What the default gate of the candidate's precision says."""
         subject, precision = self.candidate.subject, self.candidate.precision
-        return validate(subject.reference, self, Gates().of(precision), f"{subject.name} {precision}")
+        reference = _reference(subject.name, precision)
+        return validate(reference, self, Gates().of(precision), f"{subject.name} {precision}", precision)
 
     @cached_property
     def vectors(self) -> Vectors:
@@ -87,7 +102,26 @@ def sweep(trial: Trial) -> Check:
     """Sweep word rows, positions, batches and widths; the weights have passed, so a sample of the rows is enough."""
     subject, precision = trial.candidate.subject, trial.candidate.precision
     bounds = Gates().of(precision)
-    return _proof(subject.name).sweep(trial.encoder, bounds, precision, tables_proven=True, lengths=False)
+    return _proof(subject.name).sweep(
+        trial.encoder, bounds, precision, tables_proven=True, lengths=False, width_tokens=WIDTH_TOKENS
+    )
+
+
+@cache
+def _reference(name: str, precision: str) -> Reference:
+    """Return a subject's reference with what the precision loses by itself, as an export has it."""
+    subject = subject_named(name)
+    reference, checkpoint = subject.reference, subject.checkpoint
+    rows = reference.token_ids
+    if precision == "int8":
+        tokenizer, batches = TextTokenizer(checkpoint.tokenizer), list(encoder_batches([len(row) for row in rows]))
+        vectors = np.empty_like(reference.vectors)
+        padded = (tokenizer.pad([rows[row] for row in batch]) for batch in batches)
+        vectors[np.concatenate(batches)] = int8_plan(name).emulate(int8_assignment(name), padded)
+        loss: FormatLoss | None = FormatLoss("the emulator of int8", compare(reference.vectors, vectors, rows), vectors)
+    else:
+        loss = format_loss_of(checkpoint, precision, reference.texts, reference.vectors, rows)
+    return reference if loss is None else replace(reference, format_losses={precision: loss})
 
 
 @cache

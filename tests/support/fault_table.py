@@ -57,6 +57,14 @@ def slip(size: float) -> str:
     return f"**{SLIPS}** ({UNMOVED if size < LEAST_SIZE else f'{size:.1e}'})"
 
 
+def slipped_by(cell: str) -> float:
+    """Return the size in the cell of a fault that slips."""
+    match = _SLIP.fullmatch(cell)
+    if match is None:
+        raise ValueError(f"{cell!r} is no slip")
+    return 0.0 if match.group(1) == UNMOVED else float(match.group(1))
+
+
 @dataclass(frozen=True)
 class Row:
     """What became of one fault in one model, as text: rows travel between test processes.

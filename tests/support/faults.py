@@ -214,7 +214,7 @@ def _typed(subject: Subject, folded: Graph, precision: str) -> Graph:
         return fp16.cast(folded, _audit(subject.name))
     if precision == "int8":
         plan = dataclasses.replace(int8_plan(subject.name), graph=folded)
-        return quantization_of(precision).convert(plan, _int8_assignment(subject.name), _audited(subject))
+        return quantization_of(precision).convert(plan, int8_assignment(subject.name), _audited(subject))
     return precision_of(precision).convert(folded, _audited(subject), ())
 
 
@@ -230,7 +230,7 @@ def _audit(name: str) -> fp16.Audit:
 
 
 @cache
-def _int8_assignment(name: str) -> Assignment:
+def int8_assignment(name: str) -> Assignment:
     """Return the first assignment of the plan whose sound graph passes its gate, as an export does."""
     subject, plan = subject_named(name), int8_plan(name)
     for assignment in plan.found.ladder:
@@ -543,7 +543,7 @@ def negated_at_one_width(candidate: Candidate) -> None:
     model = candidate.model
     (output,) = model.graph.outputs
     (ids,) = (value for value in model.graph.inputs if value.name == "input_ids")
-    width = constant(model, [min(254, candidate.subject.checkpoint.max_seq_length - 2)])
+    width = constant(model, [min(203, candidate.subject.checkpoint.max_seq_length - 21)])
     signs = [constant(model, [sign], ir.DataType.FLOAT) for sign in (-1, 1)]
     second_axis = constant(model, [1])
     surgery = Surgery(model, output)
