@@ -351,10 +351,11 @@ def _judge_folded(graph: Graph, work: _Work) -> ParityReport:
             result.append(report.summary())
         with stages("sweep: the fp32 graph") as result:
             weights = work.proof.weights(read_onnx(graph.model, "the folded graph"), graph.precision)
+            lookup = work.proof.lookup(graph)
             # Gate 2 sweeps the widths of what is published.
             swept = _sweep(encoder, graph, gate, work, tables_proven=weights.passed, width_tokens=0)
             result.append(swept.coverage)
-    report = report.with_checks(weights, swept)
+    report = report.with_checks(weights, lookup, swept)
     if not report.passed:
         raise _fault_of_the_export(report)
     return report
@@ -514,6 +515,8 @@ def _check_files(built: _Built, folded: Graph | None, work: _Work) -> tuple[Chec
                 as_read_by=None if readable else "onnx",
             )
             checks.append(check_graph(proven, stored, options.precision))
+        else:
+            checks.append(work.proof.lookup(built.graph))
         if not readable:
             checks = [check if check.name == "tokenizer" else check.of(stored.file) for check in checks]
         result += [f"{check.name}: {check.coverage}" for check in checks]

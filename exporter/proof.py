@@ -6,6 +6,7 @@ checks cover the rest, each from a witness that the export has not made::
     tokenizer     the published tokenizer and the checkpoint's own files, read without transformers
     weights       the published engine and the checkpoint's parameters
     graph         the published engine and the float32 graph that passed gate 1, operator for operator
+    lookup        the rows of word vectors that the float32 graph finds for every id, and the checkpoint's
     sweep         the engine and PyTorch on word rows and positions; the engine and itself on batches and widths
 """
 
@@ -34,6 +35,7 @@ from exporter.provenance import (
 from exporter.provenance.parameters import dependent_parameters
 from exporter.recipe import Gate, Range, Shapes
 from exporter.validator import Check
+from exporter.validator.lookup import check_lookup
 from exporter.validator.sweeps import SweepReference, sweep
 from exporter.validator.tokenizer import check_tokenizer
 
@@ -70,6 +72,11 @@ class Proof:
     def weights(self, stored: StoredGraph, precision: str) -> Check:
         """Derive every stored weight from a parameter of the checkpoint, and find every parameter."""
         return check_weights(self._parameters, stored, precision)
+
+    def lookup(self, folded: Graph) -> Check:
+        """Look every word vector up by the folded graph."""
+        table = self._checkpoint.model[0].auto_model.get_input_embeddings().weight
+        return check_lookup(folded.model, table.detach().cpu().numpy(), folded.max_sequence)
 
     def sweep(
         self, encoder: Encoder, gate: Gate, precision: str, *, tables_proven: bool, lengths: bool, width_tokens: int
