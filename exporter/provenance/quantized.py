@@ -30,9 +30,9 @@ class Integers:
     """A stored tensor of integers and what they stand for: ``(values - zero_points) * scales``.
 
     Attributes:
-        values: int8 or uint8.
-        scales: float64, broadcastable to the values.
-        zero_points: float64, broadcastable to the values.
+        values: int8 or uint8, (inputs, outputs).
+        scales: float64, (1, outputs) or one number ().
+        zero_points: float64, likewise.
         parts: Every stored tensor that takes part, the integers included.
     """
 
@@ -111,7 +111,7 @@ def _static_product(node: Node) -> QuantizedProduct | None:
     if weight is None or activation is None:
         return None
     source, step, largest = activation
-    source, inverse = _smoothed(source)
+    source, inverse = _smoothed(source, weight)
     return QuantizedProduct(node, node.outputs[0], source, inverse, weight, step, largest)
 
 
@@ -122,11 +122,13 @@ def _dequantized(value: Value | None) -> Integers | None:
         values, scales, zero_points = (*node.inputs, None)[:3]
         if values is None or scales is None or not values.is_stored or not scales.is_stored:
             return None
-        axis = int(node.attributes.get("axis", 1))
+        if zero_points is not None and not zero_points.is_stored:
+            return None
+        if scales.size > 1 and node.attributes.get("axis", 1) not in {1, -1}:
+            return None
         zeros = zero_points.array() if zero_points is not None else np.zeros((), np.int8)
-        aligned = [_along(array, axis, len(values.shape)) for array in (scales.array(), zeros)]
         parts = tuple(part for part in (values, scales, zero_points) if part is not None)
-        return Integers(values, aligned[0], aligned[1], parts)
+        return _integers(values, scales.array(), zeros, parts)
     product = made_by(value, "Mul")
     difference = made_by(product.inputs[0], "Sub") if product is not None else None
     if product is None or difference is None:
@@ -134,11 +136,9 @@ def _dequantized(value: Value | None) -> Integers | None:
     cast = made_by(difference.inputs[0], "Cast")
     source, factor = cast.inputs[0] if cast is not None else None, _constant(product.inputs[1])
     zero = _constant(difference.inputs[1])
-    if source is None or not source.is_stored or source.dtype not in _INTEGERS or factor is None or zero is None:
+    if source is None or not source.is_stored or factor is None or zero is None:
         return None
-    return Integers(
-        source, np.asarray(factor[0], np.float64), np.asarray(zero[0], np.float64), (source, factor[1], zero[1])
-    )
+    return _integers(source, factor[0], zero[0], (source, factor[1], zero[1]))
 
 
 def _quantized_activation(value: Value | None) -> tuple[Value, float, float] | None:
@@ -151,7 +151,9 @@ def _quantized_activation(value: Value | None) -> tuple[Value, float, float] | N
         source, scale, zero_point = quantize.inputs
         if source is None or scale is None or zero_point is None or not (scale.is_stored and zero_point.is_stored):
             return None
-        return source, *_extent(float(scale.array()), int(zero_point.array()), str(zero_point.dtype))
+        if scale.size != 1 or zero_point.size != 1 or zero_point.dtype not in _INTEGERS:
+            return None
+        return source, *_extent(scale.array().item(), zero_point.array().item(), str(zero_point.dtype))
     return _fake_quantized(value)
 
 
@@ -170,14 +172,15 @@ def _fake_quantized(value: Value | None) -> tuple[Value, float, float] | None:
     fake = rounded.inputs[0].producer if rounded.inputs[0] is not None else None
     if fake is None or not fake.operator.endswith("FakeQuantize") or integers.dtype not in _INTEGERS:
         return None
-    step, zero = float(scale[0].reshape(())), float(zero_point[0].reshape(()))
+    stated = [numbers[0] for limit in fake.inputs[1:] if (numbers := _constant(limit)) is not None]
+    if fake.attributes.get("levels") != 256 or len(stated) != 4 or fake.inputs[0] is None:
+        return None
+    if any(numbers.size != 1 for numbers in (scale[0], zero_point[0], *stated)):
+        return None
+    step, zero = float(scale[0].item()), float(zero_point[0].item())
     low, high = _INTEGERS[str(integers.dtype)]
     wanted = [(low - zero) * step, (high - zero) * step, low, high]
-    stated = [_constant(limit) for limit in fake.inputs[1:]]
-    if fake.attributes.get("levels") != 256 or None in stated or fake.inputs[0] is None:
-        return None
-    found = [float(limit[0].reshape(())) for limit in stated if limit is not None]
-    if not np.allclose(found, wanted, rtol=1e-5, atol=1e-30):
+    if not np.allclose([float(numbers.item()) for numbers in stated], wanted, rtol=1e-5, atol=1e-30):
         return None
     return fake.inputs[0], *_extent(step, int(zero), str(integers.dtype))
 
@@ -204,17 +207,18 @@ def _dynamic_product(node: Node) -> QuantizedProduct | None:
         return None
     if not (values.is_stored and scales.is_stored and zero_points.is_stored):
         return None
-    aligned = [_along(array, 1, len(values.shape)) for array in (scales.array(), zero_points.array())]
-    source, inverse = _smoothed(quantize.inputs[0])
-    weight = Integers(values, aligned[0], aligned[1], (values, scales, zero_points))
+    weight = _integers(values, scales.array(), zero_points.array(), (values, scales, zero_points))
+    if weight is None:
+        return None
+    source, inverse = _smoothed(quantize.inputs[0], weight)
     return QuantizedProduct(product, node.outputs[0], source, inverse, weight)
 
 
-def _smoothed(value: Value) -> tuple[Value, Value | None]:
+def _smoothed(value: Value, weight: Integers) -> tuple[Value, Value | None]:
     """Return (x, inverse) where ``value`` is ``x * inverse`` with a stored vector, and (value, None) elsewhere."""
     node = made_by(value, "Mul")
     operands = stored_operand(node) if node is not None else None
-    if operands is None or len(operands[1].shape) != 1 or operands[1].size == 1:
+    if operands is None or operands[1].size == 1 or operands[1].shape != weight.values.shape[:1]:
         return value, None
     return operands
 
@@ -228,7 +232,9 @@ def _table(node: Node) -> QuantizedTable | None:
     rows = _gathered(cast.inputs[0]) if cast is not None else None
     if rows is None or scales is None or rows[1] is not scales[1]:
         return None
-    if rows[0].dtype != "int8" or scales[0].shape != (rows[0].shape[0], 1) or operands[1].shape != rows[0].shape[1:]:
+    if rows[0].dtype != "int8" or len(rows[0].shape) != 2 or not (scales[0].is_float and operands[1].is_float):
+        return None
+    if scales[0].shape != (rows[0].shape[0], 1) or operands[1].shape != rows[0].shape[1:]:
         return None
     return QuantizedTable(node, node.outputs[0], rows[1], rows[0], scales[0], operands[1])
 
@@ -264,14 +270,24 @@ def _constant(value: Value | None) -> tuple[Array, Value] | None:
     if source is None or node.operator == "Cast":
         return source
     shape = _constant(node.inputs[1])
-    return (source[0].reshape(shape[0]), source[1]) if shape is not None else None
+    if shape is None or np.prod(shape[0]) != source[0].size:
+        return None
+    return source[0].reshape(shape[0]), source[1]
 
 
-def _along(array: Array, axis: int, rank: int) -> npt.NDArray[np.float64]:
-    """Return a vector of scales or zero points so that it broadcasts along ``axis``; one number as it is."""
+def _integers(values: Value, scales: Array, zero_points: Array, parts: tuple[Value, ...]) -> Integers | None:
+    """Return the integers of a weight, or None where they do not have one scale per column, or one for all."""
+    if values.dtype not in _INTEGERS or len(values.shape) != 2:
+        return None
+    aligned = [_per_column(array, values.shape[1]) for array in (scales, zero_points)]
+    if aligned[0] is None or aligned[1] is None:
+        return None
+    return Integers(values, aligned[0], aligned[1], parts)
+
+
+def _per_column(array: Array, columns: int) -> npt.NDArray[np.float64] | None:
+    """Return (1, columns) numbers, or one number (); None for any other shape, for example a scale per block."""
     numbers = np.asarray(array, np.float64)
     if numbers.size == 1:
         return numbers.reshape(())
-    shape = [1] * rank
-    shape[axis] = numbers.size
-    return numbers.reshape(shape)
+    return numbers.reshape(1, columns) if numbers.shape in {(columns,), (1, columns)} else None

@@ -114,6 +114,19 @@ class StoredGraph:
         return {value: tuple(nodes) for value, nodes in found.items()}
 
 
+def reached(graph: StoredGraph) -> frozenset[Value]:
+    """Return every value that the sentence vectors are computed from, themselves included."""
+    found: set[Value] = set()
+    frontier = [graph.output]
+    while frontier:
+        value = frontier.pop()
+        if value not in found:
+            found.add(value)
+            if value.producer is not None:
+                frontier.extend(read for read in value.producer.inputs if read is not None)
+    return frozenset(found)
+
+
 def made_by(value: Value | None, operator: str) -> Node | None:
     """Return the node that computes ``value`` if it is an ``operator``, with casts between float types left out."""
     value = uncast(value) if value is not None else None

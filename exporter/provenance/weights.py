@@ -11,7 +11,7 @@ from exporter.provenance.matching import Match, described, find
 from exporter.provenance.modules import belongs, module_of
 from exporter.provenance.parameter import Parameter, View
 from exporter.provenance.quantized import QuantizedProduct, quantized_products, quantized_tables
-from exporter.provenance.stored import Node, StoredGraph, Value, stored_operand
+from exporter.provenance.stored import Node, StoredGraph, Value, reached, stored_operand
 from exporter.provenance.tensors import FloatTensor, ProductTensor, TableTensor, Tensor
 from exporter.validator.check import Check
 
@@ -35,15 +35,16 @@ def check_weights(parameters: Mapping[str, Parameter], graph: StoredGraph, preci
     A floating-point tensor must be a parameter, its transpose, a reshape of it or a fixed row of it, rounded to the
     stored type: bit for bit. An int8 tensor must be within half a step of one, smoothing undone. A bias behind an int8
     product may differ by a correction that rounding can explain (see ``bias``). A tensor that a module's nodes read
-    must be a parameter of that module. Tensors of one number are scalars of the computation and left to
-    ``check_graph``; so are integers, which index or state shapes.
+    must be a parameter of that module. A tensor that the sentence vectors are not computed from is a failure: it proves
+    nothing. Tensors of one number are scalars of the computation and left to ``check_graph``; so are integers, which
+    index or state shapes.
 
     Args:
         parameters: What a sentence vector depends on, from ``dependent_parameters``.
         graph: The published file.
         precision: A key of ``FLOAT_TYPES``.
     """
-    ledger = _Ledger(parameters)
+    ledger = _Ledger(parameters, _unread(graph))
     quantized = precision in INTEGER_PRECISIONS
     tables = quantized_tables(graph).values() if quantized else ()
     products = quantized_products(graph).values() if quantized else ()
@@ -62,6 +63,16 @@ def check_weights(parameters: Mapping[str, Parameter], graph: StoredGraph, preci
         if value.size > 1 and value not in accounted:
             _match_stored(value, graph, precision, found, ledger)
     return ledger.check(sum(value.is_float and value.size == 1 and value not in accounted for value in graph.stored))
+
+
+def _unread(graph: StoredGraph) -> list[str]:
+    """Return one sentence per tensor that is stored and does not take part in what the graph computes."""
+    read = reached(graph)
+    return [
+        f"{value.name} ({value.dtype} {list(value.shape)}) is stored, and the sentence vectors are not computed from it"
+        for value in graph.stored
+        if value.size > 1 and value not in read
+    ]
 
 
 @dataclass(frozen=True)
@@ -108,16 +119,16 @@ class _Ledger:
 
     Attributes:
         parameters: By name.
-        found: Row (None for all) and kind by the parameter's name.
         problems: One sentence each.
+        found: Row (None for all) and kind by the parameter's name.
         corrections: Of biases.
         placed: How many tensors are read by nodes of the module that their parameter belongs to.
         largest_step: Largest distance of an int8 weight from its parameter, in steps.
     """
 
     parameters: Mapping[str, Parameter]
+    problems: list[str]
     found: dict[str, dict[int | None, str]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
     corrections: list[Correction] = field(default_factory=list)
     placed: int = 0
     largest_step: float = 0.0

@@ -55,7 +55,7 @@ def test_a_sound_export_passes(name: str, target: Target) -> None:
     assert weights.figures["tensors_read_by_their_module"] > 10
     if target.precision.startswith("int8"):
         assert weights.figures["by_kind"]["int8"] > 0.7 * weights.figures["weights"]
-        assert weights.figures["largest_bias_correction_of_allowed"] < 0.5
+        assert weights.figures["largest_bias_correction_of_allowed"] < 1 / 3
 
 
 def test_the_summary_says_how_many_weights_are_accounted_for() -> None:
@@ -182,6 +182,18 @@ def test_a_changed_weight_is_found(fault: Edit, target: Target) -> None:
     weights, graph = weights_of(name, target, fault), graph_of(name, target, fault)
     assert not weights.passed
     assert not graph.passed
+
+
+@pytest.mark.parametrize("target", [INT8, Target("int8_dynamic"), INT8_OPENVINO], ids=str)
+@pytest.mark.parametrize("factor", [0, -1], ids=["zero", "negated"])
+def test_wrong_biases_behind_every_int8_product_are_found(factor: int, target: Target) -> None:
+    def fault(model: ir.Model) -> None:
+        for name, value in model.graph.initializers.items():
+            if ".bias.int8" in name:
+                value.const_value = ir.tensor(value.const_value.numpy() * np.float32(factor), name=name)
+
+    for check in (weights_of("demo", target, fault), graph_of("demo", target, fault)):
+        assert "and the rounding of its product explains" in check.failures[0]
 
 
 @pytest.mark.parametrize("name", SUBJECTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,59 @@ def test_steps_that_are_too_large_prove_nothing(target: str, tmp_path: Path) -> 
     assert "has larger steps than int8 needs" in graph.failures[0]
 
 
+def rewrite(model: ir.Model, name: str, change: Callable[[np.ndarray], None]) -> None:
+    """Change the numbers of the stored tensor whose name begins with ``name``."""
+    value = next(value for key, value in model.graph.initializers.items() if key.startswith(name))
+    array = value.const_value.numpy().copy()
+    change(array)
+    value.const_value = ir.tensor(array, name=value.name)
+
+
+@pytest.mark.parametrize("target", [STATIC, FLOAT16, OPENVINO])
+@pytest.mark.parametrize("inverse", [np.inf, np.nan, 1e4])
+def test_input_channels_that_smoothing_removes_are_found(inverse: float, target: str, tmp_path: Path) -> None:
+    """Where the step grows with the inverse, integers of zero are within half a step of any weight."""
+
+    def edit(model: ir.Model) -> None:
+        smooth = next(name for name in model.graph.initializers if "/smooth" in name)
+        rewrite(model, smooth, lambda array: array[2:5].fill(inverse))
+        rewrite(model, "layer.0.ffn.w.int8", lambda array: array[2:5].fill(0))
+
+    for check in checks(target, tmp_path, edit=edit):
+        assert "layer.0.ffn" in check.failures[0]
+
+
+@pytest.mark.parametrize("integer", [0, 1])
+def test_smoothing_that_leaves_a_row_too_few_steps_is_found(integer: int, tmp_path: Path) -> None:
+    """One integer of 1 in a row: half a step is a quarter of the largest weight, and everything below it is lost."""
+
+    def fault(chosen: Numbers) -> None:
+        scheme = scheme_for(STATIC)
+        how = next(how for how in chosen.quantization.activations.values() if how.smooth is not None)
+        name = "layer.0.ffn.w"
+        weight = small_parameters()["0.model.encoder.layer.0.ffn.weight"].values.T
+        largest = np.abs(weight[3]).max() * how.smooth[3]
+        how.smooth[3] *= 0.9 * (integer + 0.4) * chosen.quantization.weights[name].scales.min() / largest
+        chosen.quantization.weights[name] = quantize_weight(weight * how.smooth[:, None], scheme)
+        assert np.abs(chosen.quantization.weights[name].values[3]).max() == integer
+
+    for check in checks(STATIC, tmp_path, fault):
+        assert "has larger steps than int8 needs" in check.failures[0]
+
+
+@pytest.mark.parametrize("target", [STATIC, FLOAT16, OPENVINO])
+@pytest.mark.parametrize("part", ["scales", "mean"])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_table_with_a_number_that_is_not_finite_is_found(
+    number: float, part: str, target: str, tmp_path: Path
+) -> None:
+    def edit(model: ir.Model) -> None:
+        rewrite(model, f"words.int8.{part}", lambda array: array[7:8].fill(number))
+
+    for check in checks(target, tmp_path, edit=edit):
+        assert "words.int8" in check.failures[0]
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_bias_beyond_what_rounding_explains_is_found(target: str, tmp_path: Path) -> None:
     def fault(chosen: Numbers) -> None:
@@ -246,6 +300,63 @@ def test_an_activation_restored_with_another_scale_is_no_known_product(tmp_path:
     weights, graph = checks(STATIC, tmp_path, edit=edit)
     assert not weights.passed
     assert not graph.passed
+
+
+def activation_scales_per_channel(model: ir.Model) -> None:
+    quantize = next(node for node in model.graph if node.op_type == "QuantizeLinear")
+    restore = quantize.outputs[0].uses()[0].node
+    for index in (1, 2):
+        numbers = np.repeat(quantize.inputs[index].const_value.numpy(), WIDTH)
+        vector = add_constant(model, f"per_channel.{index}", numbers)
+        for node in (quantize, restore):
+            node.replace_input_with(index, vector)
+            node.attributes["axis"] = ir.AttrInt64("axis", 2)
+
+
+def weight_restored_with(shape: tuple[int, ...], **attributes: int) -> Callable[[ir.Model], None]:
+    def edit(model: ir.Model) -> None:
+        restore = next(node for node in model.graph if node.inputs and str(node.inputs[0].name).startswith(WEIGHT))
+        while len(restore.inputs) > 2:
+            restore.resize_inputs(2)
+        restore.replace_input_with(1, add_constant(model, "other", np.full(shape, 0.01, np.float32)))
+        for name, value in attributes.items():
+            restore.attributes[name] = ir.AttrInt64(name, value)
+
+    return edit
+
+
+WEIGHT = "layer.1.ffn.w.int8"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        activation_scales_per_channel,
+        weight_restored_with((2, INNER), axis=0, block_size=INNER // 2),
+        weight_restored_with((INNER, INNER), axis=0, block_size=1),
+        weight_restored_with((INNER,), axis=0),
+    ],
+    ids=["per channel", "per block", "per number", "per row"],
+)
+def test_scales_of_another_form_are_no_known_product(edit: Callable[[ir.Model], None], tmp_path: Path) -> None:
+    weights, graph = checks(STATIC, tmp_path, edit=edit)
+    assert any("is no part of a known quantization" in failure for failure in weights.failures)
+    assert not graph.passed
+
+
+def test_openvino_limits_per_channel_are_no_known_product(tmp_path: Path) -> None:
+    parameters = small_parameters()
+    graph = small_graph(parameters)
+    model = graph.editable()
+    on = frozenset(product.node for product in products_of(graph))
+    insert_qdq(model, products_of(graph), numbers(graph, parameters, OPENVINO).quantization, scheme_for(OPENVINO), on)
+    _, published = stored(graph, model, OPENVINO, tmp_path)
+    limits = next(node for node in published.nodes if node.operator.endswith("FakeQuantize")).inputs[1:]
+    for limit in limits:
+        limit.load = partial(np.full, (WIDTH,), limit.array().item(), np.float32)
+        limit.shape = (WIDTH,)
+    assert len(quantized_products(published)) == 1
+    assert not check_weights(parameters, published, "int8").passed
 
 
 def test_scales_gathered_by_other_ids_are_no_table(tmp_path: Path) -> None:

@@ -150,6 +150,30 @@ def test_a_tensor_that_is_no_parameter_is_found() -> None:
     assert failure.startswith(f"scale (float32 [{INNER}]) is derived from no parameter: the closest, ")
 
 
+@pytest.mark.parametrize("reader", [None, "a node whose output is not used"])
+def test_a_parameter_that_takes_no_part_is_found(reader: str | None) -> None:
+    """The graph computes with the rows in another order, and the file holds the genuine table too."""
+
+    def edit(model: ir.Model) -> None:
+        words = next(node for node in model.graph if node.name == "embeddings.word_embeddings/Gather")
+        spare = words.inputs[0]
+        order = add_constant(model, "order", np.roll(np.arange(ROWS), 1))
+        other = make_node("Gather", [order, words.inputs[1]], "order/Gather", ir.DataType.INT64, ["batch", "sequence"])
+        model.graph.insert_before(words, other)
+        table = add_constant(model, "table", spare.const_value.numpy())
+        words.replace_input_with(0, table)
+        words.replace_input_with(1, other.outputs[0])
+        if reader is not None:
+            model.graph.append(
+                make_node("Neg", [spare], "embeddings.word_embeddings/Neg", ir.DataType.FLOAT, [ROWS, WIDTH])
+            )
+
+    (failure,) = checked(edit).failures
+    assert failure == (
+        f"words (float32 [{ROWS}, {WIDTH}]) is stored, and the sentence vectors are not computed from it"
+    )
+
+
 def test_a_parameter_that_is_not_stored_is_found() -> None:
     unread = Parameter("0.model.encoder.layer.2.ffn.weight", np.zeros((3, 5), np.float32))
     (failure,) = checked(**{unread.name: unread}).failures
