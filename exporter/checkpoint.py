@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from optimum.utils import NormalizedConfigManager
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from exporter.errors import CheckpointError, MissingDependencyError, UnsupportedModelError, first_sentence
+from exporter.declared_sizes import check_declared_sizes
+from exporter.errors import CheckpointError, ExportError, MissingDependencyError, UnsupportedModelError, first_sentence
 from exporter.hub import download
 from exporter.layout import MODULES
 from exporter.recipe import KnownAnswer, Recipe, Source, recipes_folder
@@ -28,6 +30,7 @@ from exporter.tokens import IntArray, TextTokenizer, batches_by_length
 from exporter.weights import Equality, StoredWeights, check_parameters, hash_of
 
 TOKEN_BUDGET = 2048  # tokens per batch of the reference, with padding
+TRIAL = ("1", "\U00013080")  # a common sign, and a hieroglyph that vocabularies do not know
 
 
 @dataclass(frozen=True)
@@ -172,9 +175,14 @@ def load_checkpoint(
     with snapshot_of(local, pooling or recipe.expect.pooling) as snapshot:
         # Every weight file is opened as data before a library may open it.
         stored = {place: StoredWeights(files) for place, files in snapshot.weights.items()}
-        model = _load(snapshot.folder, device)
-        checkpoint = _read_facts(model, snapshot, source=source, commit=commit, equality=_check_weights(model, stored))
+        for place, weights in stored.items():
+            check_declared_sizes(place, weights)
+        with _told_as_checkpoint_error(snapshot.folder):
+            model = _load(snapshot.folder, device)
+            equality = _check_weights(model, stored)
+            checkpoint = _read_facts(model, snapshot, source=source, commit=commit, equality=equality)
     _check_finite(checkpoint)
+    _check_encodes(checkpoint)
     _check_pooling(checkpoint, pooling)
     _check_expectations(checkpoint, recipe)
     _check_known_ids(checkpoint, recipe)
@@ -243,28 +251,51 @@ def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple
 def _load(folder: Path, device: str) -> SentenceTransformer:
     if device == "cuda" and not torch.cuda.is_available():
         raise MissingDependencyError("torch finds no CUDA device here", next_step="--device cpu")
-    try:
-        with _quiet():
-            model = SentenceTransformer(
-                str(folder),
-                device=device,
-                trust_remote_code=False,
-                local_files_only=True,
-                # transformers 5 keeps the stored dtype unless told. Its attention is left to it: SDPA, which folds to
-                # one Attention operator, for all that have it (MPNet alone has not).
-                model_kwargs={"dtype": torch.float32},
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
-        cause = first_sentence(error)
-        if "ignore_mismatched_sizes" in cause:
-            cause = "the weights have other shapes than config.json states"
-        raise CheckpointError(f"{folder}: sentence-transformers cannot load it: {cause}") from error
+    with _quiet():
+        model = SentenceTransformer(
+            str(folder),
+            device=device,
+            trust_remote_code=False,
+            local_files_only=True,
+            # transformers 5 keeps the stored dtype unless told. Its attention is left to it: SDPA, which folds to
+            # one Attention operator, for all that have it (MPNet alone has not).
+            model_kwargs={"dtype": torch.float32},
+        )
     return model.float().eval()
 
 
 @contextmanager
+def _told_as_checkpoint_error(place: Path | str, action: str = "load it") -> Iterator[None]:
+    """Turn whatever a library raises over a stranger's files into one sentence.
+
+    Raises:
+        CheckpointError: A library raised an exception. Errors of this project, ``SystemExit`` and
+            ``KeyboardInterrupt`` pass unchanged.
+    """
+    try:
+        yield
+    except (ExportError, SystemExit, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic in Rust, which tokenizers is written in, is no Exception
+        raise CheckpointError(
+            f"{place}: sentence-transformers cannot {action}: {_cause(error)}",
+            next_step="check its configuration and tokenizer files, or save it again with SentenceTransformer.save",
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """Return what a library says of a checkpoint, in one line."""
+    if "ignore_mismatched_sizes" in str(error):
+        return "the weights have other shapes than config.json states"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if type(error).__name__.startswith("StrictDataclass") and len(lines) > 1:
+        return f"config.json: {lines[1].partition(': ')[2]}"  # the first line ends before the reason
+    return first_sentence(error) if lines else type(error).__name__
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep progress bars and load reports of transformers from the terminal; what matters is checked here instead."""
+    """Keep progress bars, load reports and warnings from the terminal; what matters is checked here instead."""
     level = transformers_logging.get_verbosity()
     loggers = [logging.getLogger(name) for name in ("sentence_transformers", "sentence_transformers.base.model")]
     levels = [logger.level for logger in loggers]
@@ -274,7 +305,9 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         transformers_logging.set_verbosity(level)
         if bars:
@@ -310,7 +343,19 @@ def _read_facts(
     transformer, pooling = model[0], model[1]
     if not pooling.include_prompt:
         raise UnsupportedModelError(f"{source}: Pooling with include_prompt=false cannot be folded")
+    if not isinstance(transformer.tokenizer, PreTrainedTokenizerFast):
+        raise UnsupportedModelError(
+            f"{source}: its tokenizer {type(transformer.tokenizer).__name__} is not one of the tokenizers library, and "
+            "a bundle can carry no other",
+            next_step="correct tokenizer_class in tokenizer_config.json, or save tokenizer.json",
+        )
     config = transformer.auto_model.config
+    if pooling.embedding_dimension != config.hidden_size:
+        raise CheckpointError(
+            f"{source}: Pooling states embedding_dimension {pooling.embedding_dimension}, and config.json states "
+            f"hidden_size {config.hidden_size}",
+            next_step="correct it in the config.json of Pooling",
+        )
     sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
     backend = transformer.tokenizer.backend_tokenizer
     max_seq_length = _max_seq_length(model, source)
@@ -394,6 +439,17 @@ def _check_finite(checkpoint: Checkpoint) -> None:
     for name, parameter in checkpoint.model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise CheckpointError(f"{checkpoint.source}: the weight {name} holds NaN or Inf")
+
+
+def _check_encodes(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint whose modules do not fit together, or whose vectors are not numbers."""
+    with _told_as_checkpoint_error(checkpoint.source, "encode a sentence with it"):
+        vectors = checkpoint.encode(list(TRIAL))
+    if not np.isfinite(vectors).all():
+        raise CheckpointError(
+            f"{checkpoint.source}: the vector of a sentence holds NaN or Inf",
+            next_step="check the numbers in its config.json, layer_norm_eps for one",
+        )
 
 
 def _check_expectations(checkpoint: Checkpoint, recipe: Recipe) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,12 +47,53 @@ class Rules:
         values: Keys that are copied if they have one of these values; with another one the checkpoint is refused.
         without_effect: Keys that are left out without a word.
         text: Known keys whose strings may hold a slash: they are text, never a path or the name of a repository.
+        kinds: What the value of a known key must be, by the names of ``_KINDS``. None is legal for each.
     """
 
     known: frozenset[str]
     values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     without_effect: frozenset[str] = frozenset()
     text: frozenset[str] = frozenset()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_text_or_texts(value: Any) -> bool:
+    return _is_text(value) or (_is_texts(value) and bool(value) and len(set(value)) == len(value))
+
+
+def _is_prompts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in {int, float} and value > 0
+
+
+_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "a text": _is_text,
+    "a list of texts": _is_texts,
+    "a text or a list of different texts": _is_text_or_texts,
+    "an object of texts": _is_prompts,
+    "true or false": _is_flag,
+    "a positive integer": _is_size,
+    "a positive number": _is_number,
+}
 
 
 def select_keys(content: Mapping[str, Any], rules: Rules, where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -64,7 +105,8 @@ def select_keys(content: Mapping[str, Any], rules: Rules, where: str) -> tuple[d
         where: The file, for messages.
 
     Raises:
-        CheckpointError: A key steers a loader, or a known key has a value that is not followed here.
+        CheckpointError: A key steers a loader, or a known key has a value of the wrong type or one that is not
+            followed here.
         UnsupportedModelError: The file names code on the hub.
     """
     seen: dict[str, Any] = {}
@@ -76,6 +118,7 @@ def select_keys(content: Mapping[str, Any], rules: Rules, where: str) -> tuple[d
         elif key in rules.known:
             if key not in rules.text:
                 _check_no_path(key, value, where)
+            _check_kind(key, value, rules.kinds.get(key), where)
             seen[key] = value
         elif key in rules.without_effect:
             continue
@@ -120,6 +163,15 @@ def _check_value(key: str, value: Any, legal: tuple[Any, ...], where: str) -> No
         raise CheckpointError(
             f"{where}: {key} is {value!r}, and only {shown} can be exported",
             next_step="export a checkpoint that does not need it",
+        )
+
+
+def _check_kind(key: str, value: Any, kind: str | None, where: str) -> None:
+    if kind is not None and value is not None and not _KINDS[kind](value):
+        shown = repr(value)
+        raise CheckpointError(
+            f"{where}: {key} is {shown if len(shown) <= 40 else shown[:40] + '…'}, and must be {kind}",
+            next_step="correct it, or save the checkpoint again with SentenceTransformer.save",
         )
 
 
@@ -181,12 +233,14 @@ SENTENCE_BERT = Rules(
         "query_expansion": (None,),
     },
     without_effect=frozenset({"unpad_inputs"}),  # of FlashAttention alone
+    kinds={"do_lower_case": "true or false"},  # max_seq_length is compared with the tables, in checkpoint.py
 )
 
 SENTENCE_TRANSFORMERS = Rules(
     known=frozenset({"__version__", "default_prompt_name", "prompts", "requirements", "similarity_fn_name"}),
     values={"model_type": ("SentenceTransformer",)},
     text=frozenset({"default_prompt_name", "prompts"}),
+    kinds={"default_prompt_name": "a text", "prompts": "an object of texts", "similarity_fn_name": "a text"},
 )
 
 POOLING_FLAGS = (
@@ -202,7 +256,13 @@ MODULES = {
     "Pooling": Rules(
         known=frozenset(
             {"embedding_dimension", "word_embedding_dimension", "pooling_mode", "include_prompt", *POOLING_FLAGS}
-        )
+        ),
+        kinds={
+            "embedding_dimension": "a positive integer",
+            "word_embedding_dimension": "a positive integer",
+            "pooling_mode": "a text or a list of different texts",
+            **dict.fromkeys(("include_prompt", *POOLING_FLAGS), "true or false"),
+        },
     ),
     "Dense": Rules(
         known=frozenset(
@@ -210,7 +270,11 @@ MODULES = {
                 *("in_features", "out_features", "bias", "activation_function"),
                 *("module_input_name", "module_output_name", "use_residual"),
             }
-        )
+        ),
+        kinds={
+            **dict.fromkeys(("bias", "use_residual"), "true or false"),
+            **dict.fromkeys(("activation_function", "module_input_name", "module_output_name"), "a text"),
+        },
     ),
     "LayerNorm": Rules(known=frozenset({"dimension"})),
     "Normalize": Rules(known=frozenset({"module_input_name", "module_output_name"})),
@@ -248,6 +312,12 @@ TOKENIZER = Rules(
         }
     ),
     text=TOKENS | {"added_tokens_decoder"},
+    kinds={
+        **dict.fromkeys(("padding_side", "truncation_side", "tokenizer_class"), "a text"),
+        **dict.fromkeys(("model_max_length", "max_len", "max_length"), "a positive number"),
+        **dict.fromkeys(("do_lower_case", "strip_accents", "tokenize_chinese_chars"), "true or false"),
+        "model_input_names": "a list of texts",
+    },
 )
 
 SPECIAL_TOKENS = Rules(known=TOKENS, text=TOKENS)

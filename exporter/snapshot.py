@@ -6,7 +6,6 @@ meanwhile changes nothing, and a JSON file holds the keys that are followed and 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import tempfile
@@ -83,21 +82,42 @@ def snapshot_of(origin: Path, pooling: Sequence[str] | None = None) -> Iterator[
             states the pooling.
         UnsupportedModelError: A module, an architecture, a task or an activation that cannot be folded.
     """
-    if not origin.is_dir():
-        raise CheckpointError(f"{origin}: no such folder")
-    with tempfile.TemporaryDirectory(prefix="korsbert-checkpoint-") as scratch:
-        folder = Path(scratch).resolve()
+    with _private_folder(origin) as folder:
         try:
-            yield _Copier(origin, folder).copy(pooling)
+            yield _copy(origin, folder, pooling)
         except ExportError as error:
             raise _naming(error, str(folder), str(origin)) from error.__cause__
-        except OSError as error:
-            if error.errno != errno.ENOSPC or not str(error.filename or folder).startswith(str(folder)):
-                raise
-            raise CheckpointError(
-                f"{origin}: the disk that holds {tempfile.gettempdir()} has no room for a copy of it",
-                next_step="free some space there, or set TMPDIR to a folder on another disk",
-            ) from error
+
+
+@contextmanager
+def _private_folder(origin: Path) -> Iterator[Path]:
+    """Make a temporary folder for the copy of ``origin``, and remove it when the block ends."""
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="korsbert-checkpoint-")
+    except OSError as error:
+        raise CheckpointError(
+            f"{origin}: no temporary folder can be made for a copy of it: {error.strerror or error}",
+            next_step="set TMPDIR to a folder that you can write to",
+        ) from error
+    with scratch as name:
+        yield Path(name).resolve()
+
+
+def _copy(origin: Path, folder: Path, pooling: Sequence[str] | None) -> Snapshot:
+    """Copy a checkpoint, and say which side failed where the system refuses to read or to write."""
+    copier = _Copier(origin, folder)
+    try:
+        if not origin.is_dir():
+            raise CheckpointError(f"{origin}: no such folder")
+        return copier.copy(pooling)
+    except OSError as error:
+        if str(error.filename or "").startswith(str(origin)):
+            raise CheckpointError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(
+            f"{origin}: {tempfile.gettempdir()} cannot hold a copy of it, of {copier.size() / 1e6:,.1f} MB or more: "
+            f"{error.strerror or error}",
+            next_step="free some space there, or set TMPDIR to a folder on another disk",
+        ) from error
 
 
 def _naming(error: ExportError, private: str, origin: str) -> ExportError:
@@ -114,6 +134,11 @@ class _Copier:
         self._origin, self._folder = origin, folder
         self._files: dict[str, str] = {}
         self._ignored: list[str] = []
+        self._size = 0
+
+    def size(self) -> int:
+        """Return how many bytes the files have that were copied so far, the one that is being copied included."""
+        return self._size
 
     def copy(self, pooling: Sequence[str] | None) -> Snapshot:
         modules = self._modules(pooling)
@@ -166,7 +191,7 @@ class _Copier:
         return transformer_and_pooling()
 
     def _read_architectures(self) -> Any:
-        content = (self._origin / "config.json").read_bytes()
+        content = b"".join(self._chunks("config.json"))
         return read_json(content, dict, self._shown("config.json")).get("architectures")
 
     def _transformer(self, place: str) -> dict[str, Any]:
@@ -284,18 +309,24 @@ class _Copier:
         target = self._folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         digest, kept = hashlib.sha256(), bytearray()
-        try:
-            source = (self._origin / name).open("rb")
-        except OSError as error:
-            raise CheckpointError(f"{self._shown(name)}: cannot be read: {error.strerror or error}") from error
-        with source, target.open("wb") as copy:
-            while chunk := source.read(_CHUNK):
+        self._size += (self._origin / name).stat().st_size
+        with target.open("wb") as copy:
+            for chunk in self._chunks(name):
                 digest.update(chunk)
                 copy.write(chunk)
                 if keep:
                     kept += chunk
         self._files[name] = digest.hexdigest()
         return bytes(kept)
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        """Read a file of the checkpoint piece by piece."""
+        try:
+            with (self._origin / name).open("rb") as source:
+                while chunk := source.read(_CHUNK):
+                    yield chunk
+        except OSError as error:
+            raise CheckpointError(f"{self._shown(name)}: cannot be read: {error.strerror or error}") from error
 
     def _write(self, name: str, content: Any) -> None:
         path = self._folder / name

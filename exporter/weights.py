@@ -53,17 +53,23 @@ class StoredWeights:
     def __init__(self, files: Iterable[Path]) -> None:
         self.files = tuple(files)
         self._readers: dict[str, Callable[[], Tensor]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
         for path in self.files:
-            readers = _open(path)
+            readers, shapes = _open(path)
             twice = sorted(readers.keys() & self._readers.keys())
             if twice:
                 raise CheckpointError(f"{path}: holds {twice[0]}, which another file of the checkpoint holds as well")
             self._readers |= readers
+            self._shapes |= shapes
 
     @property
     def names(self) -> list[str]:
         """The names of all tensors, in the files' order."""
         return list(self._readers)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of one tensor, from the header where the format has one."""
+        return self._shapes[name]
 
     def tensor(self, name: str) -> Tensor:
         """Return one tensor as it is stored, whatever its dtype.
@@ -182,12 +188,14 @@ def _check_counted(name: str, stored: Tensor, place: Path) -> None:
         raise CheckpointError(f"{place}: {name} is not what transformers computes, and would be lost")
 
 
-def _open(path: Path) -> dict[str, Callable[[], Tensor]]:
-    """Return a reader of each tensor in a ``.safetensors`` or ``.bin`` file, reading it as data only."""
+def _open(path: Path) -> tuple[dict[str, Callable[[], Tensor]], dict[str, tuple[int, ...]]]:
+    """Return a reader and the shape of each tensor in a ``.safetensors`` or ``.bin`` file, reading it as data only."""
     try:
         if path.suffix == ".safetensors":
             file: Any = safe_open(path, framework="pt")
-            return {name: partial(file.get_tensor, name) for name in list(file.keys())}
+            names = list(file.keys())
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            return {name: partial(file.get_tensor, name) for name in names}, shapes
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on pickles that it is about to refuse
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
@@ -207,7 +215,8 @@ def _open(path: Path) -> dict[str, Callable[[], Tensor]]:
     foreign = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if foreign:
         raise CheckpointError(f"{path}: expected tensors, and {foreign[0]} is a {type(state[foreign[0]]).__name__}")
-    return {name: partial(state.__getitem__, name) for name in state}
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return {name: partial(state.__getitem__, name) for name in state}, shapes
 
 
 def _is_zip(path: Path) -> bool:

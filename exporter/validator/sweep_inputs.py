@@ -67,14 +67,20 @@ def material_of(checkpoint: Checkpoint) -> Material:
     words = checkpoint.model[0].auto_model.embeddings.word_embeddings
     # RoBERTa counts positions from ids other than the one that pads, so real text must be free of it.
     special = _special_ids(checkpoint.tokenizer) | {checkpoint.pad_token_id, words.padding_idx}
-    text = [token for row in sentences for token in row if token not in special]
+    rows = range(int(words.num_embeddings))
+    # A vocabulary that knows no word of the probes turns all of them into [UNK], which is a special token.
+    text = (
+        [token for row in sentences for token in row if token not in special]
+        or [row for row in rows if row not in special]
+        or list(rows)
+    )
     short = sorted({tuple(row) for row in sentences}, key=lambda row: (len(row), row))
     return Material(
-        word_rows=int(words.num_embeddings),
+        word_rows=len(rows),
         prefix=prefix,
         suffix=suffix,
         text=np.array(text, dtype=np.int64),
-        short=tuple(row for row in short[:SHORT_ROWS] if row),
+        short=tuple(row for row in short[:SHORT_ROWS] if row) or ((text[0],),),
         longest=checkpoint.max_seq_length,
     )
 

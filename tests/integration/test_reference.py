@@ -5,6 +5,7 @@ Each attempt is refused by an export in one sentence, with exit code 2, and noth
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -81,6 +82,67 @@ def two_names_for_one_parameter(state: dict[str, torch.Tensor]) -> dict[str, tor
 
 KERNEL = {"attn_implementation": "owner/kernel", "allow_all_kernels": True}
 FILES = "not followed"
+
+
+def entry(number: int, **changes: Any) -> Change:
+    """Change one entry of modules.json."""
+
+    def change(folder: Path) -> None:
+        content = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        content[number] |= changes
+        (folder / "modules.json").write_text(json.dumps(content), encoding="utf-8")
+
+    return change
+
+
+def whole(name: str, content: str) -> Change:
+    return lambda folder: (folder / name).write_text(content, encoding="utf-8")
+
+
+# Values of a wrong type or size, by file: the key or the content, the value, and what the message says.
+MALFORMED: dict[str, tuple[Change, tuple[str, ...]]] = {
+    f"{name}: {next(iter(changes.items()))}": (keys(name, **changes), told)
+    for name, changes, told in (
+        ("config.json", {"hidden_size": "wide"}, ("hidden_size is 'wide', and must be a positive integer",)),
+        ("config.json", {"hidden_size": 10**9}, ("hidden_size is 1000000000, and the largest extent of a tensor",)),
+        ("config.json", {"num_attention_heads": 0}, ("num_attention_heads is 0, and must be a positive integer",)),
+        ("config.json", {"num_hidden_layers": -1}, ("num_hidden_layers is -1, and must be a positive integer",)),
+        ("config.json", {"num_hidden_layers": 10**6}, ("num_hidden_layers is 1000000, and at most 1000 layers",)),
+        ("config.json", {"num_hidden_groups": 10**6}, ("num_hidden_groups is 1000000, and the weight files hold 23",)),
+        ("config.json", {"type_vocab_size": 10**6}, ("type_vocab_size is 1000000, and the largest extent",)),
+        ("config.json", {"hidden_dropout_prob": [1]}, ("cannot load it: config.json: ", "'hidden_dropout_prob'")),
+        ("config.json", {"layer_norm_eps": float("nan")}, ("the vector of a sentence holds NaN or Inf",)),
+        ("sentence_bert_config.json", {"do_lower_case": "yes"}, ("do_lower_case is 'yes', and must be true or false",)),
+        ("sentence_bert_config.json", {"max_seq_length": -5}, ("max_seq_length is -5",)),
+        ("sentence_bert_config.json", {"max_seq_length": [8]}, ("max_seq_length is [8]",)),
+        ("tokenizer_config.json", {"tokenizer_class": "ByT5Tokenizer"}, ("its tokenizer ByT5Tokenizer is not one of",)),
+        ("tokenizer_config.json", {"padding_side": 3}, ("padding_side is 3, and must be a text",)),
+        ("tokenizer_config.json", {"model_max_length": -1}, ("model_max_length is -1, and must be a positive number",)),
+        ("tokenizer_config.json", {"unk_token": "none"}, ("cannot encode a sentence with it: WordPiece error",)),
+        ("tokenizer_config.json", {"added_tokens_decoder": [1]}, ("sentence-transformers cannot load it",)),
+        ("tokenizer.json", {"model": {"type": "WordPiece"}}, ("sentence-transformers cannot load it",)),
+        ("tokenizer.json", {"added_tokens": "many"}, ("sentence-transformers cannot load it",)),
+        (
+            "config_sentence_transformers.json",
+            {"prompts": ["a"]},
+            ("prompts is ['a'], and must be an object of texts",),
+        ),
+        ("config_sentence_transformers.json", {"default_prompt_name": 1}, ("default_prompt_name is 1, and must be",)),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "x"}, ("sentence-transformers cannot load it",)),
+        (
+            "1_Pooling/config.json",
+            {"embedding_dimension": "x"},
+            ("embedding_dimension is 'x', and must be a positive",),
+        ),
+        ("1_Pooling/config.json", {"embedding_dimension": 10**9}, ("Pooling states embedding_dimension 1000000000",)),
+        ("1_Pooling/config.json", {"pooling_mode": ["cls", 1]}, ("pooling_mode is ['cls', 1], and must be a text or",)),
+    )
+} | {
+    "modules.json: path": (entry(1, path=[1]), ("expected",)),
+    "modules.json: type": (entry(1, type="sentence_transformers.nowhere.Pooling"), ("cannot load it",)),
+    "modules.json: an object": (whole("modules.json", "{}"), ("expected a JSON list, found dict",)),
+    "tokenizer.json: a list": (whole("tokenizer.json", "[1]"), ("expected a JSON dict, found list",)),
+}
 
 ATTEMPTS: dict[str, tuple[Change, tuple[str, ...]]] = {
     "names with a prefix": (
@@ -170,6 +232,77 @@ ATTEMPTS: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("embeddings.position_ids is not what transformers computes",),
     ),
 }
+
+
+def test_modules_whose_sizes_differ_from_their_weights_are_refused_before_they_are_built(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, "bert", "mean", ("dense", "layer_norm"))
+    for name, key in (("2_Dense", "in_features"), ("2_Dense", "out_features"), ("3_LayerNorm", "dimension")):
+        changed = Path(shutil.copytree(folder, tmp_path / key))
+        edit(changed / name / "config.json", **{key: 10**9})
+        with pytest.raises(CheckpointError, match=rf"{name}/config\.json: {key} is 1000000000, and .* has the shape"):
+            load_checkpoint(Recipe(name="case", source=str(changed)))
+
+
+@pytest.mark.parametrize("key", ["n_layers", "num_hidden_layers"])
+def test_layers_that_the_files_do_not_hold_are_refused_by_both_names(tmp_path: Path, key: str) -> None:
+    folder = save_checkpoint(tmp_path, "distilbert")
+    edit(folder / "config.json", **{key: 10**6})
+    with pytest.raises(CheckpointError, match=rf"{key} is 1000000, and the weight files hold 36 tensors"):
+        load_checkpoint(Recipe(name="case", source=str(folder)))
+
+
+@pytest.mark.parametrize("attempt", MALFORMED)
+def test_a_malformed_value_is_refused_in_one_sentence(
+    python: WarmPython, copy: Path, tmp_path: Path, attempt: str
+) -> None:
+    change, told = MALFORMED[attempt]
+    change(copy)
+    done = python.run(CLI, "export", "--model", copy, "--out", tmp_path / "out")
+    refused(done, 2, str(copy), *told)
+    assert "korsbert-checkpoint-" not in done.stderr
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+
+
+# Files of the demo in the order in which they are copied, up to the weights.
+COPIED_FIRST = (
+    *("modules.json", "config.json", "tokenizer_config.json", "tokenizer.json", "sentence_bert_config.json"),
+    "model.safetensors",
+)
+
+
+class TestTheSystemRefuses:
+    def test_to_write_the_copy(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+            if mode == "wb" and path.name == "model.safetensors":
+                raise OSError(errno.EDQUOT, "Disk quota exceeded", str(path))
+            return honest(path, mode, *arguments, **options)
+
+        honest = Path.open
+        monkeypatch.setattr(Path, "open", full)
+        size = sum((copy / name).stat().st_size for name in COPIED_FIRST) / 1e6
+        told = rf"copy: .* cannot hold a copy of it, of {size:,.1f} MB or more: Disk quota exceeded"
+        with pytest.raises(CheckpointError, match=told) as refusal:
+            load_checkpoint(Recipe(name="case", source=str(copy)))
+        assert "set TMPDIR" in str(refusal.value)
+
+    @pytest.mark.parametrize("modules", [True, False])
+    def test_to_read_a_file(self, copy: Path, monkeypatch: pytest.MonkeyPatch, modules: bool) -> None:
+        def closed(path: Path, *arguments: Any, **options: Any) -> Any:
+            if path == copy / "config.json":
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return honest(path, *arguments, **options)
+
+        honest = Path.open
+        monkeypatch.setattr(Path, "open", closed)
+        if not modules:
+            (copy / "modules.json").unlink()
+        with pytest.raises(CheckpointError, match=r"copy/config\.json: cannot be read: Permission denied"):
+            load_checkpoint(Recipe(name="case", source=str(copy)))
+
+    def test_to_make_a_temporary_folder(self, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+        with pytest.raises(CheckpointError, match="no temporary folder can be made for a copy of it: No such file"):
+            load_checkpoint(Recipe(name="case", source=str(copy)))
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)

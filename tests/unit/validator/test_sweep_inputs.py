@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models
 
 from exporter.bundle import Bundle
 from exporter.checkpoint import Checkpoint, load_checkpoint
@@ -42,6 +44,15 @@ class TestMaterial:
     def test_text_goes_on_from_its_beginning(self, material: Material) -> None:
         end = len(material.text)
         np.testing.assert_array_equal(material.text_from(end - 1, 2), [material.text[-1], material.text[0]])
+
+    def test_a_vocabulary_that_knows_no_word_of_the_probes_gives_its_own_rows(self, checkpoint: Checkpoint) -> None:
+        words = {token: row for row, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ꙮꙮ", "ꙮꙮꙮ"])}
+        tokenizer = Tokenizer.from_str(checkpoint.tokenizer.to_str())
+        tokenizer.model = models.WordPiece(words, unk_token="[UNK]")
+        material = inputs.material_of(replace(checkpoint, tokenizer=tokenizer))
+        assert material.text.tolist() == list(range(5, 12_800))
+        assert len(material.text_from(12_790, 20)) == 20
+        assert len(material.short) >= 1
 
 
 class TestWordRows:
