@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ def load(folder: Path, **expected: Any) -> Checkpoint:
     return load_checkpoint(Recipe(name="case", source=str(folder), expect=Expectations(**expected)))
 
 
+@cache
+def loaded(folder: Path) -> Checkpoint:
+    """Load a checkpoint that no test changes."""
+    return load(folder)
+
+
 def edit(path: Path, **changes: Any) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(content | changes, ensure_ascii=False), encoding="utf-8")
@@ -74,20 +81,20 @@ class TestFacts:
     def test_of_each_architecture(
         self, saved: Callable[..., Path], architecture: str, name: str, layers: int, token_types: bool
     ) -> None:
-        found = load(saved(architecture))
+        found = loaded(saved(architecture))
         assert (found.architecture, found.layers, found.heads, found.hidden_size) == (name, layers, 4, 32)
         assert found.has_token_types is token_types
         assert found.pad_token_id == 0
         assert found.max_seq_length == found.model.max_seq_length == MAX_SEQ_LENGTH
 
     def test_of_modules_and_pooling(self, saved: Callable[..., Path]) -> None:
-        found = load(saved("bert", ("cls", "mean"), "dense", "normalize"))
+        found = loaded(saved("bert", ("cls", "mean"), "dense", "normalize"))
         assert found.modules == ("Transformer", "Pooling", "Dense", "Normalize")
         assert (found.pooling, found.dimension) == (("cls", "mean"), 24)
-        assert load(saved()).pooling == ("mean",)
+        assert loaded(saved()).pooling == ("mean",)
 
     def test_of_the_source(self, saved: Callable[..., Path]) -> None:
-        found = load(saved())
+        found = loaded(saved())
         assert (found.source, found.commit, found.prompt, found.stated_pooling) == (
             str(saved().resolve()),
             None,
@@ -127,7 +134,7 @@ class TestFacts:
         assert {parameter.dtype for parameter in found.model.parameters()} == {torch.float32}
 
     def test_the_bundles_tokenizer_truncates_and_pads_as_the_references_does(self, saved: Callable[..., Path]) -> None:
-        found = load(saved())
+        found = loaded(saved())
         wrapped = found.model[0].tokenizer
         assert found.tokenizer.truncation == {
             "max_length": MAX_SEQ_LENGTH,
@@ -189,13 +196,13 @@ class TestLongestInput:
 class TestEncoding:
     def test_is_that_of_sentence_transformers_in_the_order_given(self, saved: Callable[..., Path]) -> None:
         reference = SentenceTransformer(str(saved()), device="cpu", local_files_only=True)
-        found = load(saved()).encode(SENTENCES)
+        found = loaded(saved()).encode(SENTENCES)
         assert (found.shape, found.dtype) == ((4, 32), np.float32)
         np.testing.assert_allclose(found, reference.encode(SENTENCES, show_progress_bar=False), atol=1e-5, rtol=0)
 
     def test_of_token_ids_is_that_of_text(self, saved: Callable[..., Path]) -> None:
         for architecture in ("bert", "distilbert"):
-            found = load(saved(architecture))
+            found = loaded(saved(architecture))
             features = found.model[0].tokenizer(SENTENCES, padding=True, truncation=True, max_length=MAX_SEQ_LENGTH)
             ids, mask = (np.array(features[name]) for name in ("input_ids", "attention_mask"))
             vectors = found.encode_tokens(ids, mask)
@@ -238,7 +245,7 @@ class TestRefused:
 
     def test_nothing_where_it_is_as_expected(self, saved: Callable[..., Path]) -> None:
         expected = {"architecture": "BertModel", "dimension": 32, "max_seq_length": MAX_SEQ_LENGTH}
-        assert load(saved(), **expected, pooling=("mean",), do_lower_case=load(saved()).do_lower_case).dimension == 32
+        assert load(saved(), **expected, pooling=("mean",), do_lower_case=loaded(saved()).do_lower_case).dimension == 32
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_a_weight_that_is_no_number(self, copy: Path, value: float) -> None:
@@ -308,7 +315,7 @@ def test_a_hub_id_is_asked_for_at_the_revision_given_or_the_recipes(
 
 class TestKnownAnswer:
     def answer(self, folder: Path, *, cosine: float = 0.0, **changes: float) -> KnownAnswer:
-        vectors = load(folder).encode(SENTENCES[:2]).astype(np.float64)
+        vectors = loaded(folder).encode(SENTENCES[:2]).astype(np.float64)
         true = float(vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1]))
         first, last = vectors[:, :3].copy(), vectors[:, -2:].copy()
         first[1, 2] += changes.get("first", 0)
@@ -338,7 +345,7 @@ class TestKnownAnswer:
 class TestSourceOfABundle:
     def test_is_loaded_where_it_is_the_same(self, saved: Callable[..., Path]) -> None:
         recipe = Recipe(name="case", source="elsewhere")
-        source = load(saved()).provenance()
+        source = loaded(saved()).provenance()
         assert load_source(recipe, source, None, "a bundle").source == source.checkpoint
         assert (
             load_source(recipe, source.model_copy(update={"checkpoint": "gone"}), saved(), "a bundle").dimension == 32
@@ -348,7 +355,7 @@ class TestSourceOfABundle:
         def change(state: dict[str, torch.Tensor]) -> None:
             state["encoder.layer.1.output.dense.bias"][3] += 1
 
-        source = load(saved()).provenance()
+        source = loaded(saved()).provenance()
         change_weights(copy, change)
         found = load(copy)
         with pytest.raises(CheckpointError) as failure:
@@ -358,6 +365,33 @@ class TestSourceOfABundle:
             f"{found.weights_sha256[:12]}…"
         )
         assert failure.value.next_step == "give the checkpoint it was made from with --checkpoint"
+
+
+def test_the_source_of_a_bundle_is_loaded_at_its_commit_with_its_pooling(
+    saved: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(saved(), bare)
+    for left_out in ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling"):
+        path = bare / left_out
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    asked = []
+
+    def download(source: str, revision: str | None) -> tuple[Path, str]:
+        asked.append((source, revision))
+        return bare, "c" * 40
+
+    monkeypatch.setattr(module, "download", download)
+    recipe = Recipe(name="case", source="owner/model")
+    source = load_checkpoint(recipe, pooling=("cls",)).provenance()
+    assert (source.commit, source.pooling) == ("c" * 40, ("cls",))
+    assert load_source(recipe, source, None, "a bundle").pooling == ("cls",)
+    assert asked == [("owner/model", None), ("owner/model", "c" * 40)]
+
+
+def test_encoding_shows_no_progress(saved: Callable[..., Path], capfd: pytest.CaptureFixture[str]) -> None:
+    loaded(saved()).encode(SENTENCES)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_libraries_say_is_kept_quiet_and_their_levels_come_back(

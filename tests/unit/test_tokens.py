@@ -38,6 +38,7 @@ def test_a_few_long_rows_do_not_drag_many_short_ones_along() -> None:
     ("lengths", "first"),
     [
         pytest.param([64] * 70 + [0] * 40, 80, id="an eighth of padding is allowed"),
+        pytest.param([64] * 69 + [63] + [0] * 40, 79, id="and one token more of it is not"),
         pytest.param([64] + [10] * 200, 64, id="4,096 tokens are enough"),
         pytest.param([65] + [10] * 200, 64, id="63 rows of 65 are not"),
     ],
