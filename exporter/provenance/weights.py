@@ -35,7 +35,7 @@ def check_weights(parameters: Mapping[str, Parameter], graph: StoredGraph, preci
     A floating-point tensor must be a parameter, its transpose, a reshape of it or a fixed row of it, rounded to the
     stored type: bit for bit. An int8 tensor must be within half a step of one, smoothing undone. A bias behind an int8
     product may differ by a correction that rounding can explain (see ``bias``). A tensor that a module's nodes read
-    must be a parameter of that module. A tensor that the sentence vectors are not computed from is a failure: it proves
+    must be a parameter of that module. A weight that the sentence vectors are not computed from is a failure: it proves
     nothing. Tensors of one number are scalars of the computation and left to ``check_graph``; so are integers, which
     index or state shapes.
 
@@ -66,12 +66,12 @@ def check_weights(parameters: Mapping[str, Parameter], graph: StoredGraph, preci
 
 
 def _unread(graph: StoredGraph) -> list[str]:
-    """Return one sentence per tensor that is stored and does not take part in what the graph computes."""
+    """Return one sentence per weight that is stored and does not take part in what the graph computes."""
     read = reached(graph)
     return [
         f"{value.name} ({value.dtype} {list(value.shape)}) is stored, and the sentence vectors are not computed from it"
         for value in graph.stored
-        if value.size > 1 and value not in read
+        if value.size > 1 and value not in read and (value.is_float or value.dtype in _SMALL_INTEGERS)
     ]
 
 
