@@ -16,9 +16,9 @@ from transformers import CONFIG_MAPPING
 from exporter.errors import CheckpointError
 from exporter.weights import StoredWeights
 
-# Sizes of a transformer, by the standard names of transformers; architectures have other names for some.
+# Sizes of a transformer by their standard names in transformers, and DistilBERT's own name of intermediate_size.
 _EXTENTS = (
-    *("hidden_size", "embedding_size", "intermediate_size"),
+    *("hidden_size", "embedding_size", "intermediate_size", "hidden_dim"),
     *("vocab_size", "max_position_embeddings", "type_vocab_size"),
 )
 _COUNTS = ("num_hidden_layers", "num_attention_heads", "num_hidden_groups", "inner_group_num")
