@@ -210,7 +210,8 @@ def _session(engine: Engine, files: EngineFiles, options: Any, device: str, prov
         try:
             session = ort.InferenceSession(private, options, providers=[provider])
         except _errors() as error:
-            told = first_line(error).replace(private, engine.files[0])
+            told = first_line(error)
+            told = told.replace(private, engine.files[0]) if isinstance(private, str) else told
             raise BuildError(f"{path}: onnxruntime cannot open it: {told}") from error
     session.disable_fallback()
     if session.get_providers()[0] != wanted:
