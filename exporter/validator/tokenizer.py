@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tokenizers import Tokenizer, models
 
@@ -72,6 +73,8 @@ def _settings(anchor: Tokenizer, candidate: Tokenizer) -> Iterator[str]:
 def _steps(anchor: Tokenizer, candidate: Tokenizer) -> Iterator[str]:
     """Compare normalizer, pre-tokenizer, post-processor, added tokens and the model's settings, as JSON."""
     wanted, found = (json.loads(one.to_str()) for one in (anchor, candidate))
+    for content in (wanted, found):
+        content["normalizer"] = _normalizers(content.get("normalizer"))
     for name in _STEPS:
         if wanted.get(name) != found.get(name):
             yield f"{name} is not that of the checkpoint's files"
@@ -79,6 +82,21 @@ def _steps(anchor: Tokenizer, candidate: Tokenizer) -> Iterator[str]:
         # Libraries write a setting that is not there as null or as nothing.
         if (wanted["model"].get(name) or None) != (found["model"].get(name) or None):
             yield f"the model's {name} is not that of the checkpoint's files"
+
+
+def _normalizers(step: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the steps of a normalizer in order, without what a later one does anyhow.
+
+    sentence-transformers puts ``Lowercase`` in front where a checkpoint asks for lower-casing, and transformers leaves
+    it out again where a ``BertNormalizer`` that lower-cases follows.
+    """
+    if step is None:
+        return []
+    if step["type"] != "Sequence":
+        return [step]
+    steps = [one for inner in step["normalizers"] for one in _normalizers(inner)]
+    lowers = any(one["type"] == "BertNormalizer" and one["lowercase"] for one in steps)
+    return [one for one in steps if not (lowers and one["type"] == "Lowercase")]
 
 
 def _entries(wanted: dict[str, int], found: dict[str, int]) -> Iterator[str]:

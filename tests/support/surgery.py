@@ -100,7 +100,14 @@ def change_weight(model: ir.Model, product: ir.Node, change: Change, *, may_vani
     other = add_constant(model, "fault/weight", changed(stored.const_value.numpy(), change, may_vanish=may_vanish))
     if dequantize is not None:
         read = [other, *(value for value in dequantize.inputs[1:] if value is not None)]
-        node = make_node("DequantizeLinear", read, "module.fault/Dequantize", weight.dtype, weight.shape, {"axis": 1})
+        node = make_node(
+            "DequantizeLinear",
+            read,
+            f"module.fault/Dequantize.{len(model.graph)}",
+            weight.dtype,
+            weight.shape,
+            {"axis": 1},
+        )
         model.graph.insert_before(product, node)
         other = node.outputs[0]
     product.replace_input_with(1, other)

@@ -114,6 +114,12 @@ class TestDifferences:
         check = check_tokenizer(demo.anchor, changed(demo.tokenizer, change), TEXTS)
         assert check.failures == ("normalizer is not that of the checkpoint's files",)
 
+    def test_none_where_lower_casing_comes_twice(self, demo: Checkpoint) -> None:
+        def change(content: dict[str, Any]) -> None:
+            content["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, content["normalizer"]]}
+
+        assert check_tokenizer(demo.anchor, changed(demo.tokenizer, change), TEXTS).failures == ()
+
     def test_a_tokenizer_that_transformers_builds_otherwise_than_tokenizer_json_says(self, tmp_path: Path) -> None:
         """Without ``do_lower_case`` in its settings, transformers lower-cases; ``tokenizer.json`` does not."""
         folder = build_twin("ko-sbert-sts", tmp_path)
