@@ -214,17 +214,17 @@ class Gates(_Frozen):
     # For int8 the cosines are what a user notices, not what sound code reaches: real weights come to 0.98 where they
     # are treated well and to 0.44 where they are not, with the same code. What a fault is, is told by the emulator:
     #
-    #                                    sound int8                   smallest of the faults named below
-    #                                    demo          MiniLM         demo         MiniLM
-    #     difference from the emulator   0.03 to 0.13  0.20 to 0.39   0.15         0.67
-    #     max relative error             0.13          0.18
-    #     mean relative error            0.072         0.097
-    #     norm error                     0.062         4e-7
-    #     norm bias                      4.7e-3        1e-8
-    #     1 - mean neighbour overlap     0.051         0.060
-    #     1 - min neighbour overlap      0.3           0.2
-    #     batch deviation                0             2e-7
-    #     batch deviation, dynamic       0.070         see below
+    #                                    sound int8                               mask that adds -6
+    #                                    small twins   demo          MiniLM        twin  demo  MiniLM
+    #     difference from the emulator   0.00 to 0.13  0.03 to 0.13  0.20 to 0.39  0.75  0.16    0.67
+    #     max relative error             0.11          0.13          0.18
+    #     mean relative error            0.043         0.072         0.097
+    #     norm error                     0.024         0.062         4e-7
+    #     norm bias                                    4.7e-3        1e-8
+    #     1 - mean neighbour overlap     0.045         0.051         0.107
+    #     1 - min neighbour overlap      0.3           0.3           0.3
+    #     batch deviation                2e-7          0             2e-7
+    #     batch deviation, dynamic       0.063         0.070         0.112
     #
     # The difference is a multiple of what the emulator itself loses, and grows with the number of layers. The faults:
     # the output multiplied by 100, Normalize dropped, one head zeroed, one output dimension zero, positions that
@@ -241,7 +241,7 @@ class Gates(_Frozen):
         max_relative_error=0.3,
         max_mean_error=0.15,
         max_norm_error=0.15,
-        mean_neighbor_overlap=0.85,
+        mean_neighbor_overlap=0.8,
         min_neighbor_overlap=0.2,
         max_batch_deviation=0.05,
         max_norm_bias=0.02,
