@@ -231,11 +231,11 @@ class Gates(_Frozen):
     # restart at 128, a mask that adds -6. All are caught but the mask on the demo, which moves a vector by less than
     # int8 itself does.
     #
-    # Static int8 may depend on the batch all the same: 0.0273 and 0.0153 were seen with openvino on another processor, 0
-    # on the one of these measurements. Where an engine sums in another order when the batch has another shape, the last
-    # digit of a float32 turns a rounding to int8 over, and later layers make that as large: engine and emulator, which
-    # differ by nothing else, come to 0.02 (demo) and 0.11 (MiniLM) on single probes. Dynamic int8 takes its scales from
-    # the batch, and depends on it by design.
+    # Static int8 may depend on the batch all the same: 0.0273 and 0.0153 were seen with openvino on another processor,
+    # 0 on the one of these measurements. Where an engine sums in another order when the batch has another shape, the
+    # last digit of a float32 turns a rounding to int8 over, and later layers make that as large: engine and emulator,
+    # which differ by nothing else, come to 0.02 (demo) and 0.11 (MiniLM) on single probes. Dynamic int8 takes its
+    # scales from the batch, and depends on it by design.
     int8: Gate = Gate(
         min_cosine=0.97,
         p01_cosine=0.98,
