@@ -85,7 +85,7 @@ def test_real_weights_pass_with_little_kept_high(shared: Shared, model: str, pre
     found, said = statistics(bundle), facts(bundle)
     assert found["min_cosine"] >= 0.97
     assert found["mean_cosine"] >= 0.992
-    assert found["mean_neighbor_overlap"] >= 0.87
+    assert found["mean_neighbor_overlap"] >= 0.85
     assert said["share_kept_high"] <= 0.15
     assert bundle.manifest.engine.precision == precision
 
@@ -95,7 +95,7 @@ def test_the_same_real_weights_pass_in_other_architectures(shared: Shared, archi
     model = shared(f"minilm-{architecture}", lambda folder: convert_checkpoint(MINILM, folder, architecture))
     bundle = int8_bundle(shared, str(model / "checkpoint"), "int8", "openvino")
     assert statistics(bundle)["min_cosine"] >= 0.97
-    assert statistics(bundle)["mean_neighbor_overlap"] >= 0.87
+    assert statistics(bundle)["mean_neighbor_overlap"] >= 0.85
     assert facts(bundle)["share_kept_high"] <= 0.15
 
 
