@@ -215,26 +215,28 @@ class Gates(_Frozen):
     # For int8 the cosines are what a user notices, not what sound code reaches: real weights come to 0.98 where they
     # are treated well and to 0.44 where they are not, with the same code. What a fault is, is told by the emulator:
     #
-    #                                    sound int8                   smallest of the faults named below
-    #                                    demo          MiniLM         demo         MiniLM
-    #     difference from the emulator   0.03 to 0.13  0.20 to 0.39   0.15         0.67
-    #     max relative error             0.13          0.18
-    #     mean relative error            0.072         0.097
-    #     norm error                     0.062         4e-7
-    #     norm bias                      4.7e-3        1e-8
-    #     1 - mean neighbour overlap     0.051         0.060
-    #     1 - min neighbour overlap      0.3           0.2
-    #     batch deviation                0             2e-7
-    #     batch deviation, dynamic       0.070         see below
+    #                                    sound int8                               mask that adds -6
+    #                                    small twins   demo          MiniLM        twin  demo  MiniLM
+    #     difference from the emulator   0.00 to 0.13  0.03 to 0.13  0.20 to 0.40  0.75  0.16    0.67
+    #     max relative error             0.11          0.13          0.18
+    #     mean relative error            0.043         0.072         0.097
+    #     norm error                     0.024         0.062         4e-7
+    #     norm bias                                    4.7e-3        1e-8
+    #     1 - mean neighbour overlap     0.045         0.051         0.133
+    #     1 - min neighbour overlap      0.3           0.3           0.5
+    #     batch deviation                2e-7          0             2e-7
+    #     batch deviation, dynamic       0.063         0.070         0.112
     #
     # The difference is a multiple of what the emulator itself loses, and grows with the number of layers. The faults:
     # the output multiplied by 100, Normalize dropped, one head zeroed, one output dimension zero, positions that
     # restart at 128, a mask that adds -6. All are caught but the mask on the demo, which moves a vector by less than
     # int8 itself does.
     #
-    # Static int8 depends on the batch where an engine sums in another order when the batch has another shape, as
-    # openvino does: the last digit of a float32 turns a rounding to int8 over, and later layers make one step of it up
-    # to 0.03 of a vector. Dynamic int8 takes its scales from the batch, and depends on it by design.
+    # Static int8 may depend on the batch all the same: 0.0273 and 0.0153 were seen with openvino on another processor,
+    # 0 on the one of these measurements. Where an engine sums in another order when the batch has another shape, the
+    # last digit of a float32 turns a rounding to int8 over, and later layers make that as large: engine and emulator,
+    # which differ by nothing else, come to 0.02 (demo) and 0.11 (MiniLM) on single probes. Dynamic int8 takes its
+    # scales from the batch, and depends on it by design.
     int8: Gate = Gate(
         min_cosine=0.97,
         p01_cosine=0.98,
@@ -242,7 +244,7 @@ class Gates(_Frozen):
         max_relative_error=0.3,
         max_mean_error=0.15,
         max_norm_error=0.15,
-        mean_neighbor_overlap=0.85,
+        mean_neighbor_overlap=0.8,
         min_neighbor_overlap=0.2,
         max_batch_deviation=0.05,
         max_norm_bias=0.02,
