@@ -48,7 +48,9 @@ def test_a_twin_meets_its_recipe_and_passes_its_gates(
     parity = json.loads((bundle.folder / "parity.json").read_text(encoding="utf-8"))
     assert parity["passed"]
     assert len(parity["rows"]) >= 640
-    assert {verdict["name"] for verdict in parity["verdicts"]} >= {"min cosine", "neighbour identity"}
+    names = [verdict["name"] for verdict in parity["verdicts"]]
+    assert "min cosine" in names
+    assert any(name.startswith("neighbour identity of ") for name in names)
 
 
 def _size_of(folder: Path, name: str) -> object:
