@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -413,6 +414,13 @@ class Line:
     fault: str | None
     verdicts: Mapping[str, str]
 
+    def row(self) -> tuple[str, ...]:
+        """Return the cells of a table. To fail a sound export is a false alarm."""
+        if self.fault is None:
+            said = {CAUGHT: "**false alarm**", MISSED: "passes"}
+            return "none: the sound export", *(said[verdict] for verdict in self.verdicts.values())
+        return self.fault, *self.verdicts.values()
+
 
 def judge_all(name: str, judges: Sequence[Judge], scratch: Path, tell: Callable[[str], None]) -> list[Line]:
     """Return a line for every candidate of one model."""
@@ -475,17 +483,36 @@ def main() -> None:
                     peers = [stack.enter_context(Peer(options.peers, code, folder)) for code in (OPTIMUM, EMBED_PARITY)]
                     judges += [Optimum(peers[0]), EmbedParity(peers[1])]
                 lines += judge_all(name, judges, work, lambda text: print(text, file=sys.stderr, flush=True))
-    publish("peer_gates", options.results, {"lines": [vars(line) for line in lines]}, sections(lines), [])
+    versions = {"polygraphy": version("polygraphy"), **peer_versions(options.peers)}
+    data = {"lines": [vars(line) for line in lines], "peers": versions}
+    publish("peer_gates", options.results, data, sections(lines, versions), [])
 
 
-def sections(lines: Sequence[Line]) -> list[str]:
-    """Return the Markdown: totals first, then every candidate."""
+def peer_versions(python: Path | None) -> dict[str, str]:
+    """Return the versions of what decides in the peers' environment."""
+    if python is None:
+        return {}
+    names = ("optimum-onnx", "embed-parity", "onnxruntime", "transformers", "sentence-transformers", "torch")
+    code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    found = subprocess.run([python, "-c", code, *names], check=True, capture_output=True, text=True).stdout.split()
+    return dict(zip(names, found, strict=True))
+
+
+def sections(lines: Sequence[Line], versions: Mapping[str, str]) -> list[str]:
+    """Return the Markdown: totals first, then every candidate.
+
+    Args:
+        lines: Every candidate and what the judges say to it.
+        versions: Of the judges, and of what they stand on.
+    """
     judges = list(lines[0].verdicts)
-    parts = ["# The gates of other tools on the same faults", INTRODUCTION.strip(), "## Totals", totals(lines, judges)]
+    stated = f"Judges: {', '.join(f'{name} {number}' for name, number in versions.items())}."
+    parts = ["# The gates of other tools on the same faults", INTRODUCTION.strip(), stated]
+    parts += ["## Totals", totals(lines, judges)]
     for name in dict.fromkeys(line.model for line in lines):
         for precision in PRECISIONS:
             found = [line for line in lines if (line.model, line.precision) == (name, precision)]
-            rows = [(line.fault or "none: the sound export", *line.verdicts.values()) for line in found]
+            rows = [line.row() for line in found]
             parts += [f"## {name}, {precision}", table(("fault", *judges), rows)]
     return parts
 

@@ -68,7 +68,6 @@ def judge(
     at_least = {
         "1st percentile of cosine": (float(np.percentile(parity.cosine, 1)), gate.p01_cosine),
         "mean cosine": (float(np.mean(parity.cosine)), gate.mean_cosine),
-        f"neighbour identity of {judged} probes": (identity, gate.neighbor_identity if judged else None),
         "mean neighbour overlap": (float(np.mean(parity.neighbor_overlap)), gate.mean_neighbor_overlap),
         "min neighbour overlap": (float(np.min(parity.neighbor_overlap)), gate.min_neighbor_overlap),
     }
@@ -84,6 +83,9 @@ def judge(
     verdicts = list(_verdicts_of_rows(parity, gate, format_loss))
     verdicts += [Verdict(name, value, bound, ">=") for name, (value, bound) in at_least.items() if bound is not None]
     verdicts += [Verdict(name, value, bound, "<=") for name, (value, bound) in at_most.items() if bound is not None]
+    if judged:  # it says nothing where no probe is far enough from every other
+        among = f"the {judged} probes that rounding cannot swap with another"
+        verdicts.append(Verdict("neighbour identity", identity, gate.neighbor_identity, ">=", relative_to=among))
     if format_loss is not None:
         verdicts += _verdicts_relative_to(format_loss, parity, emulator_error, gate)
     return tuple(verdicts)
