@@ -69,7 +69,7 @@ def test_each_bound_can_fail() -> None:
         "min centred cosine",
         "max relative error",
         "similarity drift",
-        "neighbour identity of 12 probes",
+        "neighbour identity",
     }
     assert failed(report_of(REFERENCE, deviation=0.02)) == {"batch deviation"}
     assert failed(report_of(REFERENCE, score=StsScore("set.tsv", 100, 80.0, 79.85, 80, 80))) == {
