@@ -202,6 +202,7 @@ _TRANSFORMER_VALUES: Mapping[str, tuple[Any, ...]] = {
     "is_decoder": (False, None),
     "is_encoder_decoder": (False, None),
     "position_embedding_type": ("absolute", None),
+    "chunk_size_feed_forward": (0, None),
     "attn_implementation": ("sdpa", "eager", None),
     "_attn_implementation": ("sdpa", "eager", None),
 }
@@ -238,7 +239,7 @@ SENTENCE_BERT = Rules(
 
 SENTENCE_TRANSFORMERS = Rules(
     known=frozenset({"__version__", "default_prompt_name", "prompts", "requirements", "similarity_fn_name"}),
-    values={"model_type": ("SentenceTransformer",)},
+    values={"model_type": ("SentenceTransformer",), "truncate_dim": (None,)},
     text=frozenset({"default_prompt_name", "prompts"}),
     kinds={"default_prompt_name": "a text", "prompts": "an object of texts", "similarity_fn_name": "a text"},
 )
@@ -292,7 +293,7 @@ _TOKENIZER_SETTINGS = frozenset(
     {
         *("add_prefix_space", "clean_up_tokenization_spaces", "do_lower_case", "errors", "keep_accents", "legacy"),
         *("max_length", "max_len", "model_input_names", "model_max_length", "pad_to_multiple_of"),
-        *("pad_token_type_id", "padding_side", "remove_space", "split_special_tokens", "stride", "strip_accents"),
+        *("pad_token_type_id", "padding_side", "remove_space", "stride", "strip_accents"),
         *("tokenize_chinese_chars", "tokenizer_class", "trim_offsets", "truncation_side", "truncation_strategy"),
     }
 )
@@ -303,6 +304,7 @@ TOKENIZER = Rules(
         "backend": ("tokenizers", None),
         "do_basic_tokenize": (True, None),
         "never_split": (None, []),
+        "split_special_tokens": (False, None),  # tokenizer.json cannot say it
     },
     # save_pretrained of transformers 4 wrote paths of the author's machine into most checkpoints. No loader sees them.
     without_effect=frozenset(

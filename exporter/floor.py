@@ -89,7 +89,10 @@ class Floor:
             for bound, value in wanted.items()
             if not _reached(bound, statistics.get(bound), value)
         )
-        return missed if report.get("passed") is True else ("its gate was not passed", *missed)
+        checks = report.get("checks")
+        told = [check.get("passed") is True for check in checks if isinstance(check, dict)] if checks else []
+        unproven = () if told and all(told) else ("its checks were not passed",)
+        return (*(() if report.get("passed") is True else ("its gate was not passed",)), *unproven, *missed)
 
 
 DEFAULT = Floor(Gates(), "korsbert's gate")
@@ -153,8 +156,10 @@ def _at_its_widest(name: str, gate: Gate) -> float:
 
 
 def _reached(name: str, found: Any, wanted: float) -> bool:
-    """Whether a recorded statistic is a number and within its bound; a NaN never is."""
-    if not isinstance(found, int | float):
+    """Whether a recorded statistic is a number that it can be, and within its bound; a NaN never is."""
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return False
+    if not (found >= 0 if name.startswith("max_") else -1 <= found <= 1 + 1e-9):
         return False
     return found <= wanted if name.startswith("max_") else found >= wanted
 

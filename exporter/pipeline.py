@@ -45,9 +45,9 @@ from exporter.folding import fold
 from exporter.graph import Graph
 from exporter.passes import passes_for, run_passes
 from exporter.precisions import QUANTIZATIONS, precision_of, quantization_of
-from exporter.proof import Proof, at_least_default, proven_graph, same_tools, stored_graph
+from exporter.proof import Proof, at_least_default, check_facts, other_tools, proven_graph, stored_graph
 from exporter.provenance import check_graph, read_onnx
-from exporter.publication import Candidate, manifest_of, record_of, write_files, write_tokenizer
+from exporter.publication import Candidate, encoder_facts, manifest_of, record_of, write_files, write_tokenizer
 from exporter.quantization.plan import Plan, Request, make_plan
 from exporter.quantization.report import Tried
 from exporter.quantization.scheme import scheme_of
@@ -200,7 +200,8 @@ def validate_bundle(
 ) -> ParityReport:
     """Repeat a bundle's gate and checks on this machine, against a checkpoint loaded anew.
 
-    The graph is compared with the checkpoint folded anew, where torch and its like are those that folded it first.
+    The graph is compared with the checkpoint folded anew. Where another version of torch writes other operators, the
+    check fails and says so: a bundle must not decide by its manifest whether it is compared.
 
     Args:
         bundle: What to judge.
@@ -234,20 +235,24 @@ def validate_bundle(
 
 
 def _check_bundle(bundle: Bundle, checkpoint: Checkpoint, reference: Reference) -> list[Check]:
-    """Check the files of a bundle: tokenizer, weights and graph."""
+    """Check the manifest's facts of the encoder and the files of a bundle: tokenizer, weights and graph."""
     manifest = bundle.manifest
     engine, precision = manifest.engine, manifest.engine.precision
     proof = Proof(checkpoint, reference.texts, manifest.recipe.shapes)
-    checks = [proof.tokenizer(Tokenizer.from_buffer(bundle.read(TOKENIZER)))]
+    checks = [
+        check_facts(manifest.encoder.model_dump(), encoder_facts(checkpoint).model_dump()),
+        proof.tokenizer(Tokenizer.from_buffer(bundle.read(TOKENIZER))),
+    ]
     stored = stored_graph(engine, bundle.read)
     if stored is None:
         return [*checks, Check("graph", f"not compared: an engine of {engine.backend} cannot be read")]
     checks.append(proof.weights(stored, precision))
-    if (other := same_tools(manifest.tools)) is not None:
-        return [*checks, Check("graph", f"not compared: the checkpoint was folded by {other}")]
-    padding = TextTokenizer(checkpoint.tokenizer).padding
-    proven = proven_graph(fold(checkpoint), engine.backend, manifest.validation.device, precision, padding=padding)
-    return [*checks, check_graph(proven, stored, precision)]
+    folded, padding = fold(checkpoint), TextTokenizer(checkpoint.tokenizer).padding
+    proven = proven_graph(folded, engine.backend, manifest.validation.device, precision, padding=padding)
+    graph = check_graph(proven, stored, precision)
+    if not graph.passed and (other := other_tools(manifest.tools)) is not None:
+        graph = graph.because(f"the checkpoint was folded by {other}: validate with the versions in the manifest")
+    return [*checks, graph, proof.lookup(folded)]
 
 
 def _sweep_bundle(

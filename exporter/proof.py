@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -157,8 +158,18 @@ def at_least_default(shapes: Shapes, backend: str) -> Shapes:
     return shapes.model_copy(update={"batch": batch})
 
 
-def same_tools(tools: Mapping[str, str]) -> str | None:
-    """Return None where a checkpoint is folded here by the tools that a manifest names, and otherwise what differs.
+def check_facts(stated: Mapping[str, Any], read: Mapping[str, Any]) -> Check:
+    """Compare what a manifest states of the encoder with what is read from the checkpoint."""
+    failures = tuple(
+        f"{name} is {stated.get(name)!r} in the manifest, and {read.get(name)!r} in the checkpoint"
+        for name in sorted(stated.keys() | read.keys())
+        if stated.get(name) != read.get(name)
+    )
+    return Check("facts", f"{len(read)} facts of the encoder, of the manifest and of the checkpoint", failures)
+
+
+def other_tools(tools: Mapping[str, str]) -> str | None:
+    """Return which of the tools that fold a checkpoint have other versions here than a manifest names; None if none.
 
     Another version of torch may write the same model in other operators.
     """

@@ -27,10 +27,28 @@ def read_onnx(model: bytes | ir.Model, file: str = "model.onnx") -> StoredGraph:
     parsed = model
     if isinstance(parsed, bytes):
         try:
-            parsed = ir.from_proto(onnx.load_model_from_string(parsed))
-        except Exception as error:  # protobuf's own, which it does not export
+            proto = onnx.load_model_from_string(parsed)
+            _refuse_two_readings(proto.graph, file)
+            parsed = ir.from_proto(proto)
+        except BundleError:
+            raise
+        except Exception as error:  # protobuf's own, which it does not export, and what onnx-ir makes of bad graphs
             raise BundleError(f"{file}: not an ONNX model", next_step="export the bundle again") from error
     return _Reader(parsed, file).read()
+
+
+def _refuse_two_readings(graph: onnx.GraphProto, file: str) -> None:
+    """Refuse what an engine may read otherwise than this reader: sparse tensors, and one name for two tensors."""
+    names = [tensor.name for tensor in graph.initializer]
+    sparse = graph.sparse_initializer or any(
+        attribute.HasField("sparse_tensor") or attribute.sparse_tensors
+        for node in graph.node
+        for attribute in node.attribute
+    )
+    if sparse:
+        raise BundleError(f"{file}: it has sparse tensors, which no export writes", next_step="export the bundle again")
+    if len(set(names)) < len(names):
+        raise BundleError(f"{file}: two tensors have the same name", next_step="export the bundle again")
 
 
 class _Reader:

@@ -15,7 +15,7 @@ class Check:
     vocabulary, every weight, the operators of the typed graph, batch sizes and padded widths.
 
     Attributes:
-        name: ``"tokenizer"``, ``"weights"``, ``"graph"``, ``"lookup"`` or ``"sweep"``.
+        name: ``"facts"``, ``"tokenizer"``, ``"weights"``, ``"graph"``, ``"lookup"`` or ``"sweep"``.
         coverage: What was compared, with figures, in one sentence.
         failures: What is wrong, one sentence each. The check passed if there are none.
         figures: The same as JSON data, for ``parity.json``.
@@ -34,6 +34,11 @@ class Check:
     def of(self, subject: str) -> Check:
         """Return this check with what it was done to in front of its coverage, where that is no published file."""
         return replace(self, coverage=f"{subject}: {self.coverage}")
+
+    def because(self, reason: str) -> Check:
+        """Return this check with a reason behind its first failure."""
+        first, *others = self.failures
+        return replace(self, failures=(f"{first} ({reason})", *others))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the check as JSON data."""

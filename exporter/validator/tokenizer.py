@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +11,7 @@ from tokenizers import Tokenizer, models
 from exporter.validator.check import Check
 
 _CONTINUATION = "##"
+_STEPS = ("normalizer", "pre_tokenizer", "post_processor", "added_tokens")
 _SHOWN = 3  # examples of a kind of difference that a failure names
 _CHUNK = 20_000  # texts encoded at once
 
@@ -17,7 +19,8 @@ _CHUNK = 20_000  # texts encoded at once
 def check_tokenizer(anchor: Tokenizer, candidate: Tokenizer, texts: Sequence[str]) -> Check:
     """Compare two tokenizers on texts and on every entry of the vocabulary.
 
-    Every entry is encoded as a text of its own; a WordPiece continuation (``##ly``) also behind a letter, so that it is
+    The steps from text to ids must be the same ones: a step that changes one phrase shows on no probe. Every entry is
+    encoded as a text of its own; a WordPiece continuation (``##ly``) also behind a letter, so that it is
     met as one. Beside that the maps from ids to tokens, the maximum of tokens and the padding must be equal.
 
     Args:
@@ -26,7 +29,11 @@ def check_tokenizer(anchor: Tokenizer, candidate: Tokenizer, texts: Sequence[str
         texts: Probes and other sentences, prompts included.
     """
     vocabulary = _vocabulary(anchor)
-    failures = [*_settings(anchor, candidate), *_entries(vocabulary, _vocabulary(candidate))]
+    failures = [
+        *_settings(anchor, candidate),
+        *_steps(anchor, candidate),
+        *_entries(vocabulary, _vocabulary(candidate)),
+    ]
     anchor, candidate = _unpadded(anchor), _unpadded(candidate)
     wrong_texts, reached = _differing(anchor, candidate, list(texts))
     failures += _told(wrong_texts, len(texts), "texts")
@@ -60,6 +67,18 @@ def _settings(anchor: Tokenizer, candidate: Tokenizer) -> Iterator[str]:
         wanted, found = ({key: (getattr(one, name) or {}).get(key) for key in keys} for one in (anchor, candidate))
         if wanted != found:
             yield f"{name} is {found}, the checkpoint's files say {wanted}"
+
+
+def _steps(anchor: Tokenizer, candidate: Tokenizer) -> Iterator[str]:
+    """Compare normalizer, pre-tokenizer, post-processor, added tokens and the model's settings, as JSON."""
+    wanted, found = (json.loads(one.to_str()) for one in (anchor, candidate))
+    for name in _STEPS:
+        if wanted.get(name) != found.get(name):
+            yield f"{name} is not that of the checkpoint's files"
+    for name in sorted((wanted["model"].keys() | found["model"].keys()) - {"vocab"}):
+        # Libraries write a setting that is not there as null or as nothing.
+        if (wanted["model"].get(name) or None) != (found["model"].get(name) or None):
+            yield f"the model's {name} is not that of the checkpoint's files"
 
 
 def _entries(wanted: dict[str, int], found: dict[str, int]) -> Iterator[str]:

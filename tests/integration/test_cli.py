@@ -545,7 +545,9 @@ class TestBundles:
         suite = ET.parse(tmp_path / "junit.xml").getroot()
         assert suite.tag == "testsuite"
         assert suite.get("failures") == "0"
-        assert [case.get("name") for case in suite.iter("testcase")] == [v["name"] for v in result["verdicts"]]
+        parts = [part["name"] for part in (*result["verdicts"], *result["checks"])]
+        assert [case.get("name") for case in suite.iter("testcase")] == parts
+        assert {"tokenizer", "weights", "graph", "lookup", "sweep"} <= set(parts)
         assert [path.name for path in tmp_path.iterdir()] == ["junit.xml"]
 
     def test_validate_finds_the_demo_where_it_ships(self, python: WarmPython, demo_fp16: Path, tmp_path: Path) -> None:

@@ -50,6 +50,20 @@ def shuffle_embeddings(bundle: Path) -> None:
     onnx.save(model, bundle / "model.onnx")
 
 
+def multiply_by_one(bundle: Path) -> None:
+    """Add an operator to the graph that changes no vector: what a forger adds may wait for one phrase to change it."""
+    model = onnx.load(bundle / "model.onnx")
+    (output,) = model.graph.output
+    name = output.name
+    for node in model.graph.node:
+        for index, written in enumerate(node.output):
+            if written == name:
+                node.output[index] = "sound"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), "one"))
+    model.graph.node.append(onnx.helper.make_node("Mul", ["sound", "one"], [name]))
+    onnx.save(model, bundle / "model.onnx")
+
+
 @pytest.fixture
 def bundle(twin_bundle: Path, tmp_path: Path) -> Path:
     """A copy of a sound bundle."""
@@ -63,6 +77,28 @@ def forged(bundle: Path) -> Path:
     state_gate(bundle, NO_BOUND)
     reseal(bundle)
     return bundle
+
+
+class TestFactsOfTheForger:
+    def test_a_graph_is_compared_whatever_tools_the_manifest_names(self, bundle: Path) -> None:
+        multiply_by_one(bundle)
+        edit_manifest(bundle, lambda manifest: manifest["tools"].update(torch="2.0.0"))
+        reseal(bundle)
+        report = exporter.validate(bundle)
+        assert [check.name for check in report.checks if not check.passed] == ["graph"]
+        assert "the checkpoint was folded by torch 2.0.0, here " in report.failure()
+
+    def test_what_the_manifest_says_of_the_encoder_is_compared(self, bundle: Path) -> None:
+        edit_manifest(bundle, lambda manifest: manifest["encoder"].update(max_seq_length=4096, do_lower_case=True))
+        report = exporter.validate(bundle)
+        assert [check.name for check in report.checks if not check.passed] == ["facts"]
+        assert "max_seq_length is 4096 in the manifest, and 128 in the checkpoint" in report.failure()
+
+    def test_smaller_shapes_than_the_default_are_not_believed(self, bundle: Path) -> None:
+        small = {"batch": {"min": 1, "opt": 1, "max": 1}, "sequence": None}
+        edit_manifest(bundle, lambda manifest: manifest["recipe"].update(shapes=small))
+        (sweep,) = [check for check in exporter.validate(bundle).checks if check.name == "sweep"]
+        assert sweep.figures["batches"] == [1, 2, 32, 128]
 
 
 class TestForged:
@@ -161,7 +197,11 @@ class TestRecordedStatistics:
             (lambda report: report["statistics"].update(min_cosine=float("nan")), "min_cosine nan < 0.999999"),
             (lambda report: report["statistics"].update(min_cosine="good"), "min_cosine good < 0.999999"),
             (lambda report: report["statistics"].pop("max_batch_deviation"), "no max_batch_deviation"),
+            (lambda report: report["statistics"].update(min_cosine=True), "min_cosine True < 0.999999"),
+            (lambda report: report["statistics"].update(max_relative_error=-5), "max_relative_error -5 > 2e-05"),
             (lambda report: report.update(passed=False), "its gate was not passed"),
+            (lambda report: report.pop("checks"), "its checks were not passed"),
+            (lambda report: report["checks"][0].update(passed=False), "its checks were not passed"),
         ],
     )
     def test_that_miss_the_floor_are_refused(

@@ -148,6 +148,18 @@ ATTEMPTS: dict[str, tuple[Change, tuple[str, ...]]] = {
         prefixed,
         ("23 of 23 weights are missing, the first is embeddings.word_embeddings.weight", "student."),
     ),
+    "vectors cut short": (
+        keys("config_sentence_transformers.json", truncate_dim=64),
+        ("config_sentence_transformers.json: truncate_dim is 64, and only None",),
+    ),
+    "special tokens in text split": (
+        keys("tokenizer_config.json", split_special_tokens=True),
+        ("tokenizer_config.json: split_special_tokens is True, and only False or None",),
+    ),
+    "feed-forward in chunks": (
+        keys("config.json", chunk_size_feed_forward=3),
+        ("config.json: chunk_size_feed_forward is 3, and only 0 or None",),
+    ),
     "transformers_weights": (named_in_the_configuration, ("config.json: the key 'transformers_weights'", FILES)),
     "index to another folder": (index("../outside/evil.safetensors"), ("'../outside/evil.safetensors'", "same folder")),
     "index to a subfolder": (index("sub/evil.safetensors"), ("'sub/evil.safetensors'", "same folder")),

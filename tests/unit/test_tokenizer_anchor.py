@@ -106,6 +106,14 @@ class TestDifferences:
         assert not check.passed
         assert any(told in failure for failure in check.failures), check.failures
 
+    def test_a_step_that_changes_one_phrase_and_no_probe(self, demo: Checkpoint) -> None:
+        def change(content: dict[str, Any]) -> None:
+            replace = {"type": "Replace", "pattern": {"String": "매우 만족"}, "content": "매우 불만"}
+            content["normalizer"] = {"type": "Sequence", "normalizers": [replace, content["normalizer"]]}
+
+        check = check_tokenizer(demo.anchor, changed(demo.tokenizer, change), TEXTS)
+        assert check.failures == ("normalizer is not that of the checkpoint's files",)
+
     def test_a_tokenizer_that_transformers_builds_otherwise_than_tokenizer_json_says(self, tmp_path: Path) -> None:
         """Without ``do_lower_case`` in its settings, transformers lower-cases; ``tokenizer.json`` does not."""
         folder = build_twin("ko-sbert-sts", tmp_path)

@@ -36,6 +36,22 @@ def test_what_is_no_model_is_refused(data: bytes) -> None:
         read_onnx(data)
 
 
+def test_a_sparse_tensor_is_refused() -> None:
+    """onnxruntime computes with a small sparse tensor where a dense one of the same name stands beside it."""
+    proto = ir.to_proto(small_graph(small_parameters()).model)
+    sparse = proto.graph.sparse_initializer.add()
+    sparse.values.name = proto.graph.initializer[0].name
+    with pytest.raises(BundleError, match=r"model\.onnx: it has sparse tensors"):
+        read_onnx(proto.SerializeToString())
+
+
+def test_two_tensors_of_one_name_are_refused() -> None:
+    proto = ir.to_proto(small_graph(small_parameters()).model)
+    proto.graph.initializer.append(proto.graph.initializer[0])
+    with pytest.raises(BundleError, match=r"model\.onnx: two tensors have the same name"):
+        read_onnx(proto.SerializeToString())
+
+
 def test_a_tensor_in_another_file_is_refused(tmp_path: Path) -> None:
     proto = ir.to_proto(small_graph(small_parameters()).model)
     onnx.save(proto, tmp_path / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
