@@ -117,6 +117,30 @@ class TestFacts:
             dict(found.files),
         )
 
+    def test_of_what_was_compared_with_the_files(self, saved: Callable[..., Path]) -> None:
+        folder = saved("bert", ("cls", "mean"), "dense", "normalize")
+        paths = [folder / "model.safetensors", *folder.glob("*_Dense/model.safetensors")]
+        state = [tensor for path in paths for tensor in load_file(path).values()]
+        found = load(folder).equality
+        assert (found.tensors, found.weights) == (len(state), sum(tensor.numel() for tensor in state))
+
+    def test_names_may_have_the_prefix_of_a_model_with_a_head(self, copy: Path, saved: Callable[..., Path]) -> None:
+        state = load_file(copy / "model.safetensors")
+        save_file({f"bert.{name}": tensor for name, tensor in state.items()}, copy / "model.safetensors")
+        assert load(copy).equality == loaded(saved()).equality
+
+    def test_unknown_keys_and_a_pooling_that_was_asked_for_are_told(self, copy: Path) -> None:
+        for left_out in ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"):
+            (copy / left_out).unlink()
+        edit(copy / "config.json", favourite_dish="국밥")
+        found = load_checkpoint(Recipe(name="case", source=str(copy)), pooling=("cls", "mean"))
+        assert found.decisions[1:] == (
+            "no modules.json: cls and mean pooling, as asked for",
+            f"left out of the configuration, unknown: {', '.join(found.ignored_keys)}",
+        )
+        assert [key for key in found.ignored_keys if "favourite_dish" in key]
+        assert found.stated_pooling == ("cls", "mean")
+
     def test_a_shipped_checkpoint_is_named_relative_to_the_recipes(self) -> None:
         assert load(DEMO).source == DEMO.resolve().relative_to(recipes_folder().resolve()).as_posix()
 
@@ -187,9 +211,10 @@ class TestLongestInput:
     @pytest.mark.parametrize("stated", [2, 1, 0])
     def test_that_leaves_no_room_for_text_is_refused(self, copy: Path, stated: int) -> None:
         edit(copy / "sentence_bert_config.json", max_seq_length=stated)
-        told = f"max_seq_length is {stated}, which leaves no room beside 2 special tokens"
-        with pytest.raises(CheckpointError, match=told) as failure:
+        with pytest.raises(CheckpointError) as failure:
             load(copy)
+        told = f"max_seq_length is {stated}, which leaves no room beside 2 special tokens"
+        assert failure.value.message == f"{copy.resolve()}: {told}"
         assert failure.value.next_step == "correct it in sentence_bert_config.json"
 
 
@@ -254,6 +279,24 @@ class TestRefused:
         change_weights(copy, spoil)
         with pytest.raises(CheckpointError, match=r"the weight 0\..*layer\.1\.output\.dense\.bias holds NaN or Inf"):
             load(copy)
+
+    def test_a_configuration_that_transformers_refuses(self, copy: Path) -> None:
+        edit(copy / "config.json", hidden_dropout_prob="wide")
+        with pytest.raises(CheckpointError, match=r"cannot .*: config\.json: .*hidden_dropout_prob.*wide") as failure:
+            load(copy)
+        assert "\n" not in failure.value.message
+
+    def test_vectors_that_are_no_numbers(self, copy: Path) -> None:
+        edit(copy / "config.json", layer_norm_eps=-10.0)
+        with pytest.raises(CheckpointError) as failure:
+            load(copy)
+        assert failure.value.message == f"{copy.resolve()}: the vector of a sentence holds NaN or Inf"
+        assert failure.value.next_step == "check the numbers in its config.json, layer_norm_eps for one"
+
+    def test_a_pooling_that_was_asked_for_where_another_is_stated(self, saved: Callable[..., Path]) -> None:
+        with pytest.raises(CheckpointError, match="states mean pooling, and cls and max was asked for") as failure:
+            load_checkpoint(Recipe(name="case", source=str(saved())), pooling=("cls", "max"))
+        assert failure.value.next_step == "leave out pooling: it is for folders without modules.json"
 
     def test_weights_of_other_shapes(self, copy: Path) -> None:
         edit(copy / "config.json", intermediate_size=96)
@@ -364,6 +407,31 @@ class TestSourceOfABundle:
             f"{found.weights_sha256[:12]}…"
         )
         assert failure.value.next_step == "give the checkpoint it was made from with --checkpoint"
+
+
+def test_a_file_that_differs_from_the_bundles_is_named_with_both_hashes(saved: Callable[..., Path], copy: Path) -> None:
+    source = loaded(saved()).provenance()
+    edit(copy / "tokenizer_config.json", model_max_length=77)
+    found = load(copy)
+    name = "tokenizer_config.json"
+    with pytest.raises(CheckpointError) as failure:
+        load_source(Recipe(name="case", source="elsewhere"), source, copy, "a bundle")
+    assert failure.value.message == (
+        f"a bundle: made from another {name} than {copy.resolve()} holds: sha256 {source.files[name][:12]}… and sha256 "
+        f"{found.files[name][:12]}…"
+    )
+    less = source.model_copy(update={"files": {key: value for key, value in source.files.items() if key != name}})
+    with pytest.raises(CheckpointError, match=f"holds: no such file and sha256 {source.files[name][:12]}…"):
+        load_source(Recipe(name="case", source="elsewhere"), less, saved(), "a bundle")
+
+
+def test_the_anchor_lower_cases_where_the_checkpoint_says_so(copy: Path) -> None:
+    edit(copy / "tokenizer.json", normalizer={"type": "NFC"})
+    edit(copy / "tokenizer_config.json", do_lower_case=False)
+    for lower in (False, True):
+        edit(copy / "sentence_bert_config.json", do_lower_case=lower)
+        anchor = load(copy).anchor
+        assert (anchor.encode("SEOUL").ids == anchor.encode("seoul").ids) is lower
 
 
 def test_the_source_of_a_bundle_is_loaded_at_its_commit_with_its_pooling(
