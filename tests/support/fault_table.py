@@ -34,7 +34,8 @@ this file, which
 
     {write}=1 python -m pytest tests/integration/test_faults.py
 
-writes.
+writes. The suite tries the demo, and the demo with Dense and Normalize; `KORSBERT_FAULT_SUBJECTS=all` tries
+all-MiniLM-L6-v2 and the five small twins too, which takes about half an hour.
 
 - Checks are asked in this order: {checks}. The gate compares the vectors of one in sixteen of the shipped probes and
   of all edge cases with the checkpoint's, within the default bounds.
@@ -44,7 +45,8 @@ writes.
 - The graph check needs a proven graph to compare with. In column fp32 there is none: the gate judges that very graph.
 - *refused*: the encoder or the engine stops with an error. **slips**: no check finds the fault; in parentheses, by how
   much it moves a probe's vector (relative to its length, from the sound graph's of the same precision). *n/a*: there
-  is nothing that the fault could spoil. Empty: not tried; int8 is searched for the two models with real weights only.
+  is nothing that the fault could spoil. Empty: not tried; int8 is searched for the
+  two models with real weights only.
 - fp32, fp16 and int8 run on ONNX Runtime, bf16 on OpenVINO. The two columns on the right are what the fault does to
   the vectors of the float32 graph.
 """
