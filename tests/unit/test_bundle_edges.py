@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 import exporter.bundle as module
 from exporter.bundle import (
@@ -330,6 +331,13 @@ class TestPublishing:
         assert failure.value.message.startswith(f"{target}: cannot be written: ")
         assert failure.value.next_step == "choose another --out"
 
+    def test_a_place_that_cannot_be_locked_is_not_written_to(self, place: Path) -> None:
+        place.with_name(f".{place.name}.lock").mkdir(parents=True)
+        with pytest.raises(BundleError) as failure, staging(place, force=False):
+            pass
+        assert failure.value.message.startswith(f"{place}: cannot be written: ")
+        assert len(list(place.parent.iterdir())) == 1
+
     def test_another_export_keeps_the_place(self, place: Path) -> None:
         with staging(place, force=False), pytest.raises(BundleError) as failure, staging(place, force=True):
             pass
@@ -382,3 +390,59 @@ class TestPublishing:
         with pytest.raises(BundleError, match=told) as failure:
             module.refuse_to_replace_what_is_no_bundle(target)
         assert failure.value.next_step == "move it away, or choose another --out"
+
+    def test_a_disk_that_is_full_from_the_start(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def mkdtemp(**_: object) -> str:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(module.tempfile, "mkdtemp", mkdtemp)
+        with pytest.raises(BundleError) as failure, staging(place, force=False):
+            pass
+        assert failure.value.message == f"{place}: the disk is full"
+
+    def test_two_relative_paths_are_exchanged_at_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in ("one", "two"):
+            Path(name).mkdir()
+            (Path(name) / name).touch()
+        assert module._exchange(Path("one"), Path("two"))
+        assert [path.name for path in Path("one").iterdir()] == ["two"]
+        assert not module._exchange(Path("one"), Path("three"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "next_step"),
+    [
+        (lambda bundle: (bundle / "model.onnx").write_bytes(b"other"), "export it again"),
+        (lambda bundle: (bundle / "model.onnx").unlink(), "export it again"),
+        (lambda bundle: (bundle / "more.onnx").touch(), "move it out of the folder"),
+        (lambda bundle: (bundle / MANIFEST).write_text('{"format": 1}'), "export it again"),
+        (lambda bundle: (bundle / MANIFEST).write_text("{}"), "export it again"),
+        (lambda bundle: (bundle / MANIFEST).unlink(), "korsbert-export makes one"),
+        (lambda bundle: edit_manifest(bundle, lambda manifest: manifest["engine"].update(files=[])), "export it again"),
+        (
+            lambda bundle: (bundle / MANIFEST).write_text((bundle / MANIFEST).read_text().replace("BertModel", "Bert")),
+            "export it again",
+        ),
+    ],
+)
+def test_every_refusal_says_what_to_do(bundle: Path, damage: Callable[[Path], object], next_step: str) -> None:
+    damage(bundle)
+    with pytest.raises(BundleError) as failure:
+        Bundle.open(bundle)
+    assert failure.value.next_step == next_step
+
+
+def test_a_tokenizer_that_is_none_says_what_to_do(bundle: Path) -> None:
+    (bundle / TOKENIZER).write_text("{}", encoding="utf-8")
+    content = (bundle / TOKENIZER).read_bytes()
+    facts = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    edit_manifest(bundle, lambda manifest: manifest["files"].update({TOKENIZER: facts}))
+    with pytest.raises(BundleError, match=r"tokenizer\.json: not a tokenizer: ") as failure:
+        Bundle.open(bundle).encoder()
+    assert failure.value.next_step == "export it again"
+
+
+def test_what_is_known_of_a_bundle_cannot_be_changed(bundle: Path) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Bundle.open(bundle).manifest.seal = "other"  # type: ignore[misc]

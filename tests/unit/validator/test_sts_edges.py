@@ -82,6 +82,13 @@ def test_the_kinds_of_files_are_named(tmp_path: Path) -> None:
     assert failure.value.next_step == "one of .tsv, .json, .csv"
 
 
+def test_an_unclosed_quote_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f'"{"가" * 140_000}\n', encoding="utf-8")
+    with pytest.raises(InputError) as failure:
+        read_sts(tmp_path / "a.csv")
+    assert failure.value.next_step == "close every quote, and double those within a field"
+
+
 def test_the_byte_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"ab,\xff,1\n")
     with pytest.raises(InputError, match="not UTF-8 at byte 3"):

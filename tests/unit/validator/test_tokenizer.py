@@ -196,3 +196,71 @@ def test_without_a_decoder_entries_are_met_as_they_are() -> None:
     for tokenizer in both:
         tokenizer.decoder = None
     assert check_tokenizer(*both, []).figures["texts_of_entries"] == 258
+
+
+BERT = {
+    "type": "BertNormalizer",
+    "clean_text": True,
+    "handle_chinese_chars": True,
+    "strip_accents": None,
+    "lowercase": True,
+}
+LOWER = {"type": "Lowercase"}
+
+
+def normalized(step: dict[str, Any] | None) -> Tokenizer:
+    return changed(lambda content: content.update(normalizer=step))
+
+
+def sequence(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": list(steps)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        (BERT, sequence(BERT), True),
+        (BERT, sequence(LOWER, BERT), True),
+        (sequence(LOWER, {"type": "NFC"}, BERT), sequence({"type": "NFC"}, BERT), True),
+        (sequence(sequence(LOWER), BERT), BERT, True),
+        (sequence(LOWER, BERT | {"lowercase": False}), BERT | {"lowercase": False}, False),
+        (sequence(LOWER, {"type": "NFC"}), {"type": "NFC"}, False),
+        (sequence({"type": "NFC"}, BERT), sequence(BERT, {"type": "NFC"}), False),
+        (BERT, None, False),
+        (None, None, True),
+    ],
+)
+def test_a_lower_casing_that_a_later_step_does_anyhow_is_no_difference(
+    one: dict[str, Any] | None, other: dict[str, Any] | None, equal: bool
+) -> None:
+    check = check_tokenizer(normalized(one), normalized(other), [])
+    assert ("normalizer is not that of the checkpoint's files" not in check.failures) is equal
+
+
+def test_models_of_two_kinds_differ_in_what_one_alone_has() -> None:
+    told = check_tokenizer(byte_level(), wordpiece(), []).failures
+    assert "the model's merges is not that of the checkpoint's files" in told
+    assert "the model's max_input_chars_per_word is not that of the checkpoint's files" in told
+
+
+@pytest.mark.parametrize(
+    ("entries", "letter"),
+    [
+        (("b", "a", "ab"), "b"),
+        (("a", "b", "c", "ax", "bx"), "c"),
+        (("a", "b", "ax", "bx", "by"), "a"),
+        (("A", "7", "z", "za", "zb"), "z"),
+        (("b", "a"), "b"),  # in the order of the ids
+        (("ab", "##a"), "a"),
+        (("a", "##ax", "##ay", "b", "bx"), "a"),
+    ],
+)
+def test_continuations_are_put_behind_the_letter_that_begins_the_fewest_entries(
+    entries: tuple[str, ...], letter: str
+) -> None:
+    assert module._lonely_letter({entry: number for number, entry in enumerate(entries)}) == letter
+
+
+def test_examples_come_in_the_order_of_the_ids() -> None:
+    told = compared(swapped("물", "b", "a"), []).failures[0]
+    assert told.index("'a' has") < told.index("'b' has") < told.index("'물' has")
