@@ -102,6 +102,8 @@ class Candidate:
     @property
     def graph(self) -> Graph:
         """The model with the facts of the sound graph."""
+        if self.precision == "fp32":
+            return self.subject.graph.with_model(self.model)
         return sound_graph(self.subject.name, self.precision).with_model(self.model)
 
 
