@@ -9,11 +9,13 @@ from functools import cache
 
 import pytest
 
+from exporter.backends import backend_of
 from exporter.errors import BundleError, EngineError
 from exporter.validator import ParityReport
-from tests.support.fault_checks import REFUSED, outcome, size_in, trial_of
+from tests.support.fault_checks import CHECKS, REFUSED, outcome, size_in, trial_of
 from tests.support.fault_table import (
     COLUMNS,
+    FILE,
     GATE_1,
     NOT_APPLICABLE,
     NOT_TRIED,
@@ -21,7 +23,10 @@ from tests.support.fault_table import (
     PROPERTY,
     SLIPS,
     SOUND,
+    WRITE,
     Row,
+    read_table,
+    render,
     sizes,
     slip,
     slipped_by,
@@ -39,6 +44,8 @@ from tests.support.faults import (
     subject_named,
 )
 
+WRITING = bool(os.environ.get(WRITE))
+COMMITTED = {} if WRITING else {(row.model, row.fault): row for row in read_table()}
 # Each model takes minutes. The suite tries these; with KORSBERT_FAULT_SUBJECTS=all it tries all of them.
 TESTED = SUBJECTS if os.environ.get("KORSBERT_FAULT_SUBJECTS") == "all" else ("demo", DENSE)
 INT8_SUBJECTS = ("demo", MINILM)  # those with real weights; calibrating and searching takes most of a minute for each
@@ -55,6 +62,7 @@ def test_the_sound_export_passes(name: str, record_property: Record) -> None:
     record_property(PROPERTY, astuple(row))
 
     assert [cell for cell in cells if cell not in (PASSES, NOT_TRIED)] == []
+    assert WRITING or COMMITTED[name, SOUND].agrees(row, comparable_columns()), (COMMITTED[name, SOUND], row)
 
 
 @pytest.mark.parametrize(("name", "fault"), CASES)
@@ -74,6 +82,17 @@ def test_a_seeded_fault_is_caught(name: str, fault: Fault, record_property: Reco
         spoiled = subject_named(name).reference.probes[row_with_nan(subject_named(name))]
         assert report.probes[report.worst] == spoiled
         assert " ".join(spoiled.text.split())[:60] in report.failure()
+    committed = COMMITTED.get((name, fault.name))
+    assert WRITING or (committed is not None and committed.agrees(row, comparable_columns())), (committed, row)
+
+
+@pytest.mark.skipif(WRITING, reason="being written")
+def test_the_committed_table_is_complete_and_in_form() -> None:
+    rows = read_table()
+    wanted = [(name, fault) for name in SUBJECTS for fault in (SOUND, *(fault.name for fault in faults_of(name)))]
+
+    assert [(row.model, row.fault) for row in rows] == wanted
+    assert FILE.read_text(encoding="utf-8") == render(rows, [check.__name__ for check in CHECKS])
 
 
 @cache
@@ -116,7 +135,7 @@ def tried(subject: Subject, fault: Fault, precision: str) -> tuple[ParityReport 
     """Return at fp32 what the gate measured, where the candidate gave vectors, and the cell of the table."""
     try:
         with trial_of(subject, precision, fault) as trial:
-            found = outcome(trial)
+            found = outcome(trial, every=WRITING and subject.name == "demo")
             if found == SLIPS:
                 found = slip(size_in(trial))
             return (trial.report if precision == "fp32" else None), found
@@ -131,3 +150,13 @@ def sizes_of(report: ParityReport | None) -> tuple[str, str]:
     if report is None:
         return "", ""
     return sizes(report.statistics["min_cosine"], report.statistics["max_relative_error"])
+
+
+@cache
+def comparable_columns() -> tuple[str, ...]:
+    """Return the columns to compare: bfloat16 is only computed in where the processor has it."""
+    backend_of("openvino").check("bf16", "cpu")
+    import openvino
+
+    native = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(name for name in COLUMNS if native or name != "bf16")

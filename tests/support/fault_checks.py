@@ -131,19 +131,23 @@ def _proof(name: str) -> Proof:
 
 
 CHECKS: tuple[Callable[[Trial], Check], ...] = (tokenizer, weights, graph, gate, sweep)
-"""Asked in this order; the first one that fails is named in the table, by the name of its ``Check``."""
+"""Asked in this order. What fails is named in the table, by the name of its ``Check``."""
 
 
-def outcome(trial: Trial) -> str:
-    """Return the name of the first check that fails, ``"refused"``, or ``"slips"``."""
-    for check in CHECKS:
-        try:
-            result = check(trial)
-        except (BundleError, EngineError):
-            return REFUSED
-        if not result.passed:
-            return result.name
-    return SLIPS
+def outcome(trial: Trial, *, every: bool = False) -> str:
+    """Return the name of the first check that fails, or of every one; ``"refused"``, or ``"slips"``."""
+    failed = (name for check in CHECKS if (name := _failure(check, trial)) is not None)
+    if not every:
+        return next(failed, SLIPS)
+    return ", ".join(dict.fromkeys(failed)) or SLIPS
+
+
+def _failure(check: Callable[[Trial], Check], trial: Trial) -> str | None:
+    try:
+        result = check(trial)
+    except (BundleError, EngineError):
+        return REFUSED
+    return None if result.passed else result.name
 
 
 @contextmanager
