@@ -27,6 +27,7 @@ def read_onnx(model: bytes | ir.Model, file: str = "model.onnx") -> StoredGraph:
     parsed = model
     if isinstance(parsed, bytes):
         try:
+            onnx.checker.check_model(parsed)  # every operator has the inputs, outputs and attributes that it can have
             proto = onnx.load_model_from_string(parsed)
             _refuse_two_readings(proto.graph, file)
             parsed = ir.from_proto(proto)
