@@ -94,7 +94,7 @@ class Row:
     max_relative_error: str = ""
 
     def agrees(self, other: Row, columns: Sequence[str] = COLUMNS) -> bool:
-        """Whether two runs catch the same in ``columns``. Machines round differently, so sizes and checks may differ."""
+        """Whether two runs catch the same in ``columns``. Sizes and the names of checks may differ."""
         if not all(_alike(getattr(self, name), getattr(other, name)) for name in columns):
             return False
         distances = [1 - _number(row.min_cosine) for row in (self, other)]
