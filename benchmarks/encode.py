@@ -20,12 +20,12 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
 from exporter import Encoder
-from exporter.backends import EngineFiles, backend_of
 from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
 from exporter.calibration import TokenBatches, calibration_sentences
 from exporter.checkpoint import load_checkpoint
-from exporter.folding import fold
-from exporter.passes import passes_for, run_passes
+from exporter.engines import EngineFiles, backend_of
+from exporter.graph.folding import fold
+from exporter.graph.passes import passes_for, run_passes
 from exporter.precisions import precision_of
 from exporter.recipe import load_recipe
 from exporter.validator import Reference, reference_of, validate

@@ -37,15 +37,15 @@ from benchmarks.gpu_subjects import (
     open_torch,
 )
 from benchmarks.results import arguments, twin, twin_recipe, work_folder
-from exporter.backends.cuda import find_gpu
 from exporter.benchmark import evenly_spread, measure
 from exporter.calibration import calibration_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint
-from exporter.encoder import TOKENS_PER_ROW
+from exporter.engines.cuda import find_gpu
 from exporter.errors import ExportError, first_line
 from exporter.machine import machine, tool_versions
 from exporter.recipe import load_recipe
-from exporter.tokens import TextTokenizer, batches_by_length
+from exporter.runtime.encoder import TOKENS_PER_ROW
+from exporter.runtime.tokens import TextTokenizer, batches_by_length
 from exporter.validator import Reference, reference_of, validate
 from exporter.validator.parity import compare
 from exporter.validator.sts import read_sts

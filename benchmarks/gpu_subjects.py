@@ -16,20 +16,20 @@ from sentence_transformers import SentenceTransformer
 from torch._dynamo import config as dynamo
 from torch._dynamo.utils import counters
 
-from exporter.backends import BuildOptions, EngineFiles, backend_of, device_of
 from exporter.calibration import TokenBatches, calibration_set
 from exporter.checkpoint import Checkpoint
-from exporter.encoder import Encoder
+from exporter.engines import BuildOptions, EngineFiles, backend_of, device_of
 from exporter.errors import BuildError, BundleError, MissingDependencyError
-from exporter.folding import fold
 from exporter.graph import Graph
-from exporter.graph_contract import OUTPUT
-from exporter.passes import passes_for, run_passes
+from exporter.graph.folding import fold
+from exporter.graph.passes import passes_for, run_passes
 from exporter.precisions import QUANTIZATIONS, precision_of, quantization_of
-from exporter.quantization.plan import Request, make_plan
-from exporter.quantization.scheme import Scheme, scheme_of
+from exporter.precisions.int8.plan import Request, make_plan
+from exporter.precisions.int8.scheme import Scheme, scheme_of
 from exporter.recipe import Gates, Recipe
-from exporter.tokens import TextTokenizer
+from exporter.runtime.contract import OUTPUT
+from exporter.runtime.encoder import Encoder
+from exporter.runtime.tokens import TextTokenizer
 from exporter.validator import Reference
 
 COMPILED_FORMS = 64  # three precisions, one row or several, and room

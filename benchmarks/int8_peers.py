@@ -21,14 +21,14 @@ import numpy as np
 from benchmarks.results import DEMO, arguments, publish, table
 from exporter.calibration import CalibrationSet, TokenBatches, calibration_set
 from exporter.checkpoint import load_checkpoint
-from exporter.folding import fold
-from exporter.graph_contract import INPUTS
+from exporter.graph.folding import fold
 from exporter.precisions import quantization_of
-from exporter.quantization.emulator import Batch
-from exporter.quantization.judge import Loss, loss_between, token_ids_of
-from exporter.quantization.plan import Request, make_plan
-from exporter.quantization.scheme import scheme_of
+from exporter.precisions.int8.emulator import Batch
+from exporter.precisions.int8.judge import Loss, loss_between, token_ids_of
+from exporter.precisions.int8.plan import Request, make_plan
+from exporter.precisions.int8.scheme import scheme_of
 from exporter.recipe import Gates, find_recipe
+from exporter.runtime.contract import INPUTS
 from exporter.validator.probes import probes_for
 
 if TYPE_CHECKING:

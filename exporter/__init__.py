@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from exporter.api import load as load
     from exporter.api import validate as validate
     from exporter.bundle import Bundle as Bundle
-    from exporter.encoder import Encoder as Encoder
     from exporter.errors import BuildError as BuildError
     from exporter.errors import BundleError as BundleError
     from exporter.errors import CheckpointError as CheckpointError
@@ -28,13 +27,14 @@ if TYPE_CHECKING:
     from exporter.errors import ServerError as ServerError
     from exporter.errors import UnsupportedModelError as UnsupportedModelError
     from exporter.recipe import Recipe as Recipe
+    from exporter.runtime.encoder import Encoder as Encoder
 
 _HOME = {
     "export": "exporter.api",
     "load": "exporter.api",
     "validate": "exporter.api",
-    "Bundle": "exporter.bundle",
-    "Encoder": "exporter.encoder",
+    "Bundle": "exporter.bundle.bundle",
+    "Encoder": "exporter.runtime.encoder",
     "Recipe": "exporter.recipe",
     "BuildError": "exporter.errors",
     "BundleError": "exporter.errors",

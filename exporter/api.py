@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from exporter.backends import BACKENDS, DEFAULTS, BuildOptions
 from exporter.bundle import Bundle
+from exporter.bundle.floor import floor_of
 from exporter.dependencies import require
-from exporter.encoder import Encoder
+from exporter.engines import BACKENDS, DEFAULTS, BuildOptions
 from exporter.errors import InputError
-from exporter.floor import floor_of
 from exporter.recipe import Gates, PoolingMode, Recipe, find_recipe, pooling_modes
+from exporter.runtime.encoder import Encoder
 
 if TYPE_CHECKING:
     from exporter.validator import ParityReport

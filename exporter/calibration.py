@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from exporter.errors import InputError
-from exporter.tokens import IntArray, TextTokenizer, batches_by_length
+from exporter.runtime.tokens import IntArray, TextTokenizer, batches_by_length
 
 SHIPPED = Path(__file__).with_name("calibration.jsonl")
 

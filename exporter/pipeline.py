@@ -13,17 +13,6 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from exporter.backends import (
-    DEFAULTS,
-    GPU_ONLY,
-    BuildOptions,
-    Engine,
-    EngineFiles,
-    Runner,
-    backend_of,
-    device_of,
-    refuse_idle_options,
-)
 from exporter.bundle import (
     TOKENIZER,
     Bundle,
@@ -34,29 +23,40 @@ from exporter.bundle import (
     write_record,
     writing,
 )
+from exporter.bundle.floor import DEFAULT as DEFAULT_FLOOR
+from exporter.bundle.floor import Floor
 from exporter.calibration import TokenBatches, calibration_sentences, calibration_set
 from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
 from exporter.dependencies import require
-from exporter.encoder import Encoder, encoder_batches
+from exporter.engines import (
+    DEFAULTS,
+    GPU_ONLY,
+    BuildOptions,
+    Engine,
+    EngineFiles,
+    backend_of,
+    device_of,
+    refuse_idle_options,
+)
 from exporter.errors import BuildError, CheckpointError, GateError, MissingDependencyError
-from exporter.floor import DEFAULT as DEFAULT_FLOOR
-from exporter.floor import Floor
-from exporter.folding import fold
 from exporter.graph import Graph
-from exporter.passes import passes_for, run_passes
+from exporter.graph.folding import fold
+from exporter.graph.passes import passes_for, run_passes
 from exporter.precisions import QUANTIZATIONS, precision_of, quantization_of
-from exporter.proof import Proof, at_least_default, check_facts, other_tools, proven_graph, stored_graph
-from exporter.provenance import check_graph, read_onnx
+from exporter.precisions.int8.plan import Plan, Request, make_plan
+from exporter.precisions.int8.report import Tried
+from exporter.precisions.int8.scheme import scheme_of
+from exporter.precisions.int8.search import Assignment, describe
 from exporter.publication import Candidate, encoder_facts, manifest_of, record_of, write_files, write_tokenizer
-from exporter.quantization.plan import Plan, Request, make_plan
-from exporter.quantization.report import Tried
-from exporter.quantization.scheme import scheme_of
-from exporter.quantization.search import Assignment, describe
 from exporter.recipe import Gate, Recipe
-from exporter.tokens import TextTokenizer
+from exporter.runtime.encoder import Encoder, encoder_batches
+from exporter.runtime.runner import Runner
+from exporter.runtime.tokens import TextTokenizer
 from exporter.validator import Check, ParityReport, Reference, reference_of, validate
 from exporter.validator.format_loss import FormatLoss
 from exporter.validator.parity import compare
+from exporter.validator.proof import Proof, at_least_default, check_facts, other_tools, proven_graph, stored_graph
+from exporter.validator.provenance import check_graph, read_onnx
 from exporter.validator.sweep_inputs import WIDTH_TOKENS
 
 

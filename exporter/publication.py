@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.backends import Engine
-from exporter.backends.cuda import find_gpu
 from exporter.bundle import (
     PARITY,
     TOKENIZER,
@@ -21,13 +19,15 @@ from exporter.bundle import (
     Record,
     Validation,
 )
+from exporter.bundle.model_card import model_card
 from exporter.calibration import TokenBatches
 from exporter.checkpoint import Checkpoint
+from exporter.engines import Engine
+from exporter.engines.cuda import find_gpu
 from exporter.graph import Graph
 from exporter.machine import machine, tool_versions
-from exporter.model_card import model_card
-from exporter.quantization.plan import Plan
-from exporter.quantization.report import JSON, PLOT, Tried, plot_of, report_of, table_of
+from exporter.precisions.int8.plan import Plan
+from exporter.precisions.int8.report import JSON, PLOT, Tried, plot_of, report_of, table_of
 from exporter.recipe import Recipe
 from exporter.validator import ParityReport
 

@@ -18,8 +18,8 @@ from exporter.calibration import TokenBatches
 from exporter.graph import Graph
 
 if TYPE_CHECKING:
-    from exporter.quantization.plan import Plan
-    from exporter.quantization.search import Assignment
+    from exporter.precisions.int8.plan import Plan
+    from exporter.precisions.int8.search import Assignment
 
 PRECISIONS = {
     "fp32": "exporter.precisions.fp32",
@@ -27,8 +27,8 @@ PRECISIONS = {
     "bf16": "exporter.precisions.bf16",
 }
 QUANTIZATIONS = {
-    "int8": "exporter.precisions.int8",
-    "int8_dynamic": "exporter.precisions.int8_dynamic",
+    "int8": "exporter.precisions.int8.static",
+    "int8_dynamic": "exporter.precisions.int8.dynamic",
 }
 
 
@@ -39,7 +39,7 @@ class QuantizedPrecision(Protocol):
         """Return the plan's graph with ``assignment`` in int8; float32 output.
 
         Args:
-            plan: Scales and products, from ``exporter.quantization``.
+            plan: Scales and products, from ``exporter.precisions.int8``.
             assignment: Which products take them.
             batches: Real text, for precisions of the remainder that look at activations.
         """

@@ -12,8 +12,8 @@ import onnx_ir as ir
 from exporter.calibration import TokenBatches
 from exporter.dependencies import require
 from exporter.graph import Graph
-from exporter.passes.building import make_node
-from exporter.passes.decompose_attention import decompose_attention
+from exporter.graph.passes.building import make_node
+from exporter.graph.passes.decompose_attention import decompose_attention
 
 FP16_MAX = 65504.0
 FP16_SMALLEST_NORMAL = 2.0**-14

@@ -13,8 +13,8 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from exporter.passes.building import add_constant, make_node
-from exporter.passes.name_nodes import HEAD
+from exporter.graph.passes.building import add_constant, make_node
+from exporter.graph.passes.name_nodes import HEAD
 
 _MOVES = {"Concat", "Expand", "Gather", "GatherElements", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 _NUMPY = {ir.DataType.FLOAT16: np.dtype(np.float16), ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16)}

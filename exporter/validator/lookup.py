@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from exporter.dependencies import require
-from exporter.graph_contract import INPUTS
+from exporter.runtime.contract import INPUTS
 from exporter.validator.check import Check
 
 IDS_AT_ONCE = 8192

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from tokenizers import Tokenizer
 
-from exporter.backends.profiles import profiles_of
 from exporter.checkpoint import Checkpoint
+from exporter.engines.tensorrt.profiles import profiles_of
 from exporter.recipe import Gate, Shapes
-from exporter.tokens import IntArray, TextTokenizer
+from exporter.runtime.tokens import IntArray, TextTokenizer
 from exporter.validator.probes import shipped_probes
 
 # Budgets, for a model of BERT-base's size. A smaller model costs less per token and gets more: see ``budget``.

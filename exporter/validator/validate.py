@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from exporter.checkpoint import Checkpoint
 from exporter.recipe import Gate
-from exporter.tokens import TextTokenizer
+from exporter.runtime.tokens import TextTokenizer
 from exporter.validator.diagnosis import likely_cause
 from exporter.validator.format_loss import FormatLoss, format_loss_of
 from exporter.validator.gates import judge

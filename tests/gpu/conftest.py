@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.backends.cuda import find_gpu
+from exporter.engines.cuda import find_gpu
 from exporter.recipe import Recipe, find_recipe
 from recipes.twins import TWINS, build_twin
 

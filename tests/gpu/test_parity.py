@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import exporter
-from exporter.backends import EngineFiles, backend_of
-from exporter.backends.cuda import find_gpu
 from exporter.bundle import Bundle
 from exporter.dependencies import require
+from exporter.engines import EngineFiles, backend_of
+from exporter.engines.cuda import find_gpu
 from exporter.errors import BuildError, BundleError, EngineError, MissingDependencyError
 from exporter.pipeline import Options, export, validate_bundle
 from tests.gpu.conftest import MODELS, Model
@@ -115,7 +115,7 @@ def test_an_engine_built_without_a_gpu_is_validated_here_and_recorded(
     recipe, folder = model("demo")
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed")
     with monkeypatch.context() as blind:
-        blind.setattr("exporter.backends.tensorrt.find_gpu", lambda: None)
+        blind.setattr("exporter.engines.tensorrt.build.find_gpu", lambda: None)
         options = Options("fp16", "tensorrt-rtx", out=tmp_path, checkpoint=folder, unvalidated=True)
         bundle = export(recipe, options)
     assert not bundle.validated

@@ -141,12 +141,13 @@ class TestKilled:
         assert seen == sorted(seen, key=[before, None, "new"].index)
 
 
-# For n = 1, 2, ...: fork, and in the child stage and publish a bundle and die at the n-th line that exporter/bundle.py
-# and shutil run. The parent then looks at the place, before and after the next export's first step.
+# For n = 1, 2, ...: fork, and in the child stage and publish a bundle and die at the n-th line that
+# exporter/bundle/bundle.py and shutil run. The parent then looks at the place, before and after the next export's first
+# step.
 EVERY_LINE = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-import exporter.bundle as module
+import exporter.bundle.bundle as module
 
 made, root = Path(sys.argv[1]), Path(sys.argv[2])
 exchange, there = sys.argv[3] == "True", sys.argv[4] == "True"

@@ -186,7 +186,7 @@ class TestUsage:
         assert (done.status, done.stdout, done.stderr) == (0, f"korsbert {version('korsbert')}\n", "")
 
     def test_help_of_both_commands_without_torch(self) -> None:
-        code = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; from exporter.cli import {0}; {0}()"
+        code = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; from exporter.cli.main import {0}; {0}()"
         for entry in ("main", "export_main"):
             done = run_program([sys.executable, "-c", code.format(entry), "--help"])
             assert (done.status, done.stderr) == (0, "")

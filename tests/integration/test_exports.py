@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 import exporter
 from exporter.bundle import Bundle
 from exporter.checkpoint import load_checkpoint
-from exporter.graph_contract import INPUTS, OUTPUT
 from exporter.pipeline import Options, export, validate_bundle
 from exporter.recipe import find_recipe
+from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.validator.probes import probes_for
 from recipes.twins import TWINS, build_twin
 

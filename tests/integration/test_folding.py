@@ -9,15 +9,15 @@ import onnx
 import onnxruntime
 import pytest
 
-from exporter.backends import BACKENDS, GPU_ONLY, EngineFiles, backend_of
 from exporter.calibration import TokenBatches
 from exporter.checkpoint import Checkpoint, load_checkpoint
-from exporter.encoder import Encoder
+from exporter.engines import BACKENDS, GPU_ONLY, EngineFiles, backend_of
 from exporter.errors import BuildError, EngineError, UnsupportedModelError
-from exporter.folding import fold
 from exporter.graph import Graph
+from exporter.graph.folding import fold
 from exporter.precisions import PRECISIONS, precision_of
 from exporter.recipe import Recipe, Shapes, find_recipe
+from exporter.runtime.encoder import Encoder
 from tests.support.checkpoints import ARCHITECTURES, MAX_SEQ_LENGTH, save_checkpoint
 
 ON_CPU = [name for name in BACKENDS if name not in GPU_ONLY]

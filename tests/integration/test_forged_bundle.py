@@ -15,8 +15,8 @@ from onnx import numpy_helper
 
 import exporter
 from exporter.bundle import Bundle
+from exporter.bundle.floor import DEFAULT, floor_of
 from exporter.errors import BundleError, InputError, RecipeError
-from exporter.floor import DEFAULT, floor_of
 from exporter.recipe import Gate, Gates, Recipe
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.lint import check

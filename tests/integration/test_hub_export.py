@@ -23,7 +23,8 @@ MODEL = "kor-sbert/small-bert"
 # What the command does with a hub id, less the export: the whole command costs ten times as long.
 DOWNLOAD = """
 import sys
-from exporter import cli, hub
+from exporter import cli
+from exporter.checkpoint import hub
 
 @cli.app.command("download")
 def download(model: str, revision: str = None) -> None:

@@ -16,21 +16,21 @@ import onnxruntime
 import pytest
 
 import exporter
-from exporter.backends import backend_of
 from exporter.bundle import Bundle
 from exporter.calibration import calibration_set, read_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint
+from exporter.engines import backend_of
 from exporter.errors import BuildError, GateError, InputError
-from exporter.folding import fold
 from exporter.graph import Graph
-from exporter.passes import passes_for, run_passes
+from exporter.graph.folding import fold
+from exporter.graph.passes import passes_for, run_passes
 from exporter.pipeline import Options, Stages, export, validate_bundle
 from exporter.precisions import quantization_of
-from exporter.quantization import plan as planning
-from exporter.quantization.emulator import Emulator
-from exporter.quantization.judge import Loss
-from exporter.quantization.plan import Plan, Request, make_plan
-from exporter.quantization.scheme import scheme_of
+from exporter.precisions.int8 import plan as planning
+from exporter.precisions.int8.emulator import Emulator
+from exporter.precisions.int8.judge import Loss
+from exporter.precisions.int8.plan import Plan, Request, make_plan
+from exporter.precisions.int8.scheme import scheme_of
 from exporter.recipe import Gate, Gates, Recipe, find_recipe
 from exporter.validator.probes import probes_for, shipped_probes
 from recipes.conversions import ARCHITECTURES, convert_checkpoint

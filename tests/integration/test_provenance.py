@@ -14,12 +14,12 @@ import onnx_ir as ir
 import pytest
 
 from exporter.checkpoint import load_checkpoint
-from exporter.folding import fold
-from exporter.passes.building import add_constant, make_node
-from exporter.provenance import check_graph, check_weights, read_onnx
-from exporter.provenance.parameters import dependent_parameters
+from exporter.graph.folding import fold
+from exporter.graph.passes.building import add_constant, make_node
 from exporter.recipe import Recipe
 from exporter.validator.check import Check
+from exporter.validator.provenance import check_graph, check_weights, read_onnx
+from exporter.validator.provenance.parameters import dependent_parameters
 from tests.support.checkpoints import save_checkpoint
 from tests.support.published import MINILM, SUBJECTS, TARGETS, Edit, Target, proven, published, subject_named
 

@@ -481,8 +481,8 @@ def test_weights_that_a_library_loads_otherwise_than_the_file_holds_them_are_ref
             model[0].auto_model.embeddings.word_embeddings.weight[12_000, 3] *= -1
         return model
 
-    honest = exporter.checkpoint._load
-    monkeypatch.setattr(exporter.checkpoint, "_load", load)
+    honest = exporter.checkpoint.loading._load
+    monkeypatch.setattr(exporter.checkpoint.loading, "_load", load)
     with pytest.raises(CheckpointError, match=r"word_embeddings.weight was loaded with other numbers than the file"):
         load_checkpoint(Recipe(name="case", source=str(copy)))
 

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import exporter
 from exporter.bundle import MANIFEST, Bundle, Record, write_record
+from exporter.bundle.signing import SIGNATURE, Signer, Trusted
 from exporter.errors import BundleError, InputError
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.lint import check
-from exporter.signing import SIGNATURE, Signer, Trusted
 from tests.support.keys import certificate_of, ec_key, rsa_key
 from tests.support.manifests import edit_manifest, reseal
 from tests.support.process import refused
@@ -113,7 +113,9 @@ class TestSigned:
         Bundle.open(unsigned).sign(Signer(private)).verify_signature(public)
         Bundle.open(unsigned, require_signature=public)
 
-    def test_a_record_of_validation_written_later_does_not_break_it_and_is_not_believed(self, signed: Path, keys: Path) -> None:
+    def test_a_record_of_validation_written_later_does_not_break_it_and_is_not_believed(
+        self, signed: Path, keys: Path
+    ) -> None:
         opened = Bundle.open(signed)
         record = Record(manifest_seal="", report={"passed": True}, machine={}, tools={}, created="")
         recorded = write_record(opened, record)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from exporter.backends.tensorrt import LOG, PLAN, TENSORRT_RTX
 from exporter.calibration import TokenBatches, calibration_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint
-from exporter.folding import fold
+from exporter.engines.tensorrt.build import LOG, PLAN, TENSORRT_RTX
 from exporter.graph import Graph
-from exporter.passes import passes_for, run_passes
+from exporter.graph.folding import fold
+from exporter.graph.passes import passes_for, run_passes
 from exporter.precisions import precision_of
 from exporter.recipe import find_recipe
 from recipes.twins import TWINS, build_twin

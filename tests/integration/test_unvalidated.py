@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import exporter
-from exporter.backends import EngineFiles, backend_of
-from exporter.backends.cuda import find_gpu
 from exporter.bundle import MANIFEST, RECORD, Bundle, Record, seal_of
+from exporter.engines import EngineFiles, backend_of
+from exporter.engines.cuda import find_gpu
 from exporter.pipeline import Options, Stages, export, validate_bundle
 from exporter.recipe import find_recipe
 from tests.conftest import Shared
@@ -79,7 +79,7 @@ def on_the_target(
 
     def run_here(error: float) -> None:
         runner = OnTheCpu(twin, folder, error)
-        monkeypatch.setattr("exporter.backends.tensorrt.TensorRt.open", lambda *_, **__: runner)
+        monkeypatch.setattr("exporter.engines.tensorrt.build.TensorRt.open", lambda *_, **__: runner)
 
     return run_here
 

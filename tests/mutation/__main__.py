@@ -2,10 +2,10 @@
 
     pip install mutmut==3.8.0
     python -m tests.mutation                       # every file of FILES, into benchmarks/results/mutation.{json,md}
-    python -m tests.mutation exporter/tokens.py    # one file, and nothing is written
+    python -m tests.mutation exporter/runtime/tokens.py    # one file, and nothing is written
     python -m tests.mutation --jobs 2              # on two cores
     python -m tests.mutation --sample 100          # at most 100 mutants a file, drawn with --seed
-    python -m tests.mutation exporter/tokens.py --only batches_by_length   # mutants whose name holds that
+    python -m tests.mutation exporter/runtime/tokens.py --only batches_by_length   # mutants whose name holds that
 
 Each mutant costs as much as its tests do, about half a second of one core. A mutant that no test can notice, because
 nothing it does differs, is listed with the reason in ``equivalent.yaml``, by name; such mutants are left out of the
@@ -34,10 +34,10 @@ from tests.mutation.trials import ROOT, Outcome, Tests, run, run_all, warm_up
 
 FILES = (
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "exporter" / "validator").rglob("*.py")),
-    "exporter/bundle.py",
-    "exporter/checkpoint.py",
-    "exporter/quantization/search.py",
-    "exporter/tokens.py",
+    "exporter/bundle/bundle.py",
+    "exporter/checkpoint/loading.py",
+    "exporter/precisions/int8/search.py",
+    "exporter/runtime/tokens.py",
 )
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 TARGET = 0.9

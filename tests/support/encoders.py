@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from exporter.graph import Graph
-from exporter.graph_contract import INPUTS, OUTPUT
-from exporter.quantization.emulator import Batch
+from exporter.precisions.int8.emulator import Batch
+from exporter.runtime.contract import INPUTS, OUTPUT
 
 WIDTH, INNER, WORDS = 16, 32, 1200
 

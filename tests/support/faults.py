@@ -27,21 +27,22 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from tokenizers import Tokenizer, processors
 
-from exporter.backends import EngineFiles, Runner, backend_of
-from exporter.backends.onnxruntime import OnnxRuntimeRunner
 from exporter.calibration import TokenBatches, calibration_sentences, calibration_set
 from exporter.checkpoint import Checkpoint, load_checkpoint
-from exporter.encoder import Encoder
-from exporter.folding import fold
+from exporter.engines import EngineFiles, backend_of
+from exporter.engines.onnxruntime import OnnxRuntimeRunner
 from exporter.graph import Graph
-from exporter.passes import remove_unused
-from exporter.passes.building import add_constant
+from exporter.graph.folding import fold
+from exporter.graph.passes import remove_unused
+from exporter.graph.passes.building import add_constant
 from exporter.precisions import fp16, precision_of, quantization_of
-from exporter.quantization.plan import Plan, Request, make_plan
-from exporter.quantization.scheme import scheme_of
-from exporter.quantization.search import Assignment
+from exporter.precisions.int8.plan import Plan, Request, make_plan
+from exporter.precisions.int8.scheme import scheme_of
+from exporter.precisions.int8.search import Assignment
 from exporter.recipe import Gates, Shapes, find_recipe
-from exporter.tokens import TextTokenizer
+from exporter.runtime.encoder import Encoder
+from exporter.runtime.runner import Runner
+from exporter.runtime.tokens import TextTokenizer
 from exporter.validator import Reference, validate
 from exporter.validator.probes import probes_for
 from recipes.twins import TWINS, build_twin

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from exporter.backends import Engine
 from exporter.bundle import TOKENIZER, Bundle, EncoderFacts, FileFacts, GraphFacts, Manifest, Validation
+from exporter.engines import Engine
 from exporter.recipe import Precision, Recipe, Source, load_recipe, recipes_folder
 
 __all__ = ["ENGINES", "bundle_of"]

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exporter.bundle import Bundle
-from exporter.floor import DEFAULT as DEFAULT_FLOOR
-from exporter.floor import Floor, refuse_below
+from exporter.bundle.floor import DEFAULT as DEFAULT_FLOOR
+from exporter.bundle.floor import Floor, refuse_below
 from exporter.serving.triton import deployment, repository
 from exporter.serving.triton.facts import Options
 from exporter.serving.triton.readme import readme

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.dependencies import require
 from exporter.errors import InputError, first_line
-from exporter.graph_contract import INPUTS, OUTPUT
+from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.serving.triton.facts import TEXT, Options, Served
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from exporter.bundle import MANIFEST, TOKENIZER, Bundle, Manifest, sha256_of
+from exporter.bundle.floor import DEFAULT as DEFAULT_FLOOR
+from exporter.bundle.floor import Floor
 from exporter.errors import BundleError, ExportError, InputError
-from exporter.floor import DEFAULT as DEFAULT_FLOOR
-from exporter.floor import Floor
 from exporter.serving.triton.config import FILE, parameter, read_config
 from exporter.serving.triton.engines import MODEL_FILES, PLATFORMS, EngineFacts, Tensor, read_engine
 from exporter.serving.triton.facts import NATIVE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exporter.graph_contract import OUTPUT
+from exporter.runtime.contract import OUTPUT
 from exporter.serving.triton.config import PADDING, parameter
 from exporter.serving.triton.deployment import PORTS, Deployed, server_arguments
 from exporter.serving.triton.facts import TEXT

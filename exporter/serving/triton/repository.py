@@ -28,13 +28,13 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from exporter import tokens
 from exporter.bundle import MANIFEST, TOKENIZER, Bundle, put_in_place
+from exporter.bundle.signing import SIGNATURE
 from exporter.errors import BundleError, InputError
+from exporter.runtime import tokens
 from exporter.serving.triton import config as configs
 from exporter.serving.triton import models
 from exporter.serving.triton.facts import Options, Served, served
-from exporter.signing import SIGNATURE
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.bundle import Bundle
+from exporter.bundle.floor import DEFAULT as DEFAULT_FLOOR
+from exporter.bundle.floor import Floor
 from exporter.checkpoint import load_source
 from exporter.errors import ServerError
-from exporter.floor import DEFAULT as DEFAULT_FLOOR
-from exporter.floor import Floor
 from exporter.serving.triton.remote import Protocol, RemoteEncoder, addresses
 from exporter.validator import ParityReport, reference_of, validate
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from exporter.checkpoint import TOKEN_BUDGET, Checkpoint, load_checkpoint
-from exporter.encoder import Encoder
-from exporter.folding import fold
+from exporter.graph.folding import fold
 from exporter.recipe import Gate, Gates, Range, Shapes, find_recipe
-from exporter.tokens import IntArray, TextTokenizer
+from exporter.runtime.encoder import Encoder
+from exporter.runtime.tokens import IntArray, TextTokenizer
 from exporter.validator.check import Check
 from exporter.validator.probes import probes_for
 from exporter.validator.sweeps import SweepReference, Vectors, sweep

@@ -1,0 +1,79 @@
+"""``korsbert sign`` and ``korsbert verify-signature``: who published a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exporter.cli.output import JsonFlag, print_json
+from exporter.errors import InputError
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
+RequireSignatureOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--require-signature",
+        metavar="FILE",
+        help="Refuse a bundle that is not signed by this: a public key or certificates (PEM).",
+    ),
+]
+
+
+def sign_command(
+    bundle: BundleArgument,
+    private_key: Annotated[
+        Path, typer.Option("--private-key", metavar="FILE", help="Elliptic-curve key in PEM, without a password.")
+    ],
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", metavar="FILE", help="The key's certificate (PEM).")
+    ] = None,
+    certificate_chain: Annotated[
+        Path | None,
+        typer.Option("--certificate-chain", metavar="FILE", help="Certificates between that one and a root (PEM)."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a signature.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Sign a bundle: its manifest and every file that it lists. The signature is its file model.sig."""
+    from exporter.bundle import Bundle
+    from exporter.bundle.signing import SIGNATURE, Signer
+
+    opened = Bundle.open(bundle)
+    if opened.signed and not force:
+        raise InputError(f"{bundle / SIGNATURE}: already there", next_step="--force replaces it")
+    opened.sign(Signer(private_key, certificate, certificate_chain))
+    if as_json:
+        print_json({"bundle": str(bundle), "signature": str(bundle / SIGNATURE)})
+        return
+    print(f"{bundle / SIGNATURE}: signs {len(opened.manifest.files) + 1} files")  # noqa: T201
+
+
+def verify_signature_command(
+    bundle: BundleArgument,
+    public_key: Annotated[
+        Path | None, typer.Option("--public-key", metavar="FILE", help="Of whoever signed it (PEM).")
+    ] = None,
+    certificate_chain: Annotated[
+        Path | None,
+        typer.Option("--certificate-chain", metavar="FILE", help="Certificates that the signer's must lead to (PEM)."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Verify that a bundle is signed by a key, or by a certificate, and was not altered since."""
+    from exporter.bundle import Bundle
+    from exporter.bundle.signing import Trusted
+
+    if public_key is not None and certificate_chain is None:
+        trusted = Trusted(public_key, "public key")
+    elif certificate_chain is not None and public_key is None:
+        trusted = Trusted(certificate_chain, "certificate chain")
+    else:
+        raise InputError("give one of --public-key and --certificate-chain", next_step="--public-key FILE")
+    opened = Bundle.open(bundle, require_signature=trusted)
+    if as_json:
+        print_json({"bundle": str(bundle), "signed_by": str(trusted.path), "kind": trusted.kind})
+        return
+    files = len(opened.manifest.files) + 1
+    print(f"{bundle}: signed by the {trusted.kind} {trusted.path}, all {files} files are as signed")  # noqa: T201
