@@ -33,9 +33,9 @@ what finds it there: every check for the demo, the first one for the other model
 
     {write}=1 KORSBERT_FAULT_SUBJECTS=all python -m pytest tests/integration/test_faults.py
 
-with `-n 2 --dist load` in about half an hour on two cores. Without the variables, the same tests try the demo, and the demo with Dense and Normalize.
-They require that every fault is caught, and compare what is caught, what slips, and the sizes with this file. Which
-check finds a fault first may differ between machines, where a value lies close to a bound.
+with `-n 2 --dist load` in about half an hour on two cores. Without the variables, the same tests try the demo, and the
+demo with Dense and Normalize. They require that every fault is caught, and compare what is caught, what slips, and the
+sizes with this file. Which check finds a fault first may differ between machines, where a value lies close to a bound.
 
 - Checks are asked in this order: {checks}. The gate compares the vectors of one in sixteen
   of the shipped probes and of all edge cases with the checkpoint's, within the default bounds.
@@ -94,7 +94,7 @@ class Row:
     max_relative_error: str = ""
 
     def agrees(self, other: Row, columns: Sequence[str] = COLUMNS) -> bool:
-        """Whether two runs catch the same in ``columns``. Machines round differently: sizes may, and so may the check."""
+        """Whether two runs catch the same in ``columns``. Sizes and the names of checks may differ."""
         if not all(_alike(getattr(self, name), getattr(other, name)) for name in columns):
             return False
         distances = [1 - _number(row.min_cosine) for row in (self, other)]
