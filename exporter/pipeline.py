@@ -13,18 +13,11 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from exporter.bundle import (
-    TOKENIZER,
-    Bundle,
-    publish,
-    refuse_to_replace_what_is_no_bundle,
-    staging,
-    withdraw_record,
-    write_record,
-    writing,
-)
+from exporter.bundle import TOKENIZER, Bundle
+from exporter.bundle.atomic import staging, writing
 from exporter.bundle.floor import DEFAULT as DEFAULT_FLOOR
 from exporter.bundle.floor import Floor
+from exporter.bundle.publish import publish, refuse_to_replace_other_files
 from exporter.calibration import TokenBatches, calibration_sentences, calibration_set
 from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
 from exporter.dependencies import require
@@ -142,7 +135,7 @@ def export(recipe: Recipe, options: Options | None = None, stages: Stages | None
     options, stages = options or Options(), stages or Stages()
     target = options.out / recipe.name / f"{options.precision}-{options.backend}"
     if options.force:
-        refuse_to_replace_what_is_no_bundle(target)
+        refuse_to_replace_other_files(target)
     runs_here = _runs_here(options)
     with staging(target, force=options.force) as folder:
         with stages("load checkpoint") as result:
@@ -228,9 +221,9 @@ def validate_bundle(
     if manifest.validation.state == "pending" and device in (None, manifest.validation.device):
         # On another device than its own, a bundle has shown nothing.
         if report.passed:
-            write_record(bundle, record_of(bundle, report))
+            bundle.write_record(record_of(bundle, report))
         else:
-            withdraw_record(bundle)
+            bundle.withdraw_record()
     return report
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import exporter
-from exporter.bundle import MANIFEST, RECORD, Bundle, Record, seal_of
+from exporter.bundle import MANIFEST, RECORD, Bundle, Record
+from exporter.bundle.manifest import seal_of
 from exporter.engines import EngineFiles, backend_of
 from exporter.engines.cuda import find_gpu
 from exporter.pipeline import Options, Stages, export, validate_bundle

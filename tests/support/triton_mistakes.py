@@ -132,7 +132,8 @@ def _plan(version: tuple[int, int, int, int], gpu: str) -> Change:
     """Turn the encoder into the header of a TensorRT plan, and tell the manifest of its builder."""
 
     def seed(folder: Path) -> None:
-        from exporter.bundle import MANIFEST, Manifest, seal_of
+        from exporter.bundle import MANIFEST, Manifest
+        from exporter.bundle.manifest import seal_of
 
         place = folder / "demo" / "1"
         (place / "model.onnx").unlink()

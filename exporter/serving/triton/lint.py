@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from exporter.bundle import MANIFEST, TOKENIZER, Bundle, Manifest, sha256_of
+from exporter.bundle import MANIFEST, TOKENIZER, Bundle, FileFacts, Manifest
 from exporter.bundle.floor import DEFAULT as DEFAULT_FLOOR
 from exporter.bundle.floor import Floor
 from exporter.errors import BundleError, ExportError, InputError
@@ -308,12 +308,13 @@ def _sequence(model: Model) -> Iterator[Finding]:
                 f"<= {limit}",
                 "the encoder refuses longer rows: ship the bundle's own tokenizer",
             )
-        if sha256_of(path) != model.manifest.files[TOKENIZER].sha256:
+        found, shipped = FileFacts.of_file(path).sha256, model.manifest.files[TOKENIZER].sha256
+        if found != shipped:
             yield Finding(
                 path,
                 "content",
-                f"sha256 {sha256_of(path)[:12]}",
-                f"sha256 {model.manifest.files[TOKENIZER].sha256[:12]} of {model.config.name}'s bundle",
+                f"sha256 {found[:12]}",
+                f"sha256 {shipped[:12]} of {model.config.name}'s bundle",
                 "another tokenizer gives other ids to the same words: ship both again from one bundle",
             )
         prompt = parameter(tokenizer.config, "prompt") or ""
@@ -498,7 +499,7 @@ def _altered(model: Model) -> Iterator[Finding]:
             continue
         for ours, theirs in zip(manifest.engine.files, NATIVE_FILES[model.backend], strict=False):
             path, shipped = version / theirs, manifest.files[ours].sha256
-            if path.is_file() and (found := sha256_of(path)) != shipped:
+            if path.is_file() and (found := FileFacts.of_file(path).sha256) != shipped:
                 yield Finding(path, "sha256", found, shipped, "altered since it was shipped: ship it again")
 
 
