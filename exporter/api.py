@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from exporter.bundle import Bundle
-from exporter.bundle.floor import floor_of
+from exporter.bundle.minimum_gate import minimum_gate_of
 from exporter.dependencies import require
 from exporter.engines import BACKENDS, DEFAULTS, BuildOptions
 from exporter.errors import InputError
@@ -157,7 +157,7 @@ def validate(
         checkpoint=_path(checkpoint),
         sts=[Path(file) for file in sts],
         device=device,
-        floor=floor_of(gates),
+        minimum_gate=minimum_gate_of(gates),
     )
 
 

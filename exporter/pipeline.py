@@ -15,8 +15,7 @@ from tokenizers import Tokenizer
 
 from exporter.bundle import TOKENIZER, Bundle
 from exporter.bundle.atomic import staging, writing
-from exporter.bundle.floor import DEFAULT as DEFAULT_FLOOR
-from exporter.bundle.floor import Floor
+from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
 from exporter.bundle.publish import publish, refuse_to_replace_other_files
 from exporter.calibration import TokenBatches, calibration_sentences, calibration_set
 from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
@@ -189,7 +188,7 @@ def validate_bundle(
     checkpoint: Path | None = None,
     sts: Sequence[Path] = (),
     device: str | None = None,
-    floor: Floor = DEFAULT_FLOOR,
+    minimum_gate: MinimumGate = DEFAULT_MINIMUM_GATE,
 ) -> ParityReport:
     """Repeat a bundle's gate and checks on this machine, against a checkpoint loaded anew.
 
@@ -201,7 +200,7 @@ def validate_bundle(
         checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
         sts: Task sets to score both sides on.
         device: Where the bundle runs; by default where it was validated.
-        floor: Bounds that count where those of the bundle's own gate are weaker.
+        minimum_gate: Bounds that count where those of the bundle's own gate are weaker.
 
     Returns:
         The report, passed or not.
@@ -214,7 +213,7 @@ def validate_bundle(
         reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
         reference = reference_of(reference_model, sts, precision)
         checks = _check_bundle(bundle, reference_model, reference)
-        gate = floor.gate(manifest)
+        gate = minimum_gate.gate_for(manifest)
         report = validate(reference, candidate, gate, name, precision)
         checks.append(_sweep_bundle(bundle, candidate, reference_model, gate, checks))
         report = report.with_checks(*checks)

@@ -7,7 +7,7 @@
     atomic.py        folders and files that appear whole
     publish.py       a staged folder becomes a bundle
     signing.py       signatures, made and verified
-    floor.py         bounds that a bundle's own gate may not undercut
+    minimum_gate.py  the least strict gate that a bundle is accepted with
     model_card.py    the README of a bundle
 """
 
