@@ -44,6 +44,7 @@ from exporter.recipe import Gate, Recipe
 from exporter.runtime.encoder import Encoder, encoder_batches
 from exporter.runtime.runner import Runner
 from exporter.runtime.tokens import TextTokenizer
+from exporter.targets import Padding
 from exporter.validator import Check, ParityReport, Reference, reference_of, validate
 from exporter.validator.format_loss import FormatLoss
 from exporter.validator.parity import compare
@@ -258,7 +259,7 @@ def _sweep_bundle(
         gate,
         manifest.engine.precision,
         tables_proven=any(check.name == "weights" and check.passed for check in checks),
-        lengths=manifest.engine.facts.get("padding") == "right",
+        lengths=manifest.engine.facts.right_padded,
         width_tokens=WIDTH_TOKENS,
     )
 
@@ -377,7 +378,7 @@ def _sweep(
         gate,
         graph.precision,
         tables_proven=tables_proven,
-        lengths=graph.padding == "right",
+        lengths=graph.padding is Padding.RIGHT,
         width_tokens=width_tokens,
     )
 

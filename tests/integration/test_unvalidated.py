@@ -135,7 +135,7 @@ class TestPending:
         assert done.status == 0, done
         bundle = Bundle.open(tmp_path / "twin" / "fp16-onnxruntime")
         assert (bundle.validated, bundle.manifest.validation.device) == (False, "cuda")
-        assert bundle.manifest.engine.facts["padding"] == "right"
+        assert bundle.manifest.engine.facts.padding == "right"
         # It runs on the CPU too, and passes there: but that is not where it is meant to run.
         assert validate_bundle(bundle, device="cpu").passed
         assert not Bundle.open(bundle.folder).validated

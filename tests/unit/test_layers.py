@@ -1,7 +1,7 @@
 """Imports run one way: which room may import which, in one table, compared with the source.
 
     cli -> api -> pipeline -> {precisions, publication, serving, benchmark} -> validator -> engines -> graph
-        -> checkpoint -> runtime -> {recipe, dependencies, machine} -> errors
+        -> checkpoint -> runtime -> {recipe, dependencies, machine, targets} -> errors
 
 An import inside a function or under ``TYPE_CHECKING`` counts like any other.
 """
@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
         "publication",
         "recipe",
         "runtime",
+        "targets",
         "validator",
     },
     "publication": {
@@ -55,7 +56,17 @@ ALLOWED: dict[str, set[str]] = {
         "recipe",
         "validator",
     },
-    "serving": {"bundle", "checkpoint", "dependencies", "errors", "recipe", "runtime", "validator"},
+    "serving": {
+        "bundle",
+        "checkpoint",
+        "dependencies",
+        "engines",
+        "errors",
+        "recipe",
+        "runtime",
+        "targets",
+        "validator",
+    },
     "benchmark": {"bundle", "calibration", "checkpoint", "dependencies", "errors", "machine"},
     "bundle": {"dependencies", "engines", "errors", "recipe", "runtime", "validator"},
     "precisions": {
@@ -79,14 +90,15 @@ ALLOWED: dict[str, set[str]] = {
         "recipe",
         "runtime",
     },
-    "engines": {"dependencies", "errors", "graph", "recipe", "runtime"},
-    "graph": {"checkpoint", "errors", "recipe", "runtime"},
+    "engines": {"dependencies", "errors", "graph", "recipe", "runtime", "targets"},
+    "graph": {"checkpoint", "errors", "recipe", "runtime", "targets"},
     "checkpoint": {"errors", "recipe", "runtime"},
     "calibration": {"errors", "runtime"},
     "runtime": {"errors"},
     "recipe": {"errors"},
     "dependencies": {"errors"},
     "machine": set(),
+    "targets": set(),
     "errors": set(),
 }
 
@@ -105,6 +117,7 @@ RUNTIME = (
     "recipe",
     "runtime",
     "serving",
+    "targets",
 )
 EXPORT_ONLY = {"torch", "transformers", "sentence_transformers", "onnx", "onnx_ir", "onnxscript", "optimum", "scipy"}
 
@@ -165,7 +178,7 @@ def test_what_serves_a_bundle_imports_nothing_of_the_export(room: str) -> None:
 
 def test_every_file_of_a_table_is_in_it() -> None:
     # "One file and one line in its table": helpers beside them are not called like a backend or a precision.
-    helpers = {"__init__", "retype", "range_audit", "cuda", "external_data", "padding"}
+    helpers = {"__init__", "retype", "range_audit", "cuda", "external_data", "facts", "padding"}
     for table, folder in ((BACKENDS, "engines"), (PRECISIONS | QUANTIZATIONS, "precisions")):
         rooms = {path.stem for path in (PACKAGE / folder).iterdir() if not path.name.startswith("__")} - helpers
         assert rooms == {module.split(".")[2].partition(":")[0] for module in table.values()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from exporter.bundle import TOKENIZER, Bundle
+from exporter.engines import GPU_ONLY
 from exporter.errors import BundleError, InputError
 from exporter.recipe import Range
 
@@ -18,7 +19,6 @@ NATIVE: dict[str, tuple[str, tuple[str, ...]]] = {
     "openvino": ("openvino", ("model.xml", "model.bin")),
     "tensorrt": ("tensorrt", ("model.plan",)),
 }
-GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")
 SHORTEST_BUCKET = 16
 
 
@@ -122,7 +122,7 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
         raise BundleError(
             f"{bundle.folder}: Triton has no backend for {engine.backend} engines", next_step="--runtime python"
         )
-    on_gpu = bool(options.gpus) or manifest.validation.device == "cuda" or engine.backend in GPU_BACKENDS
+    on_gpu = bool(options.gpus) or manifest.validation.device == "cuda" or engine.backend in GPU_ONLY
     if on_gpu and engine.backend == "openvino":
         raise InputError(f"{bundle.folder}: openvino engines run on the CPU", next_step="leave --gpus out")
     if options.accelerator == "tensorrt" and (backend != "onnxruntime" or not on_gpu):
@@ -161,7 +161,7 @@ def _refuse_what_would_answer_otherwise(bundle: Bundle, backend: str, options: O
             "which is not what passed the gate",
             next_step="--runtime python, or export it with --bf16",
         )
-    lengths = engine.facts.get("padding") == "right"
+    lengths = engine.facts.right_padded
     if options.accelerator == "tensorrt" and (lengths or engine.precision not in ("fp32", "fp16")):
         reason = "drops the lengths that its attention goes by" if lengths else f"has no mode for {engine.precision}"
         raise BundleError(

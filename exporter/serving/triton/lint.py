@@ -444,13 +444,13 @@ def _plan(model: Model) -> Iterator[Finding]:
         return
     facts = manifest.engine.facts
     path = model.latest / (model.config.default_model_filename or MODEL_FILES["tensorrt"])
-    stated = str(facts.get("version", engine.tensorrt))
+    stated = facts.version or engine.tensorrt
     if stated.split(".")[:3] != engine.tensorrt.split(".")[:3]:
         yield Finding(
             path, "TensorRT version", engine.tensorrt, f"{stated}, of its manifest", "ship the bundle again, unaltered"
         )
-    built_for, here = facts.get("compute_capability"), _compute_capabilities()  # None: for any GPU
-    if built_for is not None and here and str(built_for) not in here:
+    built_for, here = facts.compute_capability, _compute_capabilities()  # None: for any GPU
+    if built_for is not None and here and built_for not in here:
         yield Finding(
             path,
             "compute capability",
