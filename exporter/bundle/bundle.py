@@ -122,7 +122,7 @@ class Bundle:
                 the bundle was opened.
         """
         facts, engine, home = self.manifest.encoder, self.manifest.engine, self.manifest.validation.device
-        if engine.precision.startswith("int8") and device not in (None, home):
+        if engine.precision.is_int8 and device not in (None, home):
             raise BundleError(
                 f"{self.folder}: its int8 is typed for the {home}, and {device} kernels want other types",
                 next_step=f"export it again with --device {device}",
@@ -130,13 +130,7 @@ class Bundle:
         tokenizer = _parse_tokenizer(self.folder / TOKENIZER, self._take(TOKENIZER))
         files = EngineFiles(self.folder, {name: self._take(name) for name in engine.files})
         runner = backend_of(engine.backend).open(engine, files, device or home, threads)
-        return Encoder(
-            tokenizer,
-            runner,
-            dimension=facts.dimension,
-            max_seq_length=facts.max_seq_length,
-            prompt=facts.prompt,
-        )
+        return Encoder.of(facts, tokenizer, runner)
 
     def read(self, name: str) -> bytes:
         """Return the verified content of a file.

@@ -17,6 +17,7 @@ from exporter.bundle.signing import SIGNATURE
 from exporter.engines import BACKENDS, Engine
 from exporter.errors import BundleError
 from exporter.recipe import Recipe, Source
+from exporter.targets import Device
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -108,7 +109,7 @@ class Validation(_Frozen):
     """
 
     state: Literal["passed", "pending"] = "passed"
-    device: Literal["cpu", "cuda"]
+    device: Device
     execution: str
     probes_sha256: str
     min_cosine: float

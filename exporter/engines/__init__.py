@@ -21,20 +21,19 @@ from pydantic import BaseModel, ConfigDict
 
 from exporter.engines.facts import EngineFacts
 from exporter.errors import InputError
-from exporter.recipe import Precision, Shapes
+from exporter.recipe import Shapes
 from exporter.runtime.runner import Runner
+from exporter.targets import Backend, Precision
 
 if TYPE_CHECKING:
     from exporter.graph import Graph
 
 BACKENDS = {
-    "onnxruntime": "exporter.engines.onnxruntime",
-    "openvino": "exporter.engines.openvino",
-    "tensorrt": "exporter.engines.tensorrt.build:TENSORRT",
-    "tensorrt-rtx": "exporter.engines.tensorrt.build:TENSORRT_RTX",
+    Backend.ONNXRUNTIME: "exporter.engines.onnxruntime",
+    Backend.OPENVINO: "exporter.engines.openvino",
+    Backend.TENSORRT: "exporter.engines.tensorrt.build:TENSORRT",
+    Backend.TENSORRT_RTX: "exporter.engines.tensorrt.build:TENSORRT_RTX",
 }
-GPU_ONLY = ("tensorrt", "tensorrt-rtx")
-"""Backends whose engines run on a GPU, whatever device the reference computes on."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Engine(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backend: str
+    backend: Backend
     precision: Precision
     files: tuple[str, ...]
     facts: EngineFacts = EngineFacts()
@@ -106,7 +105,7 @@ class EngineFiles:
         return self._contents.pop(name)
 
 
-class Backend(Protocol):
+class BackendModule(Protocol):
     """What a module of this package offers."""
 
     def check_build(self, precision: str, device: str) -> None:
@@ -130,19 +129,14 @@ class Backend(Protocol):
         ...
 
 
-def backend_of(name: str) -> Backend:
+def backend_of(name: str) -> BackendModule:
     """Import a backend (a key of ``BACKENDS``)."""
-    module, _, attribute = BACKENDS[name].partition(":")
+    module, _, attribute = BACKENDS[Backend(name)].partition(":")
     imported = importlib.import_module(module)
-    return cast(Backend, getattr(imported, attribute) if attribute else imported)
+    return cast(BackendModule, getattr(imported, attribute) if attribute else imported)
 
 
-def device_of(backend: str, device: str) -> str:
-    """Return where engines of a backend run if ``device`` is asked for: on the GPU, where they run nowhere else."""
-    return "cuda" if backend in GPU_ONLY else device
-
-
-def refuse_idle_options(backend: str, options: BuildOptions) -> None:
+def refuse_idle_options(backend: Backend, options: BuildOptions) -> None:
     """Refuse what a backend would not heed, before any work is done.
 
     Raises:
@@ -153,10 +147,10 @@ def refuse_idle_options(backend: str, options: BuildOptions) -> None:
         "--version-compatible": options.version_compatible,
         "--hardware-compatible": options.hardware_compatible,
     }
-    idle = [option for option, is_given in given.items() if is_given and backend not in GPU_ONLY]
+    idle = [option for option, is_given in given.items() if is_given and not backend.needs_gpu]
     if idle:
         raise InputError(f"{', '.join(idle)}: {backend} has no such choice", next_step="leave it out")
-    if backend == "tensorrt-rtx" and options.version_compatible:
+    if backend is Backend.TENSORRT_RTX and options.version_compatible:
         raise InputError(
             "--version-compatible: tensorrt-rtx ships without the runtime that such an engine carries",
             next_step="leave it out, or --backend tensorrt",

@@ -60,7 +60,6 @@ ALLOWED: dict[str, set[str]] = {
         "bundle",
         "checkpoint",
         "dependencies",
-        "engines",
         "errors",
         "recipe",
         "runtime",

@@ -195,7 +195,7 @@ def remarks_on(one: Served, folder: Path, version: int) -> tuple[str, ...]:
                 f"version {version} of {one.name} is {engine}, where {served_before} was served: whoever asks for the "
                 "model gets it now; --name would have kept both"
             )
-    if one.bundle.manifest.engine.precision == "int8_dynamic":
+    if one.bundle.manifest.engine.precision.scales_from_batch:
         said.append(
             f"{one.name} is int8_dynamic, whose scales come from each batch: the vector of a text depends a little on "
             "the texts that the server puts beside it; --int8 does not"
