@@ -118,8 +118,8 @@ def _judged_engines(
         encoder = Encoder(
             checkpoint.tokenizer,
             backend_of(backend).open(engine, EngineFiles.read(engine, folder), "cpu", threads),
-            dimension=checkpoint.dimension,
-            max_seq_length=checkpoint.max_seq_length,
+            dimension=checkpoint.facts.dimension,
+            max_seq_length=checkpoint.facts.max_seq_length,
         )
         opened[label] = stack.enter_context(encoder)
         verdicts[label] = _verdict(reference, encoder, recipe, precision, label)
@@ -169,8 +169,8 @@ def _as_encoder(model: SentenceTransformer, checkpoint: Checkpoint) -> Encoder:
     return Encoder(
         checkpoint.tokenizer,
         _TorchRunner(model),
-        dimension=checkpoint.dimension,
-        max_seq_length=checkpoint.max_seq_length,
+        dimension=checkpoint.facts.dimension,
+        max_seq_length=checkpoint.facts.max_seq_length,
     )
 
 

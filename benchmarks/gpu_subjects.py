@@ -188,7 +188,7 @@ class Graphs:
 
     def _quantized(self, precision: str, scheme: Scheme) -> Graph:
         checkpoint = self._checkpoint
-        text = calibration_set(None, self._batches.sentences, checkpoint.tokenizer, checkpoint.prompt)
+        text = calibration_set(None, self._batches.sentences, checkpoint.tokenizer, checkpoint.facts.prompt)
         plan = make_plan(self._made["folded"], Request(scheme, text, Gates().of(precision)))
         return quantization_of(precision).convert(plan, plan.found.ladder[0], self._batches)
 
@@ -248,9 +248,9 @@ def open_engine(
     encoder = Encoder(
         checkpoint.tokenizer,
         runner,
-        dimension=checkpoint.dimension,
-        max_seq_length=checkpoint.max_seq_length,
-        prompt=checkpoint.prompt,
+        dimension=checkpoint.facts.dimension,
+        max_seq_length=checkpoint.facts.max_seq_length,
+        prompt=checkpoint.facts.prompt,
     )
     return EngineSubject(encoder, runner, precision)
 

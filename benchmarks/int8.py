@@ -128,9 +128,9 @@ def _measure_model(name: str, options: Namespace, work: Path) -> None:
         checkpoint = load_checkpoint(recipe, folder=folder)
         reference = _every(reference_of(checkpoint, [options.sts] if name in REAL else []), options.every)
         graph = fold(checkpoint)
-        text = calibration_set(None, reference.texts, checkpoint.tokenizer, checkpoint.prompt)
+        text = calibration_set(None, reference.texts, checkpoint.tokenizer, checkpoint.facts.prompt)
         task = tuple(different) if name in REAL else ()
-        vectors = checkpoint.encode(list(task)) if task else np.empty((0, checkpoint.dimension), np.float32)
+        vectors = checkpoint.encode(list(task)) if task else np.empty((0, checkpoint.facts.dimension), np.float32)
         job = _Job(name, checkpoint, graph, reference, recipe, text, task, vectors, options.threads, work)
         candidates = [_candidate(backend, precision, job) for backend, precision in ENGINES]
         for candidate in candidates:
@@ -182,9 +182,9 @@ def _candidate(backend: str, precision: str, job: _Job) -> Candidate:
     encoder = Encoder(
         job.checkpoint.tokenizer,
         runner,
-        dimension=job.checkpoint.dimension,
-        max_seq_length=job.checkpoint.max_seq_length,
-        prompt=job.checkpoint.prompt,
+        dimension=job.checkpoint.facts.dimension,
+        max_seq_length=job.checkpoint.facts.max_seq_length,
+        prompt=job.checkpoint.facts.prompt,
     )
     report = validate(job.reference, encoder, gate, label, precision)
     print(f"{job.name} {label}: {report.summary()}", flush=True)

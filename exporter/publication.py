@@ -12,7 +12,6 @@ from exporter.bundle import (
     PARITY,
     TOKENIZER,
     Bundle,
-    EncoderFacts,
     GraphFacts,
     Manifest,
     Record,
@@ -81,7 +80,7 @@ def manifest_of(
     return Manifest(
         recipe=recipe,
         source=checkpoint.provenance(),
-        encoder=encoder_facts(checkpoint),
+        encoder=checkpoint.facts,
         graph=GraphFacts(sha256=graph.content_hash(), nodes=graph.op_counts(), weight_bytes=graph.weight_bytes()),
         engine=engine.model_copy(update={"decisions": ()}),  # told once, among all the others
         quantization=added.quantization,
@@ -98,22 +97,6 @@ def manifest_of(
         tools=tool_versions(TOOLS),
         machine=_machine(device if runs_here else Device.CPU),
         created=_now(),
-    )
-
-
-def encoder_facts(checkpoint: Checkpoint) -> EncoderFacts:
-    """Return what a manifest says of the encoder; all of it is read from the checkpoint."""
-    return EncoderFacts(
-        architecture=checkpoint.architecture,
-        modules=checkpoint.modules,
-        pooling=checkpoint.pooling,
-        dimension=checkpoint.dimension,
-        max_seq_length=checkpoint.max_seq_length,
-        do_lower_case=checkpoint.do_lower_case,
-        prompt=checkpoint.prompt,
-        layers=checkpoint.layers,
-        heads=checkpoint.heads,
-        hidden_size=checkpoint.hidden_size,
     )
 
 

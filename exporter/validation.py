@@ -11,7 +11,7 @@ from exporter.bundle import TOKENIZER, Bundle
 from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
 from exporter.checkpoint import Checkpoint, load_source
 from exporter.graph.folding import fold
-from exporter.publication import encoder_facts, record_of
+from exporter.publication import record_of
 from exporter.recipe import Gate
 from exporter.runtime.encoder import Encoder
 from exporter.runtime.tokens import TextTokenizer
@@ -72,7 +72,7 @@ def _check_files(bundle: Bundle, checkpoint: Checkpoint, reference: Reference) -
     engine, precision = manifest.engine, manifest.engine.precision
     proof = Proof(checkpoint, reference.texts, manifest.recipe.shapes)
     checks = [
-        check_facts(manifest.encoder.model_dump(), encoder_facts(checkpoint).model_dump()),
+        check_facts(manifest.encoder.model_dump(), checkpoint.facts.model_dump()),
         proof.tokenizer(Tokenizer.from_buffer(bundle.read(TOKENIZER))),
     ]
     stored = stored_graph(engine, bundle.read)

@@ -14,9 +14,10 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter.bundle.signing import SIGNATURE
-from exporter.engines import BACKENDS, Engine
+from exporter.engines import Engine
 from exporter.errors import BundleError
 from exporter.recipe import Recipe, Source
+from exporter.runtime.facts import EncoderFacts
 from exporter.targets import Device
 
 FORMAT = 2
@@ -58,21 +59,6 @@ class FileFacts(_Frozen):
     def of_content(cls, content: bytes) -> Self:
         """Hash the content of a file."""
         return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
-
-
-class EncoderFacts(_Frozen):
-    """What encoding needs to know besides the tokenizer and the engine."""
-
-    architecture: str
-    modules: tuple[str, ...]
-    pooling: tuple[str, ...]
-    dimension: int
-    max_seq_length: int
-    do_lower_case: bool
-    prompt: str = ""
-    layers: int
-    heads: int
-    hidden_size: int
 
 
 class GraphFacts(_Frozen):
@@ -219,8 +205,6 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or MANIFEST
         raise BundleError(f"{path}: not readable: {where}: {first['msg']}", next_step="export it again") from error
-    if manifest.engine.backend not in BACKENDS:
-        raise BundleError(f"{path}: made for the backend {manifest.engine.backend!r}, which is not known here")
     if manifest.seal != seal_of(manifest):
         raise BundleError(
             f"{path}: altered since it was published: its seal does not agree", next_step="export it again"

@@ -27,6 +27,7 @@ from exporter.checkpoint.tokenizer_anchor import build_anchor
 from exporter.checkpoint.weights import Equality, StoredWeights, check_parameters, hash_of
 from exporter.errors import CheckpointError, ExportError, MissingDependencyError, UnsupportedModelError, first_sentence
 from exporter.recipe import KnownAnswer, Recipe, Source, recipes_folder
+from exporter.runtime.facts import EncoderFacts
 from exporter.runtime.tokens import IntArray, TextTokenizer, batches_by_length
 
 TOKEN_BUDGET = 2048  # tokens per batch of the reference, with padding
@@ -49,18 +50,9 @@ class Checkpoint:
         decisions: What was found and decided while loading, one sentence each.
         anchor: The tokenizer by the checkpoint's own files and ``tokenizers`` alone, without transformers.
         tokenizer: The tokenizer as the bundle will carry it: truncation, lower-casing and special tokens included.
-        architecture: Class name of the transformer.
-        modules: Class names of the modules, in order.
-        pooling: Pooling modes, in the order they are concatenated.
-        dimension: Length of a sentence vector.
-        max_seq_length: Tokens per sentence, special tokens included.
-        do_lower_case: Whether text is lower-cased before the vocabulary is consulted.
+        facts: What a manifest records of the encoder.
         has_token_types: Whether the architecture embeds token types.
         pad_token_id: Id that padding is made of.
-        prompt: Text that ``encode`` puts before every sentence ("" for most models).
-        layers: Transformer layers (uses of the shared layer, for ALBERT).
-        heads: Attention heads.
-        hidden_size: Width of a token's vector.
     """
 
     model: SentenceTransformer
@@ -74,18 +66,9 @@ class Checkpoint:
     decisions: tuple[str, ...]
     anchor: Tokenizer
     tokenizer: Tokenizer
-    architecture: str
-    modules: tuple[str, ...]
-    pooling: tuple[str, ...]
-    dimension: int
-    max_seq_length: int
-    do_lower_case: bool
+    facts: EncoderFacts
     has_token_types: bool
     pad_token_id: int
-    prompt: str
-    layers: int
-    heads: int
-    hidden_size: int
 
     def encode(self, sentences: list[str]) -> npt.NDArray[np.float32]:
         """Return the reference vectors (len(sentences), dimension) float32, by ``SentenceTransformer.encode``.
@@ -96,8 +79,8 @@ class Checkpoint:
         Raises:
             CheckpointError: The tokenizer knows a token that the embedding table has no row for.
         """
-        rows = TextTokenizer(self.tokenizer).ids([self.prompt + sentence for sentence in sentences])
-        vectors = np.empty((len(sentences), self.dimension), dtype=np.float32)
+        rows = TextTokenizer(self.tokenizer).ids([self.facts.prompt + sentence for sentence in sentences])
+        vectors = np.empty((len(sentences), self.facts.dimension), dtype=np.float32)
         try:
             for batch in batches_by_length([len(row) for row in rows], batch_size=32, token_budget=TOKEN_BUDGET):
                 chosen = [sentences[row] for row in batch]
@@ -374,18 +357,20 @@ def _read_facts(
         decisions=_decisions(snapshot, equality),
         anchor=build_anchor(snapshot.transformer, lower_case=snapshot.lower_case, max_seq_length=max_seq_length),
         tokenizer=_bundle_tokenizer(model, max_seq_length),
-        architecture=type(transformer.auto_model).__name__,
-        modules=names,
-        pooling=(modes,) if isinstance(modes, str) else tuple(modes),
-        dimension=int(model.get_embedding_dimension()),
-        max_seq_length=max_seq_length,
-        do_lower_case=backend.normalizer is not None and backend.normalizer.normalize_str("KOREA") == "korea",
+        facts=EncoderFacts(
+            architecture=type(transformer.auto_model).__name__,
+            modules=names,
+            pooling=(modes,) if isinstance(modes, str) else tuple(modes),
+            dimension=int(model.get_embedding_dimension()),
+            max_seq_length=max_seq_length,
+            do_lower_case=backend.normalizer is not None and backend.normalizer.normalize_str("KOREA") == "korea",
+            prompt=model.prompts.get(default, "") if default else "",
+            layers=int(sizes.num_layers),
+            heads=int(sizes.num_attention_heads),
+            hidden_size=int(sizes.hidden_size),
+        ),
         has_token_types=getattr(config, "type_vocab_size", 0) > 0,
         pad_token_id=int(transformer.tokenizer.pad_token_id),
-        prompt=model.prompts.get(default, "") if default else "",
-        layers=int(sizes.num_layers),
-        heads=int(sizes.num_attention_heads),
-        hidden_size=int(sizes.hidden_size),
     )
 
 
@@ -456,9 +441,9 @@ def _check_expectations(checkpoint: Checkpoint, recipe: Recipe) -> None:
     """Refuse a checkpoint that is not what its recipe says, naming both values of everything that differs."""
     expected = recipe.expect.model_dump(exclude_none=True)
     wrong = [
-        f"{name} is {getattr(checkpoint, name)!r}, the recipe expects {value!r}"
+        f"{name} is {getattr(checkpoint.facts, name)!r}, the recipe expects {value!r}"
         for name, value in expected.items()
-        if getattr(checkpoint, name) != value
+        if getattr(checkpoint.facts, name) != value
     ]
     if wrong:
         raise CheckpointError(
@@ -469,9 +454,9 @@ def _check_expectations(checkpoint: Checkpoint, recipe: Recipe) -> None:
 
 def _check_pooling(checkpoint: Checkpoint, asked: Sequence[str] | None) -> None:
     """Refuse a pooling that was asked for where the checkpoint states another."""
-    if asked is not None and tuple(asked) != checkpoint.pooling:
+    if asked is not None and tuple(asked) != checkpoint.facts.pooling:
         raise CheckpointError(
-            f"{checkpoint.source}: its modules.json states {' and '.join(checkpoint.pooling)} pooling, and "
+            f"{checkpoint.source}: its modules.json states {' and '.join(checkpoint.facts.pooling)} pooling, and "
             f"{' and '.join(asked)} was asked for",
             next_step="leave out pooling: it is for folders without modules.json",
         )

@@ -59,7 +59,7 @@ class TestManifest:
             (put("validation", "device", value="tpu"), r"not readable: validation\.device"),
             (put("files", "model.onnx", "sha256", value="0" * 64), r"model\.onnx: altered"),
             (put("files", "model.onnx", "size", value=1), r"model\.onnx: altered"),
-            (put("engine", "backend", value="warp"), "made for the backend 'warp', which is not known here"),
+            (put("engine", "backend", value="warp"), r"not readable: engine\.backend: Input should be 'onnxruntime'"),
             (lambda manifest: manifest["files"].pop("model.onnx"), r"does not list model\.onnx"),
             (lambda manifest: manifest["files"].pop("tokenizer.json"), r"does not list tokenizer\.json"),
             (lambda manifest: manifest["files"].clear(), r"does not list model\.onnx, parity\.json, tokenizer\.json"),
