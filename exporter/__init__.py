@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from exporter.errors import UnsupportedModelError as UnsupportedModelError
     from exporter.recipe import Recipe as Recipe
 
+    __version__: str
+
 _HOME = {
     "export": "exporter.api",
     "load": "exporter.api",
@@ -50,12 +52,32 @@ _HOME = {
     "UnsupportedModelError": "exporter.errors",
 }
 
-__all__ = [  # noqa: PLE0604 - one table says it all
-    *_HOME,
+# Written out, because type checkers do not read ``[*_HOME]``.
+__all__ = [
+    "BuildError",
+    "Bundle",
+    "BundleError",
+    "CheckpointError",
+    "Encoder",
+    "EngineError",
+    "ExportError",
+    "GateError",
+    "HubError",
+    "InputError",
+    "MissingDependencyError",
+    "Recipe",
+    "RecipeError",
+    "ServerError",
+    "UnsupportedModelError",
+    "export",
+    "load",
+    "validate",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("korsbert")
     if name not in _HOME:
         raise AttributeError(f"module 'exporter' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -204,8 +204,8 @@ def room_of(path: Path) -> str:
 
 
 def modules() -> list[Path]:
-    shipped = PACKAGE / "recipes"  # in a wheel: data, no room
-    return sorted(path for path in PACKAGE.rglob("*.py") if shipped not in path.parents)
+    outside = {PACKAGE / "recipes", PACKAGE / "_alias"}  # data in a wheel; the package `korsbert`, above all rooms
+    return sorted(path for path in PACKAGE.rglob("*.py") if outside.isdisjoint(path.parents))
 
 
 def imported(path: Path) -> Iterator[tuple[str, int]]:

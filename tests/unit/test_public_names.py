@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.metadata
+import inspect
 import json
 import subprocess
 import sys
 
+import korsbert
 import pytest
 
 import exporter
@@ -51,10 +55,12 @@ def test_any_other_name_is_an_attribute_error() -> None:
         _ = exporter.fold_all  # type: ignore[attr-defined]
 
 
-def test_importing_brings_in_no_package_but_itself() -> None:
-    code = "import json, sys; before = set(sys.modules); import exporter; print(json.dumps(sorted(sys.modules)))"
+@pytest.mark.parametrize("package", ["exporter", "korsbert"])
+def test_importing_brings_in_no_package_but_itself(package: str) -> None:
+    code = f"import json, sys; import {package}; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)} - {"exporter"}
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert package in loaded
     heavy = {
         *EXTRAS,
         "numpy",
@@ -68,6 +74,37 @@ def test_importing_brings_in_no_package_but_itself() -> None:
         "filelock",
     }
     assert loaded & heavy == set()
+
+
+def test_the_version_is_that_of_the_installed_distribution() -> None:
+    assert exporter.__version__ == importlib.metadata.version("korsbert")
+
+
+def test_all_is_a_list_of_strings_because_type_checkers_run_no_code() -> None:
+    (written,) = (
+        node.value
+        for node in ast.parse(inspect.getsource(exporter)).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    assert ast.literal_eval(written) == exporter.__all__
+
+
+class TestKorsbert:
+    """``import korsbert`` is another way to write ``import exporter``."""
+
+    def test_it_has_the_names_and_the_version_of_exporter(self) -> None:
+        assert korsbert.__all__ == exporter.__all__
+        assert dir(korsbert) == dir(exporter)
+        assert korsbert.__version__ == exporter.__version__
+
+    @pytest.mark.parametrize("name", sorted(PUBLIC))
+    def test_each_name_is_the_same_object(self, name: str) -> None:
+        assert getattr(korsbert, name) is getattr(exporter, name)
+
+    @pytest.mark.parametrize("name", ["errors", "_HOME", "fold_all"])
+    def test_it_has_no_other_names(self, name: str) -> None:
+        with pytest.raises(AttributeError, match=f"'korsbert' has no attribute '{name}'"):
+            getattr(korsbert, name)
 
 
 class TestErrors:
