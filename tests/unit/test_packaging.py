@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -67,3 +68,12 @@ def test_every_required_package_is_pinned() -> None:
 def test_every_address_is_in_the_one_repository() -> None:
     source = PROJECT["urls"]["Source"]
     assert all(url.startswith(source) for url in PROJECT["urls"].values())
+
+
+def test_the_workflow_runs_the_targets_of_the_local_script() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    matrix = workflow["jobs"]["make"]["strategy"]["matrix"]
+    assert set(matrix["target"]) == {*re.findall(r"^make (\S+)", script, flags=re.MULTILINE), "coverage"}
+    supported = {line.rpartition(" ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line}
+    assert set(matrix["python"]) == supported
