@@ -113,7 +113,9 @@ class TestSigned:
         Bundle.open(unsigned).sign(Signer(private)).verify_signature(public)
         Bundle.open(unsigned, require_signature=public)
 
-    def test_a_record_of_validation_written_later_does_not_break_it_and_is_not_believed(self, signed: Path, keys: Path) -> None:
+    def test_a_record_of_validation_written_later_does_not_break_it_and_is_not_believed(
+        self, signed: Path, keys: Path
+    ) -> None:
         opened = Bundle.open(signed)
         record = Record(manifest_seal="", report={"passed": True}, machine={}, tools={}, created="")
         recorded = write_record(opened, record)
