@@ -95,7 +95,7 @@ class Row:
     max_relative_error: str = ""
 
     def agrees(self, other: Row, columns: Sequence[str] = COLUMNS) -> bool:
-        """Whether two runs catch the same in ``columns``; sizes and checks may differ, as machines round differently."""
+        """Whether two runs agree in ``columns``. Sizes and checks may differ, because machines round differently."""
         if not all(_alike(getattr(self, name), getattr(other, name)) for name in columns):
             return False
         distances = [1 - _number(row.min_cosine) for row in (self, other)]
