@@ -12,7 +12,7 @@ from exporter.cli.signing import RequireSignatureOption
 from exporter.errors import InputError
 
 if TYPE_CHECKING:
-    from exporter.bundle.floor import Floor
+    from exporter.bundle.minimum_gate import MinimumGate
     from exporter.serving.triton.verify import Verification
 
 
@@ -79,7 +79,7 @@ def ship_command(
 ) -> None:
     """Put bundles into a Triton model repository; check one; or verify a running server."""
     from exporter.bundle import Bundle
-    from exporter.bundle.floor import floor_of
+    from exporter.bundle.minimum_gate import minimum_gate_of
 
     if sum(option is not None for option in (repository, check, verify)) != 1:
         raise InputError(
@@ -88,14 +88,14 @@ def ship_command(
     if check is not None:
         if bundles:
             raise InputError("--check reads a repository, and takes no bundle", next_step="leave the bundles out")
-        _check(check, floor_of(gates, recipe), require_signature, as_json)
+        _check(check, minimum_gate_of(gates, recipe), require_signature, as_json)
         return
     if not bundles or (verify is not None and len(bundles) != 1):
         raise InputError("give a bundle" if verify is None else "give the one bundle that the server serves")
-    floor = floor_of(gates, recipe)
+    minimum_gate = minimum_gate_of(gates, recipe)
     opened = [Bundle.open(path, require_signature=require_signature) for path in bundles]
     if verify is not None:
-        if (warning := floor.warning(opened[0].manifest)) is not None:
+        if (warning := minimum_gate.warning(opened[0].manifest)) is not None:
             stderr_console().print(f"warning: {warning}")
         with spinner(stderr_console(), "importing torch"):
             from exporter.dependencies import require
@@ -112,7 +112,7 @@ def ship_command(
                 checkpoint=checkpoint,
                 clients=clients,
                 requests=requests,
-                floor=floor,
+                minimum_gate=minimum_gate,
             )
         _print_verification(result, as_json)
         return
@@ -135,7 +135,7 @@ def ship_command(
             name=name,
             version=version,
             image_version=image_version or IMAGE_VERSION,
-            floor=floor,
+            minimum_gate=minimum_gate,
         )
     if as_json:
         print_json({"repository": str(repository), "shipped": [vars(one) for one in shipped]})
@@ -151,10 +151,10 @@ def ship_command(
     print(f"{repository}/README.md says how to start a server and how to ask it")  # noqa: T201
 
 
-def _check(folder: Path, floor: Floor, require_signature: Path | None, as_json: bool) -> None:
+def _check(folder: Path, minimum_gate: MinimumGate, require_signature: Path | None, as_json: bool) -> None:
     from exporter.serving.triton.lint import check
 
-    findings = check(folder, floor, require_signature)
+    findings = check(folder, minimum_gate, require_signature)
     if as_json:
         print_json({"repository": str(folder), "findings": [_finding(one) for one in findings]})
     else:

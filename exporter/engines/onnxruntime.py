@@ -17,6 +17,7 @@ from exporter.dependencies import require
 from exporter.engines import DEFAULTS, BuildOptions, Engine, EngineFiles
 from exporter.engines.cuda import Cuda, DeviceBuffers, find_gpu
 from exporter.engines.external_data import refuse_external_data
+from exporter.engines.facts import EngineFacts
 from exporter.engines.padding import refuse_other_than_right_padding
 from exporter.errors import BuildError, EngineError, ExportError, MissingDependencyError, first_line
 from exporter.recipe import Shapes
@@ -160,7 +161,7 @@ def missing_operators() -> frozenset[str]:
 def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DEFAULTS) -> Engine:  # noqa: ARG001 - one file serves every shape
     """Write ``model.onnx``."""
     graph.save(folder / FILE)
-    facts = {"padding": graph.padding, "shape_nodes": list(graph.shape_nodes())}
+    facts = EngineFacts(padding=graph.padding, shape_nodes=graph.shape_nodes())
     return Engine(backend=Backend.ONNXRUNTIME, precision=graph.precision, files=(FILE,), facts=facts)
 
 
@@ -183,7 +184,7 @@ def open(  # noqa: A001
     options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
-    right_padded = engine.facts.get("padding") == "right"
+    right_padded = engine.facts.right_padded
     if device == "cpu":
         return OnnxRuntimeRunner(_session(engine, files, options, device, {}), right_padded=right_padded)
     with redirect_stdout(io.StringIO()):  # where it finds none of CUDA's libraries it prints how to get them
@@ -198,7 +199,7 @@ def open(  # noqa: A001
         cuda.destroy_stream(stream)
         cuda.close()
         raise
-    on_cpu = nodes_on_the_cpu(session.get_provider_graph_assignment_info(), engine.facts.get("shape_nodes", ()))
+    on_cpu = nodes_on_the_cpu(session.get_provider_graph_assignment_info(), engine.facts.shape_nodes)
     return OnnxRuntimeCudaRunner(session, cuda, stream, right_padded=right_padded, on_cpu=on_cpu)
 
 

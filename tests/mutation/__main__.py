@@ -34,7 +34,7 @@ from tests.mutation.trials import ROOT, Outcome, Tests, run, run_all, warm_up
 
 FILES = (
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "exporter" / "validator").rglob("*.py")),
-    "exporter/bundle/bundle.py",
+    *(f"exporter/bundle/{name}.py" for name in ("atomic", "bundle", "manifest", "publish")),
     "exporter/checkpoint/loading.py",
     "exporter/precisions/int8/search.py",
     "exporter/runtime/tokens.py",

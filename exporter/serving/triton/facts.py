@@ -160,7 +160,7 @@ def _refuse_what_would_answer_otherwise(bundle: Bundle, backend: str, options: O
             "which is not what passed the gate",
             next_step="--runtime python, or export it with --bf16",
         )
-    lengths = engine.facts.get("padding") == "right"
+    lengths = engine.facts.right_padded
     if options.accelerator == "tensorrt" and (lengths or engine.precision not in ("fp32", "fp16")):
         reason = "drops the lengths that its attention goes by" if lengths else f"has no mode for {engine.precision}"
         raise BundleError(

@@ -26,11 +26,10 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
-from exporter.bundle import MANIFEST, TOKENIZER, Bundle, put_in_place
+from exporter.bundle import MANIFEST, TOKENIZER, Bundle, atomic
+from exporter.bundle.atomic import put_in_place
 from exporter.bundle.signing import SIGNATURE
-from exporter.errors import BundleError, InputError
+from exporter.errors import InputError
 from exporter.runtime import tokens
 from exporter.serving.triton import config as configs
 from exporter.serving.triton import models
@@ -110,19 +109,15 @@ def ship(
 
 
 def write_file(folder: Path, name: str, content: str) -> None:
-    """Write a plain file into a repository, whole or not at all; one that somebody else wrote is left alone.
+    """Write a plain file into a repository, whole or not at all. A file without ``MARK`` is left alone.
 
     Raises:
         BundleError: It cannot be written.
     """
-    partial = folder / f".{name}.partial"
-    try:
-        if (folder / name).exists() and MARK not in (folder / name).read_text(encoding="utf-8", errors="replace"):
-            return
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(folder / name)
-    except OSError as error:
-        raise _cannot_write(folder / name, error) from error
+    path = folder / name
+    with atomic.writing(path, "repository"):
+        if not path.exists() or MARK in path.read_text(encoding="utf-8", errors="replace"):
+            atomic.write_file(path, content.encode())
 
 
 def model_folders(folder: Path) -> list[Path]:
@@ -247,36 +242,14 @@ def _copy_model_file(name: str, place: Path) -> None:
 
 @contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
-    """Yield a folder beside the repository, on its disk, and keep other shippers away meanwhile."""
-    parent = folder.absolute().parent
-    lock = FileLock(parent / f".{folder.name}.lock", timeout=0)
-    try:
+    """Yield a folder beside the repository, on its disk. Meanwhile no other process can ship to the repository."""
+    with atomic.writing(folder, "repository"):
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise BundleError(f"{folder}: another ship is writing there", next_step="wait for it") from error
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-    scratch = None
-    try:
-        if folder.stat().st_dev != parent.stat().st_dev:
-            raise InputError(
-                f"{folder} is a disk of its own: what is not whole yet could only stand inside it, where servers read",
-                next_step=f"--repository {folder / 'models'}",
-            )
-        for left in parent.glob(f".{folder.name}.staging-*"):  # by a ship that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.staging-", dir=parent))
-        yield scratch
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-        lock.release()
-
-
-def _cannot_write(folder: Path, error: OSError) -> BundleError:
-    return BundleError(
-        f"{folder}: cannot be written: {error.strerror or error}", next_step="free it, or choose another"
-    )
+        with atomic.staging(folder.absolute(), force=True, command="ship", option="repository") as scratch:
+            if folder.stat().st_dev != scratch.stat().st_dev:
+                raise InputError(
+                    f"{folder} is a disk of its own: unfinished models could only be written inside it, where servers "
+                    "read",
+                    next_step=f"--repository {folder / 'models'}",
+                )
+            yield scratch
