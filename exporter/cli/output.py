@@ -8,16 +8,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells have it
+    from exporter.bundle import Bundle
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells have it
 
 
 def stderr_console() -> Console:
@@ -75,3 +73,8 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
 def print_json(content: dict[str, Any]) -> None:
     """Print one JSON object on a line of stdout."""
     sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def parity_of(bundle: Bundle) -> Any:
+    """Return the parity report that a bundle was published with, as JSON data."""
+    return json.loads(bundle.read("parity.json"))

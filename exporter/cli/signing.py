@@ -7,18 +7,9 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.output import JsonFlag, print_json
+from exporter.cli.arguments import BundleArgument, JsonFlag
+from exporter.cli.output import print_json
 from exporter.errors import InputError
-
-BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
-RequireSignatureOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--require-signature",
-        metavar="FILE",
-        help="Refuse a bundle that is not signed by this: a public key or certificates (PEM).",
-    ),
-]
 
 
 def sign_command(

@@ -7,27 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from exporter.cli.output import JsonFlag, print_json, print_table, spinner, stderr_console
-from exporter.cli.signing import RequireSignatureOption
+from exporter.cli.arguments import GatesOption, JsonFlag, RecipeOption, RequireSignatureOption
+from exporter.cli.output import print_json, print_table, spinner, stderr_console
 from exporter.errors import InputError
 
 if TYPE_CHECKING:
     from exporter.bundle.floor import Floor
     from exporter.serving.triton.verify import Verification
-
-
-RecipeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        metavar="FILE|NAME",
-        help="Judge by this recipe's gates, and by the bundle's own where they are stricter.",
-    ),
-]
-GatesOption = Annotated[
-    Path | None,
-    typer.Option("--gates", metavar="FILE", help="The same with a YAML file that has the `gates` of a recipe."),
-]
 
 
 def ship_command(
