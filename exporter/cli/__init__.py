@@ -6,7 +6,7 @@
     export.py       export
     bundles.py      list, show, validate, encode
     bench.py        bench
-    triton.py       ship
+    triton.py       ship, check, verify
     signing.py      sign, verify-signature
     arguments.py    arguments and options that several commands have
     output.py       tables, JSON, progress

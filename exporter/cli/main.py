@@ -22,7 +22,7 @@ from exporter.cli.bundles import encode_command, list_command, show_command, val
 from exporter.cli.export import export_command
 from exporter.cli.output import CLOSED_PIPE
 from exporter.cli.signing import sign_command, verify_signature_command
-from exporter.cli.triton import ship_command
+from exporter.cli.triton import check_command, ship_command, verify_command
 from exporter.errors import ExportError
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -36,6 +36,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "encode": encode_command,
     "bench": bench_command,
     "ship": ship_command,
+    "check": check_command,
+    "verify": verify_command,
     "sign": sign_command,
     "verify-signature": verify_signature_command,
 }

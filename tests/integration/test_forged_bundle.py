@@ -143,7 +143,7 @@ class TestForged:
         self, python: WarmPython, forged: Path, tmp_path: Path, runtime: Any
     ) -> None:
         ship_whatever([Bundle.open(forged)], tmp_path / "models", Options(runtime=runtime))
-        done = python.run(CLI, "ship", "--check", tmp_path / "models")
+        done = python.run(CLI, "check", tmp_path / "models")
         assert done.status == 1
         assert WEAKER in done.stdout
         own = floor_of(Bundle.open(forged).manifest.recipe.gates)

@@ -85,7 +85,7 @@ class TestSigned:
         assert (done.status, done.stderr) == (0, "")
         (shipped,) = tmp_path.glob("models/*/1/bundle")
         assert (shipped / SIGNATURE).read_bytes() == (signed / SIGNATURE).read_bytes()
-        assert python.run(CLI, "ship", "--check", tmp_path / "models", *require).status == 0
+        assert python.run(CLI, "check", tmp_path / "models", *require).status == 0
 
     def test_the_library_that_made_it_verifies_it_too(self, signed: Path, keys: Path) -> None:
         (signed / "validation.json").write_text("{}", encoding="utf-8")  # is not part of what was signed
