@@ -353,7 +353,7 @@ class Recipe(_Frozen):
     """What to export and what it must prove.
 
     Attributes:
-        name: What ``--model`` calls it, and the folder its bundles land in.
+        name: The name of the recipe, and of the folder that its bundles are written to.
         source: Hub id, or a folder (relative to the recipe file).
         revision: Branch, tag or commit on the hub.
     """

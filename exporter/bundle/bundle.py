@@ -255,8 +255,8 @@ class Bundle:
         facts, engine, home = self.manifest.encoder, self.manifest.engine, self.manifest.validation.device
         if engine.precision.startswith("int8") and device not in (None, home):
             raise BundleError(
-                f"{self.folder}: its int8 is typed for the {home}, and {device} kernels want other types",
-                next_step=f"export it again with --device {device}",
+                f"{self.folder}: its int8 graph is for {home} kernels, and {device} kernels need other types",
+                next_step=f"export it again with `device={device}`",
             )
         tokenizer = _parse_tokenizer(self.folder / TOKENIZER, self._take(TOKENIZER))
         files = EngineFiles(self.folder, {name: self._take(name) for name in engine.files})
@@ -316,7 +316,7 @@ class Bundle:
         if not self.signed:
             raise BundleError(
                 f"{self.folder}: not signed, and a signature by {trusted.path} is required",
-                next_step="get a signed bundle, or sign it with `korsbert sign`",
+                next_step="get a signed bundle, or sign this one",
             )
         verify(self._hashes(), self._contents[SIGNATURE], trusted, self.folder)
 
@@ -347,7 +347,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _read_manifest(path: Path) -> bytes:
     if not path.is_file():
-        raise BundleError(f"{path.parent}: no bundle: there is no {MANIFEST}", next_step="korsbert-export makes one")
+        raise BundleError(
+            f"{path.parent}: not a bundle: there is no {MANIFEST}",
+            next_step="give the folder of a bundle, or export one first",
+        )
     try:
         return path.read_bytes()
     except OSError as error:
@@ -515,7 +518,7 @@ def refuse_to_replace_what_is_no_bundle(target: Path) -> None:
     """
     if target.is_dir() and not (target / MANIFEST).is_file() and any(target.iterdir()):
         raise BundleError(
-            f"{target}: no bundle, and --force replaces bundles only", next_step="move it away, or choose another --out"
+            f"{target}: not a bundle, and `force` only replaces bundles", next_step="move it, or choose another `out`"
         )
 
 
@@ -537,7 +540,7 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
         lock.acquire()
     except Timeout as error:
         raise BundleError(
-            f"{target}: another export is writing there", next_step="wait for it, or use --out"
+            f"{target}: another export is writing there", next_step="wait for it to finish, or choose another `out`"
         ) from error
     except OSError as error:
         raise _cannot_write(target, error) from error
@@ -545,7 +548,9 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
         if _aside(target).exists():
             _finish_replacement(target)
         if not force and os.path.lexists(target):
-            raise BundleError(f"{target}: already there", next_step="--force replaces it, once the new one has passed")
+            raise BundleError(
+                f"{target}: already exists", next_step="`force` replaces it once the new bundle has passed"
+            )
         for left in parent.glob(f".{target.name}.staging-*"):
             _remove(left)
         with writing(target):
@@ -583,8 +588,10 @@ def _remove(path: Path) -> None:
 
 def _cannot_write(target: Path, error: OSError) -> BundleError:
     if error.errno in _NO_SPACE:
-        return BundleError(f"{target}: the disk is full", next_step="free some space, or use --out on another disk")
-    return BundleError(f"{target}: cannot be written: {error.strerror or error}", next_step="choose another --out")
+        return BundleError(
+            f"{target}: the disk is full", next_step="free some space, or choose an `out` on another disk"
+        )
+    return BundleError(f"{target}: cannot be written: {error.strerror or error}", next_step="choose another `out`")
 
 
 def publish(manifest: Manifest, folder: Path, target: Path) -> Bundle:

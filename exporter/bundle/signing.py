@@ -4,8 +4,7 @@ A signature says who published the files; a manifest's own seal cannot, because 
 again. It covers the SHA-256 of the manifest and of every file that the manifest lists. The hashes are those of the
 bytes that were read, so nothing is read a second time to be verified.
 
-``model-signing`` itself verifies such a signature too: ``model_signing verify key BUNDLE --signature BUNDLE/model.sig
---public_key FILE``.
+The command ``model_signing verify key`` of ``model-signing`` verifies such a signature too.
 
 Source: https://github.com/sigstore/model-transparency
 """

@@ -219,7 +219,7 @@ def _check_same_weights(checkpoint: Checkpoint, source: Source, bundle: str) -> 
         raise CheckpointError(
             f"{bundle}: made from other weights than {checkpoint.source} holds: "
             f"{source.weights_sha256[:12]}… and {checkpoint.weights_sha256[:12]}…",
-            next_step="give the checkpoint it was made from with --checkpoint",
+            next_step="give the checkpoint that it was made from with `checkpoint=FOLDER`",
         )
 
 
@@ -231,7 +231,7 @@ def _check_same_files(checkpoint: Checkpoint, source: Source, bundle: str) -> No
             shown = [f"sha256 {value[:12]}…" if value else "no such file" for value in (wanted, found)]
             raise CheckpointError(
                 f"{bundle}: made from another {name} than {checkpoint.source} holds: {shown[0]} and {shown[1]}",
-                next_step="give the checkpoint it was made from with --checkpoint",
+                next_step="give the checkpoint that it was made from with `checkpoint=FOLDER`",
             )
 
 
@@ -242,7 +242,7 @@ def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple
         path, commit = download(recipe.source, revision or recipe.revision)
         return path, commit, recipe.source
     if revision is not None and folder is None:
-        raise CheckpointError(f"{local}: a local folder has no revision {revision!r}", next_step="leave out --revision")
+        raise CheckpointError(f"{local}: a local folder has no revision {revision!r}", next_step="leave out `revision`")
     shipped = recipes_folder().resolve()
     whole = local.resolve()
     return local, None, whole.relative_to(shipped).as_posix() if whole.is_relative_to(shipped) else str(whole)
@@ -250,7 +250,7 @@ def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple
 
 def _load(folder: Path, device: str) -> SentenceTransformer:
     if device == "cuda" and not torch.cuda.is_available():
-        raise MissingDependencyError("torch finds no CUDA device here", next_step="--device cpu")
+        raise MissingDependencyError("torch finds no CUDA device here", next_step="use `device=cpu`")
     with _quiet():
         model = SentenceTransformer(
             str(folder),
@@ -463,7 +463,7 @@ def _check_expectations(checkpoint: Checkpoint, recipe: Recipe) -> None:
     if wrong:
         raise CheckpointError(
             f"{checkpoint.source} is not what recipe {recipe.name!r} describes: {'; '.join(wrong)}",
-            next_step="give the right checkpoint, or your own recipe with --recipe FILE",
+            next_step="give the right checkpoint, or a recipe that describes this one",
         )
 
 
@@ -473,7 +473,7 @@ def _check_pooling(checkpoint: Checkpoint, asked: Sequence[str] | None) -> None:
         raise CheckpointError(
             f"{checkpoint.source}: its modules.json states {' and '.join(checkpoint.pooling)} pooling, and "
             f"{' and '.join(asked)} was asked for",
-            next_step="leave out pooling: it is for folders without modules.json",
+            next_step="leave out `pooling`: it is for folders without modules.json",
         )
 
 

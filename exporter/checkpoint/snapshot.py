@@ -193,7 +193,7 @@ class _Copier:
             raise CheckpointError(
                 f"{self._origin}: there is no modules.json, so nothing states the pooling: sentence-transformers would "
                 "take the mean, which is wrong for a model that was trained with cls, as KoSimCSE was",
-                next_step="set pooling (cls, mean, max, ...) to what the model was trained with",
+                next_step="set `pooling` (cls, mean, max, ...) to what the model was trained with",
             )
         return transformer_and_pooling()
 

@@ -9,6 +9,7 @@
     triton.py       ship, check, verify
     signing.py      sign, verify-signature
     arguments.py    arguments and options that several commands have
+    flags.py        errors: option names of the library become flags
     output.py       tables, JSON, progress
 """
 

@@ -67,7 +67,7 @@ def export_command(
             "--unvalidated", help="Where this machine cannot run the engine, publish it all the same, marked as such."
         ),
     ] = False,
-    workspace: Annotated[
+    workspace_mib: Annotated[
         int | None,
         typer.Option(
             "--workspace", metavar="MIB", min=1, help="Most scratch memory of a kernel (tensorrt, tensorrt-rtx)."
@@ -118,7 +118,7 @@ def export_command(
         force=force,
         unvalidated=unvalidated,
         build=BuildOptions(
-            workspace_mib=workspace, version_compatible=version_compatible, hardware_compatible=hardware_compatible
+            workspace_mib=workspace_mib, version_compatible=version_compatible, hardware_compatible=hardware_compatible
         ),
     )
     with spinner(stderr, "") as show:

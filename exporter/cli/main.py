@@ -20,10 +20,10 @@ import typer
 from exporter.cli.bench import bench_command
 from exporter.cli.bundles import encode_command, list_command, show_command, validate_command
 from exporter.cli.export import export_command
+from exporter.cli.flags import Command
 from exporter.cli.output import CLOSED_PIPE
 from exporter.cli.signing import sign_command, verify_signature_command
 from exporter.cli.triton import check_command, ship_command, verify_command
-from exporter.errors import ExportError
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT
@@ -51,9 +51,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 export_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-export_app.command()(export_command)
+export_app.command(cls=Command)(export_command)
 for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+    app.command(_name, cls=Command)(_command)
 
 
 def _print_version(asked: bool) -> None:
@@ -73,12 +73,9 @@ def _korsbert(
 
 
 def _run(command: Callable[[], Any]) -> None:
-    """Run a Typer app: a korsbert error becomes a message on stderr and its exit code, without a traceback."""
+    """Run a Typer app and exit with the exit code of this project."""
     try:
         command()
-    except ExportError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
     except SystemExit as stop:
         # typer answers a reader that went away (`| head`) with 1, which here means that a gate failed.
         gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"

@@ -134,7 +134,7 @@ def check(precision: str, device: str) -> None:
     if precision == "bf16" and device == "cpu":
         raise BuildError(
             "onnxruntime's CPU provider cannot run bfloat16",
-            next_step="--backend openvino, --fp16, or --device cuda",
+            next_step="use `backend=openvino`, `precision=fp16` or `device=cuda`",
         )
     available = require("onnxruntime", "gpu" if device == "cuda" else "cpu").get_available_providers()
     if PROVIDERS[device] not in available:

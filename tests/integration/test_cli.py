@@ -512,14 +512,14 @@ class TestFiles:
         place = tmp_path / "twin" / "fp32-onnxruntime"
         shutil.copytree(twin_bundle, place)
         done = python.run(CLI, "export", "--model", twin, "--out", tmp_path)
-        refused(done, 2, f"{place}: already there", "--force")
+        refused(done, 2, f"{place}: already exists", "--force")
         exporter.Bundle.open(place)
 
 
 class TestBundles:
     @pytest.mark.parametrize("command", ["show", "validate", "encode", "bench"])
     def test_a_folder_that_is_no_bundle(self, python: WarmPython, tmp_path: Path, command: str) -> None:
-        refused(python.run(CLI, command, tmp_path), 2, f"{tmp_path}: no bundle", "korsbert-export makes one")
+        refused(python.run(CLI, command, tmp_path), 2, f"{tmp_path}: not a bundle", "give the folder of a bundle")
 
     def test_show(self, python: WarmPython, twin_bundle: Path) -> None:
         done = python.run(CLI, "show", twin_bundle)

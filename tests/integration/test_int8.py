@@ -235,7 +235,7 @@ def test_int8_for_a_gpu_is_published_unvalidated_where_there_is_none(
     assert bundle.manifest.validation.device == "cuda"
     assert statistics(bundle)["min_cosine"] >= 0.97  # of the graph, on the CPU
     assert any("stays fp16" in decision for decision in bundle.manifest.decisions)
-    with pytest.raises(exporter.BundleError, match="typed for the cuda"):
+    with pytest.raises(exporter.BundleError, match="is for cuda kernels"):
         bundle.encoder(device="cpu")
 
 

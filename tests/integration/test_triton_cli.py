@@ -39,7 +39,9 @@ def test_another_precision_under_the_same_name_is_told(
     assert (done.status, done.stderr) == (0, "")
     done = python.run(CLI, "ship", demo_fp16, "--repository", "models", cwd=tmp_path)
     assert done.status == 0
-    assert "note: version 2 of demo is fp16 on onnxruntime, where fp32 on onnxruntime" in " ".join(done.stderr.split())
+    assert "note: version 2 of demo is fp16 on onnxruntime; the version before is fp32 on onnxruntime" in " ".join(
+        done.stderr.split()
+    )
 
 
 def test_files_that_somebody_edited_are_left_alone(python: WarmPython, demo_fp32: Path, tmp_path: Path) -> None:
@@ -61,9 +63,9 @@ BAD = {
     "one name for two": (
         ("ship", "BUNDLE", "BUNDLE", "--repository", "m", "--name", "x"),
         2,
-        "a name is for one bundle",
+        "--name is given for several bundles",
     ),
-    "two of one name": (("ship", "BUNDLE", "BUNDLE", "--repository", "m"), 2, "two bundles are called demo"),
+    "two of one name": (("ship", "BUNDLE", "BUNDLE", "--repository", "m"), 2, "two bundles have the name demo"),
     "an accelerator without a GPU": (
         ("ship", "BUNDLE", "--repository", "m", "--accelerator", "tensorrt"),
         2,

@@ -110,7 +110,7 @@ class TestOpening:
             place.touch()
         elif kind == "empty folder":
             place.mkdir()
-        with pytest.raises(BundleError, match=r"place: no bundle: there is no manifest\.json"):
+        with pytest.raises(BundleError, match=r"place: not a bundle: there is no manifest\.json"):
             Bundle.open(place)
 
 
@@ -292,7 +292,7 @@ class TestStaging:
             place.mkdir()
         else:
             place.symlink_to(elsewhere if kind == "link" else tmp_path / "nowhere")
-        with pytest.raises(BundleError, match="already there"), staging(place, force=False):
+        with pytest.raises(BundleError, match="already exists"), staging(place, force=False):
             pass
         with staging(place, force=True) as folder:
             self.fill(folder, twin_bundle)
@@ -346,7 +346,7 @@ class TestStaging:
         aside = place.with_name(f".{place.name}.previous")
         aside.mkdir(parents=True)
         (aside / "old").touch()
-        with pytest.raises(BundleError, match="already there"), staging(place, force=False):
+        with pytest.raises(BundleError, match="already exists"), staging(place, force=False):
             pass
         assert (place / "old").exists()
         assert not aside.exists()

@@ -196,7 +196,7 @@ class TestSignatures:
         told = r"bundle: not signed, and a signature by key\.pub is required"
         with pytest.raises(BundleError, match=told) as failure:
             Bundle.open(bundle, require_signature=Path("key.pub"))
-        assert failure.value.next_step == "get a signed bundle, or sign it with `korsbert sign`"
+        assert failure.value.next_step == "get a signed bundle, or sign this one"
         assert asked == []
 
     def test_one_that_cannot_be_written(
@@ -239,10 +239,10 @@ class TestEncoder:
         Bundle.open(bundle).encoder()
         Bundle.open(bundle).encoder(device="cpu")
         assert opened == [("cpu", None), ("cpu", None)]
-        told = "its int8 is typed for the cpu, and cuda kernels want other types"
+        told = "its int8 graph is for cpu kernels, and cuda kernels need other types"
         with pytest.raises(BundleError, match=told) as failure:
             Bundle.open(bundle).encoder(device="cuda")
-        assert failure.value.next_step == "export it again with --device cuda"
+        assert failure.value.next_step == "export it again with `device=cuda`"
 
     def test_it_knows_what_the_manifest_states(self, bundle: Path, opened: list[tuple[str, Any]]) -> None:
         edit_manifest(bundle, lambda manifest: manifest["encoder"].update(prompt="질문: "))
@@ -290,7 +290,7 @@ def test_a_manifest_is_read_without_a_look_at_the_files(bundle: Path) -> None:
     assert read_manifest(bundle) == Bundle.open_manifest(bundle).manifest
     with pytest.raises(BundleError, match=r"there is no manifest\.json") as failure:
         read_manifest(bundle / "nothing")
-    assert failure.value.next_step == "korsbert-export makes one"
+    assert failure.value.next_step == "give the folder of a bundle, or export one first"
 
 
 class TestPublishing:
@@ -329,7 +329,7 @@ class TestPublishing:
         with pytest.raises(BundleError) as failure, staging(target, force=False):
             pass
         assert failure.value.message.startswith(f"{target}: cannot be written: ")
-        assert failure.value.next_step == "choose another --out"
+        assert failure.value.next_step == "choose another `out`"
 
     def test_a_place_that_cannot_be_locked_is_not_written_to(self, place: Path) -> None:
         place.with_name(f".{place.name}.lock").mkdir(parents=True)
@@ -342,14 +342,14 @@ class TestPublishing:
         with staging(place, force=False), pytest.raises(BundleError) as failure, staging(place, force=True):
             pass
         assert failure.value.message == f"{place}: another export is writing there"
-        assert failure.value.next_step == "wait for it, or use --out"
+        assert failure.value.next_step == "wait for it to finish, or choose another `out`"
 
     def test_what_is_there_is_kept_without_force(self, place: Path) -> None:
         place.mkdir(parents=True)
         with pytest.raises(BundleError) as failure, staging(place, force=False):
             pass
-        assert failure.value.message == f"{place}: already there"
-        assert failure.value.next_step == "--force replaces it, once the new one has passed"
+        assert failure.value.message == f"{place}: already exists"
+        assert failure.value.next_step == "`force` replaces it once the new bundle has passed"
         with staging(place, force=True):  # and the place is free again
             pass
 
@@ -359,7 +359,7 @@ class TestPublishing:
             with pytest.raises(BundleError) as failure, writing(place):
                 raise error
             assert failure.value.message == f"{place}: the disk is full"
-            assert failure.value.next_step == "free some space, or use --out on another disk"
+            assert failure.value.next_step == "free some space, or choose an `out` on another disk"
 
     def test_what_is_no_fault_of_the_disk_is_raised_as_it_is(self, place: Path) -> None:
         for error in (ValueError("shapes differ"), RuntimeError("not permitted (os error 1)")):
@@ -373,7 +373,7 @@ class TestPublishing:
             (None, None),
             ([], None),
             ([MANIFEST, "model.onnx"], None),
-            (["thesis.txt"], "no bundle, and --force replaces bundles only"),
+            (["thesis.txt"], "not a bundle, and `force` only replaces bundles"),
         ],
     )
     def test_force_replaces_bundles_and_empty_folders_only(
@@ -389,7 +389,7 @@ class TestPublishing:
             return
         with pytest.raises(BundleError, match=told) as failure:
             module.refuse_to_replace_what_is_no_bundle(target)
-        assert failure.value.next_step == "move it away, or choose another --out"
+        assert failure.value.next_step == "move it, or choose another `out`"
 
     def test_a_disk_that_is_full_from_the_start(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def mkdtemp(**_: object) -> str:
@@ -418,7 +418,7 @@ class TestPublishing:
         (lambda bundle: (bundle / "more.onnx").touch(), "move it out of the folder"),
         (lambda bundle: (bundle / MANIFEST).write_text('{"format": 1}'), "export it again"),
         (lambda bundle: (bundle / MANIFEST).write_text("{}"), "export it again"),
-        (lambda bundle: (bundle / MANIFEST).unlink(), "korsbert-export makes one"),
+        (lambda bundle: (bundle / MANIFEST).unlink(), "give the folder of a bundle, or export one first"),
         (lambda bundle: edit_manifest(bundle, lambda manifest: manifest["engine"].update(files=[])), "export it again"),
         (
             lambda bundle: (bundle / MANIFEST).write_text((bundle / MANIFEST).read_text().replace("BertModel", "Bert")),

@@ -265,7 +265,7 @@ class TestRefused:
             "'AlbertModel'; pooling is ('mean',), the recipe expects ('cls',); "
             f"max_seq_length is {MAX_SEQ_LENGTH}, the recipe expects 128"
         )
-        assert failure.value.next_step == "give the right checkpoint, or your own recipe with --recipe FILE"
+        assert failure.value.next_step == "give the right checkpoint, or a recipe that describes this one"
 
     def test_nothing_where_it_is_as_expected(self, saved: Callable[..., Path]) -> None:
         expected = {"architecture": "BertModel", "dimension": 32, "max_seq_length": MAX_SEQ_LENGTH}
@@ -296,7 +296,7 @@ class TestRefused:
     def test_a_pooling_that_was_asked_for_where_another_is_stated(self, saved: Callable[..., Path]) -> None:
         with pytest.raises(CheckpointError, match="states mean pooling, and cls and max was asked for") as failure:
             load_checkpoint(Recipe(name="case", source=str(saved())), pooling=("cls", "max"))
-        assert failure.value.next_step == "leave out pooling: it is for folders without modules.json"
+        assert failure.value.next_step == "leave out `pooling`: it is for folders without modules.json"
 
     def test_weights_of_other_shapes(self, copy: Path) -> None:
         edit(copy / "config.json", intermediate_size=96)
@@ -325,13 +325,13 @@ class TestRefused:
         recipe = Recipe(name="case", source=str(saved()))
         with pytest.raises(CheckpointError, match="a local folder has no revision 'main'") as failure:
             load_checkpoint(recipe, revision="main")
-        assert failure.value.next_step == "leave out --revision"
+        assert failure.value.next_step == "leave out `revision`"
 
     def test_a_device_that_is_not_there(self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(MissingDependencyError, match="torch finds no CUDA device here") as failure:
             load_checkpoint(Recipe(name="case", source=str(saved())), device="cuda")
-        assert failure.value.next_step == "--device cpu"
+        assert failure.value.next_step == "use `device=cpu`"
 
 
 def test_a_folder_takes_the_place_of_the_recipes_source_whatever_its_revision(saved: Callable[..., Path]) -> None:
@@ -406,7 +406,7 @@ class TestSourceOfABundle:
             f"a bundle: made from other weights than {copy.resolve()} holds: {source.weights_sha256[:12]}… and "
             f"{found.weights_sha256[:12]}…"
         )
-        assert failure.value.next_step == "give the checkpoint it was made from with --checkpoint"
+        assert failure.value.next_step == "give the checkpoint that it was made from with `checkpoint=FOLDER`"
 
 
 def test_a_file_that_differs_from_the_bundles_is_named_with_both_hashes(saved: Callable[..., Path], copy: Path) -> None:
