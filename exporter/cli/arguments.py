@@ -10,7 +10,7 @@ import typer
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
 CheckpointOption = Annotated[
     Path | None,
-    typer.Option("--checkpoint", metavar="FOLDER", help="Local copy of the checkpoint (default: the recorded source)."),
+    typer.Option("--checkpoint", metavar="FOLDER", help="Local copy of the checkpoint, used instead of its source."),
 ]
 StsOption = Annotated[
     list[Path] | None,
@@ -25,12 +25,12 @@ RecipeOption = Annotated[
     typer.Option(
         "--recipe",
         metavar="FILE|NAME",
-        help="Recipe whose gates the bundle must pass; stricter bounds of the bundle still apply.",
+        help="Recipe whose gates bundles must pass besides their own (default: korsbert's gates).",
     ),
 ]
 GatesOption = Annotated[
     Path | None,
-    typer.Option("--gates", metavar="FILE", help="As --recipe, from a YAML file with the `gates` key of a recipe."),
+    typer.Option("--gates", metavar="FILE", help="Like --recipe, but a YAML file with only the key `gates`."),
 ]
 RequireSignatureOption = Annotated[
     Path | None,

@@ -20,19 +20,22 @@ def bench_command(
         typer.Option(
             "--against",
             metavar="torch|BUNDLE",
-            help="Measure in the same run; bundles of other precisions beside an int8 one are found by themselves.",
+            help="Also measure PyTorch or a bundle (default for int8: the bundles of other precisions next to it).",
         ),
     ] = None,
     text: Annotated[
-        Path | None, typer.Option("--text", metavar="FILE", help="One sentence a line, or JSONL with text.")
+        Path | None,
+        typer.Option(
+            "--text", metavar="FILE", help="Text to encode: one sentence per line, or JSONL with a text field."
+        ),
     ] = None,
     checkpoint: CheckpointOption = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; by default all cores.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: all cores).")] = None,
     batch_size: BatchSizeOption = 32,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Interleaved rounds; the median counts.")] = 5,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed rounds; the median is reported.")] = 5,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure a bundle's throughput and latency, beside PyTorch in the same run if asked."""
+    """Measure the throughput and latency of a bundle."""
     from exporter.benchmark import bench_bundle, siblings_of
     from exporter.bundle import Bundle
 
@@ -56,7 +59,7 @@ def bench_command(
         (s.name, f"{s.sentences_per_s:.0f}", f"{s.p50_ms:.2f}", f"{s.p99_ms:.2f}", f"{s.ratio:.2f}x")
         for s in result.subjects
     ]
-    print_table(("", "sentences/s", "p50 ms", "p99 ms", f"vs {result.subjects[0].name}"), rows)
+    print_table(("", "sentences/s", "p50 ms", "p99 ms", f"relative to {result.subjects[0].name}"), rows)
     if result.verdict is not None:
         print(result.verdict)  # noqa: T201
     print(result.conditions)  # noqa: T201

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def list_command(as_json: JsonFlag = False) -> None:
-    """List the recipes that ship."""
+    """List the built-in recipes."""
     from exporter.recipe import list_recipes
 
     recipes = list_recipes()
@@ -43,52 +44,28 @@ def list_command(as_json: JsonFlag = False) -> None:
         pooling = "+".join(expect.pooling or ("?",))
         facts = f"{expect.architecture}, {pooling}, {expect.dimension}-d, {expect.max_seq_length} tokens"
         rows.append((recipe.name, recipe.source, facts, scores))
-    print_table(("recipe", "source", "what it is", "published"), rows)
+    print_table(("recipe", "source", "encoder", "published score"), rows)
 
 
 def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
-    """Show what a bundle is, after comparing its files with their hashes."""
+    """Verify the file hashes of a bundle and show its contents."""
     from exporter.bundle import Bundle
     from exporter.bundle.floor import DEFAULT
-    from exporter.bundle.signing import SIGNATURE
 
     opened = Bundle.open(bundle)
-    manifest = opened.manifest
     objections = DEFAULT.objections(opened)
     if as_json:
         print_json(
             {
                 "bundle": str(bundle),
-                "manifest": manifest.model_dump(mode="json"),
+                "manifest": opened.manifest.model_dump(mode="json"),
                 "parity": parity_of(opened),
                 "below_default_gate": list(objections),
                 "signed": opened.signed,
             }
         )
         return
-    encoder, source, proven = manifest.encoder, manifest.source, manifest.validation
-    pooling = "+".join(encoder.pooling)
-    rows = [
-        ("recipe", manifest.recipe.name),
-        ("checkpoint", f"{source.checkpoint}{f' @ {source.commit}' if source.commit else ''}"),
-        (
-            "encoder",
-            f"{encoder.architecture}, {pooling} pooling, {encoder.dimension}-d, {encoder.max_seq_length} tokens",
-        ),
-        ("engine", f"{manifest.engine.precision} on {manifest.engine.backend}: {', '.join(manifest.engine.files)}"),
-        (
-            "validated" if opened.validated else "NOT VALIDATED",
-            f"{proven.execution}, min cosine {proven.min_cosine:.8f}; {proven.note}",
-        ),
-        *(("checked", f"{check['name']}: {check['coverage']}") for check in parity_of(opened).get("checks", ())),
-        *_recorded(opened),
-        *(("BELOW THE DEFAULT GATE", objection) for objection in objections),
-        *((("signature", f"{SIGNATURE}, not verified: `korsbert verify-signature` does it"),) if opened.signed else ()),
-        ("size", f"{opened.size_bytes / 1e6:.1f} MB, {len(manifest.files)} files, all hashes agree"),
-        ("created", f"{manifest.created} by korsbert {manifest.tools.get('korsbert', '?')}"),
-        *(("decision", decision) for decision in manifest.decisions),
-    ]
-    print_table(("", str(bundle)), rows)
+    print_table(("", str(bundle)), _contents(opened, objections))
 
 
 def validate_command(
@@ -96,17 +73,18 @@ def validate_command(
     checkpoint: CheckpointOption = None,
     sts: StsOption = None,
     device: Annotated[
-        Literal["cpu", "cuda"] | None, typer.Option("--device", help="By default where the bundle was validated.")
+        Literal["cpu", "cuda"] | None,
+        typer.Option("--device", help="Device to run on (default: the device of the recorded validation)."),
     ] = None,
     recipe: RecipeOption = None,
     gates: GatesOption = None,
     require_signature: RequireSignatureOption = None,
     junit: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML for a CI system.")
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write the report as JUnit XML.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Repeat a bundle's parity gate on this machine, against its checkpoint."""
+    """Compare a bundle with its checkpoint on this machine: the parity gate and all checks."""
     from exporter.bundle import Bundle
     from exporter.bundle.floor import floor_of
     from exporter.dependencies import require
@@ -120,7 +98,7 @@ def validate_command(
         for package in ("torch", "sentence_transformers", "optimum"):
             require(package)
         from exporter import pipeline
-    with spinner(stderr, "reference and bundle encode the probes"):
+    with spinner(stderr, "the checkpoint and the bundle encode the probes"):
         report = pipeline.validate_bundle(
             opened, checkpoint=checkpoint, sts=tuple(sts or ()), device=device, floor=floor
         )
@@ -141,15 +119,19 @@ def validate_command(
 def encode_command(
     bundle: BundleArgument,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="One sentence a line; by default, and for -, stdin.")
+        Path | None,
+        typer.Argument(metavar="FILE", help="Text file with one sentence per line (default, or -: stdin)."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.npy", help="Write float32 (lines, dimension).")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE.npy", help="Write the vectors as a float32 array of shape (lines, dimension)."
+        ),
     ] = None,
-    normalize: Annotated[bool, typer.Option("--normalize", help="Scale every vector to length 1.")] = False,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Normalize every vector to length 1.")] = False,
     batch_size: BatchSizeOption = 32,
 ) -> None:
-    """Encode text with a bundle: to a .npy file, or as one JSON array a line on stdout."""
+    """Encode text to a .npy file, or to stdout as one JSON array per line."""
     import numpy as np
 
     from exporter.bundle import Bundle
@@ -168,8 +150,39 @@ def encode_command(
     stderr_console().print(f"{vectors.shape[0]} x {vectors.shape[1]} float32 in {out}")
 
 
+def _contents(bundle: Bundle, objections: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the rows that describe a bundle."""
+    manifest = bundle.manifest
+    engine, encoder, source, validation = manifest.engine, manifest.encoder, manifest.source, manifest.validation
+    pooling = "+".join(encoder.pooling)
+    rows = [
+        ("recipe", manifest.recipe.name),
+        ("checkpoint", f"{source.checkpoint}{f' @ {source.commit}' if source.commit else ''}"),
+        (
+            "encoder",
+            f"{encoder.architecture}, {pooling} pooling, {encoder.dimension}-d, {encoder.max_seq_length} tokens",
+        ),
+        ("engine", f"{engine.precision} on {engine.backend}: {', '.join(engine.files)}"),
+        (
+            "validated" if bundle.validated else "NOT VALIDATED",
+            f"{validation.execution}, min cosine {validation.min_cosine:.8f}; {validation.note}",
+        ),
+    ]
+    rows += [("checked", f"{check['name']}: {check['coverage']}") for check in parity_of(bundle).get("checks", ())]
+    rows += _recorded(bundle)
+    rows += [("BELOW THE DEFAULT GATE", objection) for objection in objections]
+    if bundle.signed:
+        rows.append(("signature", "model.sig, not verified here: use `korsbert verify-signature`"))
+    return [
+        *rows,
+        ("size", f"{bundle.size_bytes / 1e6:.1f} MB, {len(manifest.files)} files, all hashes match"),
+        ("created", f"{manifest.created} by korsbert {manifest.tools.get('korsbert', '?')}"),
+        *(("decision", decision) for decision in manifest.decisions),
+    ]
+
+
 def _recorded(bundle: Bundle) -> list[tuple[str, str]]:
-    """Return a row about the gate that a bundle passed after it was published."""
+    """Return a row about the validation that was recorded after the bundle was published."""
     record = bundle.record
     if record is None:
         return []
@@ -178,10 +191,10 @@ def _recorded(bundle: Bundle) -> list[tuple[str, str]]:
 
 
 def _lines(file: Path | None) -> list[str]:
-    """Read sentences, one a line; an empty line is an empty sentence, so that row numbers agree."""
+    """Read one sentence per line. An empty line is an empty sentence, so rows and lines have the same numbers."""
     try:
         data = sys.stdin.buffer.read() if file is None or str(file) == "-" else file.read_bytes()
-        # Not str.splitlines, to which U+2028 and others ends a line as well: rows are counted as `wc -l` counts them.
+        # Not str.splitlines, which also splits at U+2028 and others: lines are counted as `wc -l` counts them.
         return [line.removesuffix("\n") for line in io.StringIO(data.decode("utf-8-sig"), newline=None)]
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
@@ -190,7 +203,7 @@ def _lines(file: Path | None) -> list[str]:
 
 
 def _write(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all; a link, a device or a pipe is written through."""
+    """Write a file atomically; write through a link, a device or a pipe."""
     partial = path.parent / f".{path.name}.partial"
     try:
         if path.is_symlink() or (path.exists() and not path.is_file()):

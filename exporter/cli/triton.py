@@ -27,14 +27,14 @@ NameOption = Annotated[str | None, typer.Option("--name", help="Model name (defa
 
 
 def ship_command(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Folders of the bundles.")],
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="Folders of the bundles.")],
     repository: Annotated[
         Path, typer.Option("--repository", metavar="FOLDER", help="Model repository to write to; created if missing.")
     ],
     runtime: Annotated[
         Literal["engine", "python"],
         typer.Option(
-            "--runtime", help="engine: Triton's own backend runs the engine. python: korsbert runs in Triton's backend."
+            "--runtime", help="engine: Triton's backend for that engine. python: korsbert in Triton's Python backend."
         ),
     ] = "engine",
     name: NameOption = None,
@@ -102,7 +102,9 @@ def ship_command(
 
 
 def check_command(
-    repository: Annotated[Path, typer.Argument(metavar="FOLDER", help="Model repository, written by any tool.")],
+    repository: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Model repository, written by korsbert or any other tool.")
+    ],
     recipe: RecipeOption = None,
     gates: GatesOption = None,
     require_signature: RequireSignatureOption = None,
@@ -124,7 +126,9 @@ def check_command(
 
 
 def verify_command(
-    url: Annotated[str, typer.Argument(metavar="URL", help="HTTP address of the server: http://localhost:8000.")],
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="HTTP address of the server, such as http://localhost:8000.")
+    ],
     bundle: BundleArgument,
     name: NameOption = None,
     grpc: Annotated[

@@ -524,7 +524,7 @@ class TestBundles:
     def test_show(self, python: WarmPython, twin_bundle: Path) -> None:
         done = python.run(CLI, "show", twin_bundle)
         assert (done.status, done.stderr) == (0, "")
-        for part in ("BertModel, mean pooling, 64-d, 128 tokens", "fp32 on onnxruntime", "all hashes agree"):
+        for part in ("BertModel, mean pooling, 64-d, 128 tokens", "fp32 on onnxruntime", "all hashes match"):
             assert part in done.stdout
         result = json.loads(python.run(CLI, "show", twin_bundle, "--json").stdout)
         assert result["manifest"]["encoder"]["dimension"] == 64

@@ -76,9 +76,7 @@ class TestSigned:
         require = ("--require-signature", keys / "publisher.pub")
         done = python.run(CLI, "verify-signature", signed, "--public-key", keys / "publisher.pub")
         assert (done.status, done.stderr) == (0, "")
-        assert (
-            done.stdout == f"{signed}: signed by the public key {keys / 'publisher.pub'}, all 7 files are as signed\n"
-        )
+        assert done.stdout == f"{signed}: signed by the public key {keys / 'publisher.pub'}, 7 files verified\n"
         done = python.run(CLI, "validate", signed, *require)
         assert (done.status, done.stderr) == (0, "")
         done = python.run(CLI, "ship", signed, "--repository", tmp_path / "models", "--runtime", "python", *require)
@@ -266,7 +264,7 @@ class TestWhatCannotBeUsed:
 
     def test_options_of_the_commands(self, python: WarmPython, signed: Path, keys: Path) -> None:
         key = keys / "publisher.key"
-        refused(python.run(CLI, "sign", signed, "--private-key", key), 2, f"{signed / SIGNATURE}: already there")
+        refused(python.run(CLI, "sign", signed, "--private-key", key), 2, f"{signed / SIGNATURE}: already exists")
         assert python.run(CLI, "sign", signed, "--private-key", key, "--force").status == 0
         refused(python.run(CLI, "verify-signature", signed), 2, "give one of --public-key and --certificate-chain")
         done = python.run(

@@ -85,7 +85,7 @@ def test_bad_input_gets_one_clear_sentence(python: WarmPython, demo_fp32: Path, 
 
 USAGE = {
     "no repository": (("ship", "BUNDLE"), "Missing option '--repository'"),
-    "no bundle to ship": (("ship", "--repository", "m"), "Missing argument 'BUNDLE...'"),
+    "no bundle to ship": (("ship", "--repository", "m"), "Missing argument 'BUNDLE'"),
     "no bundle to verify": (("verify", "http://localhost:9"), "Missing argument 'BUNDLE'"),
     "two bundles to verify": (("verify", "http://localhost:9", "BUNDLE", "BUNDLE"), "unexpected extra argument"),
     "a bundle to check": (("check", "m", "BUNDLE"), "unexpected extra argument"),
