@@ -16,7 +16,7 @@ from benchmarks.results import DEMO, arguments, publish, table, twin, twin_recip
 from exporter.benchmark import evenly_spread
 from exporter.bundle import TOKENIZER
 from exporter.calibration import calibration_sentences
-from exporter.pipeline import Options as ExportOptions
+from exporter.options import ExportOptions
 from exporter.pipeline import export
 from exporter.recipe import load_recipe
 from exporter.runtime.tokens import TextTokenizer

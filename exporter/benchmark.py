@@ -176,7 +176,7 @@ def siblings_of(bundle: Bundle) -> tuple[Bundle, ...]:
     Nobody has asked for them: one that is damaged, or that runs on another device, is passed over.
     """
     engine = bundle.manifest.engine
-    if not engine.precision.startswith("int8"):
+    if not engine.precision.is_int8:
         return ()
     places = sorted(
         place for precision in ("fp32", "fp16", "bf16") for place in bundle.folder.parent.glob(f"{precision}-*")
@@ -205,9 +205,9 @@ def int8_verdict(bundle: Bundle, against: Sequence[Bundle], subjects: Sequence[S
     ratios = {
         name: float(np.median(speed[name] / speed[own]))
         for name, other in zip(names, against, strict=True)
-        if not other.manifest.engine.precision.startswith("int8")
+        if not other.manifest.engine.precision.is_int8
     }
-    if not precision.startswith("int8"):
+    if not precision.is_int8:
         return None
     if not ratios:
         return f"{precision} was not compared with another precision: measure it against a bundle in fp32 or fp16"

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from exporter.errors import InputError, RecipeError
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int8_dynamic"]
 PoolingMode = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 

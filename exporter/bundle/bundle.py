@@ -33,6 +33,7 @@ from exporter.engines import BACKENDS, Engine, EngineFiles, backend_of
 from exporter.errors import BundleError, first_line
 from exporter.recipe import Recipe, Source
 from exporter.runtime.encoder import Encoder
+from exporter.targets import Device
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -111,7 +112,7 @@ class Validation(_Frozen):
     """
 
     state: Literal["passed", "pending"] = "passed"
-    device: Literal["cpu", "cuda"]
+    device: Device
     execution: str
     probes_sha256: str
     min_cosine: float
@@ -253,7 +254,7 @@ class Bundle:
                 altered since the bundle was opened.
         """
         facts, engine, home = self.manifest.encoder, self.manifest.engine, self.manifest.validation.device
-        if engine.precision.startswith("int8") and device not in (None, home):
+        if engine.precision.is_int8 and device not in (None, home):
             raise BundleError(
                 f"{self.folder}: its int8 graph is for {home} kernels, and {device} kernels need other types",
                 next_step=f"export it again with `device={device}`",
@@ -261,13 +262,7 @@ class Bundle:
         tokenizer = _parse_tokenizer(self.folder / TOKENIZER, self._take(TOKENIZER))
         files = EngineFiles(self.folder, {name: self._take(name) for name in engine.files})
         runner = backend_of(engine.backend).open(engine, files, device or home, threads)
-        return Encoder(
-            tokenizer,
-            runner,
-            dimension=facts.dimension,
-            max_seq_length=facts.max_seq_length,
-            prompt=facts.prompt,
-        )
+        return Encoder.of(facts, tokenizer, runner)
 
     def read(self, name: str) -> bytes:
         """Return the verified content of a file.

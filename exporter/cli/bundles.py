@@ -87,7 +87,7 @@ def validate_command(
     """Compare a bundle with its checkpoint on this machine: the parity gate and all checks."""
     from exporter.bundle import Bundle
     from exporter.bundle.floor import floor_of
-    from exporter.dependencies import require
+    from exporter.dependencies import REFERENCE_PACKAGES, require_all
 
     floor = floor_of(gates, recipe)
     opened = Bundle.open(bundle, require_signature=require_signature, for_encoding=True)
@@ -95,13 +95,10 @@ def validate_command(
     if (warning := floor.warning(opened.manifest)) is not None:
         stderr.print(f"warning: {warning}")
     with spinner(stderr, "importing torch"):
-        for package in ("torch", "sentence_transformers", "optimum"):
-            require(package)
-        from exporter import pipeline
+        require_all(REFERENCE_PACKAGES)
+        from exporter.validation import validate_bundle
     with spinner(stderr, "the checkpoint and the bundle encode the probes"):
-        report = pipeline.validate_bundle(
-            opened, checkpoint=checkpoint, sts=tuple(sts or ()), device=device, floor=floor
-        )
+        report = validate_bundle(opened, checkpoint=checkpoint, sts=tuple(sts or ()), device=device, floor=floor)
     if junit is not None:
         _write(junit, f"{report.to_junit()}\n".encode())
     if as_json:

@@ -1,21 +1,37 @@
-"""``korsbert export``, which is also ``korsbert-export``."""
+"""``korsbert export``, which is also ``korsbert-export``. Its options are the fields of ``ExportOptions``."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
+from pydantic.fields import FieldInfo
 
-from exporter.cli.arguments import CheckpointOption, JsonFlag, StsOption
+from exporter.cli.arguments import JsonFlag
 from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console
 from exporter.errors import InputError
+from exporter.options import ExportOptions
+from exporter.targets import Precision
 
 if TYPE_CHECKING:
     from exporter.bundle import Bundle
-    from exporter.pipeline import Stages
+    from exporter.stages import Stages
 
-DeviceOption = Annotated[Literal["cpu", "cuda"], typer.Option("--device", help="Where to compute.")]
+_PRECISIONS = {
+    Precision.FP16: "float16, after an audit of every activation's range.",
+    Precision.BF16: "bfloat16 (openvino, tensorrt, or CUDA).",
+    Precision.INT8: "int8 with scales from calibration text.",
+    Precision.INT8_DYNAMIC: "int8 with scales from each batch (onnxruntime on the CPU).",
+}
+
+
+def flag_of(option: str) -> str:
+    """Return the flag of an option."""
+    return f"--{option.replace('_', '-')}"
 
 
 def export_command(
@@ -23,133 +39,103 @@ def export_command(
         str | None,
         typer.Option("--model", metavar="NAME|FOLDER|HUB-ID", help="A recipe, a local folder, or owner/name."),
     ] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", help="float16, after an audit of every activation's range.")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 (openvino, tensorrt, or CUDA).")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="int8 with scales from calibration text.")] = False,
-    int8_dynamic: Annotated[
-        bool, typer.Option("--int8-dynamic", help="int8 with scales from each batch (onnxruntime on the CPU).")
-    ] = False,
-    backend: Annotated[
-        Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"],
-        typer.Option("--backend", help="What serves the bundle."),
-    ] = "onnxruntime",
     recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Your own recipe (YAML).")] = None,
-    checkpoint: CheckpointOption = None,
-    revision: Annotated[
-        str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit on the hub.")
-    ] = None,
-    pooling: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--pooling",
-            metavar="MODE",
-            help="cls, mean, max, ...: for a checkpoint without modules.json, which does not say. Several are joined.",
-        ),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            "--calibration",
-            metavar="FILE",
-            help="Your own sentences (text, one a line, or JSONL with a text field): int8 takes its scales from them, "
-            "fp16 is audited on them beside the probes.",
-        ),
-    ] = None,
-    sts: StsOption = None,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of bundles.")] = Path("artifacts"),
-    device: DeviceOption = "cpu",
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace an existing bundle, once the new one has passed.")
-    ] = False,
-    unvalidated: Annotated[
-        bool,
-        typer.Option(
-            "--unvalidated", help="Where this machine cannot run the engine, publish it all the same, marked as such."
-        ),
-    ] = False,
-    workspace_mib: Annotated[
-        int | None,
-        typer.Option(
-            "--workspace", metavar="MIB", min=1, help="Most scratch memory of a kernel (tensorrt, tensorrt-rtx)."
-        ),
-    ] = None,
-    version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="An engine that newer versions open too (tensorrt).")
-    ] = False,
-    hardware_compatible: Annotated[
-        bool,
-        typer.Option(
-            "--hardware-compatible",
-            help="An engine for Ampere and newer, not for this GPU alone (tensorrt, tensorrt-rtx).",
-        ),
-    ] = False,
     as_json: JsonFlag = False,
+    **given: Any,
 ) -> None:
     """Export a checkpoint, prove the result equal to it, and publish it."""
-    from exporter.dependencies import require
+    from exporter import api
     from exporter.errors import GateError
-    from exporter.recipe import find_recipe, load_recipe, pooling_modes
+    from exporter.recipe import find_recipe, load_recipe
+    from exporter.stages import Stages
 
     if (model is None) == (recipe is None):
         raise InputError("give a model or a recipe, one of the two", next_step="--model demo, or --recipe FILE")
-    asked = {"fp16": fp16, "bf16": bf16, "int8": int8, "int8_dynamic": int8_dynamic}
-    precisions = [name for name, wanted in asked.items() if wanted]
-    if len(precisions) > 1:
-        flags = " and ".join(f"--{name.replace('_', '-')}" for name in precisions[:2])
-        raise InputError(f"{flags} are two precisions", next_step="one export for each")
+    options = ExportOptions.of(**_options(given))
     chosen = load_recipe(recipe) if recipe is not None else find_recipe(str(model))
     stderr = stderr_console()
-    with spinner(stderr, "importing torch"):
-        for package in ("torch", "sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
-            require(package)
-        from exporter import pipeline
-        from exporter.engines import BuildOptions
-
-    options = pipeline.Options(
-        precision=precisions[0] if precisions else "fp32",
-        backend=backend,
-        out=out,
-        device=device,
-        checkpoint=checkpoint,
-        revision=revision,
-        pooling=pooling_modes(pooling) if pooling else None,
-        calibration=calibration,
-        sts=tuple(sts or ()),
-        force=force,
-        unvalidated=unvalidated,
-        build=BuildOptions(
-            workspace_mib=workspace_mib, version_compatible=version_compatible, hardware_compatible=hardware_compatible
-        ),
-    )
-    with spinner(stderr, "") as show:
-        stages = pipeline.Stages(
+    with spinner(stderr, "importing torch") as show:
+        stages = Stages(
             on_start=show.stage,
             on_progress=show.detail,
             on_warning=lambda warning: stderr.print(f"warning: {warning}"),
         )
         try:
-            bundle = pipeline.export(chosen, options, stages)
+            bundle = api.export(chosen, options, stages=stages)
         except GateError as error:
             if as_json:
                 print_json({"error": error.message, "parity": error.report})
             raise
     if as_json:
-        print_json(
-            {
-                "bundle": str(bundle.folder),
-                "size_bytes": bundle.size_bytes,
-                "stages": [{"name": n, "seconds": round(s, 3), "result": r} for n, s, r in stages.done],
-                "manifest": bundle.manifest.model_dump(mode="json"),
-                "parity": parity_of(bundle),
-            }
-        )
+        print_json(_as_json(bundle, stages))
     else:
-        _print_export(bundle, stages)
+        _print(bundle, stages)
 
 
-def _print_export(bundle: Bundle, stages: Stages) -> None:
-    rows = [(name, f"{seconds:.1f} s", result) for name, seconds, result in stages.done]
-    rows.append(("total", f"{sum(seconds for _, seconds, _ in stages.done):.1f} s", ""))
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of the command line under the names of ``ExportOptions``."""
+    precisions = [precision for precision in _PRECISIONS if given.pop(precision)]
+    if len(precisions) > 1:
+        flags = " and ".join(flag_of(precision) for precision in precisions[:2])
+        raise InputError(f"{flags} are two precisions", next_step="one export for each")
+    options = {name: value for name, value in given.items() if value is not None and value != []}
+    return {**options, "precision": precisions[0] if precisions else Precision.FP32}
+
+
+def command() -> Callable[..., None]:
+    """Return ``export_command`` with a signature that typer reads: one option per field of ``ExportOptions``."""
+
+    def export(**given: Any) -> None:
+        export_command(**given)
+
+    export.__doc__ = export_command.__doc__
+    export.__annotations__ = {}
+    export.__signature__ = inspect.Signature(list(_parameters()))  # type: ignore[attr-defined]
+    return export
+
+
+def _parameters() -> Iterator[inspect.Parameter]:
+    own = inspect.signature(export_command, eval_str=True).parameters
+    for name in ("model", "recipe"):
+        yield own[name].replace(kind=inspect.Parameter.KEYWORD_ONLY)
+    for precision, text in _PRECISIONS.items():
+        yield _parameter(str(precision), bool, False, help=text)
+    for name, field in ExportOptions.model_fields.items():
+        if name != "precision":
+            extra = field.json_schema_extra
+            metavar = extra.get("metavar") if isinstance(extra, dict) else None
+            yield _parameter(name, *_type_and_default(field), help=field.description, metavar=metavar)
+    yield own["as_json"].replace(kind=inspect.Parameter.KEYWORD_ONLY)
+
+
+def _parameter(name: str, kind: Any, default: Any, **settings: Any) -> inspect.Parameter:
+    annotation = Annotated[kind, typer.Option(flag_of(name), **settings)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _type_and_default(field: FieldInfo) -> tuple[Any, Any]:
+    """Return the type and default for typer. An option with several values is repeated on the command line."""
+    if field.default == ():
+        return list[Path] | None, None
+    if field.default is not None:
+        return field.annotation, field.default
+    kind = next(kind for kind in get_args(field.annotation) if kind is not type(None))
+    return (list[str] if get_origin(kind) is tuple else kind) | None, None
+
+
+def _as_json(bundle: Bundle, stages: Stages) -> dict[str, Any]:
+    return {
+        "bundle": str(bundle.folder),
+        "size_bytes": bundle.size_bytes,
+        "stages": [{**asdict(stage), "seconds": round(stage.seconds, 3)} for stage in stages.done],
+        "manifest": bundle.manifest.model_dump(mode="json"),
+        "parity": parity_of(bundle),
+    }
+
+
+def _print(bundle: Bundle, stages: Stages) -> None:
+    rows = [(stage.name, f"{stage.seconds:.1f} s", stage.result) for stage in stages.done]
+    rows.append(("total", f"{sum(stage.seconds for stage in stages.done):.1f} s", ""))
     print_table(("stage", "time", "result"), rows)
     for decision in bundle.manifest.decisions:
         print(f"- {decision}")  # noqa: T201

@@ -17,9 +17,9 @@ from typing import Annotated, Any
 
 import typer
 
+from exporter.cli import export
 from exporter.cli.bench import bench_command
 from exporter.cli.bundles import encode_command, list_command, show_command, validate_command
-from exporter.cli.export import export_command
 from exporter.cli.flags import Command
 from exporter.cli.output import CLOSED_PIPE
 from exporter.cli.signing import sign_command, verify_signature_command
@@ -29,7 +29,7 @@ BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "export": export_command,
+    "export": export.command(),
     "list": list_command,
     "show": show_command,
     "validate": validate_command,
@@ -51,7 +51,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 export_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-export_app.command(cls=Command)(export_command)
+export_app.command(cls=Command)(COMMANDS["export"])
 for _name, _command in COMMANDS.items():
     app.command(_name, cls=Command)(_command)
 

@@ -146,7 +146,7 @@ def verify_command(
     """Compare a running Triton server with the checkpoint of the bundle that it serves."""
     from exporter.bundle import Bundle
     from exporter.bundle.floor import floor_of
-    from exporter.dependencies import require
+    from exporter.dependencies import REFERENCE_PACKAGES, require_all
 
     floor = floor_of(gates, recipe)
     opened = Bundle.open(bundle, require_signature=require_signature)
@@ -154,8 +154,7 @@ def verify_command(
     if (warning := floor.warning(opened.manifest)) is not None:
         stderr.print(f"warning: {warning}")
     with spinner(stderr, "importing torch"):
-        for package in ("torch", "sentence_transformers", "optimum", "tritonclient"):
-            require(package)
+        require_all((*REFERENCE_PACKAGES, "tritonclient"))
         from exporter.serving.triton.verify import verify
     with spinner(stderr, "the server encodes the probes"):
         result = verify(

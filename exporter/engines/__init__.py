@@ -20,20 +20,19 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from pydantic import BaseModel, ConfigDict
 
 from exporter.errors import InputError
-from exporter.recipe import Precision, Shapes
+from exporter.recipe import Shapes
 from exporter.runtime.runner import Runner
+from exporter.targets import Backend, Precision
 
 if TYPE_CHECKING:
     from exporter.graph import Graph
 
 BACKENDS = {
-    "onnxruntime": "exporter.engines.onnxruntime",
-    "openvino": "exporter.engines.openvino",
-    "tensorrt": "exporter.engines.tensorrt.build:TENSORRT",
-    "tensorrt-rtx": "exporter.engines.tensorrt.build:TENSORRT_RTX",
+    Backend.ONNXRUNTIME: "exporter.engines.onnxruntime",
+    Backend.OPENVINO: "exporter.engines.openvino",
+    Backend.TENSORRT: "exporter.engines.tensorrt.build:TENSORRT",
+    Backend.TENSORRT_RTX: "exporter.engines.tensorrt.build:TENSORRT_RTX",
 }
-GPU_ONLY = ("tensorrt", "tensorrt-rtx")
-"""Backends whose engines run on a GPU, whatever device the reference computes on."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Engine(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backend: str
+    backend: Backend
     precision: Precision
     files: tuple[str, ...]
     facts: dict[str, Any] = {}
@@ -105,7 +104,7 @@ class EngineFiles:
         return self._contents.pop(name)
 
 
-class Backend(Protocol):
+class BackendModule(Protocol):
     """What a module of this package offers."""
 
     def check_build(self, precision: str, device: str) -> None:
@@ -129,19 +128,14 @@ class Backend(Protocol):
         ...
 
 
-def backend_of(name: str) -> Backend:
+def backend_of(name: str) -> BackendModule:
     """Import a backend (a key of ``BACKENDS``)."""
-    module, _, attribute = BACKENDS[name].partition(":")
+    module, _, attribute = BACKENDS[Backend(name)].partition(":")
     imported = importlib.import_module(module)
-    return cast(Backend, getattr(imported, attribute) if attribute else imported)
+    return cast(BackendModule, getattr(imported, attribute) if attribute else imported)
 
 
-def device_of(backend: str, device: str) -> str:
-    """Return where engines of a backend run if ``device`` is asked for: on the GPU, where they run nowhere else."""
-    return "cuda" if backend in GPU_ONLY else device
-
-
-def refuse_idle_options(backend: str, options: BuildOptions) -> None:
+def refuse_idle_options(backend: Backend, options: BuildOptions) -> None:
     """Refuse what a backend would not heed, before any work is done.
 
     Raises:
@@ -152,11 +146,11 @@ def refuse_idle_options(backend: str, options: BuildOptions) -> None:
         "version_compatible": options.version_compatible,
         "hardware_compatible": options.hardware_compatible,
     }
-    idle = [option for option, is_given in given.items() if is_given and backend not in GPU_ONLY]
+    idle = [option for option, is_given in given.items() if is_given and not backend.needs_gpu]
     if idle:
         names = " and ".join(f"`{option}`" for option in idle)
         raise InputError(f"the {backend} backend does not support {names}", next_step="leave it out")
-    if backend == "tensorrt-rtx" and options.version_compatible:
+    if backend is Backend.TENSORRT_RTX and options.version_compatible:
         raise InputError(
             "the tensorrt-rtx backend does not support `version_compatible`: it has no runtime to put into the engine",
             next_step="leave it out, or use `backend=tensorrt`",

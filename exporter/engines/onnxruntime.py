@@ -22,6 +22,7 @@ from exporter.errors import BuildError, EngineError, ExportError, MissingDepende
 from exporter.recipe import Shapes
 from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.runtime.private_file import private_file
+from exporter.targets import Backend
 
 if TYPE_CHECKING:
     from exporter.graph import Graph
@@ -160,7 +161,7 @@ def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DE
     """Write ``model.onnx``."""
     graph.save(folder / FILE)
     facts = {"padding": graph.padding, "shape_nodes": list(graph.shape_nodes())}
-    return Engine(backend="onnxruntime", precision=graph.precision, files=(FILE,), facts=facts)
+    return Engine(backend=Backend.ONNXRUNTIME, precision=graph.precision, files=(FILE,), facts=facts)
 
 
 def open(  # noqa: A001

@@ -19,6 +19,7 @@ from exporter.engines import DEFAULTS, BuildOptions, Engine, EngineFiles
 from exporter.errors import BuildError, BundleError, EngineError, MissingDependencyError
 from exporter.recipe import Shapes
 from exporter.runtime.contract import INPUTS
+from exporter.targets import Backend
 
 if TYPE_CHECKING:
     from exporter.graph import Graph
@@ -91,7 +92,7 @@ def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DE
         ov.save_model(model, str(folder / XML), compress_to_fp16=False)
     except RuntimeError as error:
         raise BuildError(f"openvino cannot read the graph: {str(error).strip().splitlines()[-1]}") from error
-    return Engine(backend="openvino", precision=graph.precision, files=(XML, BIN))
+    return Engine(backend=Backend.OPENVINO, precision=graph.precision, files=(XML, BIN))
 
 
 def open(  # noqa: A001

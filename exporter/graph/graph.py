@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from exporter.recipe import Precision
+from exporter.targets import Precision
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Graph:
     model: ir.Model
     dimension: int
     max_sequence: int
-    precision: Precision = "fp32"
+    precision: Precision = Precision.FP32
     decisions: tuple[str, ...] = ()
 
     def editable(self) -> ir.Model:

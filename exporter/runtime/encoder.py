@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self, overload
+from typing import Protocol, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,25 @@ from exporter.runtime.tokens import IntArray, TextTokenizer, TokenIds, batches_b
 TOKENS_PER_ROW = 128  # a batch of batch_size rows may hold this many tokens a row; longer rows make smaller batches
 
 Vectors = npt.NDArray[np.float32]
+
+
+class EncoderDescription(Protocol):
+    """What an encoder must know of its model: a checkpoint knows it, and so does a manifest."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of a sentence vector."""
+        ...
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens per sentence, special tokens included; longer sentences are truncated."""
+        ...
+
+    @property
+    def prompt(self) -> str:
+        """Text that is put before every sentence."""
+        ...
 
 
 class Encoder:
@@ -37,6 +56,23 @@ class Encoder:
         self.dimension = dimension
         self.max_seq_length = max_seq_length
         self.execution = runner.execution
+
+    @classmethod
+    def of(cls, described: EncoderDescription, tokenizer: Tokenizer, runner: Runner) -> Self:
+        """Return an encoder of a model.
+
+        Args:
+            described: The model: a ``Checkpoint``, or the encoder facts of a manifest.
+            tokenizer: Its tokenizer, which truncates by itself.
+            runner: Its engine.
+        """
+        return cls(
+            tokenizer,
+            runner,
+            dimension=described.dimension,
+            max_seq_length=described.max_seq_length,
+            prompt=described.prompt,
+        )
 
     @overload
     def encode(

@@ -19,13 +19,14 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from exporter.checkpoint import Checkpoint
-from exporter.engines import GPU_ONLY, Engine, backend_of
+from exporter.engines import Engine, backend_of
 from exporter.errors import BundleError
 from exporter.graph import Graph
 from exporter.graph.passes import passes_for, run_passes
 from exporter.machine import tool_versions
 from exporter.recipe import Gate, Range, Shapes
 from exporter.runtime.encoder import Encoder
+from exporter.targets import Backend, Precision, Target
 from exporter.validator import Check
 from exporter.validator.lookup import check_lookup
 from exporter.validator.provenance import (
@@ -99,7 +100,7 @@ class Proof:
             gate,
             rows="sample" if tables_proven else "all",
             width_tokens=width_tokens,
-            scales_from_batch=precision == "int8_dynamic",
+            scales_from_batch=Precision(precision).scales_from_batch,
             right_padding_only=lengths,
         )
 
@@ -116,41 +117,37 @@ def stored_graph(engine: Engine, read: Callable[[str], bytes]) -> StoredGraph | 
             return read_onnx(read(model), model)
         case "openvino", (xml, weights):
             return read_openvino(read(xml), read(weights), xml)
-        case backend, files if backend in GPU_ONLY and files:
+        case backend, files if backend.needs_gpu and files:
             return None
     raise BundleError(
         f"an engine of {engine.backend} has other files than {', '.join(engine.files)}", next_step="export it again"
     )
 
 
-def proven_graph(
-    folded: Graph, backend: str, device: str, precision: str, *, padding: str, as_read_by: str | None = None
-) -> StoredGraph:
+def proven_graph(folded: Graph, target: Target, *, padding: str, as_read_by: str | None = None) -> StoredGraph:
     """Return the float32 graph that passed gate 1, after the passes of a target, to compare a published one with.
 
     Args:
         folded: The folded graph.
-        backend: The target.
-        device: Where its engine runs.
-        precision: What it was typed as.
+        target: What the published graph was typed and built for.
         padding: The side on which the tokenizer pads.
         as_read_by: What the published graph was read by: ``"openvino"`` for its IR, which has other operators; by
             default the backend.
     """
-    missing = backend_of(backend).missing_operators()
+    missing = backend_of(target.backend).missing_operators()
     model = folded.editable()
-    run_passes(model, passes_for(backend, device, precision, padding=padding, missing=missing))
-    if (as_read_by or backend) == "openvino":
+    run_passes(model, passes_for(target.backend, target.device, target.precision, padding=padding, missing=missing))
+    if (as_read_by or target.backend) == "openvino":
         return read_onnx_by_openvino(folded.with_model(model).to_bytes(), folded.max_sequence)
     return read_onnx(model, "the proven graph")
 
 
-def at_least_default(shapes: Shapes, backend: str) -> Shapes:
+def at_least_default(shapes: Shapes, backend: Backend) -> Shapes:
     """Return the shapes to sweep a published bundle by: its own, and no smaller batches than korsbert's default.
 
     A bundle states its shapes itself. Engines of TensorRT refuse other shapes, so theirs are taken as stated.
     """
-    if backend in GPU_ONLY:
+    if backend.needs_gpu:
         return shapes
     default, own = Shapes().batch, shapes.batch
     largest = max(own.max, default.max)

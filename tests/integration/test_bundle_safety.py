@@ -53,7 +53,7 @@ def started(name):
     if name == stage:
         os.kill(os.getpid(), signal.SIGKILL)
 
-options = pipeline.Options(precision="fp16", out=Path(out), force=force == "True")
+options = pipeline.ExportOptions(precision="fp16", out=Path(out), force=force == "True")
 pipeline.export(find_recipe(model), options, pipeline.Stages(started))
 """
 
@@ -335,7 +335,7 @@ def started(name):
     if name == stage:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
-options = pipeline.Options(precision="fp16", out=Path(out), force=True)
+options = pipeline.ExportOptions(precision="fp16", out=Path(out), force=True)
 cli._run(lambda: pipeline.export(find_recipe(model), options, pipeline.Stages(started)))
 """
 

@@ -24,7 +24,10 @@ from exporter.errors import BuildError, GateError, InputError
 from exporter.graph import Graph
 from exporter.graph.folding import fold
 from exporter.graph.passes import passes_for, run_passes
-from exporter.pipeline import Options, Stages, export, validate_bundle
+from exporter.pipeline import export
+from exporter.options import ExportOptions
+from exporter.stages import Stages
+from exporter.validation import validate_bundle
 from exporter.precisions import quantization_of
 from exporter.precisions.int8 import plan as planning
 from exporter.precisions.int8.emulator import Emulator
@@ -44,7 +47,7 @@ SHIPPED = read_sentences(Path(exporter.__file__).with_name("calibration.jsonl"))
 
 def int8_bundle(shared: Shared, model: str, precision: str, backend: str) -> Bundle:
     def fill(folder: Path) -> None:
-        export(find_recipe(model), Options(precision=precision, backend=backend, out=folder))
+        export(find_recipe(model), ExportOptions(precision=precision, backend=backend, out=folder))
 
     name = Path(model).name
     return Bundle.open(shared(f"{name}-{precision}-{backend}", fill) / name / f"{precision}-{backend}")
@@ -229,7 +232,7 @@ def test_int8_for_a_gpu_is_published_unvalidated_where_there_is_none(
 ) -> None:
     if backend == "tensorrt-rtx":
         pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86_64 only)")
-    options = Options("int8", backend, tmp_path, device="cuda", calibration=some_text, unvalidated=True)
+    options = ExportOptions(precision="int8", backend=backend, out=tmp_path, device="cuda", calibration=some_text, unvalidated=True)
     bundle = export(find_recipe(str(twin)), options)
     assert not bundle.validated
     assert bundle.manifest.validation.device == "cuda"
@@ -251,7 +254,7 @@ def test_probes_are_not_touched_before_they_judge(twin: Path, tmp_path: Path, mo
     mixed = tmp_path / "mixed.txt"
     probes = [probe.text for probe in shipped_probes()]
     mixed.write_text("\n".join([*(text for text in probes[:50] if "\n" not in text), *SHIPPED[::4]]), encoding="utf-8")
-    export(find_recipe(str(twin)), Options(precision="int8", backend="openvino", out=tmp_path, calibration=mixed))
+    export(find_recipe(str(twin)), ExportOptions(precision="int8", backend="openvino", out=tmp_path, calibration=mixed))
     assert len(seen) > 60
     assert not seen & set(probes)
 
@@ -266,7 +269,7 @@ class TestPoisonedText:
     """Either it is survived within the gates, or it is caught."""
 
     def outcome(self, text: Path, out: Path) -> tuple[bool, tuple[str, ...]]:
-        options = Options(precision="int8", backend="openvino", out=out, calibration=text)
+        options = ExportOptions(precision="int8", backend="openvino", out=out, calibration=text)
         try:
             bundle = export(find_recipe("demo"), options)
         except GateError:
@@ -304,7 +307,7 @@ def test_a_gate_that_nothing_passes_publishes_nothing_and_says_how_near_it_was(t
     text = tmp_path / "text.txt"
     text.write_text("\n".join(SHIPPED[:40]), encoding="utf-8")
     with pytest.raises(GateError) as refusal:
-        export(recipe, Options(precision="int8", backend="openvino", out=tmp_path, calibration=text))
+        export(recipe, ExportOptions(precision="int8", backend="openvino", out=tmp_path, calibration=text))
     assert "the closest of" in str(refusal.value)
     assert "of the matrix products' work stays" in str(refusal.value)
     assert not (tmp_path / "strict" / "int8-openvino").exists()
@@ -313,7 +316,7 @@ def test_a_gate_that_nothing_passes_publishes_nothing_and_says_how_near_it_was(t
 def test_a_search_that_was_interrupted_goes_on(
     twin: Path, tmp_path: Path, some_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = Options(precision="int8", backend="onnxruntime", out=tmp_path, calibration=some_text)
+    options = ExportOptions(precision="int8", backend="onnxruntime", out=tmp_path, calibration=some_text)
     state = tmp_path / "twin" / ".int8-onnxruntime.search.json"
     runs: list[int] = []
     original = Emulator.run
@@ -334,10 +337,10 @@ def test_a_search_that_was_interrupted_goes_on(
     stages = Stages()
     bundle = export(find_recipe(str(twin)), options, stages)
     again = len(runs) - 100 - first
-    results = [result for name, _, result in stages.done if name == "calibrate and search"]
+    results = [stage.result for stage in stages.done if stage.name == "calibrate and search"]
     assert f"{known} results of an interrupted search" in results[0]
     assert not state.exists()
-    other = export(find_recipe(str(twin)), Options(**{**vars(options), "out": tmp_path / "other"}))
+    other = export(find_recipe(str(twin)), ExportOptions(**{**vars(options), "out": tmp_path / "other"}))
     whole = len(runs) - 100 - first - again
     assert again == whole - known
     assert facts(bundle) == facts(other)
@@ -348,7 +351,7 @@ def test_a_search_that_was_interrupted_goes_on(
 def test_what_the_user_keeps_high_is_kept(twin: Path, tmp_path: Path, some_text: Path) -> None:
     kept = ["layer.0.output.dense", "layer.1.attention"]
     recipe = Recipe(name="kept", source=str(twin), precision={"int8": {"keep_high": kept}})
-    bundle = export(recipe, Options(precision="int8", backend="openvino", out=tmp_path, calibration=some_text))
+    bundle = export(recipe, ExportOptions(precision="int8", backend="openvino", out=tmp_path, calibration=some_text))
     precision = {entry["module"]: entry["precision"] for entry in facts(bundle)["products"]}
     assert precision["layer.0.output.dense"] == precision["layer.1.attention.self.query"] == "fp32"
     assert precision["layer.0.intermediate.dense"] == "int8"
@@ -385,12 +388,12 @@ class TestWhoChooses:
         stages = Stages()
         gates = Gates() if gate is None else Gates(int8=gate)
         recipe = Recipe(name="twin", source=str(twin), gates=gates)
-        options = Options(precision="int8", backend="openvino", out=out, calibration=text)
+        options = ExportOptions(precision="int8", backend="openvino", out=out, calibration=text)
         try:
             outcome: Bundle | GateError = export(recipe, options, stages)
         except GateError as refusal:
             outcome = refusal
-        return outcome, [name for name, _, _ in stages.done]
+        return outcome, [stage.name for stage in stages.done]
 
     def test_what_fails_on_the_probes_is_not_followed_by_another_try(
         self, twin: Path, tmp_path: Path, some_text: Path

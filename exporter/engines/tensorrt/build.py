@@ -41,6 +41,7 @@ from exporter.engines.tensorrt.summary import summary_of
 from exporter.errors import BuildError, BundleError, MissingDependencyError
 from exporter.recipe import Shapes
 from exporter.runtime.contract import INPUTS
+from exporter.targets import Backend
 
 if TYPE_CHECKING:
     from exporter.graph import Graph
@@ -151,7 +152,9 @@ class TensorRt:
             f"attention: {attention}",
             f"network: {_network_summary(network)}",
         )
-        return Engine(backend=self.name, precision=graph.precision, files=(PLAN, LOG), facts=facts, decisions=decisions)
+        return Engine(
+            backend=Backend(self.name), precision=graph.precision, files=(PLAN, LOG), facts=facts, decisions=decisions
+        )
 
     def open(
         self,

@@ -15,22 +15,33 @@ from exporter.calibration import TokenBatches
 from exporter.dependencies import require
 from exporter.graph import Graph
 from exporter.graph.passes.building import add_constant, make_node
+from exporter.precisions import Conversion, ConversionRequest
+from exporter.precisions.int8 import conversion
 from exporter.precisions.int8.plan import Plan
 from exporter.precisions.int8.products import Product
 from exporter.precisions.int8.qdq import set_bias
 from exporter.precisions.int8.scheme import Quantization
 from exporter.precisions.int8.search import Assignment
 from exporter.precisions.int8.static import decisions
+from exporter.targets import Precision
 
 # Without it the quantizer logs a warning that the graph should be optimized first, which is no concern of users'.
 _PREPROCESSED = {"onnx.quant.pre_process": "onnxruntime.quant"}
+
+
+check = conversion.check
+
+
+def prepare(request: ConversionRequest) -> Conversion:
+    """Calibrate, and search for the MatMuls that can be int8."""
+    return conversion.prepare(request, convert)
 
 
 def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:  # noqa: ARG001 - nothing is audited
     """Return the plan's graph with ``assignment`` in int8, its outliers moved into weights first."""
     on = frozenset(product.node for product in plan.products) - assignment.high
     converted = quantize_products(plan.graph.editable(), plan.products, plan.calibrated.quantization, on)
-    return plan.graph.with_model(converted, precision="int8_dynamic", decisions=decisions(plan, assignment))
+    return plan.graph.with_model(converted, precision=Precision.INT8_DYNAMIC, decisions=decisions(plan, assignment))
 
 
 def quantize_products(

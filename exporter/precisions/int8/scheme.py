@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from exporter.errors import BuildError
+from exporter.targets import Precision
 
 Array = npt.NDArray[np.float32]
 
@@ -136,7 +137,7 @@ def scheme_of(precision: str, backend: str, device: str) -> Scheme:
     Raises:
         BuildError: The target has no kernels for it.
     """
-    dynamic = precision == "int8_dynamic"
+    dynamic = Precision(precision).scales_from_batch
     scheme = (DYNAMIC if dynamic else STATIC).get((backend, device))
     if scheme is None:
         reason = ": only onnxruntime's CPU provider computes scales at run time" if dynamic else ""

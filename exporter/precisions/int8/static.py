@@ -6,10 +6,19 @@ import onnx_ir as ir
 
 from exporter.calibration import TokenBatches
 from exporter.graph import Graph
-from exporter.precisions import fp16
+from exporter.precisions import Conversion, ConversionRequest, fp16
+from exporter.precisions.int8 import conversion
 from exporter.precisions.int8.plan import Plan
 from exporter.precisions.int8.qdq import insert_qdq
 from exporter.precisions.int8.search import Assignment, describe
+from exporter.targets import Precision
+
+check = conversion.check
+
+
+def prepare(request: ConversionRequest) -> Conversion:
+    """Calibrate, and search for the MatMuls that can be int8."""
+    return conversion.prepare(request, convert)
 
 
 def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:
@@ -27,7 +36,7 @@ def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:
     quantized = graph.with_model(model)
     if scheme.remainder == "fp16":
         quantized = fp16.cast(quantized, fp16.audit(graph, batches))
-    return quantized.with_model(quantized.model, precision="int8", decisions=decisions(plan, assignment))
+    return quantized.with_model(quantized.model, precision=Precision.INT8, decisions=decisions(plan, assignment))
 
 
 def decisions(plan: Plan, assignment: Assignment) -> tuple[str, ...]:

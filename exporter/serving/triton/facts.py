@@ -18,7 +18,6 @@ NATIVE: dict[str, tuple[str, tuple[str, ...]]] = {
     "openvino": ("openvino", ("model.xml", "model.bin")),
     "tensorrt": ("tensorrt", ("model.plan",)),
 }
-GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")
 SHORTEST_BUCKET = 16
 
 
@@ -122,7 +121,7 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
         raise BundleError(
             f"{bundle.folder}: Triton has no backend for {engine.backend} engines", next_step="use `runtime=python`"
         )
-    on_gpu = bool(options.gpus) or manifest.validation.device == "cuda" or engine.backend in GPU_BACKENDS
+    on_gpu = bool(options.gpus) or manifest.validation.device == "cuda" or engine.backend.needs_gpu
     if on_gpu and engine.backend == "openvino":
         raise InputError(f"{bundle.folder}: openvino engines run on the CPU", next_step="leave out `gpus`")
     if options.accelerator == "tensorrt" and (backend != "onnxruntime" or not on_gpu):
@@ -150,7 +149,7 @@ def _refuse_what_would_answer_otherwise(bundle: Bundle, backend: str, options: O
         BundleError: With what does serve the bundle.
     """
     engine, proven_on = bundle.manifest.engine, bundle.manifest.validation.device
-    if engine.precision.startswith("int8") and on_gpu != (proven_on == "cuda"):
+    if engine.precision.is_int8 and on_gpu != (proven_on == "cuda"):
         raise BundleError(
             f"{bundle.folder}: its int8 graph is for {proven_on} kernels, and Triton would run it on another device",
             next_step="leave out `gpus`, or export it again with `device=cuda`",

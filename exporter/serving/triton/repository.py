@@ -205,7 +205,7 @@ def remarks_on(one: Served, folder: Path, version: int) -> tuple[str, ...]:
                 f"version {version} of {one.name} is {engine}; the version before is {served_before}. Requests go to "
                 "the new version. To serve both, ship one under another name"
             )
-    if one.bundle.manifest.engine.precision == "int8_dynamic":
+    if one.bundle.manifest.engine.precision.scales_from_batch:
         said.append(
             f"{one.name} is int8_dynamic, which computes its scales for each batch: the vector of a text depends "
             "slightly on the other texts in the batch. With int8 it does not"

@@ -164,7 +164,7 @@ def verify(
             reports.append(validate(reference, remote, gate, subject, precision))
     texts = [f"{first} {second}" for first, second in itertools.islice(_pairs(reference.texts), requests)]
     bound = gate.max_batch_deviation or DEFAULT_DEVIATION
-    if manifest.engine.precision == "int8_dynamic":
+    if manifest.engine.precision.scales_from_batch:
         # Scales come from the batch, so answers differ by what shares it: by no more than the gate lets two vectors
         # part that are each within it (an angle a from the reference is a distance of 2 sin(a/2) = sqrt(2 - 2 cos a)).
         bound = 2 * float(np.sqrt(2 - 2 * gate.min_cosine))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from exporter.targets import Precision
 from exporter.validator.check import Check
 from exporter.validator.provenance.bias import judge_correction
 from exporter.validator.provenance.matching import coarse, difference
@@ -19,7 +20,7 @@ from exporter.validator.provenance.quantized import (
 )
 from exporter.validator.provenance.stored import Array, Node, StoredGraph, Value, stored_operand, uncast
 from exporter.validator.provenance.tensors import LARGEST, FloatTensor, ProductTensor, TableTensor
-from exporter.validator.provenance.weights import FLOAT_TYPES, INTEGER_PRECISIONS
+from exporter.validator.provenance.weights import FLOAT_TYPES
 
 _NAMED = 3  # differences that are named in full
 
@@ -46,7 +47,7 @@ class _Comparison:
     def __init__(self, proven: StoredGraph, published: StoredGraph, precision: str) -> None:
         self._proven, self._published = proven, published
         self._types = {*FLOAT_TYPES[precision], "float32"}
-        quantized = precision in INTEGER_PRECISIONS
+        quantized = Precision(precision).is_int8
         self._products = quantized_products(published) if quantized else {}
         self._tables = quantized_tables(published) if quantized else {}
         self._order = {node: position for position, node in enumerate(proven.nodes)}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from exporter.targets import Precision
 from exporter.validator.check import Check
 from exporter.validator.provenance.bias import Correction, correction_of
 from exporter.validator.provenance.matching import Match, described, find
@@ -23,7 +24,6 @@ FLOAT_TYPES: Mapping[str, tuple[str, ...]] = {
     "int8": ("float32", "float16"),
     "int8_dynamic": ("float32",),
 }
-INTEGER_PRECISIONS = ("int8", "int8_dynamic")
 _SMALL_INTEGERS = ("int8", "uint8", "int4", "uint4", "int16", "uint16")
 _HALF_STEP = 0.501
 _NAMED = 5  # failures that are named in full
@@ -45,7 +45,7 @@ def check_weights(parameters: Mapping[str, Parameter], graph: StoredGraph, preci
         precision: A key of ``FLOAT_TYPES``.
     """
     ledger = _Ledger(parameters, _unread(graph))
-    quantized = precision in INTEGER_PRECISIONS
+    quantized = Precision(precision).is_int8
     tables = quantized_tables(graph).values() if quantized else ()
     products = quantized_products(graph).values() if quantized else ()
     accounted: set[Value] = set()
