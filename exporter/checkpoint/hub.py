@@ -91,7 +91,7 @@ def _check_hashes(repository: str, folder: Path, info: ModelInfo) -> None:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sibling.lfs.sha256:
             raise CheckpointError(
-                f"{repository}: {sibling.rfilename} arrived damaged: its SHA-256 is not the one the hub states",
+                f"{repository}: {sibling.rfilename} is damaged: its SHA-256 differs from the hub's",
                 next_step=f"delete {path.resolve()} and try again",
             )
 
@@ -126,7 +126,7 @@ def _cached(repository: str, revision: str | None) -> Path:
 
 def _unreachable(repository: str, error: BaseException) -> HubError:
     return HubError(
-        f"{repository}: the hub at {constants.ENDPOINT} cannot be reached or broke off: {first_line(error)}",
+        f"{repository}: the hub at {constants.ENDPOINT} cannot be reached or disconnected: {first_line(error)}",
         next_step="try again (a broken download is resumed), set HF_HUB_OFFLINE=1 if it is in the cache, "
         "or give a local copy with `checkpoint=FOLDER`",
     )

@@ -104,7 +104,7 @@ class Checkpoint:
                 vectors[batch] = self.model.encode(chosen, batch_size=len(chosen), show_progress_bar=False)
         except IndexError as error:
             raise CheckpointError(
-                f"{self.source}: its tokenizer gives ids that its embedding table has no row for",
+                f"{self.source}: its tokenizer gives ids beyond the rows of its embedding table",
                 next_step="check that tokenizer and weights belong together",
             ) from error
         return vectors
@@ -338,7 +338,7 @@ def _read_facts(
         wrong = foreign[0] if foreign else " then ".join(names)
         raise UnsupportedModelError(
             f"{source}: {wrong} cannot be folded",
-            next_step=f"a Transformer, a Pooling, then any of {', '.join(MODULES[2:])}",
+            next_step=f"use a Transformer, a Pooling, then any of {', '.join(MODULES[2:])}",
         )
     transformer, pooling = model[0], model[1]
     if not pooling.include_prompt:
@@ -404,7 +404,7 @@ def _max_seq_length(model: SentenceTransformer, source: str) -> int:
     special = model[0].tokenizer.num_special_tokens_to_add(pair=False)
     if not isinstance(wanted, int) or wanted <= special:
         raise CheckpointError(
-            f"{source}: max_seq_length is {wanted!r}, which leaves no room beside {special} special tokens",
+            f"{source}: max_seq_length is {wanted!r}, which leaves no room for text beside {special} special tokens",
             next_step="correct it in sentence_bert_config.json",
         )
     return min(wanted, capacity)
@@ -448,7 +448,7 @@ def _check_encodes(checkpoint: Checkpoint) -> None:
     if not np.isfinite(vectors).all():
         raise CheckpointError(
             f"{checkpoint.source}: the vector of a sentence holds NaN or Inf",
-            next_step="check the numbers in its config.json, layer_norm_eps for one",
+            next_step="check the numbers in its config.json, for example layer_norm_eps",
         )
 
 
@@ -499,6 +499,6 @@ def _check_known_answer(checkpoint: Checkpoint, known: KnownAnswer) -> None:
     worst = max(float(np.abs(found - printed).max()), abs(cosine - known.cosine))
     if worst > known.tolerance:
         raise CheckpointError(
-            f"{checkpoint.source}: the vectors its authors print are off by {worst:.2g} (allowed {known.tolerance:g})",
+            f"{checkpoint.source}: its vectors differ from the published ones by {worst:.2g} (> {known.tolerance:g})",
             next_step="check the revision and that the files are the authors' own",
         )

@@ -144,7 +144,7 @@ def check(precision: str, device: str) -> None:
             next_step="pip uninstall onnxruntime, then pip install 'korsbert[gpu]', on a machine with an NVIDIA GPU",
         )
     if device == "cuda" and find_gpu() is None:
-        raise MissingDependencyError("onnxruntime has its CUDA provider here, and there is no NVIDIA GPU to run it on")
+        raise MissingDependencyError("onnxruntime has its CUDA provider, but there is no NVIDIA GPU")
 
 
 def check_build(precision: str, device: str) -> None:  # noqa: ARG001 - a graph is built by writing it down
@@ -217,7 +217,7 @@ def _session(engine: Engine, files: EngineFiles, options: Any, device: str, prov
     session.disable_fallback()
     if session.get_providers()[0] != wanted:
         raise MissingDependencyError(
-            f"onnxruntime was asked for {wanted} and fell back to {session.get_providers()[0]}",
+            f"onnxruntime cannot use {wanted} and fell back to {session.get_providers()[0]}",
             next_step="check that CUDA and cuDNN of onnxruntime-gpu's version are installed",
         )
     return session

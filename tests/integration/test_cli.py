@@ -307,7 +307,7 @@ DAMAGE: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "other shapes": (_json("config.json", intermediate_size=96), ("other shapes than config.json states",)),
     "no tokenizer": (_without_tokenizer, ("no tokenizer",)),
     "tokenizer no JSON": (_half("tokenizer.json"), ("tokenizer.json: not readable as JSON",)),
-    "tokenizer of another model": (_small_vocabulary, ("ids that its embedding table has no row for",)),
+    "tokenizer of another model": (_small_vocabulary, ("ids beyond the rows of its embedding table",)),
     "no room for a token": (_json("sentence_bert_config.json", max_seq_length=2), ("max_seq_length is 2",)),
     "length that is no number": (
         _json("sentence_bert_config.json", max_seq_length="all"),

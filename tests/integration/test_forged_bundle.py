@@ -261,5 +261,5 @@ class TestFloorOf:
             floor_of(tmp_path / "g.yaml")
 
     def test_a_recipe_that_is_neither_a_file_nor_a_name(self) -> None:
-        with pytest.raises(RecipeError, match="nowhere: neither a file nor a recipe that ships"):
+        with pytest.raises(RecipeError, match="nowhere: neither a file nor a built-in recipe"):
             floor_of(recipe="nowhere")

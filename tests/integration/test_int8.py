@@ -281,7 +281,7 @@ class TestPoisonedText:
 
     def test_one_sentence_over_and_over_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "same.txt").write_text("같은 문장만 있습니다.\n" * 300, encoding="utf-8")
-        with pytest.raises(InputError, match="one sentence only"):
+        with pytest.raises(InputError, match="only one sentence"):
             self.outcome(tmp_path / "same.txt", tmp_path)
 
     def test_two_sentences_over_and_over_are_warned_of(self, tmp_path: Path) -> None:

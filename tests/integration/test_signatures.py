@@ -270,7 +270,7 @@ class TestWhatCannotBeUsed:
         done = python.run(
             *(CLI, "sign", signed, "--private-key", key, "--certificate-chain", keys / "root.crt", "--force")
         )
-        refused(done, 2, "a certificate chain is given without a certificate")
+        refused(done, 2, "--certificate-chain is given without --certificate")
 
     def test_without_the_library(self, python: WarmPython, signed: Path, keys: Path) -> None:
         blocked = "import sys; sys.modules.update({'model_signing': None, 'OpenSSL': None}); " + CLI

@@ -134,7 +134,7 @@ class TensorRt:
                     raise KeyboardInterrupt from error
                 raise BuildError(
                     f"{self.name} cannot build the graph: {_cause(errors) or error}",
-                    next_step="another precision or backend",
+                    next_step="use another precision or backend",
                 ) from error
         (folder / PLAN).write_bytes(plan)
         facts = {
@@ -214,8 +214,8 @@ class TensorRt:
             config.USE_TENSORRT_RTX = self.is_rtx
         elif self.is_rtx != config.USE_TENSORRT_RTX:
             raise BuildError(
-                f"this process builds for another TensorRT than {self.name}, and Polygraphy serves one in a process",
-                next_step="build in a process of its own",
+                f"this process already uses another TensorRT than {self.name}, and Polygraphy supports one",
+                next_step="build in a new process",
             )
         return require("polygraphy.backend.trt")
 

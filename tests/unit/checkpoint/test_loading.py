@@ -213,7 +213,7 @@ class TestLongestInput:
         edit(copy / "sentence_bert_config.json", max_seq_length=stated)
         with pytest.raises(CheckpointError) as failure:
             load(copy)
-        told = f"max_seq_length is {stated}, which leaves no room beside 2 special tokens"
+        told = f"max_seq_length is {stated}, which leaves no room for text beside 2 special tokens"
         assert failure.value.message == f"{copy.resolve()}: {told}"
         assert failure.value.next_step == "correct it in sentence_bert_config.json"
 
@@ -247,7 +247,7 @@ class TestEncoding:
     def test_of_an_id_beyond_the_embedding_table_is_refused(self, copy: Path) -> None:
         edit(copy / "config.json", vocab_size=10)
         change_weights(copy, lambda state: state.update({WORDS: state[WORDS][:10].clone()}))
-        with pytest.raises(CheckpointError, match="gives ids that its embedding table has no row for") as failure:
+        with pytest.raises(CheckpointError, match="gives ids beyond the rows of its embedding table") as failure:
             load(copy)
         assert failure.value.message.startswith(f"{copy}: ")
         assert failure.value.next_step == "check that tokenizer and weights belong together"
@@ -291,7 +291,7 @@ class TestRefused:
         with pytest.raises(CheckpointError) as failure:
             load(copy)
         assert failure.value.message == f"{copy.resolve()}: the vector of a sentence holds NaN or Inf"
-        assert failure.value.next_step == "check the numbers in its config.json, layer_norm_eps for one"
+        assert failure.value.next_step == "check the numbers in its config.json, for example layer_norm_eps"
 
     def test_a_pooling_that_was_asked_for_where_another_is_stated(self, saved: Callable[..., Path]) -> None:
         with pytest.raises(CheckpointError, match="states mean pooling, and cls and max was asked for") as failure:
@@ -319,7 +319,7 @@ class TestRefused:
             UnsupportedModelError, match="Transformer then Normalize then Pooling cannot be folded"
         ) as error:
             load(folder)
-        assert error.value.next_step == "a Transformer, a Pooling, then any of Dense, LayerNorm, Normalize"
+        assert error.value.next_step == "use a Transformer, a Pooling, then any of Dense, LayerNorm, Normalize"
 
     def test_a_revision_of_a_folder(self, saved: Callable[..., Path]) -> None:
         recipe = Recipe(name="case", source=str(saved()))
@@ -378,7 +378,7 @@ class TestKnownAnswer:
     @pytest.mark.parametrize("change", [{"first": 0.02}, {"last": -0.02}, {"cosine": 0.02}, {"cosine": -0.02}])
     def test_is_refused_beyond_it(self, saved: Callable[..., Path], change: dict[str, float]) -> None:
         recipe = Recipe(name="case", source=str(saved()), known_answer=self.answer(saved(), **change))
-        told = r"the vectors its authors print are off by 0\.02 \(allowed 0\.001\)"
+        told = r"its vectors differ from the published ones by 0\.02 \(> 0\.001\)"
         with pytest.raises(CheckpointError, match=told) as failure:
             load_checkpoint(recipe)
         assert failure.value.next_step == "check the revision and that the files are the authors' own"

@@ -86,7 +86,7 @@ def test_one_process_builds_for_one_of_the_two(tmp_path: Path, monkeypatch: pyte
     pytest.importorskip("tensorrt_rtx", reason=RTX_REASON)
     TENSORRT_RTX.build(graph_of("sentence_embedding = Mul(ids, mask)"), Shapes(), tmp_path)
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.0"))
-    with pytest.raises(BuildError, match="this process builds for another TensorRT than tensorrt"):
+    with pytest.raises(BuildError, match="this process already uses another TensorRT than tensorrt"):
         TENSORRT.build(graph_of("sentence_embedding = Mul(ids, mask)"), Shapes(), tmp_path)
 
 
