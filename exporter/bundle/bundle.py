@@ -36,6 +36,8 @@ from exporter.runtime.encoder import Encoder
 from exporter.targets import Device
 
 FORMAT = 2
+"""The bundle format that this version writes and opens. CONTRIBUTING.md says when it changes, and what else then."""
+_OPENED_BY = {1: "development versions of korsbert before 0.1.0"}  # for every older format
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 PARITY = "parity.json"
@@ -438,11 +440,31 @@ def _parse_tokenizer(path: Path, content: bytes) -> Tokenizer:
 def _check_format(path: Path, content: bytes) -> None:
     """Refuse another format by its number, before its unknown keys would be called errors."""
     try:
-        stated = json.loads(content)["format"]
+        stated = json.loads(content)
+        number = stated["format"]
     except (ValueError, KeyError, TypeError):
         return  # no manifest at all: the model says what is wrong with it
-    if stated != FORMAT:
-        raise BundleError(f"{path}: format {stated}, this korsbert reads {FORMAT}", next_step="export it again")
+    if number == FORMAT:
+        return
+    if isinstance(number, int) and number > FORMAT:
+        raise BundleError(
+            f"{path}: bundle format {number} is newer than format {FORMAT}, which this version of korsbert opens",
+            next_step=f"upgrade korsbert, or {_export_again(stated)}",
+        )
+    opened_by = _OPENED_BY.get(number) if isinstance(number, int) else None
+    raise BundleError(
+        f"{path}: bundle format {number!r} is opened by {opened_by or 'no version of korsbert'}; this version opens "
+        f"format {FORMAT}",
+        next_step=_export_again(stated),
+    )
+
+
+def _export_again(manifest: dict[str, Any]) -> str:
+    """Say which checkpoint to export again, by a manifest of any format: nothing in it has been verified."""
+    source = manifest.get("source")
+    checkpoint, commit = (source.get("checkpoint"), source.get("commit")) if isinstance(source, dict) else (None, None)
+    named = f" {checkpoint!r}" if isinstance(checkpoint, str) else ""
+    return f"export the checkpoint{named} again" + (f", revision {commit!r}" if isinstance(commit, str) else "")
 
 
 def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:

@@ -14,8 +14,8 @@ from exporter.dependencies import require
 from exporter.engines import EngineFiles, backend_of
 from exporter.engines.cuda import find_gpu
 from exporter.errors import BuildError, BundleError, EngineError, MissingDependencyError
-from exporter.pipeline import export
 from exporter.options import ExportOptions
+from exporter.pipeline import export
 from exporter.validation import validate_bundle
 from tests.gpu.conftest import MODELS, Model
 
@@ -29,7 +29,7 @@ def bundle_of(model: Model, name: str, precision: str, backend: str, out: Path, 
         backend_of(backend).check(precision, "cuda")
     except MissingDependencyError as error:
         pytest.skip(error.message)
-    options = ExportOptions(precision, backend, out=out, device=device, checkpoint=folder)
+    options = ExportOptions(precision=precision, backend=backend, out=out, device=device, checkpoint=folder)
     if backend != "tensorrt-rtx" or listed_for_tensorrt_rtx():
         return export(recipe, options)
     try:
@@ -118,7 +118,9 @@ def test_an_engine_built_without_a_gpu_is_validated_here_and_recorded(
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed")
     with monkeypatch.context() as blind:
         blind.setattr("exporter.engines.tensorrt.build.find_gpu", lambda: None)
-        options = ExportOptions("fp16", "tensorrt-rtx", out=tmp_path, checkpoint=folder, unvalidated=True)
+        options = ExportOptions(
+            precision="fp16", backend="tensorrt-rtx", out=tmp_path, checkpoint=folder, unvalidated=True
+        )
         bundle = export(recipe, options)
     assert not bundle.validated
     if not listed_for_tensorrt_rtx():

@@ -14,11 +14,11 @@ from tokenizers import Tokenizer
 import exporter
 from exporter.bundle import Bundle
 from exporter.checkpoint import load_checkpoint
-from exporter.pipeline import export
 from exporter.options import ExportOptions
-from exporter.validation import validate_bundle
+from exporter.pipeline import export
 from exporter.recipe import find_recipe
 from exporter.runtime.contract import INPUTS, OUTPUT
+from exporter.validation import validate_bundle
 from exporter.validator.probes import probes_for
 from recipes.twins import TWINS, build_twin
 

@@ -24,17 +24,17 @@ from exporter.errors import BuildError, GateError, InputError
 from exporter.graph import Graph
 from exporter.graph.folding import fold
 from exporter.graph.passes import passes_for, run_passes
-from exporter.pipeline import export
 from exporter.options import ExportOptions
-from exporter.stages import Stages
-from exporter.validation import validate_bundle
-from exporter.precisions import quantization_of
+from exporter.pipeline import export
+from exporter.precisions.int8 import dynamic, static
 from exporter.precisions.int8 import plan as planning
 from exporter.precisions.int8.emulator import Emulator
 from exporter.precisions.int8.judge import Loss
 from exporter.precisions.int8.plan import Plan, Request, make_plan
 from exporter.precisions.int8.scheme import scheme_of
 from exporter.recipe import Gate, Gates, Recipe, find_recipe
+from exporter.stages import Stages
+from exporter.validation import validate_bundle
 from exporter.validator.probes import probes_for, shipped_probes
 from recipes.conversions import ARCHITECTURES, convert_checkpoint
 from recipes.twins import TWINS, build_twin
@@ -214,7 +214,7 @@ def test_tensorrt_rtx_builds_the_graph_of_every_twin(name: str, some_text: Path,
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86_64 only)")
     checkpoint = load_checkpoint(find_recipe(str(build_twin(name, tmp_path / name))))
     plan = plan_of(checkpoint, fold(checkpoint), some_text, "tensorrt-rtx", "cuda")
-    typed = quantization_of("int8").convert(plan, plan.found.ladder[0], plan.request.calibration.fit)
+    typed = static.convert(plan, plan.found.ladder[0], plan.request.calibration.fit)
     assert typed.op_counts()["QuantizeLinear"] > 0
     model = typed.editable()
     run_passes(model, passes_for("tensorrt-rtx", "cuda", "int8"))
@@ -232,7 +232,9 @@ def test_int8_for_a_gpu_is_published_unvalidated_where_there_is_none(
 ) -> None:
     if backend == "tensorrt-rtx":
         pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86_64 only)")
-    options = ExportOptions(precision="int8", backend=backend, out=tmp_path, device="cuda", calibration=some_text, unvalidated=True)
+    options = ExportOptions(
+        precision="int8", backend=backend, out=tmp_path, device="cuda", calibration=some_text, unvalidated=True
+    )
     bundle = export(find_recipe(str(twin)), options)
     assert not bundle.validated
     assert bundle.manifest.validation.device == "cuda"
@@ -250,7 +252,7 @@ def test_probes_are_not_touched_before_they_judge(twin: Path, tmp_path: Path, mo
         seen.update(request.calibration.fit.sentences, request.calibration.held_out.sentences)
         return original(graph, request, progress)
 
-    monkeypatch.setattr("exporter.pipeline.make_plan", watched)
+    monkeypatch.setattr("exporter.precisions.int8.conversion.make_plan", watched)
     mixed = tmp_path / "mixed.txt"
     probes = [probe.text for probe in shipped_probes()]
     mixed.write_text("\n".join([*(text for text in probes[:50] if "\n" not in text), *SHIPPED[::4]]), encoding="utf-8")
@@ -340,7 +342,7 @@ def test_a_search_that_was_interrupted_goes_on(
     results = [stage.result for stage in stages.done if stage.name == "calibrate and search"]
     assert f"{known} results of an interrupted search" in results[0]
     assert not state.exists()
-    other = export(find_recipe(str(twin)), ExportOptions(**{**vars(options), "out": tmp_path / "other"}))
+    other = export(find_recipe(str(twin)), options.model_copy(update={"out": tmp_path / "other"}))
     whole = len(runs) - 100 - first - again
     assert again == whole - known
     assert facts(bundle) == facts(other)
@@ -473,7 +475,7 @@ def test_dynamic_int8_gives_what_the_emulator_says(
     calibration = calibration_set(some_text, [], twin_checkpoint.tokenizer, "")
     scheme = scheme_of("int8_dynamic", "onnxruntime", "cpu")
     plan = make_plan(twin_graph, Request(scheme, calibration, Gates().int8_dynamic))
-    typed = quantization_of("int8_dynamic").convert(plan, plan.found.ladder[0], calibration.fit)
+    typed = dynamic.convert(plan, plan.found.ladder[0], calibration.fit)
     assert {"MatMulInteger", "DynamicQuantizeLinear"} <= set(typed.op_counts())
     batches = list(calibration.held_out)
     wanted = encode(twin_graph, batches)

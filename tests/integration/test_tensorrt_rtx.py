@@ -18,7 +18,7 @@ from exporter.engines.tensorrt.build import LOG, PLAN, TENSORRT_RTX
 from exporter.graph import Graph
 from exporter.graph.folding import fold
 from exporter.graph.passes import passes_for, run_passes
-from exporter.precisions import precision_of
+from exporter.precisions import cast_graph
 from exporter.recipe import find_recipe
 from recipes.twins import TWINS, build_twin
 
@@ -54,7 +54,7 @@ def test_it_builds_without_a_gpu(
 ) -> None:
     checkpoint, graph = folded(name)
     batches = TokenBatches(calibration_sentences(None, ())[:32], checkpoint.tokenizer)
-    typed = precision_of(precision).convert(graph, batches, ())
+    typed = cast_graph(graph, precision, batches)
     model = typed.editable()
     run_passes(model, passes_for("tensorrt-rtx", "cuda", precision))
     typed = typed.with_model(model)
@@ -82,7 +82,7 @@ def test_it_builds_without_a_gpu(
 def test_a_mask_builds_too_for_tokenizers_that_pad_left(folded: Folded, tmp_path: Path) -> None:
     checkpoint, graph = folded("ko-sbert-multitask")
     batches = TokenBatches(calibration_sentences(None, ())[:32], checkpoint.tokenizer)
-    engine = TENSORRT_RTX.build(precision_of("fp16").convert(graph, batches, ()), find_recipe("demo").shapes, tmp_path)
+    engine = TENSORRT_RTX.build(cast_graph(graph, "fp16", batches), find_recipe("demo").shapes, tmp_path)
     layers = checkpoint.layers
     assert f"attention: {layers} operators, 0 of them by lengths, {layers} with a mask" in engine.decisions
     assert engine.facts["padding"] == "any"

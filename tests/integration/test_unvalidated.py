@@ -16,11 +16,11 @@ import exporter
 from exporter.bundle import MANIFEST, RECORD, Bundle, Record, seal_of
 from exporter.engines import EngineFiles, backend_of
 from exporter.engines.cuda import find_gpu
-from exporter.pipeline import export
 from exporter.options import ExportOptions
+from exporter.pipeline import export
+from exporter.recipe import find_recipe
 from exporter.stages import Stages
 from exporter.validation import validate_bundle
-from exporter.recipe import find_recipe
 from tests.conftest import Shared
 from tests.support.process import refused
 from tests.support.warm import CLI, WarmPython
@@ -96,7 +96,11 @@ def test_without_a_gpu_it_stops_before_any_work_with_exit_3(python: WarmPython, 
 def test_no_stage_begins_where_the_gate_cannot_be_judged(twin: Path, tmp_path: Path) -> None:
     begun: list[str] = []
     with pytest.raises(exporter.MissingDependencyError):
-        export(find_recipe(str(twin)), ExportOptions(precision="fp16", backend="tensorrt-rtx", out=tmp_path), Stages(begun.append))
+        export(
+            find_recipe(str(twin)),
+            ExportOptions(precision="fp16", backend="tensorrt-rtx", out=tmp_path),
+            Stages(begun.append),
+        )
     assert begun == []
 
 

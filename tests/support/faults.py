@@ -35,7 +35,8 @@ from exporter.graph import Graph
 from exporter.graph.folding import fold
 from exporter.graph.passes import remove_unused
 from exporter.graph.passes.building import add_constant
-from exporter.precisions import fp16, precision_of, quantization_of
+from exporter.precisions import cast_graph, fp16
+from exporter.precisions.int8 import static
 from exporter.precisions.int8.plan import Plan, Request, make_plan
 from exporter.precisions.int8.scheme import scheme_of
 from exporter.precisions.int8.search import Assignment
@@ -170,14 +171,7 @@ def encoder_of(candidate: Candidate, *, same_graph: bool = False) -> Iterator[En
 
 
 def _encoder(subject: Subject, tokenizer: Tokenizer, runner: Runner) -> Encoder:
-    checkpoint = subject.checkpoint
-    return Encoder(
-        tokenizer,
-        runner,
-        dimension=checkpoint.dimension,
-        max_seq_length=checkpoint.max_seq_length,
-        prompt=checkpoint.prompt,
-    )
+    return Encoder.of(subject.checkpoint, tokenizer, runner)
 
 
 @lru_cache(maxsize=len(PRECISIONS))
@@ -217,8 +211,8 @@ def _typed(subject: Subject, folded: Graph, precision: str) -> Graph:
         return fp16.cast(folded, _audit(subject.name))
     if precision == "int8":
         plan = dataclasses.replace(int8_plan(subject.name), graph=folded)
-        return quantization_of(precision).convert(plan, int8_assignment(subject.name), _audited(subject))
-    return precision_of(precision).convert(folded, _audited(subject), ())
+        return static.convert(plan, int8_assignment(subject.name), _audited(subject))
+    return cast_graph(folded, precision, _audited(subject))
 
 
 def _audited(subject: Subject) -> TokenBatches:
@@ -237,7 +231,7 @@ def int8_assignment(name: str) -> Assignment:
     """Return the first assignment of the plan whose sound graph passes its gate, as an export does."""
     subject, plan = subject_named(name), int8_plan(name)
     for assignment in plan.found.ladder:
-        graph = quantization_of("int8").convert(plan, assignment, _audited(subject))
+        graph = static.convert(plan, assignment, _audited(subject))
         with _encoder(subject, subject.checkpoint.tokenizer, open_graph(graph, ENGINE["int8"])) as encoder:
             if validate(subject.reference, encoder, Gates().int8, f"{name} int8").passed:
                 return assignment

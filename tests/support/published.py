@@ -17,7 +17,7 @@ from exporter.engines import backend_of
 from exporter.graph import Graph
 from exporter.graph.folding import fold
 from exporter.graph.passes import passes_for, run_passes
-from exporter.precisions import fp16, precision_of
+from exporter.precisions import cast_graph, fp16
 from exporter.precisions.int8.calibrate import quantize
 from exporter.precisions.int8.dynamic import quantize_products
 from exporter.precisions.int8.embedding import quantize_tables
@@ -89,7 +89,7 @@ def typed(name: str, target: Target) -> Graph:
     batches = TokenBatches(SENTENCES, subject.checkpoint.tokenizer)
     if target.precision.startswith("int8"):
         return for_target(_quantized(subject.graph, target, batches), target)
-    return for_target(precision_of(target.precision).convert(subject.graph, batches, ()), target)
+    return for_target(cast_graph(subject.graph, target.precision, batches), target)
 
 
 def for_target(graph: Graph, target: Target) -> Graph:

@@ -416,7 +416,7 @@ class TestPublishing:
         (lambda bundle: (bundle / "model.onnx").write_bytes(b"other"), "export it again"),
         (lambda bundle: (bundle / "model.onnx").unlink(), "export it again"),
         (lambda bundle: (bundle / "more.onnx").touch(), "move it out of the folder"),
-        (lambda bundle: (bundle / MANIFEST).write_text('{"format": 1}'), "export it again"),
+        (lambda bundle: (bundle / MANIFEST).write_text('{"format": 1}'), "export the checkpoint again"),
         (lambda bundle: (bundle / MANIFEST).write_text("{}"), "export it again"),
         (lambda bundle: (bundle / MANIFEST).unlink(), "give the folder of a bundle, or export one first"),
         (lambda bundle: edit_manifest(bundle, lambda manifest: manifest["engine"].update(files=[])), "export it again"),

@@ -19,6 +19,7 @@ from exporter.engines.tensorrt.build import LOG, TENSORRT, TENSORRT_RTX, TensorR
 from exporter.errors import BuildError, BundleError, InputError, MissingDependencyError
 from exporter.graph import Graph
 from exporter.recipe import Shapes
+from exporter.targets import Backend
 from tests.support.fake_cuda import FakeDriver
 
 RTX_REASON = "tensorrt-rtx-cu13 is not installed (make .venv/ready installs it where there is a wheel)"
@@ -249,11 +250,11 @@ class TestOptions:
         ],
     )
     def test_those_of_tensorrt_are_refused_elsewhere(self, options: BuildOptions, named: str) -> None:
-        for backend in ("onnxruntime", "openvino"):
+        for backend in (Backend.ONNXRUNTIME, Backend.OPENVINO):
             with pytest.raises(InputError, match=f"the {backend} backend does not support `{named}`"):
                 refuse_idle_options(backend, options)
-        refuse_idle_options("tensorrt", options)
+        refuse_idle_options(Backend.TENSORRT, options)
 
     def test_tensorrt_rtx_has_no_version_compatible_engines(self) -> None:
         with pytest.raises(InputError, match="tensorrt-rtx backend does not support `version_compatible`"):
-            refuse_idle_options("tensorrt-rtx", BuildOptions(version_compatible=True))
+            refuse_idle_options(Backend.TENSORRT_RTX, BuildOptions(version_compatible=True))
