@@ -133,7 +133,7 @@ def bench_bundle(
     if others:
         raise InputError(
             f"{others[0].folder}: made from another checkpoint than {bundle.folder}",
-            next_step="--against wants bundles of the same checkpoint",
+            next_step="give `against` only bundles of the same checkpoint",
         )
     names = _names((bundle, *against))
     name = names[0]
@@ -210,7 +210,7 @@ def int8_verdict(bundle: Bundle, against: Sequence[Bundle], subjects: Sequence[S
     if not precision.is_int8:
         return None
     if not ratios:
-        return f"{precision} was measured beside no other precision: --against BUNDLE says whether it is worth it"
+        return f"{precision} was not compared with another precision: measure it against a bundle in fp32 or fp16"
     name = min(ratios, key=lambda name: ratios[name])
     engine = against[names.index(name)].manifest.engine
     fastest = engine.precision if engine.backend == backend else f"{engine.precision} on {engine.backend}"

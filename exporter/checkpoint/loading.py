@@ -104,7 +104,7 @@ class Checkpoint:
                 vectors[batch] = self.model.encode(chosen, batch_size=len(chosen), show_progress_bar=False)
         except IndexError as error:
             raise CheckpointError(
-                f"{self.source}: its tokenizer gives ids that its embedding table has no row for",
+                f"{self.source}: its tokenizer gives ids beyond the rows of its embedding table",
                 next_step="check that tokenizer and weights belong together",
             ) from error
         return vectors
@@ -219,7 +219,7 @@ def _check_same_weights(checkpoint: Checkpoint, source: Source, bundle: str) -> 
         raise CheckpointError(
             f"{bundle}: made from other weights than {checkpoint.source} holds: "
             f"{source.weights_sha256[:12]}… and {checkpoint.weights_sha256[:12]}…",
-            next_step="give the checkpoint it was made from with --checkpoint",
+            next_step="give the checkpoint that it was made from with `checkpoint=FOLDER`",
         )
 
 
@@ -231,7 +231,7 @@ def _check_same_files(checkpoint: Checkpoint, source: Source, bundle: str) -> No
             shown = [f"sha256 {value[:12]}…" if value else "no such file" for value in (wanted, found)]
             raise CheckpointError(
                 f"{bundle}: made from another {name} than {checkpoint.source} holds: {shown[0]} and {shown[1]}",
-                next_step="give the checkpoint it was made from with --checkpoint",
+                next_step="give the checkpoint that it was made from with `checkpoint=FOLDER`",
             )
 
 
@@ -242,7 +242,7 @@ def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple
         path, commit = download(recipe.source, revision or recipe.revision)
         return path, commit, recipe.source
     if revision is not None and folder is None:
-        raise CheckpointError(f"{local}: a local folder has no revision {revision!r}", next_step="leave out --revision")
+        raise CheckpointError(f"{local}: a local folder has no revision {revision!r}", next_step="leave out `revision`")
     shipped = recipes_folder().resolve()
     whole = local.resolve()
     return local, None, whole.relative_to(shipped).as_posix() if whole.is_relative_to(shipped) else str(whole)
@@ -250,7 +250,7 @@ def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple
 
 def _load(folder: Path, device: str) -> SentenceTransformer:
     if device == "cuda" and not torch.cuda.is_available():
-        raise MissingDependencyError("torch finds no CUDA device here", next_step="--device cpu")
+        raise MissingDependencyError("torch finds no CUDA device here", next_step="use `device=cpu`")
     with _quiet():
         model = SentenceTransformer(
             str(folder),
@@ -338,7 +338,7 @@ def _read_facts(
         wrong = foreign[0] if foreign else " then ".join(names)
         raise UnsupportedModelError(
             f"{source}: {wrong} cannot be folded",
-            next_step=f"a Transformer, a Pooling, then any of {', '.join(MODULES[2:])}",
+            next_step=f"use a Transformer, a Pooling, then any of {', '.join(MODULES[2:])}",
         )
     transformer, pooling = model[0], model[1]
     if not pooling.include_prompt:
@@ -404,7 +404,7 @@ def _max_seq_length(model: SentenceTransformer, source: str) -> int:
     special = model[0].tokenizer.num_special_tokens_to_add(pair=False)
     if not isinstance(wanted, int) or wanted <= special:
         raise CheckpointError(
-            f"{source}: max_seq_length is {wanted!r}, which leaves no room beside {special} special tokens",
+            f"{source}: max_seq_length is {wanted!r}, which leaves no room for text beside {special} special tokens",
             next_step="correct it in sentence_bert_config.json",
         )
     return min(wanted, capacity)
@@ -448,7 +448,7 @@ def _check_encodes(checkpoint: Checkpoint) -> None:
     if not np.isfinite(vectors).all():
         raise CheckpointError(
             f"{checkpoint.source}: the vector of a sentence holds NaN or Inf",
-            next_step="check the numbers in its config.json, layer_norm_eps for one",
+            next_step="check the numbers in its config.json, for example layer_norm_eps",
         )
 
 
@@ -463,7 +463,7 @@ def _check_expectations(checkpoint: Checkpoint, recipe: Recipe) -> None:
     if wrong:
         raise CheckpointError(
             f"{checkpoint.source} is not what recipe {recipe.name!r} describes: {'; '.join(wrong)}",
-            next_step="give the right checkpoint, or your own recipe with --recipe FILE",
+            next_step="give the right checkpoint, or a recipe that describes this one",
         )
 
 
@@ -473,7 +473,7 @@ def _check_pooling(checkpoint: Checkpoint, asked: Sequence[str] | None) -> None:
         raise CheckpointError(
             f"{checkpoint.source}: its modules.json states {' and '.join(checkpoint.pooling)} pooling, and "
             f"{' and '.join(asked)} was asked for",
-            next_step="leave out pooling: it is for folders without modules.json",
+            next_step="leave out `pooling`: it is for folders without modules.json",
         )
 
 
@@ -499,6 +499,6 @@ def _check_known_answer(checkpoint: Checkpoint, known: KnownAnswer) -> None:
     worst = max(float(np.abs(found - printed).max()), abs(cosine - known.cosine))
     if worst > known.tolerance:
         raise CheckpointError(
-            f"{checkpoint.source}: the vectors its authors print are off by {worst:.2g} (allowed {known.tolerance:g})",
+            f"{checkpoint.source}: its vectors differ from the published ones by {worst:.2g} (> {known.tolerance:g})",
             next_step="check the revision and that the files are the authors' own",
         )

@@ -136,7 +136,7 @@ def check(precision: str, device: str) -> None:
     if precision == "bf16" and device == "cpu":
         raise BuildError(
             "onnxruntime's CPU provider cannot run bfloat16",
-            next_step="--backend openvino, --fp16, or --device cuda",
+            next_step="use `backend=openvino`, `precision=fp16` or `device=cuda`",
         )
     available = require("onnxruntime", "gpu" if device == "cuda" else "cpu").get_available_providers()
     if PROVIDERS[device] not in available:
@@ -145,7 +145,7 @@ def check(precision: str, device: str) -> None:
             next_step="pip uninstall onnxruntime, then pip install 'korsbert[gpu]', on a machine with an NVIDIA GPU",
         )
     if device == "cuda" and find_gpu() is None:
-        raise MissingDependencyError("onnxruntime has its CUDA provider here, and there is no NVIDIA GPU to run it on")
+        raise MissingDependencyError("onnxruntime has its CUDA provider, but there is no NVIDIA GPU")
 
 
 def check_build(precision: str, device: str) -> None:  # noqa: ARG001 - a graph is built by writing it down
@@ -218,7 +218,7 @@ def _session(engine: Engine, files: EngineFiles, options: Any, device: str, prov
     session.disable_fallback()
     if session.get_providers()[0] != wanted:
         raise MissingDependencyError(
-            f"onnxruntime was asked for {wanted} and fell back to {session.get_providers()[0]}",
+            f"onnxruntime cannot use {wanted} and fell back to {session.get_providers()[0]}",
             next_step="check that CUDA and cuDNN of onnxruntime-gpu's version are installed",
         )
     return session

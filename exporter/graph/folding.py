@@ -54,7 +54,7 @@ def fold(checkpoint: Checkpoint) -> Graph:
     """
     if checkpoint.parameter_bytes() > LARGEST_BYTES:
         raise UnsupportedModelError(
-            f"{checkpoint.source}: {checkpoint.parameter_bytes() / 2**30:.1f} GiB of weights, and one ONNX file holds 2"
+            f"{checkpoint.source}: {checkpoint.parameter_bytes() / 2**30:.1f} GiB of weights; an ONNX file holds 2 GiB"
         )
     device = checkpoint.model.device
     checkpoint.model.to("cpu")  # the graph is made of the weights' bytes
@@ -93,7 +93,7 @@ def _export(checkpoint: Checkpoint) -> torch.onnx.ONNXProgram:
             cause = first_line(error.__cause__ or error)
             raise UnsupportedModelError(
                 f"{checkpoint.source}: {checkpoint.architecture} cannot be traced: {cause}",
-                next_step="an architecture of BERT's kind (ALBERT, BERT, DistilBERT, RoBERTa, XLM-R, MPNet, ELECTRA)",
+                next_step="use an encoder like BERT (ALBERT, BERT, DistilBERT, RoBERTa, XLM-R, MPNet, ELECTRA)",
             ) from error
     if program is None:
         raise UnsupportedModelError(f"{checkpoint.source}: torch.onnx.export returned nothing")

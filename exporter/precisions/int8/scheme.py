@@ -140,13 +140,9 @@ def scheme_of(precision: str, backend: str, device: str) -> Scheme:
     dynamic = Precision(precision).scales_from_batch
     scheme = (DYNAMIC if dynamic else STATIC).get((backend, device))
     if scheme is None:
-        reason = (
-            "only onnxruntime's CPU provider has kernels that find an activation's scale as it comes"
-            if dynamic
-            else "there is no placement of int8 for it"
-        )
+        reason = ": only onnxruntime's CPU provider computes scales at run time" if dynamic else ""
         raise BuildError(
-            f"{precision} on {backend} ({device}): {reason}",
-            next_step="--int8" if dynamic else "--backend onnxruntime or openvino",
+            f"{precision} is not supported on {backend} ({device}){reason}",
+            next_step="use `precision=int8`" if dynamic else "use `backend=onnxruntime` or `backend=openvino`",
         )
     return scheme
