@@ -15,7 +15,7 @@ import pytest
 
 from exporter.checkpoint import load_checkpoint
 from exporter.graph.folding import fold
-from exporter.graph.passes.building import add_constant, make_node
+from exporter.graph.surgery import add_constant, make_node
 from exporter.recipe import Recipe
 from exporter.validator.check import Check
 from exporter.validator.provenance import check_graph, check_weights, read_onnx

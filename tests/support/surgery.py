@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.passes.building import Dimension, add_constant, make_node
+from exporter.graph.surgery import Dimension, add_constant, make_node
 
 Change = Callable[[np.ndarray], np.ndarray]
 

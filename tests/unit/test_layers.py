@@ -83,7 +83,7 @@ ALLOWED: dict[str, set[str]] = {
     "graph": {"checkpoint", "errors", "recipe", "runtime"},
     "checkpoint": {"errors", "recipe", "runtime"},
     "calibration": {"errors", "runtime"},
-    "runtime": {"errors"},
+    "runtime": {"dependencies", "errors"},
     "recipe": {"errors"},
     "dependencies": {"errors"},
     "machine": set(),
