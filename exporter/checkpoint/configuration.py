@@ -234,7 +234,7 @@ SENTENCE_BERT = Rules(
         "query_expansion": (None,),
     },
     without_effect=frozenset({"unpad_inputs"}),  # of FlashAttention alone
-    kinds={"do_lower_case": "true or false"},  # max_seq_length is compared with the tables, in checkpoint.py
+    kinds={"do_lower_case": "true or false"},  # max_seq_length is compared with the tables, in facts.py
 )
 
 SENTENCE_TRANSFORMERS = Rules(
