@@ -4,7 +4,8 @@
 
     hub.py               a hub id to a folder of exactly one commit
     layout.py            the modules of a checkpoint, and where they stand
-    configuration.py     which keys of a checkpoint's JSON files a loader may see
+    rules.py             which keys of a JSON file a loader may see
+    configuration.py     the rules of each of a checkpoint's JSON files
     snapshot.py          a private copy of a checkpoint's files, hashed as it is written
     declared_sizes.py    sizes in the configuration, compared with the weight files before a model is built
     weights.py           weight files opened as data, compared with the parameters bit for bit
