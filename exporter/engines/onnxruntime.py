@@ -23,6 +23,7 @@ from exporter.errors import BuildError, EngineError, ExportError, MissingDepende
 from exporter.recipe import Shapes
 from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.runtime.private_file import private_file
+from exporter.runtime.session import session_options
 from exporter.targets import Backend
 
 if TYPE_CHECKING:
@@ -177,13 +178,7 @@ def open(  # noqa: A001
     """
     ort = require("onnxruntime")
     check(engine.precision, device)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # errors come back as exceptions; the log would print them twice
-    # A memory pattern is a plan for one shape, kept for every shape that is met; batches of text hardly meet twice, and
-    # the plans' blocks made up 40% of the peak (606 and 374 MiB for ALBERT) at the same speed.
-    options.enable_mem_pattern = False
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options = session_options(threads)
     right_padded = engine.facts.right_padded
     if device == "cpu":
         return OnnxRuntimeRunner(_session(engine, files, options, device, {}), right_padded=right_padded)
