@@ -2,7 +2,7 @@
 
     python -m benchmarks.encode --sts korsts-dev.tsv
 
-The weights are those of a twin (see ``recipes/twins.py``): speed does not depend on what they hold.
+The weights are those of a twin (see ``tests/support/twins``): speed does not depend on what they hold.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from exporter.targets import Backend, Device, Precision
 from exporter.targets import Target as EngineTarget
 from exporter.validator import Reference, reference_of, validate
 from exporter.validator.sts import read_sts
-from recipes.twins import TWINS
+from tests.support.twins import TWINS
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -35,8 +35,8 @@ from exporter.targets import Backend, Device, Precision
 from exporter.targets import Target as EngineTarget
 from exporter.validator import ParityReport, Reference, reference_of, validate
 from exporter.validator.sts import read_sts
-from recipes.conversions import ARCHITECTURES, convert_checkpoint
-from recipes.twins import TWINS
+from tests.support.twins import TWINS
+from tests.support.twins.conversions import ARCHITECTURES, convert_checkpoint
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -129,5 +129,5 @@ def _path(path: str | Path | None) -> Path | None:
 
 def _device(name: str) -> Device:
     if name not in list(Device):
-        raise InputError(f"device is {name!r}", next_step=f"one of {', '.join(Device)}")
+        raise InputError(f"`device` is {name!r}", next_step=f"use one of {', '.join(Device)}")
     return Device(name)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.bundle import Bundle
 from exporter.calibration import calibration_sentences
 from exporter.dependencies import require
 from exporter.errors import BundleError, InputError
 from exporter.machine import cores, machine, tool_versions
 
 if TYPE_CHECKING:
-    from exporter.bundle import Bundle
     from exporter.checkpoint import Checkpoint
 
 Encode = Callable[[list[str], int], object]
@@ -133,7 +133,7 @@ def bench_bundle(
     if others:
         raise InputError(
             f"{others[0].folder}: made from another checkpoint than {bundle.folder}",
-            next_step="--against wants bundles of the same checkpoint",
+            next_step="give `against` only bundles of the same checkpoint",
         )
     names = _names((bundle, *against))
     name = names[0]
@@ -184,7 +184,7 @@ def siblings_of(bundle: Bundle) -> tuple[Bundle, ...]:
     opened = []
     for place in places:
         with suppress(BundleError):
-            opened.append(type(bundle).open(place))
+            opened.append(Bundle.open(place))
     wanted = (bundle.manifest.source, bundle.manifest.validation.device)
     return tuple(
         other
@@ -210,7 +210,7 @@ def int8_verdict(bundle: Bundle, against: Sequence[Bundle], subjects: Sequence[S
     if not precision.is_int8:
         return None
     if not ratios:
-        return f"{precision} was measured beside no other precision: --against BUNDLE says whether it is worth it"
+        return f"{precision} was not compared with another precision: measure it against a bundle in fp32 or fp16"
     name = min(ratios, key=lambda name: ratios[name])
     engine = against[names.index(name)].manifest.engine
     fastest = engine.precision if engine.backend == backend else f"{engine.precision} on {engine.backend}"

@@ -96,7 +96,7 @@ class ExportOptions(BaseModel):
             nearest = difflib.get_close_matches(unknown[0], cls.model_fields, n=1)
             raise InputError(
                 f"there is no option {unknown[0]!r}",
-                next_step=f"did you mean {nearest[0]!r}?" if nearest else f"one of {', '.join(cls.model_fields)}",
+                next_step=f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(cls.model_fields)}",
             )
         try:
             return cls(**options)
@@ -114,4 +114,4 @@ def _input_error(error: ValidationError) -> InputError:
     option, value = str(first["loc"][0]), first["input"]
     expected = str(first.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ")
     shown = "empty" if value in ((), []) else repr(value)
-    return InputError(f"{option} is {shown}", next_step=f"one of {expected}" if expected else str(first["msg"]))
+    return InputError(f"`{option}` is {shown}", next_step=f"use one of {expected}" if expected else str(first["msg"]))

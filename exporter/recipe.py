@@ -352,7 +352,7 @@ class Recipe(_Frozen):
     """What to export and what it must prove.
 
     Attributes:
-        name: What ``--model`` calls it, and the folder its bundles land in.
+        name: The name of the recipe, and of the folder that its bundles are written to.
         source: Hub id, or a folder (relative to the recipe file).
         revision: Branch, tag or commit on the hub.
     """
@@ -487,7 +487,7 @@ def named_recipe(recipe: str) -> Recipe:
     if recipe in names and not Path(recipe).is_file():
         return load_recipe(recipes_folder() / f"{recipe}.yaml")
     if not Path(recipe).is_file():
-        raise RecipeError(f"{recipe}: neither a file nor a recipe that ships", next_step=f"one of {', '.join(names)}")
+        raise RecipeError(f"{recipe}: neither a file nor a built-in recipe", next_step=f"use one of {', '.join(names)}")
     return load_recipe(Path(recipe))
 
 
@@ -508,10 +508,10 @@ def find_recipe(model: str) -> Recipe:
         return Recipe(name=_slug(model.rsplit("/", 1)[-1]), source=model)
     close = difflib.get_close_matches(model, names, n=3, cutoff=0.4)
     raise RecipeError(
-        f"{model!r} is no recipe, no folder and no hub id (owner/name)",
+        f"{model!r} is neither a recipe nor a folder nor a hub id (owner/name)",
         next_step=f"did you mean {' or '.join(close)}?"
         if close
-        else f"one of {', '.join(names)}, a folder or owner/name",
+        else f"use one of {', '.join(names)}, a folder or owner/name",
     )
 
 

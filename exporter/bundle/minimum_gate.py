@@ -110,7 +110,7 @@ def minimum_gate_of(gates: Gates | Recipe | str | Path | None = None, recipe: st
         RecipeError: A file cannot be used.
     """
     if gates is not None and recipe is not None:
-        raise InputError("gates and recipe both say what to judge by", next_step="give one of the two")
+        raise InputError("both `gates` and `recipe` are given", next_step="give one of them")
     if recipe is not None:
         gates = named_recipe(recipe)
     match gates:
@@ -134,7 +134,7 @@ def refuse_weak_gate(bundle: Bundle, minimum_gate: MinimumGate) -> None:
     if objections:
         raise BundleError(
             f"{bundle.folder}: {'; '.join(objections)}",
-            next_step="export it again with korsbert's gates, or give the gates to judge by (gates, or recipe)",
+            next_step="export it again with korsbert's gates, or give other `gates`, or a `recipe` with them",
         )
 
 

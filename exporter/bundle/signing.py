@@ -4,8 +4,7 @@ A signature says who published the files; a manifest's own seal cannot, because 
 again. It covers the SHA-256 of the manifest and of every file that the manifest lists. The hashes are those of the
 bytes that were read, so nothing is read a second time to be verified.
 
-``model-signing`` itself verifies such a signature too: ``model_signing verify key BUNDLE --signature BUNDLE/model.sig
---public_key FILE``.
+The command ``model_signing verify key`` of ``model-signing`` verifies such a signature too.
 
 Source: https://github.com/sigstore/model-transparency
 """
@@ -95,7 +94,7 @@ def sign(hashes: Mapping[str, str], subject: str, signer: Signer, ignored: Seque
         told = error.strerror if isinstance(error, OSError) else first_line(error)
         raise InputError(
             f"{signer.private_key}: cannot sign with this key: {told}",
-            next_step="an elliptic-curve key (P-256, P-384 or P-521) in PEM, without a password, and its certificate",
+            next_step="give an elliptic-curve key (P-256, P-384 or P-521) in PEM, no password, and its certificate",
         ) from error
 
 
@@ -123,7 +122,7 @@ def verify(hashes: Mapping[str, str], signature: bytes, trusted: Trusted, folder
     except Exception as error:
         if known.compared:  # so the signature itself is sound, and it is of other files
             raise BundleError(
-                f"{folder}: altered since it was signed", next_step="get the bundle again from whoever signed it"
+                f"{folder}: altered since it was signed", next_step="get the bundle again from its signer"
             ) from error
         raise BundleError(
             f"{folder / SIGNATURE}: not a signature by the {trusted.kind} {trusted.path}: {first_line(error)}",
@@ -162,7 +161,7 @@ class _KnownHashes:
 def _use_signer(config: Any, signer: Signer) -> None:
     if signer.certificate is None:
         if signer.certificate_chain is not None:
-            raise InputError("a certificate chain is given without a certificate", next_step="give the certificate too")
+            raise InputError("`certificate_chain` is given without `certificate`", next_step="give both")
         config.use_elliptic_key_signer(private_key=signer.private_key)
         return
     config.use_certificate_signer(
@@ -183,5 +182,5 @@ def _verifier(trusted: Trusted) -> Any:
         told = error.strerror if isinstance(error, OSError) else first_line(error)
         raise InputError(
             f"{trusted.path}: cannot be used as a {trusted.kind}: {told}",
-            next_step="a public key of an elliptic curve (P-256, P-384 or P-521), or certificates, in PEM",
+            next_step="give an elliptic-curve public key (P-256, P-384 or P-521) or certificates, in PEM",
         ) from error

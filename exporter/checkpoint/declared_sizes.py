@@ -79,7 +79,7 @@ def _check_module(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...
     for axis, key in enumerate(keys):
         extents = shapes.get(name, ())
         if key not in config:
-            raise CheckpointError(f"{where}: {key} is not stated", next_step="save the checkpoint again")
+            raise CheckpointError(f"{where}: {key} is missing", next_step="save the checkpoint again")
         if axis >= len(extents) or type(config[key]) is not int or config[key] != extents[axis]:
             raise CheckpointError(
                 f"{where}: {key} is {_short(config[key])}, and {name} in the weight files has the shape "

@@ -51,7 +51,7 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
     except HFValidationError as error:
         raise RecipeError(
             f"{repository!r} is neither a folder here nor a hub id: {first_line(error)}",
-            next_step="a hub id is owner/name; a local copy goes with --checkpoint FOLDER",
+            next_step="give a hub id (owner/name), or a local copy with `checkpoint=FOLDER`",
         ) from error
     except GatedRepoError as error:
         raise CheckpointError(
@@ -69,7 +69,7 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
             raise _unreachable(repository, error.__cause__ or error) from error
         raise HubError(
             f"{repository}: not in the local cache, and HF_HUB_OFFLINE is set",
-            next_step="unset HF_HUB_OFFLINE, or give a local copy with --checkpoint FOLDER",
+            next_step="unset HF_HUB_OFFLINE, or give a local copy with `checkpoint=FOLDER`",
         ) from error
     except EntryNotFoundError as error:
         raise CheckpointError(
@@ -91,7 +91,7 @@ def _check_hashes(repository: str, folder: Path, info: ModelInfo) -> None:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sibling.lfs.sha256:
             raise CheckpointError(
-                f"{repository}: {sibling.rfilename} arrived damaged: its SHA-256 is not the one the hub states",
+                f"{repository}: {sibling.rfilename} is damaged: its SHA-256 differs from the hub's",
                 next_step=f"delete {path.resolve()} and try again",
             )
 
@@ -126,9 +126,9 @@ def _cached(repository: str, revision: str | None) -> Path:
 
 def _unreachable(repository: str, error: BaseException) -> HubError:
     return HubError(
-        f"{repository}: the hub at {constants.ENDPOINT} cannot be reached or broke off: {first_line(error)}",
-        next_step="try again (a broken download is resumed), set HF_HUB_OFFLINE=1 where it is in the cache, "
-        "or give a local copy with --checkpoint FOLDER",
+        f"{repository}: the hub at {constants.ENDPOINT} cannot be reached or disconnected: {first_line(error)}",
+        next_step="try again (a broken download is resumed), set HF_HUB_OFFLINE=1 if it is in the cache, "
+        "or give a local copy with `checkpoint=FOLDER`",
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from exporter.checkpoint.configuration import MODULE_ENTRY, select_keys
+from exporter.checkpoint.configuration import MODULE_ENTRY
+from exporter.checkpoint.rules import select_keys
 from exporter.errors import CheckpointError, UnsupportedModelError
 
 MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")
@@ -118,10 +119,10 @@ def _module(entry: Any, where: Path) -> Module:
     if name not in MODULES or not kind.startswith("sentence_transformers."):
         raise UnsupportedModelError(
             f"{where}: module {kind!r} cannot be folded",
-            next_step=f"the modules that can: {', '.join(MODULES)}",
+            next_step=f"use only {', '.join(MODULES)}",
         )
     if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise CheckpointError(f"{where}: module {name} stands outside the checkpoint: {path}")
+        raise CheckpointError(f"{where}: module {name} is outside the checkpoint: {path}")
     seen, _ = select_keys(entry, MODULE_ENTRY, str(where))
     place = "" if path in {"", "."} else PurePosixPath(path).as_posix()
     return Module(name, place, seen | {"path": place})

@@ -22,9 +22,7 @@ from exporter.checkpoint.configuration import (
     SENTENCE_TRANSFORMERS,
     SPECIAL_TOKENS,
     TOKENIZER,
-    Rules,
     hidden_size,
-    select_keys,
     transformer_rules,
 )
 from exporter.checkpoint.layout import (
@@ -35,6 +33,7 @@ from exporter.checkpoint.layout import (
     read_modules,
     transformer_and_pooling,
 )
+from exporter.checkpoint.rules import Rules, select_keys
 from exporter.errors import CheckpointError, ExportError, UnsupportedModelError
 
 # In the order sentence-transformers looks for them; it takes the first.
@@ -103,7 +102,7 @@ def _private_folder(origin: Path) -> Iterator[Path]:
         scratch = tempfile.TemporaryDirectory(prefix="korsbert-checkpoint-")
     except OSError as error:
         raise CheckpointError(
-            f"{origin}: no temporary folder can be made for a copy of it: {error.strerror or error}",
+            f"{origin}: cannot create a temporary folder for a copy of it: {error.strerror or error}",
             next_step="set TMPDIR to a folder that you can write to",
         ) from error
     with scratch as name:
@@ -121,7 +120,7 @@ def _copy(origin: Path, folder: Path, pooling: Sequence[str] | None) -> Snapshot
         if str(error.filename or "").startswith(str(origin)):
             raise CheckpointError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
         raise CheckpointError(
-            f"{origin}: {tempfile.gettempdir()} cannot hold a copy of it, of {copier.size() / 1e6:,.1f} MB or more: "
+            f"{origin}: {tempfile.gettempdir()} has no room for a copy of it ({copier.size() / 1e6:,.1f} MB or more): "
             f"{error.strerror or error}",
             next_step="free some space there, or set TMPDIR to a folder on another disk",
         ) from error
@@ -191,9 +190,9 @@ class _Copier:
         if not pooling:
             check_task(self._read_architectures(), self._shown("config.json"))
             raise CheckpointError(
-                f"{self._origin}: there is no modules.json, so nothing states the pooling: sentence-transformers would "
+                f"{self._origin}: there is no modules.json, so the pooling is unknown: sentence-transformers would "
                 "take the mean, which is wrong for a model that was trained with cls, as KoSimCSE was",
-                next_step="set pooling (cls, mean, max, ...) to what the model was trained with",
+                next_step="set `pooling` (cls, mean, max, ...) to what the model was trained with",
             )
         return transformer_and_pooling()
 

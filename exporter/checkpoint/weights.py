@@ -139,7 +139,7 @@ def check_parameters(module: nn.Module, stored: StoredWeights, prefix: str = "")
         raise CheckpointError(
             f"{place}: {len(foreign)} weights belong to no parameter of {type(module).__name__}, the first is "
             f"{foreign[0]}: the model was trained with a part that would be lost",
-            next_step="export the checkpoint of a model whose parts are all there",
+            next_step="export a checkpoint whose model has all of these parts",
         )
     for name, source in sources.items():
         if name in parameters:
@@ -175,7 +175,7 @@ def _check_equal(name: str, parameter: nn.Parameter, stored: Tensor, place: Path
     loaded, wanted = parameter.detach().cpu().contiguous(), stored.to(torch.float32).contiguous()
     if loaded.shape != wanted.shape or not torch.equal(loaded.view(torch.int32), wanted.view(torch.int32)):
         raise CheckpointError(
-            f"{place}: the weight {name} was loaded with other numbers than the file holds",
+            f"{place}: the loaded weight {name} differs from the file",
             next_step="save the checkpoint again with SentenceTransformer.save",
         )
 
@@ -204,7 +204,7 @@ def _open(path: Path) -> tuple[dict[str, Callable[[], Tensor]], dict[str, tuple[
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: not loaded: the pickle is damaged or holds code, and weights are data",
-            next_step="convert it to safetensors where you trust it, or get it from its authors as safetensors",
+            next_step="convert it to safetensors if you trust it, or get safetensors from its authors",
         ) from error
     except _DAMAGE as error:
         raise CheckpointError(f"{path}: damaged: {first_sentence(error)}", next_step="download it again") from error

@@ -2,10 +2,15 @@
 
 ::
 
-    main.py       the commands, and exit codes
-    triton.py     ``korsbert ship``
-    signing.py    ``korsbert sign`` and ``korsbert verify-signature``
-    output.py     what commands print with
+    main.py         the table of commands, entry points, exit codes
+    export.py       export
+    bundles.py      list, show, validate, encode
+    bench.py        bench
+    triton.py       ship, check, verify
+    signing.py      sign, verify-signature
+    arguments.py    arguments and options that several commands have
+    flags.py        errors: option names of the library become flags
+    output.py       tables, JSON, progress
 """
 
 from exporter.cli.main import export_main, main

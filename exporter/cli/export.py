@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from exporter.cli.output import JsonFlag, print_json, print_table, spinner, stderr_console
+from exporter.cli.arguments import JsonFlag
+from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console
 from exporter.errors import InputError
 from exporter.options import ExportOptions
 from exporter.targets import Precision
@@ -129,7 +129,7 @@ def _as_json(bundle: Bundle, stages: Stages) -> dict[str, Any]:
         "size_bytes": bundle.size_bytes,
         "stages": [{**asdict(stage), "seconds": round(stage.seconds, 3)} for stage in stages.done],
         "manifest": bundle.manifest.model_dump(mode="json"),
-        "parity": json.loads(bundle.read("parity.json")),
+        "parity": parity_of(bundle),
     }
 
 

@@ -1,4 +1,4 @@
-"""What the commands print with: a table or one JSON object on stdout, progress on stderr."""
+"""Output of the commands: a table or one JSON object on stdout, progress on stderr."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells have it
+    from exporter.bundle import Bundle
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells have it
 
 
 def stderr_console() -> Console:
-    """Return a console on stderr that prints text as it is."""
+    """Return a console on stderr that does not interpret markup."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -29,7 +27,7 @@ def stderr_console() -> Console:
 
 @dataclass(frozen=True)
 class Shown:
-    """What to call with the stage that is next, and with what that stage is at."""
+    """Callbacks that update a spinner: with the name of the next stage, and with progress within a stage."""
 
     stage: Callable[[str], None]
     detail: Callable[[str], None]
@@ -37,7 +35,7 @@ class Shown:
 
 @contextmanager
 def spinner(stderr: Console, text: str) -> Iterator[Shown]:
-    """Show what is at work and for how long, on a terminal."""
+    """Show the current stage and its elapsed time, if stderr is a terminal."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
@@ -50,19 +48,19 @@ def spinner(stderr: Console, text: str) -> Iterator[Shown]:
 
 
 def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table on stdout, as wide as the terminal, or 160 columns where there is none."""
+    """Print a table on stdout, as wide as the terminal; 160 columns if stdout is none."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     class Output(Console):
-        def on_broken_pipe(self) -> None:  # rich would exit with 1, which here means that a gate failed
+        def on_broken_pipe(self) -> None:  # rich would exit with 1, the exit code of a failed gate
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(CLOSED_PIPE)
 
     console = Output(highlight=False, markup=False)
-    if not console.is_terminal:  # in a file or a pipe nothing is gained by folding at 80
+    if not console.is_terminal:  # a file or a pipe has room for more than 80 columns
         console = Output(highlight=False, markup=False, width=160)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in header:
@@ -73,5 +71,10 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
 
 
 def print_json(content: dict[str, Any]) -> None:
-    """Print one JSON object on a line of stdout."""
+    """Print a JSON object on one line of stdout."""
     sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def parity_of(bundle: Bundle) -> Any:
+    """Return the parity report that a bundle was published with, as JSON data."""
+    return json.loads(bundle.read("parity.json"))

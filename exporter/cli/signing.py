@@ -1,4 +1,4 @@
-"""``korsbert sign`` and ``korsbert verify-signature``: who published a bundle."""
+"""``korsbert sign`` and ``korsbert verify-signature``: proof of who published a bundle."""
 
 from __future__ import annotations
 
@@ -7,42 +7,35 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.output import JsonFlag, print_json
+from exporter.cli.arguments import BundleArgument, JsonFlag
+from exporter.cli.output import print_json
 from exporter.errors import InputError
-
-BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
-RequireSignatureOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--require-signature",
-        metavar="FILE",
-        help="Refuse a bundle that is not signed by this: a public key or certificates (PEM).",
-    ),
-]
 
 
 def sign_command(
     bundle: BundleArgument,
     private_key: Annotated[
-        Path, typer.Option("--private-key", metavar="FILE", help="Elliptic-curve key in PEM, without a password.")
+        Path, typer.Option("--private-key", metavar="FILE", help="Private key: elliptic curve, PEM, no password.")
     ],
     certificate: Annotated[
-        Path | None, typer.Option("--certificate", metavar="FILE", help="The key's certificate (PEM).")
+        Path | None, typer.Option("--certificate", metavar="FILE", help="Certificate of the private key (PEM).")
     ] = None,
     certificate_chain: Annotated[
         Path | None,
-        typer.Option("--certificate-chain", metavar="FILE", help="Certificates between that one and a root (PEM)."),
+        typer.Option(
+            "--certificate-chain", metavar="FILE", help="Certificates between --certificate and the root (PEM)."
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a signature.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing signature.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Sign a bundle: its manifest and every file that it lists. The signature is its file model.sig."""
+    """Sign a bundle: its manifest and all files that the manifest lists. Writes model.sig."""
     from exporter.bundle import Bundle
     from exporter.bundle.signing import SIGNATURE, Signer
 
     opened = Bundle.open(bundle)
     if opened.signed and not force:
-        raise InputError(f"{bundle / SIGNATURE}: already there", next_step="--force replaces it")
+        raise InputError(f"{bundle / SIGNATURE}: already exists", next_step="replace it with --force")
     opened.sign(Signer(private_key, certificate, certificate_chain))
     if as_json:
         print_json({"bundle": str(bundle), "signature": str(bundle / SIGNATURE)})
@@ -53,15 +46,15 @@ def sign_command(
 def verify_signature_command(
     bundle: BundleArgument,
     public_key: Annotated[
-        Path | None, typer.Option("--public-key", metavar="FILE", help="Of whoever signed it (PEM).")
+        Path | None, typer.Option("--public-key", metavar="FILE", help="Public key of the signer (PEM).")
     ] = None,
     certificate_chain: Annotated[
         Path | None,
-        typer.Option("--certificate-chain", metavar="FILE", help="Certificates that the signer's must lead to (PEM)."),
+        typer.Option("--certificate-chain", metavar="FILE", help="Root or intermediate certificates to trust (PEM)."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Verify that a bundle is signed by a key, or by a certificate, and was not altered since."""
+    """Verify the signature of a bundle with a public key or with certificates."""
     from exporter.bundle import Bundle
     from exporter.bundle.signing import Trusted
 
@@ -76,4 +69,4 @@ def verify_signature_command(
         print_json({"bundle": str(bundle), "signed_by": str(trusted.path), "kind": trusted.kind})
         return
     files = len(opened.manifest.files) + 1
-    print(f"{bundle}: signed by the {trusted.kind} {trusted.path}, all {files} files are as signed")  # noqa: T201
+    print(f"{bundle}: signed by the {trusted.kind} {trusted.path}, {files} files verified")  # noqa: T201

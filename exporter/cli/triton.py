@@ -1,4 +1,4 @@
-"""``korsbert ship``: bundles into a server's model repository, the repository checked, the running server verified."""
+"""``korsbert ship``, ``check`` and ``verify``: a Triton model repository is written, checked, and served correctly."""
 
 from __future__ import annotations
 
@@ -7,118 +7,75 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from exporter.cli.output import JsonFlag, print_json, print_table, spinner, stderr_console
-from exporter.cli.signing import RequireSignatureOption
+from exporter.cli.arguments import (
+    BundleArgument,
+    CheckpointOption,
+    GatesOption,
+    JsonFlag,
+    RecipeOption,
+    RequireSignatureOption,
+)
+from exporter.cli.output import print_json, print_table, spinner, stderr_console
 from exporter.errors import InputError
 
 if TYPE_CHECKING:
-    from exporter.bundle.minimum_gate import MinimumGate
+    from exporter.serving.triton import Shipped
+    from exporter.serving.triton.lint import Finding
     from exporter.serving.triton.verify import Verification
 
-
-RecipeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        metavar="FILE|NAME",
-        help="Judge by this recipe's gates, and by the bundle's own where they are stricter.",
-    ),
-]
-GatesOption = Annotated[
-    Path | None,
-    typer.Option("--gates", metavar="FILE", help="The same with a YAML file that has the `gates` of a recipe."),
-]
+NameOption = Annotated[str | None, typer.Option("--name", help="Model name (default: the recipe's name).")]
 
 
 def ship_command(
-    bundles: Annotated[list[Path] | None, typer.Argument(metavar="BUNDLE...", help="Folders of bundles.")] = None,
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="Folders of the bundles.")],
     repository: Annotated[
-        Path | None, typer.Option("--repository", metavar="FOLDER", help="Model repository to put them into.")
-    ] = None,
-    check: Annotated[
-        Path | None, typer.Option("--check", metavar="FOLDER", help="Look for mistakes in a repository, ours or not.")
-    ] = None,
-    verify: Annotated[
-        str | None, typer.Option("--verify", metavar="URL", help="Hold a running server against BUNDLE's checkpoint.")
-    ] = None,
+        Path, typer.Option("--repository", metavar="FOLDER", help="Model repository to write to; created if missing.")
+    ],
     runtime: Annotated[
         Literal["engine", "python"],
-        typer.Option("--runtime", help="Triton's backend for the engine, or korsbert in its python backend."),
+        typer.Option(
+            "--runtime", help="engine: Triton's backend for that engine. python: korsbert in Triton's Python backend."
+        ),
     ] = "engine",
-    name: Annotated[str | None, typer.Option("--name", help="Of the model; by default the recipe's.")] = None,
-    instances: Annotated[int, typer.Option("--instances", min=1, help="Copies of the encoder, per GPU if any.")] = 1,
-    gpus: Annotated[str, typer.Option("--gpus", metavar="0,1", help="GPUs the encoder runs on.")] = "",
+    name: NameOption = None,
+    instances: Annotated[
+        int, typer.Option("--instances", min=1, help="Encoder instances (per GPU if it runs on GPUs).")
+    ] = 1,
+    gpus: Annotated[str, typer.Option("--gpus", metavar="0,1", help="GPUs to run the encoder on.")] = "",
     accelerator: Annotated[
         Literal["cuda", "tensorrt"],
-        typer.Option("--accelerator", help="For onnxruntime engines on GPUs; verify a server that uses tensorrt."),
+        typer.Option("--accelerator", help="Execution provider of onnxruntime engines on GPUs."),
     ] = "cuda",
     response_cache: Annotated[
-        bool, typer.Option("--response-cache", help="Answer texts seen before from the server's cache.")
+        bool, typer.Option("--response-cache", help="Answer repeated requests from the server's response cache.")
     ] = False,
     queue_delay_us: Annotated[
-        int, typer.Option("--queue-delay-us", min=0, help="How long a request may wait for others, in microseconds.")
+        int, typer.Option("--queue-delay-us", min=0, help="Longest wait for a batch to fill, in microseconds.")
     ] = 500,
     version: Annotated[
-        int | None, typer.Option("--force-version", metavar="N", min=1, help="Replace version N, or jump to it.")
+        int | None,
+        typer.Option(
+            "--force-version",
+            metavar="N",
+            min=1,
+            help="Version number: the latest one, which is replaced, or a higher one (default: the next one).",
+        ),
     ] = None,
     image_version: Annotated[
-        str | None, typer.Option("--image-version", metavar="YY.MM", help="Of NVIDIA's Triton image.")
+        str | None, typer.Option("--image-version", metavar="YY.MM", help="Version of NVIDIA's Triton image.")
     ] = None,
-    grpc: Annotated[
-        str | None, typer.Option("--grpc", metavar="HOST:PORT", help="With --verify; by default HTTP's port plus 1.")
-    ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", metavar="FOLDER", help="With --verify: a copy of the checkpoint.")
-    ] = None,
-    clients: Annotated[int, typer.Option("--clients", min=1, help="With --verify: at the same time.")] = 32,
-    requests: Annotated[int, typer.Option("--requests", min=1, help="With --verify: how many under load.")] = 512,
     recipe: RecipeOption = None,
     gates: GatesOption = None,
     require_signature: RequireSignatureOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Put bundles into a Triton model repository; check one; or verify a running server."""
+    """Write bundles to a Triton model repository."""
     from exporter.bundle import Bundle
     from exporter.bundle.minimum_gate import minimum_gate_of
-
-    if sum(option is not None for option in (repository, check, verify)) != 1:
-        raise InputError(
-            "give one of --repository, --check and --verify", next_step="korsbert ship BUNDLE --repository FOLDER"
-        )
-    if check is not None:
-        if bundles:
-            raise InputError("--check reads a repository, and takes no bundle", next_step="leave the bundles out")
-        _check(check, minimum_gate_of(gates, recipe), require_signature, as_json)
-        return
-    if not bundles or (verify is not None and len(bundles) != 1):
-        raise InputError("give a bundle" if verify is None else "give the one bundle that the server serves")
-    minimum_gate = minimum_gate_of(gates, recipe)
-    opened = [Bundle.open(path, require_signature=require_signature) for path in bundles]
-    if verify is not None:
-        if (warning := minimum_gate.warning(opened[0].manifest)) is not None:
-            stderr_console().print(f"warning: {warning}")
-        with spinner(stderr_console(), "importing torch"):
-            from exporter.dependencies import require
-
-            for package in ("torch", "sentence_transformers", "optimum", "tritonclient"):
-                require(package)
-            from exporter.serving.triton.verify import verify as verify_server
-        with spinner(stderr_console(), "the server encodes the probes"):
-            result = verify_server(
-                opened[0],
-                verify,
-                grpc=grpc,
-                model=name,
-                checkpoint=checkpoint,
-                clients=clients,
-                requests=requests,
-                minimum_gate=minimum_gate,
-            )
-        _print_verification(result, as_json)
-        return
     from exporter.serving import triton
     from exporter.serving.triton.deployment import IMAGE_VERSION
 
+    minimum_gate = minimum_gate_of(gates, recipe)
     options = triton.Options(
         runtime=runtime,
         instances=instances,
@@ -127,10 +84,11 @@ def ship_command(
         response_cache=response_cache,
         queue_delay_us=queue_delay_us,
     )
-    with spinner(stderr_console(), "writing"):
+    opened = [Bundle.open(path, require_signature=require_signature) for path in bundles]
+    with spinner(stderr_console(), "writing the repository"):
         shipped = triton.ship(
             opened,
-            Path(str(repository)),
+            repository,
             options,
             name=name,
             version=version,
@@ -139,63 +97,121 @@ def ship_command(
         )
     if as_json:
         print_json({"repository": str(repository), "shipped": [vars(one) for one in shipped]})
-        return
-    rows = [
-        (one.ensemble, str(one.version), one.backend, f"{one.size_bytes / 1e6:.1f} MB", str(path))
-        for one, path in zip(shipped, bundles, strict=True)
-    ]
-    print_table(("model", "version", "encoder's backend", "size", "bundle"), rows)
-    for one in shipped:
-        for remark in one.remarks:
-            stderr_console().print(f"note: {remark}")
-    print(f"{repository}/README.md says how to start a server and how to ask it")  # noqa: T201
+    else:
+        _print_shipped(shipped, bundles, repository)
 
 
-def _check(folder: Path, minimum_gate: MinimumGate, require_signature: Path | None, as_json: bool) -> None:
+def check_command(
+    repository: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Model repository, written by korsbert or any other tool.")
+    ],
+    recipe: RecipeOption = None,
+    gates: GatesOption = None,
+    require_signature: RequireSignatureOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a Triton model repository for mistakes."""
+    from exporter.bundle.minimum_gate import minimum_gate_of
     from exporter.serving.triton.lint import check
 
-    findings = check(folder, minimum_gate, require_signature)
+    findings = check(repository, minimum_gate_of(gates, recipe), require_signature)
     if as_json:
-        print_json({"repository": str(folder), "findings": [_finding(one) for one in findings]})
+        print_json({"repository": str(repository), "findings": [_to_dict(finding) for finding in findings]})
     else:
         for finding in findings:
             print(finding)  # noqa: T201
-        print(f"{folder}: {len(findings) or 'no'} mistake{'' if len(findings) == 1 else 's'}")  # noqa: T201
+        print(f"{repository}: {len(findings) or 'no'} mistake{'' if len(findings) == 1 else 's'}")  # noqa: T201
     if findings:
         raise typer.Exit(1)
 
 
-def _finding(finding: Any) -> dict[str, str]:
-    return {field: str(value) for field, value in vars(finding).items()}
+def verify_command(
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="HTTP address of the server, such as http://localhost:8000.")
+    ],
+    bundle: BundleArgument,
+    name: NameOption = None,
+    grpc: Annotated[
+        str | None,
+        typer.Option("--grpc", metavar="HOST:PORT", help="gRPC address of the server (default: the HTTP port plus 1)."),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    clients: Annotated[int, typer.Option("--clients", min=1, help="Concurrent clients of the load test.")] = 32,
+    requests: Annotated[int, typer.Option("--requests", min=1, help="Requests of the load test.")] = 512,
+    recipe: RecipeOption = None,
+    gates: GatesOption = None,
+    require_signature: RequireSignatureOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare a running Triton server with the checkpoint of the bundle that it serves."""
+    from exporter.bundle import Bundle
+    from exporter.bundle.minimum_gate import minimum_gate_of
+    from exporter.dependencies import REFERENCE_PACKAGES, require_all
 
-
-def _print_verification(result: Verification, as_json: bool) -> None:
+    minimum_gate = minimum_gate_of(gates, recipe)
+    opened = Bundle.open(bundle, require_signature=require_signature)
+    stderr = stderr_console()
+    if (warning := minimum_gate.warning(opened.manifest)) is not None:
+        stderr.print(f"warning: {warning}")
+    with spinner(stderr, "importing torch"):
+        require_all((*REFERENCE_PACKAGES, "tritonclient"))
+        from exporter.serving.triton.verify import verify
+    with spinner(stderr, "the server encodes the probes"):
+        result = verify(
+            opened,
+            url,
+            grpc=grpc,
+            model=name,
+            checkpoint=checkpoint,
+            clients=clients,
+            requests=requests,
+            minimum_gate=minimum_gate,
+        )
     if as_json:
         print_json(result.to_dict())
     else:
-        rows = [
-            ("passed" if report.passed else "FAILED", report.execution, report.summary()) for report in result.reports
-        ]
-        load = result.load
-        rows.append(
-            (
-                "passed" if load.passed else "FAILED",
-                f"{load.clients} clients, {load.requests} requests",
-                f"{len(load.lost)} lost, {load.swapped} swapped, deviation {load.max_deviation:.2g} (bound "
-                f"{load.bound:.2g}), {load.inferences} inferences in {load.executions} executions: "
-                f"{load.batching:.2f} a batch",
-            )
-        )
-        print_table(("", "server", "against the checkpoint"), rows)
-        for report in result.reports:
-            if not report.passed:
-                stderr_console().print(report.failure())
-        if load.note:
-            stderr_console().print(f"note: {load.note}")
-        if load.lost:
-            stderr_console().print(f"first lost request: {load.lost[0]}")
+        _print_verification(result)
     if not result.passed:
         raise typer.Exit(1)
+
+
+def _print_shipped(shipped: list[Shipped], bundles: list[Path], repository: Path) -> None:
+    rows = [
+        (one.ensemble, str(one.version), one.backend, f"{one.size_bytes / 1e6:.1f} MB", str(path))
+        for one, path in zip(shipped, bundles, strict=True)
+    ]
+    print_table(("model", "version", "encoder backend", "size", "bundle"), rows)
+    for one in shipped:
+        for remark in one.remarks:
+            stderr_console().print(f"note: {remark}")
+    print(f"{repository}/README.md describes how to start a server and how to send requests")  # noqa: T201
+
+
+def _to_dict(finding: Finding) -> dict[str, Any]:
+    return {field: str(value) for field, value in vars(finding).items()}
+
+
+def _print_verification(result: Verification) -> None:
+    load = result.load
+    rows = [("passed" if report.passed else "FAILED", report.execution, report.summary()) for report in result.reports]
+    rows.append(
+        (
+            "passed" if load.passed else "FAILED",
+            f"{load.clients} clients, {load.requests} requests",
+            f"{len(load.lost)} lost, {load.swapped} swapped, deviation {load.max_deviation:.2g} (bound "
+            f"{load.bound:.2g}), {load.inferences} inferences in {load.executions} executions: "
+            f"{load.batching:.2f} per batch",
+        )
+    )
+    print_table(("", "server", "compared with the checkpoint"), rows)
+    stderr = stderr_console()
+    for report in result.reports:
+        if not report.passed:
+            stderr.print(report.failure())
+    if load.note:
+        stderr.print(f"note: {load.note}")
+    if load.lost:
+        stderr.print(f"first lost request: {load.lost[0]}")
 
 
 def _numbers(gpus: str) -> tuple[int, ...]:

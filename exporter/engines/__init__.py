@@ -143,15 +143,16 @@ def refuse_idle_options(backend: Backend, options: BuildOptions) -> None:
         InputError: The option is named.
     """
     given = {
-        "--workspace": options.workspace_mib is not None,
-        "--version-compatible": options.version_compatible,
-        "--hardware-compatible": options.hardware_compatible,
+        "workspace_mib": options.workspace_mib is not None,
+        "version_compatible": options.version_compatible,
+        "hardware_compatible": options.hardware_compatible,
     }
     idle = [option for option, is_given in given.items() if is_given and not backend.needs_gpu]
     if idle:
-        raise InputError(f"{', '.join(idle)}: {backend} has no such choice", next_step="leave it out")
+        names = " and ".join(f"`{option}`" for option in idle)
+        raise InputError(f"the {backend} backend does not support {names}", next_step="leave it out")
     if backend is Backend.TENSORRT_RTX and options.version_compatible:
         raise InputError(
-            "--version-compatible: tensorrt-rtx ships without the runtime that such an engine carries",
-            next_step="leave it out, or --backend tensorrt",
+            "the tensorrt-rtx backend does not support `version_compatible`: it has no runtime to put into the engine",
+            next_step="leave it out, or use `backend=tensorrt`",
         )

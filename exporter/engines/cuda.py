@@ -94,7 +94,7 @@ class Cuda:
             function.argtypes, function.restype = arguments, c_int
         count = c_int()
         if library.cuInit(0) or library.cuDeviceGetCount(byref(count)) or not count.value:
-            raise MissingDependencyError("there is a CUDA driver here, and no GPU that this process may use")
+            raise MissingDependencyError("there is a CUDA driver, but no GPU that this process can use")
         self._device, self._context = c_int(), c_void_p()
         self._call("cuDeviceGet", byref(self._device), 0)
 
@@ -109,7 +109,9 @@ class Cuda:
         try:
             library = ctypes.CDLL(name)
         except OSError as error:
-            raise MissingDependencyError("there is no NVIDIA driver here", next_step="a machine with a GPU") from error
+            raise MissingDependencyError(
+                "there is no NVIDIA driver", next_step="use a machine with an NVIDIA GPU"
+            ) from error
         return cls(library)
 
     def close(self) -> None:

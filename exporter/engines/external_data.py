@@ -51,8 +51,8 @@ def refuse_external_data(content: bytes, path: Path) -> bytes:
         raise BundleError(f"{path}: this is not an ONNX model", next_step="export it again") from error
     if external:
         raise BundleError(
-            f"{path}: this model reads weights from another file, and a bundle's model must hold them itself",
-            next_step="export it again, and do not use this one",
+            f"{path}: this model reads weights from another file, but the model of a bundle must contain them",
+            next_step="do not use this bundle; export it again",
         )
     return content
 

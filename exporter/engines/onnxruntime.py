@@ -23,6 +23,7 @@ from exporter.errors import BuildError, EngineError, ExportError, MissingDepende
 from exporter.recipe import Shapes
 from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.runtime.private_file import private_file
+from exporter.runtime.session import session_options
 from exporter.targets import Backend
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def check(precision: str, device: str) -> None:
     if precision == "bf16" and device == "cpu":
         raise BuildError(
             "onnxruntime's CPU provider cannot run bfloat16",
-            next_step="--backend openvino, --fp16, or --device cuda",
+            next_step="use `backend=openvino`, `precision=fp16` or `device=cuda`",
         )
     available = require("onnxruntime", "gpu" if device == "cuda" else "cpu").get_available_providers()
     if PROVIDERS[device] not in available:
@@ -145,7 +146,7 @@ def check(precision: str, device: str) -> None:
             next_step="pip uninstall onnxruntime, then pip install 'korsbert[gpu]', on a machine with an NVIDIA GPU",
         )
     if device == "cuda" and find_gpu() is None:
-        raise MissingDependencyError("onnxruntime has its CUDA provider here, and there is no NVIDIA GPU to run it on")
+        raise MissingDependencyError("onnxruntime has its CUDA provider, but there is no NVIDIA GPU")
 
 
 def check_build(precision: str, device: str) -> None:  # noqa: ARG001 - a graph is built by writing it down
@@ -177,13 +178,7 @@ def open(  # noqa: A001
     """
     ort = require("onnxruntime")
     check(engine.precision, device)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # errors come back as exceptions; the log would print them twice
-    # A memory pattern is a plan for one shape, kept for every shape that is met; batches of text hardly meet twice, and
-    # the plans' blocks made up 40% of the peak (606 and 374 MiB for ALBERT) at the same speed.
-    options.enable_mem_pattern = False
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options = session_options(threads)
     right_padded = engine.facts.right_padded
     if device == "cpu":
         return OnnxRuntimeRunner(_session(engine, files, options, device, {}), right_padded=right_padded)
@@ -218,7 +213,7 @@ def _session(engine: Engine, files: EngineFiles, options: Any, device: str, prov
     session.disable_fallback()
     if session.get_providers()[0] != wanted:
         raise MissingDependencyError(
-            f"onnxruntime was asked for {wanted} and fell back to {session.get_providers()[0]}",
+            f"onnxruntime cannot use {wanted} and fell back to {session.get_providers()[0]}",
             next_step="check that CUDA and cuDNN of onnxruntime-gpu's version are installed",
         )
     return session

@@ -62,7 +62,8 @@ def check(precision: str, device: str) -> None:  # noqa: ARG001 - it runs every 
     require("openvino")
     if device != "cpu":
         raise MissingDependencyError(
-            f"the openvino backend runs on the CPU, not on {device}", next_step="--device cpu or --backend onnxruntime"
+            f"the openvino backend runs on the CPU, not on {device}",
+            next_step="use `device=cpu` or `backend=onnxruntime`",
         )
 
 

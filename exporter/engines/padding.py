@@ -22,6 +22,6 @@ def refuse_other_than_right_padding(attention_mask: npt.NDArray[np.int64]) -> No
     if not sound.all():
         row = int(np.argmin(sound))
         raise EngineError(
-            f"row {row} of the batch has padding before or between its tokens, and this engine takes lengths",
+            f"row {row} of the batch has padding before or between its tokens, but this engine takes sequence lengths",
             next_step="pad on the right",
         )

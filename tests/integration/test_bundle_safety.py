@@ -300,7 +300,7 @@ pipeline.fold = worse
         self, python: WarmPython, twin: Path, old: Path, tmp_path: Path, stage: str
     ) -> None:
         done = python.run(LIMITED_FROM, twin, tmp_path / "out", stage)
-        refused(done, 2, f"{old}: the disk is full", "free some space, or use --out on another disk")
+        refused(done, 2, f"{old}: the disk is full", "free some space, or choose an --out on another disk")
         assert held(old) == "old"
         assert leftovers(old) == []
 
@@ -418,5 +418,5 @@ def test_force_does_not_replace_what_is_no_bundle(python: WarmPython, twin: Path
     place.mkdir(parents=True)
     (place / "notes.txt").write_text("mine", encoding="utf-8")
     done = python.run(CLI, "export", "--model", twin, "--force", "--out", tmp_path / "out")
-    refused(done, 2, str(place), "--force replaces bundles only")
+    refused(done, 2, str(place), "--force only replaces bundles")
     assert (place / "notes.txt").read_text(encoding="utf-8") == "mine"

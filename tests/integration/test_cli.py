@@ -307,7 +307,7 @@ DAMAGE: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "other shapes": (_json("config.json", intermediate_size=96), ("other shapes than config.json states",)),
     "no tokenizer": (_without_tokenizer, ("no tokenizer",)),
     "tokenizer no JSON": (_half("tokenizer.json"), ("tokenizer.json: not readable as JSON",)),
-    "tokenizer of another model": (_small_vocabulary, ("ids that its embedding table has no row for",)),
+    "tokenizer of another model": (_small_vocabulary, ("ids beyond the rows of its embedding table",)),
     "no room for a token": (_json("sentence_bert_config.json", max_seq_length=2), ("max_seq_length is 2",)),
     "length that is no number": (
         _json("sentence_bert_config.json", max_seq_length="all"),
@@ -512,19 +512,19 @@ class TestFiles:
         place = tmp_path / "twin" / "fp32-onnxruntime"
         shutil.copytree(twin_bundle, place)
         done = python.run(CLI, "export", "--model", twin, "--out", tmp_path)
-        refused(done, 2, f"{place}: already there", "--force")
+        refused(done, 2, f"{place}: already exists", "--force")
         exporter.Bundle.open(place)
 
 
 class TestBundles:
     @pytest.mark.parametrize("command", ["show", "validate", "encode", "bench"])
     def test_a_folder_that_is_no_bundle(self, python: WarmPython, tmp_path: Path, command: str) -> None:
-        refused(python.run(CLI, command, tmp_path), 2, f"{tmp_path}: no bundle", "korsbert-export makes one")
+        refused(python.run(CLI, command, tmp_path), 2, f"{tmp_path}: not a bundle", "give the folder of a bundle")
 
     def test_show(self, python: WarmPython, twin_bundle: Path) -> None:
         done = python.run(CLI, "show", twin_bundle)
         assert (done.status, done.stderr) == (0, "")
-        for part in ("BertModel, mean pooling, 64-d, 128 tokens", "fp32 on onnxruntime", "all hashes agree"):
+        for part in ("BertModel, mean pooling, 64-d, 128 tokens", "fp32 on onnxruntime", "all hashes match"):
             assert part in done.stdout
         result = json.loads(python.run(CLI, "show", twin_bundle, "--json").stdout)
         assert result["manifest"]["encoder"]["dimension"] == 64
@@ -571,7 +571,7 @@ class TestBundles:
         assert suite.get("failures") == "2"
 
     def test_validate_against_other_weights(self, python: WarmPython, twin_bundle: Path, tmp_path: Path) -> None:
-        from recipes.twins import build_twin
+        from tests.support.twins import build_twin
 
         other = build_twin("ko-sbert-multitask", tmp_path / "twin", seed=1)
         done = python.run(CLI, "validate", twin_bundle, "--checkpoint", other)

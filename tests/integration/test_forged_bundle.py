@@ -143,7 +143,7 @@ class TestForged:
         self, python: WarmPython, forged: Path, tmp_path: Path, runtime: Any
     ) -> None:
         ship_whatever([Bundle.open(forged)], tmp_path / "models", Options(runtime=runtime))
-        done = python.run(CLI, "ship", "--check", tmp_path / "models")
+        done = python.run(CLI, "check", tmp_path / "models")
         assert done.status == 1
         assert WEAKER in done.stdout
         own = minimum_gate_of(Bundle.open(forged).manifest.recipe.gates)
@@ -261,5 +261,5 @@ class TestFloorOf:
             minimum_gate_of(tmp_path / "g.yaml")
 
     def test_a_recipe_that_is_neither_a_file_nor_a_name(self) -> None:
-        with pytest.raises(RecipeError, match="nowhere: neither a file nor a recipe that ships"):
+        with pytest.raises(RecipeError, match="nowhere: neither a file nor a built-in recipe"):
             minimum_gate_of(recipe="nowhere")

@@ -291,7 +291,7 @@ class TestTheSystemRefuses:
         honest = Path.open
         monkeypatch.setattr(Path, "open", full)
         size = sum((copy / name).stat().st_size for name in COPIED_FIRST) / 1e6
-        told = rf"copy: .* cannot hold a copy of it, of {size:,.1f} MB or more: Disk quota exceeded"
+        told = rf"copy: .* has no room for a copy of it \({size:,.1f} MB or more\): Disk quota exceeded"
         with pytest.raises(CheckpointError, match=told) as refusal:
             load_checkpoint(Recipe(name="case", source=str(copy)))
         assert "set TMPDIR" in str(refusal.value)
@@ -312,7 +312,7 @@ class TestTheSystemRefuses:
 
     def test_to_make_a_temporary_folder(self, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
-        with pytest.raises(CheckpointError, match="no temporary folder can be made for a copy of it: No such file"):
+        with pytest.raises(CheckpointError, match="cannot create a temporary folder for a copy of it: No such file"):
             load_checkpoint(Recipe(name="case", source=str(copy)))
 
 
@@ -350,7 +350,7 @@ class TestFoldersWithoutModules:
 
     def test_they_need_a_pooling(self, python: WarmPython, folder: Path, tmp_path: Path) -> None:
         done = python.run(CLI, "export", "--model", folder, "--out", tmp_path / "out")
-        refused(done, 2, f"{folder}: there is no modules.json", "nothing states the pooling", "set pooling (cls, mean")
+        refused(done, 2, f"{folder}: there is no modules.json", "the pooling is unknown", "set --pooling (cls, mean")
 
     @pytest.mark.parametrize("modes", [("cls",), ("mean",), ("cls", "max")])
     def test_the_pooling_that_is_asked_for_is_used_and_recorded(self, folder: Path, modes: tuple[str, ...]) -> None:
@@ -379,8 +379,8 @@ class TestFoldersWithoutModules:
         assert python.run(CLI, "validate", bundle).status == 0
 
     def test_an_unknown_one_is_refused(self, python: WarmPython, folder: Path) -> None:
-        refused(python.run(CLI, "export", "--model", folder, "--pooling", "attention"), 2, "pooling is 'attention'")
-        with pytest.raises(ExportError, match="pooling is 'attention'"):
+        refused(python.run(CLI, "export", "--model", folder, "--pooling", "attention"), 2, "--pooling is 'attention'")
+        with pytest.raises(ExportError, match="`pooling` is 'attention'"):
             exporter.export(str(folder), pooling="attention")  # type: ignore[arg-type]
 
     def test_one_that_modules_json_contradicts_is_refused(self, copy: Path) -> None:
@@ -483,7 +483,7 @@ def test_weights_that_a_library_loads_otherwise_than_the_file_holds_them_are_ref
 
     honest = exporter.checkpoint.loading._load
     monkeypatch.setattr(exporter.checkpoint.loading, "_load", load)
-    with pytest.raises(CheckpointError, match=r"word_embeddings.weight was loaded with other numbers than the file"):
+    with pytest.raises(CheckpointError, match=r"the loaded weight .*word_embeddings.weight differs from the file"):
         load_checkpoint(Recipe(name="case", source=str(copy)))
 
 

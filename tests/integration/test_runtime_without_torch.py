@@ -89,7 +89,7 @@ def test_commands_there(runtime: Path, twin_bundle: Path, tmp_path: Path) -> Non
     korsbert = runtime.with_name("korsbert")
     shown = run_program([korsbert, "show", twin_bundle], cwd=tmp_path, environment=_clean_environment())
     assert (shown.status, shown.stderr) == (0, "")
-    assert "all hashes agree" in shown.stdout
+    assert "all hashes match" in shown.stdout
     listed = run_program([korsbert, "list"], cwd=tmp_path, environment=_clean_environment())
     assert (listed.status, listed.stderr) == (0, "")
     assert "demo" in listed.stdout

@@ -20,7 +20,7 @@ from exporter.graph.folding import fold
 from exporter.graph.passes import passes_for, run_passes
 from exporter.precisions import cast_graph
 from exporter.recipe import find_recipe
-from recipes.twins import TWINS, build_twin
+from tests.support.twins import TWINS, build_twin
 
 pytest.importorskip(
     "tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (make .venv/ready installs it where there is a wheel)"

@@ -210,16 +210,16 @@ def test_every_mistake_that_is_served_wrongly_has_a_test() -> None:
 
 
 def test_from_the_command_line(sound: dict[str, Path], tmp_path: Path) -> None:
-    done = run_program([SCRIPTS / "korsbert", "ship", "--check", sound["python"]])
+    done = run_program([SCRIPTS / "korsbert", "check", sound["python"]])
     assert (done.status, done.stderr) == (0, "")
     assert done.stdout == f"{sound['python']}: no mistakes\n"
     seeded(BY_NAME["an output of another length"], sound, tmp_path)
-    done = run_program([SCRIPTS / "korsbert", "ship", "--check", tmp_path])
+    done = run_program([SCRIPTS / "korsbert", "check", tmp_path])
     assert (done.status, done.stderr) == (1, "")
     assert done.stdout.splitlines()[0] == (
         f"{tmp_path / 'demo' / FILE}: output[sentence_embedding].dims is [128], wanted [256]"
     )
-    done = run_program([SCRIPTS / "korsbert", "ship", "--check", tmp_path, "--json"])
+    done = run_program([SCRIPTS / "korsbert", "check", tmp_path, "--json"])
     assert done.status == 1
     assert json.loads(done.stdout)["findings"][0]["found"] == "[128]"
 

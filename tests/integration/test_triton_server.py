@@ -69,7 +69,7 @@ def test_a_server_passes_the_bundle_s_gates_over_both_protocols(
 
 
 def test_verify_from_the_command_line(server: TritonServer, bundles: dict[str, Bundle]) -> None:
-    command = [SCRIPTS / "korsbert", "ship", bundles["demo"].folder, "--verify", f"http://{server.http}"]
+    command = [SCRIPTS / "korsbert", "verify", f"http://{server.http}", bundles["demo"].folder]
     done = run_program([*command, "--grpc", server.grpc, "--requests", "128", "--json"])
     assert (done.status, done.stderr) == (0, "")
     found = json.loads(done.stdout)

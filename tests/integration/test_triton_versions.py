@@ -246,6 +246,6 @@ def test_a_model_that_is_not_ours_is_left_alone(demo_fp32: Path, tmp_path: Path)
     theirs = tmp_path / "models" / "demo"
     (theirs / "1").mkdir(parents=True)
     (theirs / FILE).write_text('name: "demo"\nbackend: "python"\n')
-    with pytest.raises(InputError, match="not korsbert's to replace"):
+    with pytest.raises(InputError, match="was not written by korsbert"):
         ship([Bundle.open(demo_fp32)], tmp_path / "models", PYTHON)
     assert (theirs / FILE).read_text() == 'name: "demo"\nbackend: "python"\n'

@@ -106,8 +106,8 @@ def test_no_stage_begins_where_the_gate_cannot_be_judged(twin: Path, tmp_path: P
 
 
 def test_options_that_would_not_be_heeded(python: WarmPython, tmp_path: Path) -> None:
-    done = python.run(CLI, "export", "--model", "demo", "--workspace", "64", cwd=tmp_path)
-    refused(done, 2, "--workspace: onnxruntime has no such choice", "leave it out")
+    done = python.run(CLI, "export", "--model", "demo", "--workspace-mib", "64", cwd=tmp_path)
+    refused(done, 2, "the onnxruntime backend does not support --workspace-mib", "leave it out")
 
 
 class TestPending:

@@ -228,7 +228,9 @@ def test_the_reference_comes_first_and_has_the_same_threads(text: Path, monkeypa
 
     before = torch.get_num_threads()
     reference, asked = FakeReference("a" * 64), {}
-    monkeypatch.setattr("exporter.checkpoint.load_checkpoint", lambda _, **options: asked.update(options) or reference)
+    monkeypatch.setattr(
+        "exporter.checkpoint.loading.load_checkpoint", lambda _, **options: asked.update(options) or reference
+    )
     bundle = FakeBundle()
     result = bench(bundle, text=text, against_torch=True, threads=before + 1, checkpoint=text.parent)
     assert [subject.name for subject in result.subjects] == [REFERENCE, "demo fp16 on onnxruntime"]
@@ -238,7 +240,7 @@ def test_the_reference_comes_first_and_has_the_same_threads(text: Path, monkeypa
 
 
 def test_other_weights_are_refused(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.checkpoint.load_checkpoint", lambda *_, **__: FakeReference("b" * 64))
+    monkeypatch.setattr("exporter.checkpoint.loading.load_checkpoint", lambda *_, **__: FakeReference("b" * 64))
     with pytest.raises(CheckpointError, match=r"aaaaaaaaaaaa….*bbbbbbbbbbbb…"):
         bench(FakeBundle(), text=text, against_torch=True)
 
@@ -286,7 +288,7 @@ class TestWorth:
     def test_without_a_comparison_it_says_how_to_get_one(self, others: list[str]) -> None:
         subjects = [self.subject(name, 1.0) for name in ("int8", *others)]
         said = int8_verdict(self.bundle("int8"), [self.bundle(name) for name in others], subjects)
-        assert said == "int8 was measured beside no other precision: --against BUNDLE says whether it is worth it"
+        assert said == "int8 was not compared with another precision: measure it against a bundle in fp32 or fp16"
 
     def test_nothing_is_said_of_other_precisions(self) -> None:
         subjects = [self.subject(name, 1.0) for name in ("fp16", "fp32")]

@@ -114,7 +114,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint": {"errors", "recipe", "runtime"},
     "calibration": {"errors", "runtime"},
     "options": {"errors", "recipe", "targets"},
-    "runtime": {"errors"},
+    "runtime": {"dependencies", "errors"},
     "recipe": {"errors"},
     "dependencies": {"errors"},
     "machine": set(),

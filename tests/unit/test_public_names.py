@@ -149,16 +149,16 @@ class TestExportArguments:
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [
-            ({"precision": "int4"}, "precision is 'int4'"),
-            ({"backend": "caffe"}, "backend is 'caffe'"),
-            ({"device": "tpu"}, "device is 'tpu'"),
-            ({"pooling": "attention"}, "pooling is 'attention'"),
+            ({"precision": "int4"}, "`precision` is 'int4'"),
+            ({"backend": "caffe"}, "`backend` is 'caffe'"),
+            ({"device": "tpu"}, "`device` is 'tpu'"),
+            ({"pooling": "attention"}, "`pooling` is 'attention'"),
         ],
     )
     def test_what_the_annotations_forbid_is_refused_before_any_work(self, arguments: dict[str, str], told: str) -> None:
         with pytest.raises(exporter.InputError, match=told) as failure:
             exporter.export("demo", **arguments)  # type: ignore[arg-type]
-        assert str(failure.value.next_step).startswith("one of ")
+        assert str(failure.value.next_step).startswith("use one of ")
         if "device" in arguments:
             with pytest.raises(exporter.InputError, match=told):
                 exporter.load("anywhere", device="tpu")  # type: ignore[arg-type]

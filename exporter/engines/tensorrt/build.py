@@ -81,7 +81,7 @@ class TensorRt:
         if not self.is_rtx and find_gpu() is None:
             raise MissingDependencyError(
                 "tensorrt builds an engine on the GPU that will run it, and there is none here",
-                next_step="--backend tensorrt-rtx --unvalidated builds without one",
+                next_step="use `backend=tensorrt-rtx` with `unvalidated`, which builds without a GPU",
             )
 
     def check(self, precision: str, device: str) -> None:
@@ -93,12 +93,12 @@ class TensorRt:
         self.check_build(precision, device)
         if device != "cuda":
             raise MissingDependencyError(
-                f"{self.name} engines run on a GPU, not on {device}", next_step="--device cuda, or another backend"
+                f"{self.name} engines run on a GPU, not on {device}", next_step="use `device=cuda`, or another backend"
             )
         if find_gpu() is None:
             raise MissingDependencyError(
                 f"{self.name} engines run on an NVIDIA GPU and there is none here, so the gate cannot be judged",
-                next_step="export where the GPU is, or publish with --unvalidated and run `korsbert validate` there",
+                next_step="export on a machine with a GPU, or export with `unvalidated` and validate the bundle on one",
             )
 
     def missing_operators(self) -> frozenset[str]:
@@ -135,7 +135,7 @@ class TensorRt:
                     raise KeyboardInterrupt from error
                 raise BuildError(
                     f"{self.name} cannot build the graph: {_cause(errors) or error}",
-                    next_step="another precision or backend",
+                    next_step="use another precision or backend",
                 ) from error
         (folder / PLAN).write_bytes(plan)
         facts = EngineFacts(
@@ -174,7 +174,7 @@ class TensorRt:
         trt = require(self.module)
         if device != "cuda":
             raise MissingDependencyError(
-                f"{self.name} engines run on a GPU, not on {device}", next_step="--device cuda, or another backend"
+                f"{self.name} engines run on a GPU, not on {device}", next_step="use `device=cuda`, or another backend"
             )
         cuda = Cuda.load()
         gpu, path = cuda.gpu(), files.folder / engine.files[0]
@@ -216,8 +216,8 @@ class TensorRt:
             config.USE_TENSORRT_RTX = self.is_rtx
         elif self.is_rtx != config.USE_TENSORRT_RTX:
             raise BuildError(
-                f"this process builds for another TensorRT than {self.name}, and Polygraphy serves one in a process",
-                next_step="build in a process of its own",
+                f"this process already uses another TensorRT than {self.name}, and Polygraphy supports one",
+                next_step="build in a new process",
             )
         return require("polygraphy.backend.trt")
 
@@ -271,13 +271,13 @@ def refuse_elsewhere(engine: Engine, path: Path, version: str, gpu: Gpu) -> None
     if facts.version != version and not facts.version_compatible:
         raise BundleError(
             f"{path}: built with {engine.backend} {facts.version}, and this machine has {version}",
-            next_step=f"install {facts.version}, or export it again here (or with --version-compatible)",
+            next_step=f"install {facts.version}, export it again here, or export it with `version_compatible`",
         )
     if built_for is not None and built_for != gpu.compute_capability:
         raise BundleError(
             f"{path}: built for compute capability {built_for} ({facts.gpu}, driver {facts.driver}), and this "
             f"machine has {gpu.compute_capability} ({gpu.name}, driver {gpu.driver})",
-            next_step="export it again here (or with --hardware-compatible)",
+            next_step="export it again here, or export it with `hardware_compatible`",
         )
 
 

@@ -72,8 +72,8 @@ def profile_for(profiles: Sequence[Profile], rows: int, tokens: int) -> int:
             return number
     served = "; ".join(f"{p.batch[0]} to {p.batch[2]} rows of {p.sequence[0]} to {p.sequence[2]}" for p in profiles)
     raise EngineError(
-        f"a batch of {rows} rows of {tokens} tokens is outside of what the engine was built for ({served})",
-        next_step="export again with other shapes in the recipe",
+        f"a batch of {rows} rows of {tokens} tokens is outside the optimization profiles of the engine ({served})",
+        next_step="export it again with other shapes in the recipe",
     )
 
 

@@ -105,6 +105,11 @@ class Scheme:
         scale = float(self.storable(np.array(max(high - low, 1e-6) / 255)))
         return Activation(scale, int(np.clip(np.rint(-low / scale), 0, 255)), smooth)
 
+    def weight_of(self, weight: Array) -> Weight:
+        """Return (inputs, outputs) float32 in int8, symmetric, one step per output channel."""
+        scales = self.storable(np.maximum(np.abs(weight).max(axis=0), 1e-9) / 127)
+        return Weight(np.clip(np.rint(weight / scales), -127, 127).astype(np.int8), scales)
+
     def restored(self, values: Array, how: Activation) -> Array:
         """Return what is left of ``values`` (smoothed already) after quantizing and dequantizing."""
         lowest, highest = (-128, 127) if self.symmetric else (0, 255)
@@ -140,13 +145,9 @@ def scheme_of(precision: str, backend: str, device: str) -> Scheme:
     dynamic = Precision(precision).scales_from_batch
     scheme = (DYNAMIC if dynamic else STATIC).get((backend, device))
     if scheme is None:
-        reason = (
-            "only onnxruntime's CPU provider has kernels that find an activation's scale as it comes"
-            if dynamic
-            else "there is no placement of int8 for it"
-        )
+        reason = ": only onnxruntime's CPU provider computes scales at run time" if dynamic else ""
         raise BuildError(
-            f"{precision} on {backend} ({device}): {reason}",
-            next_step="--int8" if dynamic else "--backend onnxruntime or openvino",
+            f"{precision} is not supported on {backend} ({device}){reason}",
+            next_step="use `precision=int8`" if dynamic else "use `backend=onnxruntime` or `backend=openvino`",
         )
     return scheme

@@ -113,7 +113,7 @@ def check(
     if not folder.is_dir():
         raise InputError(f"{folder}: no folder")
     if not model_folders(folder):
-        raise InputError(f"{folder}: there is no model in it", next_step="korsbert ship BUNDLE --repository FOLDER")
+        raise InputError(f"{folder}: there is no model in it", next_step="ship a bundle to it first")
     findings: list[Finding] = []
     models: dict[str, Model] = {}
     for path in model_folders(folder):
@@ -456,7 +456,7 @@ def _plan(model: Model) -> Iterator[Finding]:
             "compute capability",
             f"built for {built_for}",
             f"{' or '.join(sorted(here))}, of this machine",
-            "build it on the GPU that serves it, or with --hardware-compatible",
+            "export it on the GPU that serves it, or as a hardware-compatible engine",
         )
 
 

@@ -37,10 +37,10 @@ or, where `tritonserver` is installed, in this folder:
 
     tritonserver {arguments}
 
-A server that polls picks up what `korsbert ship` adds. The encoder and the tokenizer keep their latest two
-versions; older folders are not loaded and may be removed. `korsbert ship --check .` looks for mistakes, and
-`korsbert ship BUNDLE --verify http://localhost:{PORTS["http"]}` holds a running server against the checkpoint. The HPA
-in `kubernetes.yaml` wants prometheus-adapter with the rule that stands in its ConfigMap.
+A server that polls this folder loads the versions that `korsbert ship` adds. It serves the latest two versions of the
+encoder and of the tokenizer; older folders are not loaded and may be removed. `korsbert check .` checks this folder for
+mistakes. `korsbert verify http://localhost:{PORTS["http"]} BUNDLE` compares a running server with the checkpoint.
+The HPA in `kubernetes.yaml` needs prometheus-adapter with the rule in its ConfigMap.
 {contracts}{clients}"""
 
 

@@ -13,9 +13,9 @@ from exporter.checkpoint.configuration import (
     SENTENCE_TRANSFORMERS,
     TOKENIZER,
     hidden_size,
-    select_keys,
     transformer_rules,
 )
+from exporter.checkpoint.rules import select_keys
 from exporter.errors import CheckpointError, UnsupportedModelError
 
 
@@ -33,7 +33,7 @@ def test_a_key_that_steers_says_nothing_where_it_is_empty(key: str) -> None:
     for nothing in (None, False, "", [], {}):
         assert select_keys({key: nothing}, transformer_rules("bert", "c"), "c") == ({}, ())
     for something in (0, "x", ["x"], {"x": 1}, True):
-        with pytest.raises(CheckpointError, match=f"c: the key '{key}' tells a library what to load or how"):
+        with pytest.raises(CheckpointError, match=f"c: the key '{key}' controls what a library loads"):
             select_keys({key: something}, transformer_rules("bert", "c"), "c")
 
 

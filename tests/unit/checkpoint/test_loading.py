@@ -214,7 +214,7 @@ class TestLongestInput:
         edit(copy / "sentence_bert_config.json", max_seq_length=stated)
         with pytest.raises(CheckpointError) as failure:
             load(copy)
-        told = f"max_seq_length is {stated}, which leaves no room beside 2 special tokens"
+        told = f"max_seq_length is {stated}, which leaves no room for text beside 2 special tokens"
         assert failure.value.message == f"{copy.resolve()}: {told}"
         assert failure.value.next_step == "correct it in sentence_bert_config.json"
 
@@ -248,7 +248,7 @@ class TestEncoding:
     def test_of_an_id_beyond_the_embedding_table_is_refused(self, copy: Path) -> None:
         edit(copy / "config.json", vocab_size=10)
         change_weights(copy, lambda state: state.update({WORDS: state[WORDS][:10].clone()}))
-        with pytest.raises(CheckpointError, match="gives ids that its embedding table has no row for") as failure:
+        with pytest.raises(CheckpointError, match="gives ids beyond the rows of its embedding table") as failure:
             load(copy)
         assert failure.value.message.startswith(f"{copy}: ")
         assert failure.value.next_step == "check that tokenizer and weights belong together"
@@ -266,7 +266,7 @@ class TestRefused:
             "'AlbertModel'; pooling is ('mean',), the recipe expects ('cls',); "
             f"max_seq_length is {MAX_SEQ_LENGTH}, the recipe expects 128"
         )
-        assert failure.value.next_step == "give the right checkpoint, or your own recipe with --recipe FILE"
+        assert failure.value.next_step == "give the right checkpoint, or a recipe that describes this one"
 
     def test_nothing_where_it_is_as_expected(self, saved: Callable[..., Path]) -> None:
         expected = {"architecture": "BertModel", "dimension": 32, "max_seq_length": MAX_SEQ_LENGTH}
@@ -293,12 +293,12 @@ class TestRefused:
         with pytest.raises(CheckpointError) as failure:
             load(copy)
         assert failure.value.message == f"{copy.resolve()}: the vector of a sentence holds NaN or Inf"
-        assert failure.value.next_step == "check the numbers in its config.json, layer_norm_eps for one"
+        assert failure.value.next_step == "check the numbers in its config.json, for example layer_norm_eps"
 
     def test_a_pooling_that_was_asked_for_where_another_is_stated(self, saved: Callable[..., Path]) -> None:
         with pytest.raises(CheckpointError, match="states mean pooling, and cls and max was asked for") as failure:
             load_checkpoint(Recipe(name="case", source=str(saved())), pooling=("cls", "max"))
-        assert failure.value.next_step == "leave out pooling: it is for folders without modules.json"
+        assert failure.value.next_step == "leave out `pooling`: it is for folders without modules.json"
 
     def test_weights_of_other_shapes(self, copy: Path) -> None:
         edit(copy / "config.json", intermediate_size=96)
@@ -321,19 +321,19 @@ class TestRefused:
             UnsupportedModelError, match="Transformer then Normalize then Pooling cannot be folded"
         ) as error:
             load(folder)
-        assert error.value.next_step == "a Transformer, a Pooling, then any of Dense, LayerNorm, Normalize"
+        assert error.value.next_step == "use a Transformer, a Pooling, then any of Dense, LayerNorm, Normalize"
 
     def test_a_revision_of_a_folder(self, saved: Callable[..., Path]) -> None:
         recipe = Recipe(name="case", source=str(saved()))
         with pytest.raises(CheckpointError, match="a local folder has no revision 'main'") as failure:
             load_checkpoint(recipe, revision="main")
-        assert failure.value.next_step == "leave out --revision"
+        assert failure.value.next_step == "leave out `revision`"
 
     def test_a_device_that_is_not_there(self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(MissingDependencyError, match="torch finds no CUDA device here") as failure:
             load_checkpoint(Recipe(name="case", source=str(saved())), device="cuda")
-        assert failure.value.next_step == "--device cpu"
+        assert failure.value.next_step == "use `device=cpu`"
 
 
 def test_a_folder_takes_the_place_of_the_recipes_source_whatever_its_revision(saved: Callable[..., Path]) -> None:
@@ -380,7 +380,7 @@ class TestKnownAnswer:
     @pytest.mark.parametrize("change", [{"first": 0.02}, {"last": -0.02}, {"cosine": 0.02}, {"cosine": -0.02}])
     def test_is_refused_beyond_it(self, saved: Callable[..., Path], change: dict[str, float]) -> None:
         recipe = Recipe(name="case", source=str(saved()), known_answer=self.answer(saved(), **change))
-        told = r"the vectors its authors print are off by 0\.02 \(allowed 0\.001\)"
+        told = r"its vectors differ from the published ones by 0\.02 \(> 0\.001\)"
         with pytest.raises(CheckpointError, match=told) as failure:
             load_checkpoint(recipe)
         assert failure.value.next_step == "check the revision and that the files are the authors' own"
@@ -409,7 +409,7 @@ class TestSourceOfABundle:
             f"a bundle: made from other weights than {copy.resolve()} holds: {source.weights_sha256[:12]}… and "
             f"{found.weights_sha256[:12]}…"
         )
-        assert failure.value.next_step == "give the checkpoint it was made from with --checkpoint"
+        assert failure.value.next_step == "give the checkpoint that it was made from with `checkpoint=FOLDER`"
 
 
 def test_a_file_that_differs_from_the_bundles_is_named_with_both_hashes(saved: Callable[..., Path], copy: Path) -> None:

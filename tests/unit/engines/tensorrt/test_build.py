@@ -21,6 +21,7 @@ from exporter.engines.tensorrt.profiles import Profile
 from exporter.errors import BuildError, BundleError, InputError, MissingDependencyError
 from exporter.graph import Graph
 from exporter.recipe import Shapes
+from exporter.targets import Backend
 from tests.support.fake_cuda import FakeDriver
 
 RTX_REASON = "tensorrt-rtx-cu13 is not installed (make .venv/ready installs it where there is a wheel)"
@@ -88,7 +89,7 @@ def test_one_process_builds_for_one_of_the_two(tmp_path: Path, monkeypatch: pyte
     pytest.importorskip("tensorrt_rtx", reason=RTX_REASON)
     TENSORRT_RTX.build(graph_of("sentence_embedding = Mul(ids, mask)"), Shapes(), tmp_path)
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.0"))
-    with pytest.raises(BuildError, match="this process builds for another TensorRT than tensorrt"):
+    with pytest.raises(BuildError, match="this process already uses another TensorRT than tensorrt"):
         TENSORRT.build(graph_of("sentence_embedding = Mul(ids, mask)"), Shapes(), tmp_path)
 
 
@@ -188,7 +189,7 @@ class TestMissing:
         with pytest.raises(MissingDependencyError, match="none here, so the gate cannot be judged") as failure:
             TENSORRT_RTX.check("fp16", "cuda")
         assert failure.value.exit_code == 3
-        assert "--unvalidated" in str(failure.value.next_step)
+        assert "`unvalidated`" in str(failure.value.next_step)
 
     def test_a_gpu_to_build_on(self, installed: Callable[[object], None]) -> None:
         installed(None)
@@ -259,17 +260,17 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "named"),
         [
-            (BuildOptions(workspace_mib=1), "--workspace"),
-            (BuildOptions(version_compatible=True), "--version-compatible"),
-            (BuildOptions(hardware_compatible=True), "--hardware-compatible"),
+            (BuildOptions(workspace_mib=1), "workspace_mib"),
+            (BuildOptions(version_compatible=True), "version_compatible"),
+            (BuildOptions(hardware_compatible=True), "hardware_compatible"),
         ],
     )
     def test_those_of_tensorrt_are_refused_elsewhere(self, options: BuildOptions, named: str) -> None:
-        for backend in ("onnxruntime", "openvino"):
-            with pytest.raises(InputError, match=f"{named}: {backend} has no such choice"):
+        for backend in (Backend.ONNXRUNTIME, Backend.OPENVINO):
+            with pytest.raises(InputError, match=f"the {backend} backend does not support `{named}`"):
                 refuse_idle_options(backend, options)
-        refuse_idle_options("tensorrt", options)
+        refuse_idle_options(Backend.TENSORRT, options)
 
     def test_tensorrt_rtx_has_no_version_compatible_engines(self) -> None:
-        with pytest.raises(InputError, match="--version-compatible: tensorrt-rtx ships without"):
-            refuse_idle_options("tensorrt-rtx", BuildOptions(version_compatible=True))
+        with pytest.raises(InputError, match="tensorrt-rtx backend does not support `version_compatible`"):
+            refuse_idle_options(Backend.TENSORRT_RTX, BuildOptions(version_compatible=True))

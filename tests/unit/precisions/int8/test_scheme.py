@@ -25,5 +25,5 @@ def test_an_asymmetric_range_is_worth_more_steps() -> None:
 def test_dynamic_is_refused_where_there_are_no_kernels_for_it() -> None:
     with pytest.raises(BuildError, match=r"only onnxruntime's CPU provider") as refusal:
         scheme_of("int8_dynamic", "openvino", "cpu")
-    assert refusal.value.next_step == "--int8"
+    assert refusal.value.next_step == "use `precision=int8`"
     assert scheme_of("int8_dynamic", "onnxruntime", "cpu").dynamic
