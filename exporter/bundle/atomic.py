@@ -57,7 +57,9 @@ def staging(target: Path, *, force: bool, command: str = "export", option: str =
         if _aside(target).exists():
             _finish_replacement(target)
         if not force and os.path.lexists(target):
-            raise BundleError(f"{target}: already there", next_step="--force replaces it, once the new one has passed")
+            raise BundleError(
+                f"{target}: already exists", next_step="`force` replaces it once the new bundle has passed"
+            )
         for left in parent.glob(f".{target.name}.staging-*"):
             _remove(left)
         with writing(target, option):
