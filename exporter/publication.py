@@ -193,8 +193,8 @@ def _now() -> str:
 
 def _pending_note(engine: Engine, report: ParityReport) -> str:
     return (
-        f"UNVALIDATED: no machine has run this engine yet; judged, on {report.execution}, was {report.subject}. "
-        f"Where {engine.backend} runs, `korsbert validate --record` judges the engine and records the result"
+        f"UNVALIDATED: no machine has run this engine yet; {report.subject} was judged on {report.execution}. "
+        f"Validate it where {engine.backend} runs, and record the result"
     )
 
 
