@@ -49,7 +49,7 @@ from exporter.runtime.tokens import TextTokenizer, batches_by_length
 from exporter.validator import Reference, reference_of, validate
 from exporter.validator.parity import compare
 from exporter.validator.sts import read_sts
-from recipes.twins import TWINS
+from tests.support.twins import TWINS
 
 TOOLS = (
     "korsbert",

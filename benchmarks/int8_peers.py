@@ -22,7 +22,7 @@ from benchmarks.results import DEMO, arguments, publish, table
 from exporter.calibration import CalibrationSet, TokenBatches, calibration_set
 from exporter.checkpoint import load_checkpoint
 from exporter.graph.folding import fold
-from exporter.precisions import quantization_of
+from exporter.precisions.int8 import dynamic, static
 from exporter.precisions.int8.emulator import Batch
 from exporter.precisions.int8.judge import Loss, loss_between, token_ids_of
 from exporter.precisions.int8.plan import Request, make_plan
@@ -219,7 +219,8 @@ def _ours(
     ):
         scheme = scheme_of(precision, backend, "cpu")
         plan = make_plan(graph, Request(scheme, text, Gates().of(precision)))
-        typed = quantization_of(precision).convert(plan, plan.found.ladder[0], text.fit)
+        convert = dynamic.convert if scheme.dynamic else static.convert
+        typed = convert(plan, plan.found.ladder[0], text.fit)
         kept = f"{label}, {plan.found.ladder[0].share:.1%} kept high"
         data = typed.to_bytes()
         rows.append(_row(name, kept, loss_between(reference, _run(data, judges), ids), len(data)))

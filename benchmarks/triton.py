@@ -23,8 +23,8 @@ from exporter.runtime.tokens import TextTokenizer
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.config import FILE, read_config, to_text
 from exporter.serving.triton.remote import RemoteEncoder
-from recipes.twins import TWINS
 from tests.support.triton import running
+from tests.support.twins import TWINS
 
 if TYPE_CHECKING:
     from argparse import Namespace

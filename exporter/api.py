@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.bundle import Bundle
-from exporter.bundle.floor import floor_of
+from exporter.bundle.minimum_gate import minimum_gate_of
 from exporter.dependencies import EXPORT_PACKAGES, REFERENCE_PACKAGES, require_all
 from exporter.errors import InputError
 from exporter.options import ExportOptions
@@ -119,7 +119,7 @@ def validate(
         checkpoint=_path(checkpoint),
         sts=[Path(file) for file in sts],
         device=device,
-        floor=floor_of(gates),
+        minimum_gate=minimum_gate_of(gates),
     )
 
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.bundle import Bundle
 from exporter.calibration import calibration_sentences
 from exporter.dependencies import require
 from exporter.errors import BundleError, InputError
 from exporter.machine import cores, machine, tool_versions
 
 if TYPE_CHECKING:
-    from exporter.bundle import Bundle
     from exporter.checkpoint import Checkpoint
 
 Encode = Callable[[list[str], int], object]
@@ -184,7 +184,7 @@ def siblings_of(bundle: Bundle) -> tuple[Bundle, ...]:
     opened = []
     for place in places:
         with suppress(BundleError):
-            opened.append(type(bundle).open(place))
+            opened.append(Bundle.open(place))
     wanted = (bundle.manifest.source, bundle.manifest.validation.device)
     return tuple(
         other

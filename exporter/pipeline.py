@@ -10,7 +10,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from exporter.bundle import TOKENIZER, Bundle, publish, refuse_to_replace_what_is_no_bundle, staging, writing
+from exporter.bundle import TOKENIZER, Bundle
+from exporter.bundle.atomic import staging, writing
+from exporter.bundle.publish import publish, refuse_to_replace_other_files
 from exporter.calibration import TokenBatches, calibration_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.engines import BuildOptions, backend_of, refuse_idle_options
@@ -26,7 +28,7 @@ from exporter.runtime.encoder import Encoder
 from exporter.runtime.runner import Runner
 from exporter.runtime.tokens import TextTokenizer
 from exporter.stages import Stages
-from exporter.targets import Backend, Device, Precision, Target
+from exporter.targets import Backend, Device, Padding, Precision, Target
 from exporter.validator import Check, ParityReport, Reference, reference_of, validate
 from exporter.validator.proof import Proof, proven_graph, stored_graph
 from exporter.validator.provenance import check_graph, read_onnx
@@ -139,7 +141,7 @@ def _accept(recipe: Recipe, options: ExportOptions, stages: Stages) -> _Job:
         runs_here = False
     job = _Job(recipe, options, stages, runs_here)
     if options.force:
-        refuse_to_replace_what_is_no_bundle(job.place)
+        refuse_to_replace_other_files(job.place)
     return job
 
 
@@ -383,7 +385,7 @@ def _sweep(
         gate,
         graph.precision,
         tables_proven=tables_proven,
-        lengths=graph.padding == "right",
+        lengths=graph.padding is Padding.RIGHT,
         width_tokens=width_tokens,
     )
 

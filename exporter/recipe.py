@@ -128,12 +128,12 @@ class Gate(_Frozen):
         """How far ``min_cosine`` lets a vector move, as the distance between two vectors of length 1."""
         return math.sqrt(max(2 - 2 * self.min_cosine, 0.0))
 
-    def weaker_bounds(self, floor: Gate) -> tuple[str, ...]:
-        """Return the names of the bounds in which this gate allows more than ``floor`` does.
+    def weaker_bounds(self, minimum: Gate) -> tuple[str, ...]:
+        """Return the names of the bounds in which this gate allows more than ``minimum`` does.
 
-        A bound that ``floor`` has and this gate lacks is among them.
+        A bound that ``minimum`` has and this gate lacks is among them.
         """
-        return tuple(name for name in type(self).model_fields if self._stricter(name, floor) != getattr(self, name))
+        return tuple(name for name in type(self).model_fields if self._stricter(name, minimum) != getattr(self, name))
 
     def tightened(self, other: Gate) -> Gate:
         """Return a gate with the stricter of the two bounds, for every bound."""

@@ -51,6 +51,17 @@ class Backend(StrEnum):
         return Device.CUDA if self.needs_gpu else asked
 
 
+class Padding(StrEnum):
+    """Where a row of a batch may be padded.
+
+    ``RIGHT``: only after the tokens, because attention reads the number of ones in each row of the mask. ``ANY``:
+    anywhere, because attention reads the mask itself.
+    """
+
+    RIGHT = "right"
+    ANY = "any"
+
+
 @dataclass(frozen=True)
 class Target:
     """What an engine is built for."""

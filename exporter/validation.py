@@ -7,9 +7,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from exporter.bundle import TOKENIZER, Bundle, withdraw_record, write_record
-from exporter.bundle.floor import DEFAULT as DEFAULT_FLOOR
-from exporter.bundle.floor import Floor
+from exporter.bundle import TOKENIZER, Bundle
+from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
 from exporter.checkpoint import Checkpoint, load_source
 from exporter.graph.folding import fold
 from exporter.publication import encoder_facts, record_of
@@ -29,7 +28,7 @@ def validate_bundle(
     checkpoint: Path | None = None,
     sts: Sequence[Path] = (),
     device: str | None = None,
-    floor: Floor = DEFAULT_FLOOR,
+    minimum_gate: MinimumGate = DEFAULT_MINIMUM_GATE,
 ) -> ParityReport:
     """Repeat a bundle's gate and checks on this machine, against a checkpoint loaded anew.
 
@@ -41,7 +40,7 @@ def validate_bundle(
         checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
         sts: Task sets to score both sides on.
         device: Where the bundle runs; by default where it was validated.
-        floor: Bounds that count where those of the bundle's own gate are weaker.
+        minimum_gate: Bounds that count where those of the bundle's own gate are weaker.
 
     Returns:
         The report, passed or not.
@@ -54,16 +53,16 @@ def validate_bundle(
         reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
         reference = reference_of(reference_model, sts, precision)
         checks = _check_files(bundle, reference_model, reference)
-        gate = floor.gate(manifest)
+        gate = minimum_gate.gate_for(manifest)
         report = validate(reference, candidate, gate, name, precision)
         checks.append(_sweep(bundle, candidate, reference_model, gate, checks))
         report = report.with_checks(*checks)
     if manifest.validation.state == "pending" and device in (None, manifest.validation.device):
         # On another device than its own, a bundle has shown nothing.
         if report.passed:
-            write_record(bundle, record_of(bundle, report))
+            bundle.write_record(record_of(bundle, report))
         else:
-            withdraw_record(bundle)
+            bundle.withdraw_record()
     return report
 
 
@@ -97,6 +96,6 @@ def _sweep(bundle: Bundle, encoder: Encoder, checkpoint: Checkpoint, gate: Gate,
         gate,
         manifest.engine.precision,
         tables_proven=any(check.name == "weights" and check.passed for check in checks),
-        lengths=manifest.engine.facts.get("padding") == "right",
+        lengths=manifest.engine.facts.right_padded,
         width_tokens=WIDTH_TOKENS,
     )

@@ -65,7 +65,7 @@ def twin(shared: Shared) -> Path:
     """A small checkpoint with seeded weights, in the layout of sentence-transformers 2.2. Copy it to change it."""
 
     def fill(folder: Path) -> None:
-        from recipes.twins import build_twin
+        from tests.support.twins import build_twin
 
         build_twin(TWIN, folder / "twin")
 

@@ -1,12 +1,22 @@
-"""The published folder: its manifest, hashes, signature, model card, and the bounds that others judge it by."""
+"""The published folder: its manifest and hashes, its signature, its model card, and the minimum gate.
 
-from exporter.bundle.bundle import (
-    BESIDE,
+::
+
+    manifest.py      the schema of manifest.json and validation.json
+    bundle.py        an opened bundle: every file verified
+    atomic.py        folders and files that appear whole
+    publish.py       a staged folder becomes a bundle
+    signing.py       signatures, made and verified
+    minimum_gate.py  the least strict gate that a bundle is accepted with
+    model_card.py    the README of a bundle
+"""
+
+from exporter.bundle.bundle import Bundle
+from exporter.bundle.manifest import (
     MANIFEST,
     PARITY,
     RECORD,
     TOKENIZER,
-    Bundle,
     EncoderFacts,
     FileFacts,
     GraphFacts,
@@ -14,20 +24,9 @@ from exporter.bundle.bundle import (
     QuantizationFacts,
     Record,
     Validation,
-    publish,
-    put_in_place,
-    read_manifest,
-    refuse_to_replace_what_is_no_bundle,
-    seal_of,
-    sha256_of,
-    staging,
-    withdraw_record,
-    write_record,
-    writing,
 )
 
 __all__ = [
-    "BESIDE",
     "MANIFEST",
     "PARITY",
     "RECORD",
@@ -40,14 +39,4 @@ __all__ = [
     "QuantizationFacts",
     "Record",
     "Validation",
-    "publish",
-    "put_in_place",
-    "read_manifest",
-    "refuse_to_replace_what_is_no_bundle",
-    "seal_of",
-    "sha256_of",
-    "staging",
-    "withdraw_record",
-    "write_record",
-    "writing",
 ]

@@ -47,7 +47,7 @@ def model_card(manifest: Manifest, report: ParityReport, modules: str = "") -> s
     )
     padding = (
         "\nPadding stands on the right: attention goes by the number of ones in each row of the mask."
-        if engine.facts.get("padding") == "right"
+        if engine.facts.right_padded
         else ""
     )
     int8 = (

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from exporter.checkpoint.configuration import MODULE_ENTRY, select_keys
+from exporter.checkpoint.configuration import MODULE_ENTRY
+from exporter.checkpoint.rules import select_keys
 from exporter.errors import CheckpointError, UnsupportedModelError
 
 MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")

@@ -22,9 +22,7 @@ from exporter.checkpoint.configuration import (
     SENTENCE_TRANSFORMERS,
     SPECIAL_TOKENS,
     TOKENIZER,
-    Rules,
     hidden_size,
-    select_keys,
     transformer_rules,
 )
 from exporter.checkpoint.layout import (
@@ -35,6 +33,7 @@ from exporter.checkpoint.layout import (
     read_modules,
     transformer_and_pooling,
 )
+from exporter.checkpoint.rules import Rules, select_keys
 from exporter.errors import CheckpointError, ExportError, UnsupportedModelError
 
 # In the order sentence-transformers looks for them; it takes the first.

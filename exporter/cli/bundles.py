@@ -50,10 +50,10 @@ def list_command(as_json: JsonFlag = False) -> None:
 def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
     """Verify the file hashes of a bundle and show its contents."""
     from exporter.bundle import Bundle
-    from exporter.bundle.floor import DEFAULT
+    from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE
 
     opened = Bundle.open(bundle)
-    objections = DEFAULT.objections(opened)
+    objections = DEFAULT_MINIMUM_GATE.objections(opened)
     if as_json:
         print_json(
             {
@@ -86,23 +86,25 @@ def validate_command(
 ) -> None:
     """Compare a bundle with its checkpoint on this machine: the parity gate and all checks."""
     from exporter.bundle import Bundle
-    from exporter.bundle.floor import floor_of
+    from exporter.bundle.minimum_gate import minimum_gate_of
     from exporter.dependencies import REFERENCE_PACKAGES, require_all
 
-    floor = floor_of(gates, recipe)
+    minimum_gate = minimum_gate_of(gates, recipe)
     opened = Bundle.open(bundle, require_signature=require_signature, for_encoding=True)
     stderr = stderr_console()
-    if (warning := floor.warning(opened.manifest)) is not None:
+    if (warning := minimum_gate.warning(opened.manifest)) is not None:
         stderr.print(f"warning: {warning}")
     with spinner(stderr, "importing torch"):
         require_all(REFERENCE_PACKAGES)
         from exporter.validation import validate_bundle
     with spinner(stderr, "the checkpoint and the bundle encode the probes"):
-        report = validate_bundle(opened, checkpoint=checkpoint, sts=tuple(sts or ()), device=device, floor=floor)
+        report = validate_bundle(
+            opened, checkpoint=checkpoint, sts=tuple(sts or ()), device=device, minimum_gate=minimum_gate
+        )
     if junit is not None:
         _write(junit, f"{report.to_junit()}\n".encode())
     if as_json:
-        print_json({**report.to_dict(), "weaker_own_gate": list(floor.weaker(opened.manifest))})
+        print_json({**report.to_dict(), "weaker_own_gate": list(minimum_gate.weaker_bounds(opened.manifest))})
     else:
         rows = [("passed" if v.passed else "FAILED", v.name, str(v)) for v in report.verdicts]
         rows += [("passed" if check.passed else "FAILED", check.name, check.coverage) for check in report.checks]

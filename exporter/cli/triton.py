@@ -71,11 +71,11 @@ def ship_command(
 ) -> None:
     """Write bundles to a Triton model repository."""
     from exporter.bundle import Bundle
-    from exporter.bundle.floor import floor_of
+    from exporter.bundle.minimum_gate import minimum_gate_of
     from exporter.serving import triton
     from exporter.serving.triton.deployment import IMAGE_VERSION
 
-    floor = floor_of(gates, recipe)
+    minimum_gate = minimum_gate_of(gates, recipe)
     options = triton.Options(
         runtime=runtime,
         instances=instances,
@@ -93,7 +93,7 @@ def ship_command(
             name=name,
             version=version,
             image_version=image_version or IMAGE_VERSION,
-            floor=floor,
+            minimum_gate=minimum_gate,
         )
     if as_json:
         print_json({"repository": str(repository), "shipped": [vars(one) for one in shipped]})
@@ -111,10 +111,10 @@ def check_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Check a Triton model repository for mistakes."""
-    from exporter.bundle.floor import floor_of
+    from exporter.bundle.minimum_gate import minimum_gate_of
     from exporter.serving.triton.lint import check
 
-    findings = check(repository, floor_of(gates, recipe), require_signature)
+    findings = check(repository, minimum_gate_of(gates, recipe), require_signature)
     if as_json:
         print_json({"repository": str(repository), "findings": [_to_dict(finding) for finding in findings]})
     else:
@@ -145,13 +145,13 @@ def verify_command(
 ) -> None:
     """Compare a running Triton server with the checkpoint of the bundle that it serves."""
     from exporter.bundle import Bundle
-    from exporter.bundle.floor import floor_of
+    from exporter.bundle.minimum_gate import minimum_gate_of
     from exporter.dependencies import REFERENCE_PACKAGES, require_all
 
-    floor = floor_of(gates, recipe)
+    minimum_gate = minimum_gate_of(gates, recipe)
     opened = Bundle.open(bundle, require_signature=require_signature)
     stderr = stderr_console()
-    if (warning := floor.warning(opened.manifest)) is not None:
+    if (warning := minimum_gate.warning(opened.manifest)) is not None:
         stderr.print(f"warning: {warning}")
     with spinner(stderr, "importing torch"):
         require_all((*REFERENCE_PACKAGES, "tritonclient"))
@@ -165,7 +165,7 @@ def verify_command(
             checkpoint=checkpoint,
             clients=clients,
             requests=requests,
-            floor=floor,
+            minimum_gate=minimum_gate,
         )
     if as_json:
         print_json(result.to_dict())

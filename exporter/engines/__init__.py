@@ -15,10 +15,11 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict
 
+from exporter.engines.facts import EngineFacts
 from exporter.errors import InputError
 from exporter.recipe import Shapes
 from exporter.runtime.runner import Runner
@@ -64,7 +65,7 @@ class Engine(BaseModel):
         backend: Key of ``BACKENDS``.
         precision: A key of ``recipe.Gates``, for example ``"fp16"``.
         files: Names inside the bundle; the first is the one to open.
-        facts: What else the backend wants to know when it opens the engine.
+        facts: What else the backend records, and needs to open the engine.
         decisions: What the build decided or found, one sentence each, for people.
     """
 
@@ -73,7 +74,7 @@ class Engine(BaseModel):
     backend: Backend
     precision: Precision
     files: tuple[str, ...]
-    facts: dict[str, Any] = {}
+    facts: EngineFacts = EngineFacts()
     decisions: tuple[str, ...] = ()
 
 

@@ -60,9 +60,8 @@ def build_engine(
     Raises:
         BuildError: The backend cannot build this graph.
     """
-    backend = backend_of(target.backend)
-    prepared = _with_passes(graph, target, padding, backend.missing_operators())
-    return BuiltEngine(prepared, backend.build(prepared, shapes, folder, options), folder)
+    prepared = with_target_passes(graph, target, padding)
+    return BuiltEngine(prepared, backend_of(target.backend).build(prepared, shapes, folder, options), folder)
 
 
 def build_on_cpu(graph: Graph, shapes: Shapes, folder: Path) -> BuiltEngine:
@@ -70,7 +69,15 @@ def build_on_cpu(graph: Graph, shapes: Shapes, folder: Path) -> BuiltEngine:
     return BuiltEngine(graph, backend_of("onnxruntime").build(graph, shapes, folder), folder)
 
 
-def _with_passes(graph: Graph, target: Target, padding: str, missing: frozenset[str]) -> Graph:
+def with_target_passes(graph: Graph, target: Target, padding: str = "right") -> Graph:
+    """Return a typed graph after the passes that a target needs.
+
+    Args:
+        graph: A graph in the target's precision.
+        target: Precision, backend and device.
+        padding: The side on which the tokenizer pads, ``"right"`` or ``"left"``.
+    """
+    missing = backend_of(target.backend).missing_operators()
     passes = passes_for(target.backend, target.device, graph.precision, padding=padding, missing=missing)
     if not passes:
         return graph

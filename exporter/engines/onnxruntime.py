@@ -17,11 +17,13 @@ from exporter.dependencies import require
 from exporter.engines import DEFAULTS, BuildOptions, Engine, EngineFiles
 from exporter.engines.cuda import Cuda, DeviceBuffers, find_gpu
 from exporter.engines.external_data import refuse_external_data
+from exporter.engines.facts import EngineFacts
 from exporter.engines.padding import refuse_other_than_right_padding
 from exporter.errors import BuildError, EngineError, ExportError, MissingDependencyError, first_line
 from exporter.recipe import Shapes
 from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.runtime.private_file import private_file
+from exporter.runtime.session import session_options
 from exporter.targets import Backend
 
 if TYPE_CHECKING:
@@ -160,7 +162,7 @@ def missing_operators() -> frozenset[str]:
 def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DEFAULTS) -> Engine:  # noqa: ARG001 - one file serves every shape
     """Write ``model.onnx``."""
     graph.save(folder / FILE)
-    facts = {"padding": graph.padding, "shape_nodes": list(graph.shape_nodes())}
+    facts = EngineFacts(padding=graph.padding, shape_nodes=graph.shape_nodes())
     return Engine(backend=Backend.ONNXRUNTIME, precision=graph.precision, files=(FILE,), facts=facts)
 
 
@@ -176,14 +178,8 @@ def open(  # noqa: A001
     """
     ort = require("onnxruntime")
     check(engine.precision, device)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # errors come back as exceptions; the log would print them twice
-    # A memory pattern is a plan for one shape, kept for every shape that is met; batches of text hardly meet twice, and
-    # the plans' blocks made up 40% of the peak (606 and 374 MiB for ALBERT) at the same speed.
-    options.enable_mem_pattern = False
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    right_padded = engine.facts.get("padding") == "right"
+    options = session_options(threads)
+    right_padded = engine.facts.right_padded
     if device == "cpu":
         return OnnxRuntimeRunner(_session(engine, files, options, device, {}), right_padded=right_padded)
     with redirect_stdout(io.StringIO()):  # where it finds none of CUDA's libraries it prints how to get them
@@ -198,7 +194,7 @@ def open(  # noqa: A001
         cuda.destroy_stream(stream)
         cuda.close()
         raise
-    on_cpu = nodes_on_the_cpu(session.get_provider_graph_assignment_info(), engine.facts.get("shape_nodes", ()))
+    on_cpu = nodes_on_the_cpu(session.get_provider_graph_assignment_info(), engine.facts.shape_nodes)
     return OnnxRuntimeCudaRunner(session, cuda, stream, right_padded=right_padded, on_cpu=on_cpu)
 
 

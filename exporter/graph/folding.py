@@ -5,16 +5,13 @@ The modules' own ``forward`` is traced, in module order, so parity is by constru
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 from exporter.checkpoint import Checkpoint
+from exporter.checkpoint.libraries import quiet
+from exporter.checkpoint.reference import forward
 from exporter.errors import UnsupportedModelError, first_line
 from exporter.graph import Graph
 from exporter.graph.passes import FOLDING, run_passes
@@ -38,12 +35,7 @@ class _Encoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Encode (batch, sequence) int64 ids and mask to a (batch, dimension) float32 tensor."""
-        features = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if self.has_token_types:
-            features["token_type_ids"] = torch.zeros_like(input_ids)
-        for module in self.st:
-            features = module(features)
-        return features[OUTPUT]
+        return forward(self.st, input_ids, attention_mask, has_token_types=self.has_token_types)
 
 
 def fold(checkpoint: Checkpoint) -> Graph:
@@ -77,7 +69,7 @@ def _export(checkpoint: Checkpoint) -> torch.onnx.ONNXProgram:
     sequence = torch.export.Dim("sequence", max=checkpoint.max_seq_length)
     ids = torch.full((2, min(7, checkpoint.max_seq_length)), checkpoint.pad_token_id + 1, dtype=torch.int64)
     mask = torch.ones_like(ids)
-    with _quiet(), torch.no_grad():
+    with quiet("torch.onnx"), torch.no_grad():
         try:
             program = torch.onnx.export(
                 _Encoder(checkpoint).eval(),
@@ -106,17 +98,3 @@ def _name_axes(model: ir.Model, dimension: int) -> None:
         value.shape = ir.Shape(["batch", "sequence"])
     (output,) = model.graph.outputs
     output.name, output.shape = OUTPUT, ir.Shape(["batch", dimension])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks about itself (missing torchvision, axis names) from the user's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

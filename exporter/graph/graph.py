@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from exporter.targets import Precision
+from exporter.targets import Padding, Precision
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,9 @@ class Graph:
         )
 
     @property
-    def padding(self) -> str:
-        """``"right"`` where rows must be padded on the right (attention takes lengths), ``"any"`` elsewhere."""
-        stated: str = self.model.metadata_props.get("padding", "any")
-        return stated
+    def padding(self) -> Padding:
+        """Where rows may be padded: on the right only if attention takes lengths."""
+        return Padding(self.model.metadata_props.get("padding", Padding.ANY))
 
     def shape_nodes(self) -> tuple[str, ...]:
         """Return the names of the nodes that compute from nothing but extents: ``Shape``, and what only reads that."""

@@ -9,13 +9,13 @@ import onnx_ir as ir
 
 from exporter.calibration import TokenBatches
 from exporter.graph import Graph
+from exporter.graph.surgery import DATA_MOVERS
 from exporter.precisions import Conversion, ConversionRequest
 from exporter.precisions.casting import Cast, any_target
 from exporter.precisions.range_audit import (
     FP16_MAX,
     FP16_SMALLEST_NORMAL,
     HEADROOM,
-    MOVERS,
     largest_activations,
 )
 from exporter.precisions.retype import head_nodes, nodes_named, retype
@@ -97,7 +97,7 @@ def _nodes_on_hot_edges(model: ir.Model, hot: dict[str, float]) -> set[ir.Node]:
     nodes: set[ir.Node] = set()
     for node in model.graph:  # in topological order
         reads = any(value in edges for value in node.inputs if value is not None)
-        if str(node.name) in hot or (reads and node.op_type in MOVERS):
+        if str(node.name) in hot or (reads and node.op_type in DATA_MOVERS):
             edges.update(node.outputs)
             nodes.add(node)
         elif reads:

@@ -6,5 +6,6 @@
     tokens.py         text to padded token ids, and batches of little padding
     runner.py         what an encoder asks of an engine
     encoder.py        text to vectors
+    session.py        ONNX Runtime sessions, set up the same way everywhere
     private_file.py   bytes as a path that no other process can replace
 """

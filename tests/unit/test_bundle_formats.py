@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from exporter.bundle import FORMAT, MANIFEST, Bundle, read_manifest
+from exporter.bundle import MANIFEST, Bundle
+from exporter.bundle.manifest import FORMAT, read_manifest
 from exporter.errors import BundleError
 
 BUNDLES = Path(__file__).parents[1] / "data" / "bundles"

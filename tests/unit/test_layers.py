@@ -81,7 +81,7 @@ ALLOWED: dict[str, set[str]] = {
         "targets",
         "validator",
     },
-    "serving": {"bundle", "checkpoint", "dependencies", "errors", "recipe", "runtime", "validator"},
+    "serving": {"bundle", "checkpoint", "dependencies", "errors", "recipe", "runtime", "targets", "validator"},
     "benchmark": {"bundle", "calibration", "checkpoint", "dependencies", "errors", "machine"},
     "precisions": {
         "bundle",
@@ -114,7 +114,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint": {"errors", "recipe", "runtime"},
     "calibration": {"errors", "runtime"},
     "options": {"errors", "recipe", "targets"},
-    "runtime": {"errors"},
+    "runtime": {"dependencies", "errors"},
     "recipe": {"errors"},
     "dependencies": {"errors"},
     "machine": set(),
@@ -203,7 +203,7 @@ def test_what_serves_a_bundle_imports_nothing_of_the_export(room: str) -> None:
 
 def test_every_file_of_a_table_is_in_it() -> None:
     # "One file and one line in its table": helpers beside them are not called like a backend or a precision.
-    helpers = {"building", "casting", "cuda", "external_data", "padding", "range_audit", "retype"}
+    helpers = {"building", "casting", "cuda", "external_data", "facts", "padding", "range_audit", "retype"}
     for table, folder in ((BACKENDS, "engines"), (PRECISIONS, "precisions")):
         rooms = {path.stem for path in (PACKAGE / folder).iterdir() if not path.name.startswith("__")} - helpers
         assert rooms == {module.split(".")[2].partition(":")[0] for module in table.values()}

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.dependencies import require
 from exporter.engines import DEFAULTS, BuildOptions, Engine, EngineFiles
 from exporter.engines.cuda import Cuda, Gpu, find_gpu
+from exporter.engines.facts import EngineFacts
 from exporter.engines.tensorrt.profiles import Profile, profiles_of
 from exporter.engines.tensorrt.runner import TensorRtRunner
 from exporter.engines.tensorrt.summary import summary_of
@@ -137,15 +138,15 @@ class TensorRt:
                     next_step="use another precision or backend",
                 ) from error
         (folder / PLAN).write_bytes(plan)
-        facts = {
-            "version": trt.__version__,
-            "compute_capability": None if portable or gpu is None else gpu.compute_capability,
-            "gpu": None if gpu is None else gpu.name,
-            "driver": None if gpu is None else gpu.driver,
-            "version_compatible": options.version_compatible,
-            "padding": graph.padding,
-            "profiles": [profile.to_dict() for profile in profiles],
-        }
+        facts = EngineFacts(
+            version=trt.__version__,
+            compute_capability=None if portable or gpu is None else gpu.compute_capability,
+            gpu=None if gpu is None else gpu.name,
+            driver=None if gpu is None else gpu.driver,
+            version_compatible=options.version_compatible,
+            padding=graph.padding,
+            profiles=profiles,
+        )
         decisions = (
             f"{len(profiles)} optimization profiles (rows x tokens): "
             + ", ".join("{0}..{2} x {3}..{5}".format(*p.batch, *p.sequence) for p in profiles),
@@ -167,7 +168,8 @@ class TensorRt:
 
         Raises:
             MissingDependencyError: The package or a GPU is not there, or ``device`` is the CPU.
-            BundleError: The engine was built for another version or GPU than this machine has.
+            BundleError: The engine was built for another version or GPU than this machine has, or its manifest lacks
+                facts that are needed to open it.
         """
         trt = require(self.module)
         if device != "cuda":
@@ -180,15 +182,15 @@ class TensorRt:
         cuda.enter()
         logger = _collecting_logger(trt)
         runtime = trt.Runtime(logger)
-        if engine.facts["version_compatible"]:
+        if engine.facts.version_compatible:
             runtime.engine_host_code_allowed = True  # such a plan carries the runtime of its version
         opened = runtime.deserialize_cuda_engine(files.take(engine.files[0]))
         if opened is None:
             cuda.close()
-            built = engine.facts["gpu"] or "no GPU at hand"
+            built = engine.facts.gpu or "no GPU at hand"
             raise BundleError(
                 f"{path}: {self.name} {trt.__version__} on {gpu.name} (compute capability {gpu.compute_capability}, "
-                f"driver {gpu.driver}) cannot open it; it was built with {engine.facts['version']} and {built}: "
+                f"driver {gpu.driver}) cannot open it; it was built with {engine.facts.version} and {built}: "
                 f"{'; '.join(logger.errors) or 'no reason given'}",
                 next_step="export it again on this machine",
             )
@@ -198,8 +200,8 @@ class TensorRt:
             opened,
             keep_alive=(runtime, logger),
             cuda=cuda,
-            profiles=[Profile.from_dict(profile) for profile in engine.facts["profiles"]],
-            right_padded=engine.facts["padding"] == "right",
+            profiles=engine.facts.profiles,
+            right_padded=engine.facts.right_padded,
             execution=f"{self.name} {trt.__version__} on {gpu.name}; {summary}",
         )
 
@@ -260,15 +262,20 @@ def refuse_elsewhere(engine: Engine, path: Path, version: str, gpu: Gpu) -> None
         BundleError: With both values.
     """
     facts = engine.facts
-    built_for = facts["compute_capability"]
-    if facts["version"] != version and not facts["version_compatible"]:
+    built_for = facts.compute_capability
+    if facts.version is None or not facts.profiles:
         raise BundleError(
-            f"{path}: built with {engine.backend} {facts['version']}, and this machine has {version}",
-            next_step=f"install {facts['version']}, export it again here, or export it with `version_compatible`",
+            f"{path}: its manifest does not state the version and the profiles of the engine",
+            next_step="export it again",
+        )
+    if facts.version != version and not facts.version_compatible:
+        raise BundleError(
+            f"{path}: built with {engine.backend} {facts.version}, and this machine has {version}",
+            next_step=f"install {facts.version}, export it again here, or export it with `version_compatible`",
         )
     if built_for is not None and built_for != gpu.compute_capability:
         raise BundleError(
-            f"{path}: built for compute capability {built_for} ({facts['gpu']}, driver {facts['driver']}), and this "
+            f"{path}: built for compute capability {built_for} ({facts.gpu}, driver {facts.driver}), and this "
             f"machine has {gpu.compute_capability} ({gpu.name}, driver {gpu.driver})",
             next_step="export it again here, or export it with `hardware_compatible`",
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
+
+from pydantic import ConfigDict
 
 from exporter.errors import EngineError
 from exporter.recipe import Range, Shapes
@@ -17,6 +19,8 @@ SHORT = 64
 class Profile:
     """Extents of both axes, each (least, tuned for, most)."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # when it is read from a manifest
+
     batch: tuple[int, int, int]
     sequence: tuple[int, int, int]
 
@@ -28,18 +32,6 @@ class Profile:
         """Return (batch, sequence) at least, tuned for, and at most."""
         least, tuned, most = zip(self.batch, self.sequence, strict=True)
         return least, tuned, most
-
-    def to_dict(self) -> dict[str, list[int]]:
-        """Return the profile as JSON data."""
-        return {"batch": list(self.batch), "sequence": list(self.sequence)}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Profile:
-        """Return the profile that :meth:`to_dict` wrote."""
-        batch, sequence = (tuple(int(extent) for extent in data[axis]) for axis in ("batch", "sequence"))
-        if len(batch) != 3 or len(sequence) != 3:
-            raise ValueError("a profile has three extents for each axis")
-        return cls(batch, sequence)
 
 
 def profiles_of(shapes: Shapes, max_sequence: int) -> tuple[Profile, ...]:

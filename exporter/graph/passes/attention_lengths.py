@@ -17,7 +17,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.passes.building import add_constant, make_node
+from exporter.graph.surgery import add_constant, make_node
+from exporter.targets import Padding
 
 OPSET = 24
 
@@ -37,7 +38,7 @@ def attention_lengths(model: ir.Model) -> int:
         node.replace_input_with(3, None)
         node.replace_input_with(6, lengths)
     model.graph.opset_imports[""] = max(OPSET, model.graph.opset_imports[""])
-    model.metadata_props["padding"] = "right"
+    model.metadata_props["padding"] = Padding.RIGHT.value
     return len(masked)
 
 

@@ -15,23 +15,10 @@ from __future__ import annotations
 
 import math
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.passes.building import add_constant, make_node
-
-_DTYPES = {
-    ir.DataType.FLOAT: np.dtype(np.float32),
-    ir.DataType.FLOAT16: np.dtype(np.float16),
-    ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
-}
-
-_LOWEST = {
-    ir.DataType.FLOAT: float(np.finfo(np.float32).min),
-    ir.DataType.FLOAT16: -65504.0,
-    ir.DataType.BFLOAT16: -(2.0**127) * (2 - 2**-7),
-}
+from exporter.graph.surgery import add_constant, input_of, make_node
 
 
 def decompose_attention(model: ir.Model) -> int:
@@ -56,14 +43,14 @@ def _is_plain(node: ir.Node) -> bool:
 
 
 def _decompose(model: ir.Model, node: ir.Node, additive: dict[tuple[ir.Value, ir.DataType], ir.Value]) -> None:
-    query, key, value = node.inputs[:3]
-    if query is None or key is None or value is None or query.dtype is None or query.shape is None:
-        raise ValueError(f"{node.name}: Attention without query, key, value or their type")
+    query, key, value = (input_of(node, index) for index in range(3))
+    if query.dtype is None or query.shape is None:
+        raise ValueError(f"{node.name}: the query of an Attention has no type or no shape")
     dtype, name = query.dtype, str(node.name)
     batch, heads, sequence, size = query.shape
     square = [batch, heads, sequence, sequence]
     scale = node.attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(size if isinstance(size, int) else 1)
-    factor = add_constant(model, f"{name}/scale", np.array(scale, dtype=_DTYPES[dtype]))
+    factor = add_constant(model, f"{name}/scale", np.array(scale, dtype=dtype.numpy()))
 
     scaled = make_node("Mul", [query, factor], f"{name}/Mul", dtype, query.shape)
     keys = make_node(
@@ -90,8 +77,8 @@ def _additive(model: ir.Model, mask: ir.Value, dtype: ir.DataType) -> ir.Value:
     expanded = mask.producer()
     if expanded is not None and expanded.op_type == "Expand" and expanded.inputs[0] is not None:
         mask = expanded.inputs[0]  # a sum broadcasts by itself
-    zero = add_constant(model, "mask/zero", np.array(0, dtype=_DTYPES[dtype]))
-    lowest = add_constant(model, "mask/lowest", np.array(_LOWEST[dtype], dtype=_DTYPES[dtype]))
+    zero = add_constant(model, "mask/zero", np.array(0, dtype=dtype.numpy()))
+    lowest = add_constant(model, "mask/lowest", np.array(dtype.min, dtype=dtype.numpy()))
     where = make_node("Where", [mask, zero, lowest], f"mask/Where.{dtype.name.lower()}", dtype, mask.shape)
     producer = mask.producer()
     if producer is None:

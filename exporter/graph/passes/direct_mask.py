@@ -16,11 +16,10 @@ anywhere, the mask stays as it was exported.
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from exporter.graph.passes.building import add_constant, make_node
+from exporter.graph.surgery import add_constant, make_node
 
 TRIALS = ((1, 1), (1, 5), (3, 17), (2, 64))
 
@@ -87,41 +86,12 @@ def _is_padding_mask(model: ir.Model, mask: ir.Value, longest: int) -> bool:
 
 
 def _cut_out(model: ir.Model, mask: ir.Value) -> ReferenceEvaluator | None:
-    """Return an evaluator of the nodes behind ``mask``, or None where they read more than the two inputs' shape."""
-    needed: dict[ir.Node, None] = {}
-    frontier = [mask]
-    while frontier:
-        producer = frontier.pop().producer()
-        if producer is not None and producer not in needed:
-            needed[producer] = None
-            frontier.extend(value for value in producer.inputs if value is not None)
-    reads_ids = any(
-        value is not None and value.name == "input_ids" and node.op_type != "Shape"
-        for node in needed
-        for value in node.inputs
-    )
-    if reads_ids:
+    """Return an evaluator of the nodes behind ``mask``, or None if they read more of the ids than their shape."""
+    graph = ir.convenience.extract(model.graph, model.graph.inputs, [mask])
+    ids = next(value for value in graph.inputs if value.name == "input_ids")
+    if any(reader.op_type != "Shape" for reader in ids.consumers()):
         return None
-    order = [node for node in model.graph if node in needed]
-    read = {value for node in order for value in node.inputs if value is not None}
-    graph = onnx.helper.make_graph(
-        [ir.to_proto(node) for node in order],
-        "mask",
-        [ir.to_proto(value) for value in model.graph.inputs if value in read],
-        [ir.to_proto(mask)],
-        [_tensor(value) for value in model.graph.initializers.values() if value in read],
-    )
-    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.graph.opset_imports.items()]
-    return ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opsets))
-
-
-def _tensor(value: ir.Value) -> onnx.TensorProto:
-    """Return an initializer under the name of its value, which the tensor itself need not have."""
-    if value.const_value is None:
-        raise ValueError(f"{value.name}: an initializer without a value")
-    tensor: onnx.TensorProto = ir.to_proto(value.const_value)
-    tensor.name = value.name
-    return tensor
+    return ReferenceEvaluator(ir.to_proto(ir.Model(graph, ir_version=model.ir_version)))
 
 
 def _longest_sequence(model: ir.Model) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.passes.building import add_constant
+from exporter.graph.surgery import add_constant
 
 
 def fold_transposes(model: ir.Model) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.passes.building import add_constant, make_node
+from exporter.graph.surgery import add_constant, make_node
 
 
 def limit_sequence(model: ir.Model) -> int:

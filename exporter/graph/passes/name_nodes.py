@@ -16,6 +16,8 @@ import re
 from collections import Counter, defaultdict
 
 import onnx_ir as ir
+from onnx_ir.convenience import create_value_mapping
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 HEAD = "module."  # how nodes begin that follow the transformer
@@ -40,10 +42,8 @@ def name_nodes(model: ir.Model) -> int:
             node.name = name if taken[name] == 1 else f"{name}#{taken[name]}"
     for name, value in list(model.graph.initializers.items()):
         short = _without_wrapper(name)
-        if short != name and short not in model.graph.initializers:
-            model.graph.initializers.pop(name)
+        if short not in model.graph.initializers:
             value.name = short
-            model.graph.initializers[short] = value
     _name_values(model)
     _drop_metadata(model)
     return sum(len(nodes) for nodes in groups.values())
@@ -60,18 +60,12 @@ def _name_values(model: ir.Model) -> None:
 
 def _drop_metadata(model: ir.Model) -> None:
     """Drop stack traces and the like: they hold paths of the machine that exported."""
-    for holder in (model, model.graph):
+    ClearMetadataAndDocStringPass()(model)
+    values = create_value_mapping(model.graph, include_subgraphs=False).values()
+    holders: list[ir.Model | ir.Value] = [model, *values]  # which the pass leaves out
+    for holder in holders:
         holder.metadata_props.clear()
         holder.doc_string = None
-    for node in model.graph:
-        node.metadata_props.clear()
-        node.doc_string = None
-        for value in node.outputs:
-            value.metadata_props.clear()
-            value.doc_string = None
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
-        value.doc_string = None
 
 
 def _scope(node: ir.Node) -> str:

@@ -13,7 +13,7 @@ from exporter.precisions.int8.observer import Observation
 from exporter.precisions.int8.products import Product
 from exporter.precisions.int8.ranges import METHODS, Method, value_range
 from exporter.precisions.int8.scheme import Array, Quantization, Scheme
-from exporter.precisions.int8.smoothing import choose_smoothing, quantize_weight
+from exporter.precisions.int8.smoothing import choose_smoothing
 from exporter.recipe import Gate
 
 MULTIPLICATION = 0.9  # smoothing costs a multiplication per number: it has to bring the loss below this share of it
@@ -116,7 +116,7 @@ def quantize(
         if product.weight not in weights:
             factor = smooth.get(product.activation)
             weight = emulator.weight(product.weight)
-            weights[product.weight] = quantize_weight(weight if factor is None else weight * factor[:, None], scheme)
+            weights[product.weight] = scheme.weight_of(weight if factor is None else weight * factor[:, None])
     quantization = Quantization(activations, weights)
     biases = {
         product.node: _corrected_bias(product, quantization, emulator, scheme, seen) for product in emulator.products

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from exporter.calibration import TokenBatches
 from exporter.dependencies import require
 from exporter.graph import Graph
-from exporter.graph.passes.building import add_constant, make_node
+from exporter.graph.passes import remove_unused
+from exporter.graph.surgery import add_constant
 from exporter.precisions import Conversion, ConversionRequest
 from exporter.precisions.int8 import conversion
 from exporter.precisions.int8.plan import Plan
 from exporter.precisions.int8.products import Product
-from exporter.precisions.int8.qdq import set_bias
+from exporter.precisions.int8.qdq import set_bias, smoothed
 from exporter.precisions.int8.scheme import Quantization
 from exporter.precisions.int8.search import Assignment
 from exporter.precisions.int8.static import decisions
@@ -94,7 +94,7 @@ def _without_its_advice() -> Iterator[None]:
 def _prepare(model: ir.Model, products: Sequence[Product], quantization: Quantization, on: frozenset[str]) -> None:
     """Set the biases, divide each activation that is smoothed by its scales, and multiply the weights that read it."""
     nodes = {str(node.name): node for node in model.graph}
-    smoothed: dict[str, ir.Value] = {}
+    activations: dict[str, ir.Value] = {}
     weights: dict[str, ir.Value] = {}
     for product in products:
         if product.node in on:
@@ -104,17 +104,11 @@ def _prepare(model: ir.Model, products: Sequence[Product], quantization: Quantiz
         source, weight = node.inputs
         if product.node not in on or smooth is None or source is None or weight is None or weight.const_value is None:
             continue
-        if product.activation not in smoothed:
-            name = str(source.name).rstrip(":")
-            inverse = add_constant(model, f"{name}/smooth", (1 / smooth).astype(np.float32))
-            divided = make_node("Mul", [source, inverse], f"{name}/Mul.smooth", ir.DataType.FLOAT, source.shape)
-            model.graph.insert_before(node, divided)
-            smoothed[product.activation] = divided.outputs[0]
+        if product.activation not in activations:
+            activations[product.activation] = smoothed(model, node, source, smooth)
         if product.weight not in weights:
             array = weight.const_value.numpy() * smooth[:, None]
             weights[product.weight] = add_constant(model, f"{product.weight}.smoothed", array)
-        node.replace_input_with(0, smoothed[product.activation])
+        node.replace_input_with(0, activations[product.activation])
         node.replace_input_with(1, weights[product.weight])
-    for name, value in list(model.graph.initializers.items()):
-        if not value.uses():
-            model.graph.initializers.pop(name)
+    remove_unused(model)

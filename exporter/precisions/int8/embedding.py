@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.passes.building import add_constant, make_node
+from exporter.graph.passes import remove_unused
+from exporter.graph.surgery import add_constant, input_of, make_node
 
 FEWEST_ROWS = 256  # below, the scales and four nodes are not worth it
 _ROWS = 4096  # at a time
@@ -31,8 +32,8 @@ def quantize_tables(model: ir.Model) -> int:
         if array.ndim != 2 or len(array) < FEWEST_ROWS or node.attributes.get_int("axis", 0) != 0:
             continue
         _replace(model, node, array)
-        model.graph.initializers.pop(str(table.name))
         count += 1
+    remove_unused(model)
     return count
 
 
@@ -45,11 +46,11 @@ def _replace(model: ir.Model, node: ir.Node, table: np.ndarray) -> None:
         rest = table[block] - mean
         scales[block] = np.maximum(np.abs(rest).max(axis=1, keepdims=True), 1e-12) / 127
         values[block] = np.clip(np.rint(rest / scales[block]), -127, 127)
-    name, ids, output = str(node.name), node.inputs[1], node.outputs[0]
-    if ids is None or output.shape is None:
-        raise ValueError(f"{name}: a Gather without indices or a shape")
+    name, ids, output = str(node.name), input_of(node, 1), node.outputs[0]
+    if output.shape is None:
+        raise ValueError(f"{name}: a Gather without a shape")
     shape = list(output.shape)
-    rows = add_constant(model, f"{node.inputs[0].name}.int8" if node.inputs[0] else name, values)
+    rows = add_constant(model, f"{input_of(node).name}.int8", values)
     factors = add_constant(model, f"{rows.name}.scales", scales)
     gathered = make_node("Gather", [rows, ids], f"{name}.rows", ir.DataType.INT8, shape, {"axis": 0})
     factor = make_node("Gather", [factors, ids], f"{name}.scales", ir.DataType.FLOAT, [*shape[:-1], 1], {"axis": 0})

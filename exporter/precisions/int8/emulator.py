@@ -11,18 +11,18 @@ or as int8 gives it back. Sums are float32's where an engine has integers: the t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from exporter.dependencies import require
 from exporter.graph import Graph
-from exporter.graph.passes.building import make_node
-from exporter.precisions.int8.products import Product, bias_of, products_of
+from exporter.graph.passes import remove_unused
+from exporter.graph.surgery import input_of, make_node, replace_bias
+from exporter.precisions.int8.products import Product, products_of
 from exporter.precisions.int8.scheme import Activation, Array, Quantization, Scheme
 from exporter.runtime.contract import INPUTS, OUTPUT
+from exporter.runtime.session import open_on_cpu
 
 _LARGE_BYTES = 2**20
 
@@ -46,7 +46,7 @@ class Emulator:
         self._biases: dict[str, Array] = {}
         _install_switches(model, self.products, scheme, self._biases)
         self._tables = _feed_large(model)
-        self._session = _session(model)
+        self._session = open_on_cpu(ir.to_proto(model).SerializeToString())
 
     def weight(self, name: str) -> Array:
         """Return a stored weight, (inputs, outputs) float32."""
@@ -136,14 +136,6 @@ def _feed_large(model: ir.Model) -> dict[str, npt.NDArray[np.generic]]:
     return fed
 
 
-def _session(model: ir.Model) -> Any:
-    ort = require("onnxruntime")
-    options = ort.SessionOptions()
-    options.enable_mem_pattern = False  # a plan per shape: memory, and no two batches are alike
-    options.log_severity_level = 3
-    return ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def _ids(batch: Batch) -> dict[str, npt.NDArray[np.int64]]:
     return dict(zip(INPUTS, batch, strict=True))
 
@@ -154,9 +146,7 @@ def _install_switches(model: ir.Model, products: tuple[Product, ...], scheme: Sc
     quantized: dict[str, ir.Value] = {}
     for product in products:
         node = nodes[product.node]
-        activation = node.inputs[0]
-        if activation is None:
-            raise ValueError(f"{product.node}: a product without an activation")
+        activation = input_of(node)
         if product.activation not in quantized:
             new = _fake_quantized(model, activation, product.inputs, scheme)
             model.graph.insert_before(node, new)
@@ -173,28 +163,14 @@ def _install_switches(model: ir.Model, products: tuple[Product, ...], scheme: Sc
     values = {str(value.name): value for node in nodes.values() for value in node.outputs}
     seen = dict.fromkeys(values[product.activation] for product in products)
     model.graph.outputs.extend(value for value in seen if value not in model.graph.outputs)
-    for name, value in list(model.graph.initializers.items()):
-        if not value.uses():
-            model.graph.initializers.pop(name)
+    remove_unused(model)
 
 
 def _switch_bias(model: ir.Model, node: ir.Node, product: Product) -> Array:
     """Feed the bias of a product as an input, with an addition where it has none; returns the stored one."""
     fed = _input(model, f"{product.node}/bias", ir.DataType.FLOAT, (product.outputs,))
-    add = bias_of(node)
-    if add is None:
-        add = make_node("Add", [node.outputs[0], fed], f"{product.node}/Add", ir.DataType.FLOAT, node.outputs[0].shape)
-        node.outputs[0].replace_all_uses_with(add.outputs[0])
-        add.replace_input_with(0, node.outputs[0])
-        model.graph.insert_after(node, add)
-        return np.zeros(product.outputs, np.float32)
-    index = next(i for i, value in enumerate(add.inputs) if value is not None and value.const_value is not None)
-    stored = add.inputs[index]
-    if stored is None or stored.const_value is None:
-        raise ValueError(f"{add.name}: a bias without a value")
-    array: Array = stored.const_value.numpy()
-    add.replace_input_with(index, fed)
-    return array
+    stored = replace_bias(model, node, fed, f"{product.node}/Add")
+    return np.zeros(product.outputs, np.float32) if stored is None else stored
 
 
 def _fake_quantized(model: ir.Model, value: ir.Value, channels: int, scheme: Scheme) -> list[ir.Node]:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from exporter.graph import Graph
 from exporter.graph.passes.name_nodes import HEAD
+from exporter.graph.surgery import bias_of
 
 # ALBERT with several groups of layers, or several layers in one, names the use of each: see ``name_nodes``.
 _LAYER = re.compile(r"^(layer\.(?P<layer>\d+)|group\.(?P<group>\d+)\.(?P<inner>\d+)\.use\.(?P<use>\d+))\.?")
@@ -108,19 +109,10 @@ def product_of(node: ir.Node) -> Product | None:
         module=name.rpartition("/")[0],
         activation=str(activation.name),
         weight=str(weight.name),
-        bias=str(bias.name) if bias is not None else None,
+        bias=str(bias[0].name) if bias is not None else None,
         inputs=inputs,
         outputs=outputs,
     )
-
-
-def bias_of(node: ir.Node) -> ir.Node | None:
-    """Return the ``Add`` of a stored vector that alone reads a product, or None."""
-    consumers = list(node.outputs[0].consumers())
-    if len(consumers) != 1 or consumers[0].op_type != "Add":
-        return None
-    stored = [v.const_value for v in consumers[0].inputs if v is not None and v.const_value is not None]
-    return consumers[0] if len(stored) == 1 and len(stored[0].shape) == 1 else None
 
 
 def attention_macs(graph: Graph, tokens: float) -> float:

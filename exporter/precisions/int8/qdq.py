@@ -21,8 +21,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.passes.building import add_constant, make_node
-from exporter.precisions.int8.products import Product, bias_of
+from exporter.graph.passes import remove_unused
+from exporter.graph.surgery import add_constant, input_of, make_node, replace_bias
+from exporter.precisions.int8.products import Product
 from exporter.precisions.int8.scheme import Activation, Array, Quantization, Scheme
 
 _FLOAT = ir.DataType.FLOAT
@@ -46,42 +47,30 @@ def insert_qdq(
     chosen = [product for product in products if product.node in on]
     for product in chosen:
         node = nodes[product.node]
-        source = node.inputs[0]
-        if source is None:
-            raise ValueError(f"{product.node}: a product without an activation")
         if product.activation not in activations:
             how = quantization.activations[product.activation]
-            activations[product.activation] = _quantized(model, node, source, how, scheme)
+            activations[product.activation] = _quantized(model, node, input_of(node), how, scheme)
         if product.weight not in weights:
             weights[product.weight] = _weight(model, node, product, quantization)
         node.replace_input_with(0, activations[product.activation])
         node.replace_input_with(1, weights[product.weight])
         if product.node in quantization.biases:
             set_bias(model, node, product, quantization.biases[product.node])
-    for name, value in list(model.graph.initializers.items()):
-        if not value.uses():
-            model.graph.initializers.pop(name)
+    remove_unused(model)
     return len(chosen)
 
 
 def _quantized(model: ir.Model, before: ir.Node, value: ir.Value, how: Activation, scheme: Scheme) -> ir.Value:
     """Return ``value`` smoothed, quantized and dequantized, computed right before its first reader."""
     name = str(value.name).rstrip(":")
-    new: list[ir.Node] = []
-    source = value
-    if how.smooth is not None:
-        inverse = add_constant(model, f"{name}/smooth", (1 / how.smooth).astype(np.float32))
-        new.append(make_node("Mul", [value, inverse], f"{name}/Mul.smooth", _FLOAT, value.shape))
-        source = new[0].outputs[0]
+    source = value if how.smooth is None else smoothed(model, before, value, how.smooth)
     scale = add_constant(model, f"{name}/scale", np.array(how.scale, np.float32))
     zero_point = add_constant(model, f"{name}/zero_point", np.array(how.zero_point, scheme.numpy))
-    steps = [source, scale, zero_point]
-    new.append(make_node("QuantizeLinear", steps, f"{name}/Quantize", scheme.activation, value.shape))
-    new.append(
-        make_node("DequantizeLinear", [new[-1].outputs[0], *steps[1:]], f"{name}/Dequantize", _FLOAT, value.shape)
-    )
-    model.graph.insert_before(before, new)
-    return new[-1].outputs[0]
+    steps = [scale, zero_point]
+    quantize = make_node("QuantizeLinear", [source, *steps], f"{name}/Quantize", scheme.activation, value.shape)
+    back = make_node("DequantizeLinear", [quantize.outputs[0], *steps], f"{name}/Dequantize", _FLOAT, value.shape)
+    model.graph.insert_before(before, [quantize, back])
+    return back.outputs[0]
 
 
 def _weight(model: ir.Model, before: ir.Node, product: Product, quantization: Quantization) -> ir.Value:
@@ -102,16 +91,16 @@ def _weight(model: ir.Model, before: ir.Node, product: Product, quantization: Qu
     return node.outputs[0]
 
 
+def smoothed(model: ir.Model, before: ir.Node, value: ir.Value, smooth: Array) -> ir.Value:
+    """Return ``value`` divided by ``smooth`` (channels,), computed right before ``before``."""
+    name = str(value.name).rstrip(":")
+    inverse = add_constant(model, f"{name}/smooth", (1 / smooth).astype(np.float32))
+    node = make_node("Mul", [value, inverse], f"{name}/Mul.smooth", _FLOAT, value.shape)
+    model.graph.insert_before(before, node)
+    return node.outputs[0]
+
+
 def set_bias(model: ir.Model, node: ir.Node, product: Product, bias: Array) -> None:
-    """Give one use of a product its own bias, with an addition where it has none."""
+    """Give one use of a weight its own bias, with an addition where it has none."""
     constant = add_constant(model, f"{product.module}.bias.int8", bias)
-    add = bias_of(node)
-    if add is not None:
-        index = next(i for i, value in enumerate(add.inputs) if value is not None and value.const_value is not None)
-        add.replace_input_with(index, constant)
-        return
-    output = node.outputs[0]
-    add = make_node("Add", [output, constant], f"{product.module}/Add.int8", _FLOAT, output.shape)
-    output.replace_all_uses_with(add.outputs[0], replace_graph_outputs=True)
-    add.replace_input_with(0, output)
-    model.graph.insert_after(node, add)
+    replace_bias(model, node, constant, f"{product.module}/Add.int8")

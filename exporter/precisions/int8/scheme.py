@@ -105,6 +105,11 @@ class Scheme:
         scale = float(self.storable(np.array(max(high - low, 1e-6) / 255)))
         return Activation(scale, int(np.clip(np.rint(-low / scale), 0, 255)), smooth)
 
+    def weight_of(self, weight: Array) -> Weight:
+        """Return (inputs, outputs) float32 in int8, symmetric, one step per output channel."""
+        scales = self.storable(np.maximum(np.abs(weight).max(axis=0), 1e-9) / 127)
+        return Weight(np.clip(np.rint(weight / scales), -127, 127).astype(np.int8), scales)
+
     def restored(self, values: Array, how: Activation) -> Array:
         """Return what is left of ``values`` (smoothed already) after quantizing and dequantizing."""
         lowest, highest = (-128, 127) if self.symmetric else (0, 255)

@@ -20,18 +20,12 @@ import numpy as np
 from exporter.precisions.int8.emulator import Emulator
 from exporter.precisions.int8.observer import Observation
 from exporter.precisions.int8.products import Product
-from exporter.precisions.int8.scheme import Array, Scheme, Weight
+from exporter.precisions.int8.scheme import Array, Scheme
 
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 WORTH_IT = 0.75  # of the error without: what smoothing must bring it down to
 _TOKENS = 512  # of the sample, for choosing
 _SMALLEST = 1e-5
-
-
-def quantize_weight(weight: Array, scheme: Scheme) -> Weight:
-    """Return (inputs, outputs) float32 in int8, symmetric, one step per output channel."""
-    scales = scheme.storable(np.maximum(np.abs(weight).max(axis=0), 1e-9) / 127)
-    return Weight(np.clip(np.rint(weight / scales), -127, 127).astype(np.int8), scales)
 
 
 def groups_of(products: Sequence[Product]) -> list[tuple[Product, ...]]:
@@ -92,7 +86,7 @@ def _error(
     total = 0.0
     factor = 1.0 if smooth is None else smooth
     weights = {
-        name: quantize_weight(emulator.weight(name) * np.reshape(factor, (-1, 1)), scheme).restored()
+        name: scheme.weight_of(emulator.weight(name) * np.reshape(factor, (-1, 1))).restored()
         for name in {product.weight: None for product in group}
     }
     for product in group:

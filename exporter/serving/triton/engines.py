@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.bundle import MANIFEST, Bundle, Manifest, read_manifest
+from exporter.bundle import MANIFEST, Bundle, Manifest
+from exporter.bundle.manifest import read_manifest
 from exporter.dependencies import require
 from exporter.errors import InputError, first_line
 from exporter.runtime.contract import INPUTS, OUTPUT

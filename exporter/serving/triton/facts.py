@@ -160,7 +160,7 @@ def _refuse_what_would_answer_otherwise(bundle: Bundle, backend: str, options: O
             "the gate",
             next_step="use `runtime=python`, or export it with `precision=bf16`",
         )
-    lengths = engine.facts.get("padding") == "right"
+    lengths = engine.facts.right_padded
     if options.accelerator == "tensorrt" and (lengths or engine.precision not in ("fp32", "fp16")):
         reason = (
             "ignores the sequence lengths that its attention needs"

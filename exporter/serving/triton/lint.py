@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from exporter.bundle import MANIFEST, TOKENIZER, Bundle, Manifest, sha256_of
-from exporter.bundle.floor import DEFAULT as DEFAULT_FLOOR
-from exporter.bundle.floor import Floor
+from exporter.bundle import MANIFEST, TOKENIZER, Bundle, FileFacts, Manifest
+from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
 from exporter.errors import BundleError, ExportError, InputError
 from exporter.serving.triton.config import FILE, parameter, read_config
 from exporter.serving.triton.engines import MODEL_FILES, PLATFORMS, EngineFacts, Tensor, read_engine
@@ -65,7 +64,7 @@ class Model:
         versions: The numbers of its versions.
         engine: What the latest version's engine has, where that can be known.
         others: Every model of the repository that could be read, by name.
-        floor: What the gate of every bundle must reach.
+        minimum_gate: What the gate of every bundle must reach.
         require_signature: What every bundle must be signed by, where that is asked for.
     """
 
@@ -75,7 +74,7 @@ class Model:
     versions: tuple[int, ...]
     engine: EngineFacts | None
     others: dict[str, Model]
-    floor: Floor
+    minimum_gate: MinimumGate
     require_signature: Path | None
 
     @property
@@ -98,12 +97,14 @@ class Model:
         return Finding(self.path, field, str(found), str(wanted), mend)
 
 
-def check(folder: Path, floor: Floor = DEFAULT_FLOOR, require_signature: Path | None = None) -> list[Finding]:
+def check(
+    folder: Path, minimum_gate: MinimumGate = DEFAULT_MINIMUM_GATE, require_signature: Path | None = None
+) -> list[Finding]:
     """Return what is wrong with a model repository, ours or anybody's; nothing where it is sound.
 
     Args:
         folder: The repository.
-        floor: What the gate and the recorded statistics of every bundle in it must reach.
+        minimum_gate: What the gate and the recorded statistics of every bundle in it must reach.
         require_signature: PEM file of a public key or certificates: every bundle in it must be signed by that.
 
     Raises:
@@ -116,7 +117,7 @@ def check(folder: Path, floor: Floor = DEFAULT_FLOOR, require_signature: Path | 
     findings: list[Finding] = []
     models: dict[str, Model] = {}
     for path in model_folders(folder):
-        model = _read(path, models, findings, floor, require_signature)
+        model = _read(path, models, findings, minimum_gate, require_signature)
         if model is not None:
             models[path.name] = model
     for model in models.values():
@@ -129,7 +130,7 @@ def _read(
     folder: Path,
     others: dict[str, Model],
     findings: list[Finding],
-    floor: Floor,
+    minimum_gate: MinimumGate,
     require_signature: Path | None,
 ) -> Model | None:
     """Read a model; what keeps it from being read at all becomes a finding."""
@@ -145,7 +146,7 @@ def _read(
         )
         return None
     backend = config.backend or PLATFORMS.get(config.platform, config.platform)
-    model = Model(folder, config, backend, tuple(versions(folder)), None, others, floor, require_signature)
+    model = Model(folder, config, backend, tuple(versions(folder)), None, others, minimum_gate, require_signature)
     if not model.versions:
         findings.append(
             Finding(folder, "version folders", "none", "a folder called 1", "move the model's files into FOLDER/1/")
@@ -308,12 +309,13 @@ def _sequence(model: Model) -> Iterator[Finding]:
                 f"<= {limit}",
                 "the encoder refuses longer rows: ship the bundle's own tokenizer",
             )
-        if sha256_of(path) != model.manifest.files[TOKENIZER].sha256:
+        found, shipped = FileFacts.of_file(path).sha256, model.manifest.files[TOKENIZER].sha256
+        if found != shipped:
             yield Finding(
                 path,
                 "content",
-                f"sha256 {sha256_of(path)[:12]}",
-                f"sha256 {model.manifest.files[TOKENIZER].sha256[:12]} of {model.config.name}'s bundle",
+                f"sha256 {found[:12]}",
+                f"sha256 {shipped[:12]} of {model.config.name}'s bundle",
                 "another tokenizer gives other ids to the same words: ship both again from one bundle",
             )
         prompt = parameter(tokenizer.config, "prompt") or ""
@@ -442,13 +444,13 @@ def _plan(model: Model) -> Iterator[Finding]:
         return
     facts = manifest.engine.facts
     path = model.latest / (model.config.default_model_filename or MODEL_FILES["tensorrt"])
-    stated = str(facts.get("version", engine.tensorrt))
+    stated = facts.version or engine.tensorrt
     if stated.split(".")[:3] != engine.tensorrt.split(".")[:3]:
         yield Finding(
             path, "TensorRT version", engine.tensorrt, f"{stated}, of its manifest", "ship the bundle again, unaltered"
         )
-    built_for, here = facts.get("compute_capability"), _compute_capabilities()  # None: for any GPU
-    if built_for is not None and here and str(built_for) not in here:
+    built_for, here = facts.compute_capability, _compute_capabilities()  # None: for any GPU
+    if built_for is not None and here and built_for not in here:
         yield Finding(
             path,
             "compute capability",
@@ -484,7 +486,7 @@ def _altered(model: Model) -> Iterator[Finding]:
         try:
             if (version / "bundle").is_dir():
                 bundle = Bundle.open(version / "bundle")
-                yield from _below_the_floor(model, bundle)
+                yield from _below_the_minimum(model, bundle)
                 yield from _unsigned(model, bundle)
             if not (version / MANIFEST).is_file() or model.backend not in NATIVE_FILES:
                 continue
@@ -498,20 +500,20 @@ def _altered(model: Model) -> Iterator[Finding]:
             continue
         for ours, theirs in zip(manifest.engine.files, NATIVE_FILES[model.backend], strict=False):
             path, shipped = version / theirs, manifest.files[ours].sha256
-            if path.is_file() and (found := sha256_of(path)) != shipped:
+            if path.is_file() and (found := FileFacts.of_file(path).sha256) != shipped:
                 yield Finding(path, "sha256", found, shipped, "altered since it was shipped: ship it again")
 
 
-def _below_the_floor(model: Model, bundle: Bundle) -> Iterator[Finding]:
-    """Compare a bundle's gate and its recorded statistics with the floor."""
-    for objection in model.floor.objections(bundle):
-        yield Finding(bundle.folder, "gate", objection, f"{model.floor.source} or a stricter one", _EXPORT_AGAIN)
+def _below_the_minimum(model: Model, bundle: Bundle) -> Iterator[Finding]:
+    """Compare a bundle's gate and its recorded statistics with the minimum."""
+    for objection in model.minimum_gate.objections(bundle):
+        yield Finding(bundle.folder, "gate", objection, f"{model.minimum_gate.source} or a stricter one", _EXPORT_AGAIN)
 
 
 def _weaker_gate(model: Model, bundle: Bundle) -> Iterator[Finding]:
-    """Compare a bundle's gate with the floor, where its manifest and its engine alone came along."""
-    if (warning := model.floor.warning(bundle.manifest)) is not None:
-        yield Finding(bundle.folder, "gate", warning, f"{model.floor.source} or a stricter one", _EXPORT_AGAIN)
+    """Compare a bundle's gate with the minimum, where its manifest and its engine alone came along."""
+    if (warning := model.minimum_gate.warning(bundle.manifest)) is not None:
+        yield Finding(bundle.folder, "gate", warning, f"{model.minimum_gate.source} or a stricter one", _EXPORT_AGAIN)
 
 
 def _unsigned(model: Model, bundle: Bundle) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from exporter.serving.triton.config import PADDING, parameter
 from exporter.serving.triton.deployment import PORTS, Deployed, server_arguments
 from exporter.serving.triton.facts import TEXT
 from exporter.serving.triton.repository import MARK
+from exporter.targets import Padding
 
 SENTENCES = ("안녕하세요?", "오늘은 날씨가 좋네요.")
 
@@ -45,7 +46,7 @@ The HPA in `kubernetes.yaml` needs prometheus-adapter with the rule in its Confi
 
 def _contract(model: Deployed) -> str:
     """Say what callers of the encoder itself must keep to; nothing where there is nothing to say."""
-    if parameter(model.encoder, PADDING) != "right":
+    if parameter(model.encoder, PADDING) != Padding.RIGHT:
         return ""
     runtime = " Triton's onnxruntime must be 1.25 or newer." if model.encoder.backend == "onnxruntime" else ""
     return (

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from exporter.checkpoint import Checkpoint
-from exporter.runtime.contract import OUTPUT
 from exporter.validator.provenance.parameter import Parameter
 
 _TOKENS = 8
@@ -44,14 +43,7 @@ def _encode(checkpoint: Checkpoint) -> Tensor:
     ids = (checkpoint.pad_token_id + 1 + torch.arange(2 * length).reshape(2, length)) % vocabulary
     mask = torch.ones_like(ids)
     mask[1, length // 2 :] = 0
-    features = {"input_ids": ids, "attention_mask": mask}
-    if checkpoint.has_token_types:
-        features["token_type_ids"] = torch.zeros_like(ids)
-    features = {name: value.to(checkpoint.model.device) for name, value in features.items()}
-    for module in checkpoint.model:
-        features = module(features)
-    vectors: Tensor = features[OUTPUT]
-    return vectors
+    return checkpoint.forward(ids, mask)
 
 
 @contextmanager

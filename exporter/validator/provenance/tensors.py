@@ -21,6 +21,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from exporter.validator.provenance.quantized import QuantizedProduct, QuantizedTable
 from exporter.validator.provenance.stored import Array, Value, blocks
@@ -28,8 +29,9 @@ from exporter.validator.provenance.stored import Array, Value, blocks
 Mask = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 
-LARGEST = {"float16": 65504.0, "bfloat16": (2 - 2**-7) * 2.0**127, "float32": (2 - 2**-23) * 2.0**127}
-_RELATIVE_ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
+_FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT)
+LARGEST = {kind.numpy().name: float(kind.max) for kind in _FLOATS}
+_RELATIVE_ROUNDING = {kind.numpy().name: float(kind.eps) / 2 for kind in (*_FLOATS, ir.DataType.DOUBLE)}
 _BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 _HALF = 0.5 * (1 + 1e-4)  # a step; the quantizer divides in float32, which moves 127 by some 1e-5
 _COARSER = 1.01  # than the largest weight divided by 127: scales are rounded, to float16 in a float16 graph

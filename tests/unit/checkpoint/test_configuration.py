@@ -13,9 +13,9 @@ from exporter.checkpoint.configuration import (
     SENTENCE_TRANSFORMERS,
     TOKENIZER,
     hidden_size,
-    select_keys,
     transformer_rules,
 )
+from exporter.checkpoint.rules import select_keys
 from exporter.errors import CheckpointError, UnsupportedModelError
 
 

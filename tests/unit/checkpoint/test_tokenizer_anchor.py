@@ -17,8 +17,8 @@ from exporter.checkpoint.tokenizer_anchor import build_anchor
 from exporter.errors import CheckpointError
 from exporter.recipe import Recipe, find_recipe
 from exporter.validator.tokenizer import check_tokenizer
-from recipes.twins import TWINS, build_twin
 from tests.support.checkpoints import DEMO
+from tests.support.twins import TWINS, build_twin
 
 TEXTS = [
     "",

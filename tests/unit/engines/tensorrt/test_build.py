@@ -15,7 +15,9 @@ import pytest
 
 from exporter.engines import BuildOptions, Engine, EngineFiles, refuse_idle_options
 from exporter.engines.cuda import Cuda, Gpu, find_gpu
+from exporter.engines.facts import EngineFacts
 from exporter.engines.tensorrt.build import LOG, TENSORRT, TENSORRT_RTX, TensorRt, refuse_elsewhere
+from exporter.engines.tensorrt.profiles import Profile
 from exporter.errors import BuildError, BundleError, InputError, MissingDependencyError
 from exporter.graph import Graph
 from exporter.recipe import Shapes
@@ -219,9 +221,16 @@ class TestMissing:
 
 class TestElsewhere:
     def engine(self, **facts: object) -> Engine:
-        built = {"version": "10.13.2", "compute_capability": "8.9", "gpu": "NVIDIA L4", "driver": "570.1"}
-        facts = {**built, "version_compatible": False, **facts}
-        return Engine(backend="tensorrt", precision="fp16", files=("model.engine",), facts=facts)
+        built = EngineFacts(
+            version="10.13.2",
+            compute_capability="8.9",
+            gpu="NVIDIA L4",
+            driver="570.1",
+            profiles=(Profile((1, 2, 3), (4, 5, 6)),),
+        )
+        return Engine(
+            backend="tensorrt", precision="fp16", files=("model.engine",), facts=built.model_copy(update=facts)
+        )
 
     def test_another_version(self) -> None:
         with pytest.raises(BundleError, match=r"built with tensorrt 10\.13\.2, and this machine has 11\.0"):
@@ -233,6 +242,13 @@ class TestElsewhere:
         )
         with pytest.raises(BundleError, match=told):
             refuse_elsewhere(self.engine(), Path("model.engine"), "10.13.2", GPU)
+
+    @pytest.mark.parametrize("absent", [{"version": None}, {"profiles": ()}])
+    def test_one_whose_manifest_lacks_facts(self, absent: dict[str, object]) -> None:
+        told = "model.engine: its manifest does not state the version and the profiles of the engine"
+        with pytest.raises(BundleError, match=told) as failure:
+            refuse_elsewhere(self.engine(**absent), Path("model.engine"), "10.13.2", GPU)
+        assert failure.value.next_step == "export it again"
 
     def test_what_was_built_for_others_too(self) -> None:
         refuse_elsewhere(self.engine(version_compatible=True, compute_capability="9.0"), Path("p"), "11.0", GPU)

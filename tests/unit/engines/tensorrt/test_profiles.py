@@ -67,10 +67,3 @@ def test_more_rows_than_an_engine_takes_are_run_in_pieces() -> None:
     profiles = profiles_of(Shapes(batch=Range(min=1, opt=2, max=4)), 64)
     assert pieces(profiles, 4) == [slice(0, 4)]
     assert pieces(profiles, 9) == [slice(0, 4), slice(4, 8), slice(8, 9)]
-
-
-def test_a_profile_survives_a_manifest() -> None:
-    profile = Profile((1, 2, 3), (4, 5, 6))
-    assert Profile.from_dict(profile.to_dict()) == profile
-    with pytest.raises(ValueError, match="three extents"):
-        Profile.from_dict({"batch": [1, 2], "sequence": [1, 2, 3]})

@@ -8,7 +8,7 @@ from exporter.precisions.int8.emulator import Emulator
 from exporter.precisions.int8.observer import observe
 from exporter.precisions.int8.products import products_of
 from exporter.precisions.int8.scheme import STATIC, Scheme
-from exporter.precisions.int8.smoothing import choose_smoothing, groups_of, quantize_weight
+from exporter.precisions.int8.smoothing import choose_smoothing, groups_of
 from tests.support.encoders import encode, numbers, small_encoder, word_tokenizer
 
 BATCHES = TokenBatches(numbers(60), word_tokenizer())
@@ -52,7 +52,7 @@ def test_a_weight_comes_back_within_half_a_step_per_column() -> None:
     weight = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32) * np.array(
         [1, 10, 0.1, 1e-9, 0], np.float32
     )
-    quantized = quantize_weight(weight, S8)
+    quantized = S8.weight_of(weight)
     assert quantized.values.dtype == np.int8
     assert (np.abs(quantized.restored() - weight) <= 0.5001 * quantized.scales).all()
     assert np.abs(quantized.values[:, :3]).max(axis=0).tolist() == [127] * 3
@@ -61,6 +61,6 @@ def test_a_weight_comes_back_within_half_a_step_per_column() -> None:
 def test_scales_of_a_float16_graph_are_float16_and_never_zero() -> None:
     scheme = Scheme(S8.activation, "fp16", 2.0)
     weight = np.full((4, 2), [1.0, 1e-12], np.float32)
-    scales = quantize_weight(weight, scheme).scales
+    scales = scheme.weight_of(weight).scales
     np.testing.assert_array_equal(scales, scales.astype(np.float16).astype(np.float32))
     assert (scales > 0).all()

@@ -13,13 +13,12 @@ import pytest
 
 from exporter.engines import backend_of
 from exporter.graph import Graph
-from exporter.graph.passes.building import add_constant
+from exporter.graph.surgery import add_constant
 from exporter.precisions.int8.dynamic import quantize_products
 from exporter.precisions.int8.embedding import quantize_tables
 from exporter.precisions.int8.products import products_of
 from exporter.precisions.int8.qdq import insert_qdq
 from exporter.precisions.int8.scheme import Quantization, Scheme, Weight, scheme_of
-from exporter.precisions.int8.smoothing import quantize_weight
 from exporter.precisions.retype import retype
 from exporter.recipe import Shapes
 from exporter.validator.check import Check
@@ -61,7 +60,7 @@ def numbers(graph: Graph, parameters: dict[str, Parameter], target: str) -> Numb
         weight = parameters[f"{layer}.weight"].values.T
         smooth = np.exp(rng.normal(size=WIDTH)).astype(np.float32) if product.inputs == WIDTH else None
         activations[product.activation] = scheme.activation_of(-3.0, 4.0, smooth)
-        weights[product.weight] = quantize_weight(weight if smooth is None else weight * smooth[:, None], scheme)
+        weights[product.weight] = scheme.weight_of(weight if smooth is None else weight * smooth[:, None])
         correction = 1e-4 * rng.normal(size=INNER)
         biases[product.node] = (parameters[f"{layer}.bias"].values + correction).astype(np.float32)
     return Numbers(Quantization(activations, weights, biases))
@@ -230,7 +229,7 @@ def test_smoothing_that_leaves_a_row_too_few_steps_is_found(integer: int, tmp_pa
         weight = small_parameters()["0.model.encoder.layer.0.ffn.weight"].values.T
         largest = np.abs(weight[3]).max() * how.smooth[3]
         how.smooth[3] *= 0.9 * (integer + 0.4) * chosen.quantization.weights[name].scales.min() / largest
-        chosen.quantization.weights[name] = quantize_weight(weight * how.smooth[:, None], scheme)
+        chosen.quantization.weights[name] = scheme.weight_of(weight * how.smooth[:, None])
         assert np.abs(chosen.quantization.weights[name].values[3]).max() == integer
 
     for check in checks(STATIC, tmp_path, fault):
@@ -280,7 +279,7 @@ def test_an_added_bias_is_judged_as_a_correction_of_none() -> None:
     graph.model.graph.initializers.pop("layer.0.ffn.b")
     scheme = scheme_for(STATIC)
     (first, _) = products_of(graph)
-    weight = quantize_weight(parameters["0.model.encoder.layer.0.ffn.weight"].values.T, scheme)
+    weight = scheme.weight_of(parameters["0.model.encoder.layer.0.ffn.weight"].values.T)
     for size, passed in ((1e-3, True), (100.0, False)):
         biases = {first.node: np.full(INNER, size, np.float32)}
         quantization = Quantization({first.activation: scheme.activation_of(-3, 4)}, {first.weight: weight}, biases)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from exporter.graph.passes.building import add_constant, make_node
+from exporter.graph.surgery import add_constant, make_node
 from exporter.precisions.retype import retype
 from exporter.validator.check import Check
 from exporter.validator.provenance import Parameter, check_weights, read_onnx

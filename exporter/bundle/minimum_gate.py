@@ -1,7 +1,7 @@
-"""The floor: bounds from outside of a bundle, which its own bounds may exceed and never fall below.
+"""The minimum gate: the least strict gate that a bundle is accepted with.
 
-A bundle states the gate it passed. Whoever forges a bundle also writes that gate, so it is compared with bounds that do
-not come from the bundle: korsbert's defaults, or those that the user gives.
+A bundle states the gate that it passed, and a forged bundle may state a weak one. So the gate that a bundle states is
+compared with a gate that does not come from the bundle: korsbert's default, or the one that the user gives.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ RECORDED = (
     "max_similarity_drift",
     "max_batch_deviation",
 )
-"""Bounds whose statistic every parity report records under the same name."""
+"""Bounds whose statistics every parity report records, under the same names."""
 WIDENED = ("min_cosine", "min_centered_cosine", "max_relative_error")
-"""Bounds of a single probe, which ``Gate.max_widening`` may widen for a probe on which the format itself loses much."""
+"""Bounds of a single probe. ``Gate.max_widening`` may widen them for a probe on which the number format loses much."""
 
 
 @dataclass(frozen=True)
-class Floor:
-    """The bounds that every bundle must reach, whatever gate it states itself.
+class MinimumGate:
+    """The least strict gate that a bundle is accepted with, whatever gate it states itself.
 
     Attributes:
         gates: The bounds, by precision.
-        source: Whose bounds they are, as messages say it.
+        source: Where they come from, for messages.
     """
 
     gates: Gates
     source: str
 
-    def gate(self, manifest: Manifest) -> Gate:
-        """Return the gate to judge a bundle by: the stricter of its own bound and the floor's, for every bound."""
+    def gate_for(self, manifest: Manifest) -> Gate:
+        """Return the gate to judge a bundle by. Each bound is the stricter of the bundle's own and the minimum."""
         return _own(manifest).tightened(self._of(manifest))
 
-    def weaker(self, manifest: Manifest) -> tuple[str, ...]:
-        """Return the bounds of the bundle's own gate that are weaker, each with both values."""
+    def weaker_bounds(self, manifest: Manifest) -> tuple[str, ...]:
+        """Return the bounds of the bundle's own gate that are weaker than the minimum, each with both values."""
         own, wanted = _own(manifest), self._of(manifest)
         return tuple(_comparison(name, getattr(own, name), getattr(wanted, name)) for name in own.weaker_bounds(wanted))
 
     def warning(self, manifest: Manifest) -> str | None:
-        """Return one sentence about a gate that is weaker than the floor; None where no bound is."""
-        weaker = self.weaker(manifest)
+        """Return one sentence about the bundle's own gate if it is weaker than the minimum, else None."""
+        weaker = self.weaker_bounds(manifest)
         return f"the bundle's own gate is weaker than {self.source}: {', '.join(weaker)}" if weaker else None
 
     def objections(self, bundle: Bundle) -> tuple[str, ...]:
-        """Return what keeps a bundle from being served, by what it records itself, one sentence each.
+        """Return the reasons not to serve a bundle, one sentence each.
 
-        Its gate may be weaker than the floor, or the statistics that it recorded may miss the floor.
+        Its own gate may be weaker than the minimum, or its recorded statistics may miss the minimum.
 
         Raises:
             BundleError: A report in the bundle cannot be read.
@@ -78,7 +78,7 @@ class Floor:
         return self.gates.of(manifest.engine.precision)
 
     def _missed(self, bundle: Bundle, name: str, report: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the bounds of the floor that a recorded report misses or says nothing about."""
+        """Return the bounds that a recorded report misses, or has no statistic for."""
         statistics = report.get("statistics")
         if not isinstance(statistics, dict):
             raise BundleError(f"{bundle.folder / name}: not a parity report", next_step="export it again")
@@ -90,20 +90,20 @@ class Floor:
             if not _reached(bound, statistics.get(bound), value)
         )
         checks = report.get("checks")
-        told = [check.get("passed") is True for check in checks if isinstance(check, dict)] if checks else []
-        unproven = () if told and all(told) else ("its checks were not passed",)
+        results = [check.get("passed") is True for check in checks if isinstance(check, dict)] if checks else []
+        unproven = () if results and all(results) else ("its checks were not passed",)
         return (*(() if report.get("passed") is True else ("its gate was not passed",)), *unproven, *missed)
 
 
-DEFAULT = Floor(Gates(), "korsbert's gate")
+DEFAULT_MINIMUM_GATE = MinimumGate(Gates(), "korsbert's gate")
 
 
-def floor_of(gates: Gates | Recipe | str | Path | None = None, recipe: str | None = None) -> Floor:
-    """Return the floor that a user asks for; korsbert's defaults where nothing is given.
+def minimum_gate_of(gates: Gates | Recipe | str | Path | None = None, recipe: str | None = None) -> MinimumGate:
+    """Return the minimum gate that a user asks for, or korsbert's default.
 
     Args:
-        gates: Gates, a recipe that has them, or a YAML file with a ``gates`` key.
-        recipe: A recipe's file, or the name of one that ships.
+        gates: Gates, a recipe, or a YAML file with a ``gates`` key.
+        recipe: The file of a recipe, or the name of a recipe that ships.
 
     Raises:
         InputError: Both are given.
@@ -115,22 +115,22 @@ def floor_of(gates: Gates | Recipe | str | Path | None = None, recipe: str | Non
         gates = named_recipe(recipe)
     match gates:
         case None:
-            return DEFAULT
+            return DEFAULT_MINIMUM_GATE
         case Gates():
-            return Floor(gates, "the given gate")
+            return MinimumGate(gates, "the given gate")
         case Recipe():
-            return Floor(gates.gates, f"{gates.name}'s gate")
+            return MinimumGate(gates.gates, f"{gates.name}'s gate")
         case _:
-            return Floor(load_gates(Path(gates)), f"{Path(gates).name}'s gate")
+            return MinimumGate(load_gates(Path(gates)), f"{Path(gates).name}'s gate")
 
 
-def refuse_below(bundle: Bundle, floor: Floor) -> None:
-    """Refuse a bundle whose own gate, or whose recorded statistics, are below the floor.
+def refuse_weak_gate(bundle: Bundle, minimum_gate: MinimumGate) -> None:
+    """Refuse a bundle whose own gate is weaker than the minimum, or whose recorded statistics miss the minimum.
 
     Raises:
         BundleError: With every bound that is missed, and both values.
     """
-    objections = floor.objections(bundle)
+    objections = minimum_gate.objections(bundle)
     if objections:
         raise BundleError(
             f"{bundle.folder}: {'; '.join(objections)}",
@@ -149,14 +149,14 @@ def _comparison(name: str, found: float | None, wanted: float) -> str:
 
 
 def _at_its_widest(name: str, gate: Gate) -> float:
-    """Return a bound as the gate would have it for the probe that it is most widened for."""
+    """Return a bound after the largest widening that the gate allows for a single probe."""
     bound: float = getattr(gate, name)
     ideal = 0.0 if name.startswith("max_") else 1.0
     return ideal + gate.max_widening * (bound - ideal) if name in WIDENED else bound
 
 
 def _reached(name: str, found: Any, wanted: float) -> bool:
-    """Whether a recorded statistic is a number that it can be, and within its bound; a NaN never is."""
+    """Whether a recorded statistic is a possible value and within its bound. A NaN is not."""
     if isinstance(found, bool) or not isinstance(found, int | float):
         return False
     if not (found >= 0 if name.startswith("max_") else -1 <= found <= 1 + 1e-9):

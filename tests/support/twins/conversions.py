@@ -19,28 +19,11 @@ from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import Tensor
 from transformers import AlbertConfig, AlbertModel, DistilBertConfig, DistilBertModel
 
+from tests.support.twins.names import LAYER_PARTS, NAMES
+from tests.support.twins.originals import Architecture
+
 ARCHITECTURES = ("distilbert", "albert")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
-_DISTIL_LAYER = {
-    "attention.q_lin": "attention.self.query",
-    "attention.k_lin": "attention.self.key",
-    "attention.v_lin": "attention.self.value",
-    "attention.out_lin": "attention.output.dense",
-    "sa_layer_norm": "attention.output.LayerNorm",
-    "ffn.lin1": "intermediate.dense",
-    "ffn.lin2": "output.dense",
-    "output_layer_norm": "output.LayerNorm",
-}
-_ALBERT_LAYER = {
-    "attention.query": "attention.self.query",
-    "attention.key": "attention.self.key",
-    "attention.value": "attention.self.value",
-    "attention.dense": "attention.output.dense",
-    "attention.LayerNorm": "attention.output.LayerNorm",
-    "ffn": "intermediate.dense",
-    "ffn_output": "output.dense",
-    "full_layer_layer_norm": "output.LayerNorm",
-}
 
 
 def convert_checkpoint(source: Path, folder: Path, architecture: str) -> Path:
@@ -85,12 +68,10 @@ def _distilbert(config: object, weights: Mapping[str, Tensor]) -> DistilBertMode
         "embeddings.word_embeddings.weight": weights["embeddings.word_embeddings.weight"],
         "embeddings.position_embeddings.weight": weights["embeddings.position_embeddings.weight"]
         + weights["embeddings.token_type_embeddings.weight"][0],
-        **_of_module("embeddings.LayerNorm", weights, "embeddings.LayerNorm"),
+        "embeddings.LayerNorm.weight": weights["embeddings.LayerNorm.weight"],
+        "embeddings.LayerNorm.bias": weights["embeddings.LayerNorm.bias"],
     }
-    for layer in range(config.num_hidden_layers):
-        for mine, theirs in _DISTIL_LAYER.items():
-            state |= _of_module(f"transformer.layer.{layer}.{mine}", weights, f"encoder.layer.{layer}.{theirs}")
-    made.load_state_dict(state)
+    made.load_state_dict(state | _layers("distilbert", config.num_hidden_layers, weights))
     return made
 
 
@@ -115,13 +96,18 @@ def _albert(config: object, weights: Mapping[str, Tensor]) -> AlbertModel:
     state = {name: tensor for name, tensor in weights.items() if name.startswith("embeddings.")}
     state["encoder.embedding_hidden_mapping_in.weight"] = torch.eye(config.hidden_size)
     state["encoder.embedding_hidden_mapping_in.bias"] = torch.zeros(config.hidden_size)
-    for layer in range(config.num_hidden_layers):
-        place = f"encoder.albert_layer_groups.{layer}.albert_layers.0"
-        for mine, theirs in _ALBERT_LAYER.items():
-            state |= _of_module(f"{place}.{mine}", weights, f"encoder.layer.{layer}.{theirs}")
-    made.load_state_dict(state)
+    made.load_state_dict(state | _layers("albert", config.num_hidden_layers, weights))
     return made
 
 
-def _of_module(mine: str, weights: Mapping[str, Tensor], theirs: str) -> dict[str, Tensor]:
-    return {f"{mine}.{part}": weights[f"{theirs}.{part}"] for part in ("weight", "bias")}
+def _layers(architecture: Architecture, count: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of BERT's layers under the names of another architecture."""
+    mine, theirs = NAMES[architecture], NAMES["bert"]
+    return {
+        f"{mine.layer.format(layer)}{getattr(mine, part)}.{kind}": weights[
+            f"{theirs.layer.format(layer)}{getattr(theirs, part)}.{kind}"
+        ]
+        for layer in range(count)
+        for part in LAYER_PARTS
+        for kind in ("weight", "bias")
+    }
