@@ -124,8 +124,8 @@ class Bundle:
         facts, engine, home = self.manifest.encoder, self.manifest.engine, self.manifest.validation.device
         if engine.precision.is_int8 and device not in (None, home):
             raise BundleError(
-                f"{self.folder}: its int8 is typed for the {home}, and {device} kernels want other types",
-                next_step=f"export it again with --device {device}",
+                f"{self.folder}: its int8 graph is for {home} kernels, and {device} kernels need other types",
+                next_step=f"export it again with `device={device}`",
             )
         tokenizer = _parse_tokenizer(self.folder / TOKENIZER, self._take(TOKENIZER))
         files = EngineFiles(self.folder, {name: self._take(name) for name in engine.files})
@@ -196,7 +196,7 @@ class Bundle:
         if not self.signed:
             raise BundleError(
                 f"{self.folder}: not signed, and a signature by {trusted.path} is required",
-                next_step="get a signed bundle, or sign it with `korsbert sign`",
+                next_step="get a signed bundle, or sign this one",
             )
         verify(self._hashes(), self._contents[SIGNATURE], trusted, self.folder)
 

@@ -197,7 +197,10 @@ def read_manifest_bytes(path: Path) -> bytes:
         BundleError: It is missing or cannot be read.
     """
     if not path.is_file():
-        raise BundleError(f"{path.parent}: no bundle: there is no {MANIFEST}", next_step="korsbert-export makes one")
+        raise BundleError(
+            f"{path.parent}: not a bundle: there is no {MANIFEST}",
+            next_step="give the folder of a bundle, or export one first",
+        )
     try:
         return path.read_bytes()
     except OSError as error:

@@ -41,5 +41,5 @@ def refuse_to_replace_other_files(target: Path) -> None:
     """
     if target.is_dir() and not (target / MANIFEST).is_file() and any(target.iterdir()):
         raise BundleError(
-            f"{target}: no bundle, and --force replaces bundles only", next_step="move it away, or choose another --out"
+            f"{target}: not a bundle, and `force` only replaces bundles", next_step="move it, or choose another `out`"
         )

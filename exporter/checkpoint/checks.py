@@ -50,7 +50,7 @@ def _check_encodes(checkpoint: Checkpoint) -> None:
     if not np.isfinite(vectors).all():
         raise CheckpointError(
             f"{checkpoint.source}: the vector of a sentence holds NaN or Inf",
-            next_step="check the numbers in its config.json, layer_norm_eps for one",
+            next_step="check the numbers in its config.json, for example layer_norm_eps",
         )
 
 
@@ -65,7 +65,7 @@ def _check_expectations(checkpoint: Checkpoint, recipe: Recipe) -> None:
     if wrong:
         raise CheckpointError(
             f"{checkpoint.source} is not what recipe {recipe.name!r} describes: {'; '.join(wrong)}",
-            next_step="give the right checkpoint, or your own recipe with --recipe FILE",
+            next_step="give the right checkpoint, or a recipe that describes this one",
         )
 
 
@@ -75,7 +75,7 @@ def _check_pooling(checkpoint: Checkpoint, asked: Sequence[str] | None) -> None:
         raise CheckpointError(
             f"{checkpoint.source}: its modules.json states {' and '.join(checkpoint.pooling)} pooling, and "
             f"{' and '.join(asked)} was asked for",
-            next_step="leave out pooling: it is for folders without modules.json",
+            next_step="leave out `pooling`: it is for folders without modules.json",
         )
 
 
@@ -101,6 +101,6 @@ def _check_known_answer(checkpoint: Checkpoint, known: KnownAnswer) -> None:
     worst = max(float(np.abs(found - printed).max()), abs(cosine - known.cosine))
     if worst > known.tolerance:
         raise CheckpointError(
-            f"{checkpoint.source}: the vectors its authors print are off by {worst:.2g} (allowed {known.tolerance:g})",
+            f"{checkpoint.source}: its vectors differ from the published ones by {worst:.2g} (> {known.tolerance:g})",
             next_step="check the revision and that the files are the authors' own",
         )

@@ -37,7 +37,7 @@ def read_facts(
         wrong = foreign[0] if foreign else " then ".join(names)
         raise UnsupportedModelError(
             f"{source}: {wrong} cannot be folded",
-            next_step=f"a Transformer, a Pooling, then any of {', '.join(MODULES[2:])}",
+            next_step=f"use a Transformer, a Pooling, then any of {', '.join(MODULES[2:])}",
         )
     transformer, pooling = model[0], model[1]
     if not pooling.include_prompt:
@@ -103,7 +103,7 @@ def _max_seq_length(model: SentenceTransformer, source: str) -> int:
     special = model[0].tokenizer.num_special_tokens_to_add(pair=False)
     if not isinstance(wanted, int) or wanted <= special:
         raise CheckpointError(
-            f"{source}: max_seq_length is {wanted!r}, which leaves no room beside {special} special tokens",
+            f"{source}: max_seq_length is {wanted!r}, which leaves no room for text beside {special} special tokens",
             next_step="correct it in sentence_bert_config.json",
         )
     return min(wanted, capacity)

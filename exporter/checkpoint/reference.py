@@ -106,7 +106,7 @@ class Checkpoint:
                 vectors[batch] = self.model.encode(chosen, batch_size=len(chosen), show_progress_bar=False)
         except IndexError as error:
             raise CheckpointError(
-                f"{self.source}: its tokenizer gives ids that its embedding table has no row for",
+                f"{self.source}: its tokenizer gives ids beyond the rows of its embedding table",
                 next_step="check that tokenizer and weights belong together",
             ) from error
         return vectors

@@ -127,7 +127,7 @@ def _check_no_path(key: str, value: Any, where: str) -> None:
         if isinstance(text, str) and ("/" in text or "\\" in text):
             raise CheckpointError(
                 f"{where}: {key} is {text!r}, which is a path or the name of a repository",
-                next_step="remove the key where the model does not need it",
+                next_step="remove the key if the model does not need it",
             )
 
 
@@ -137,7 +137,7 @@ def _check_says_nothing(key: str, value: Any, where: str) -> None:
     if key == "auto_map":
         raise UnsupportedModelError(f"{where}: the model is code on the hub (auto_map), which is never run")
     raise CheckpointError(
-        f"{where}: the key {key!r} tells a library what to load or how, and is not followed",
-        next_step="remove the key where the model does not need it; weights and tokenizer come from the folder's own "
+        f"{where}: the key {key!r} controls what a library loads, and such keys are not supported",
+        next_step="remove the key if the model does not need it; weights and tokenizer come from the folder's own "
         "files",
     )

@@ -85,11 +85,13 @@ def ship(
             a folder of that name that is no model.
     """
     if name is not None and len(bundles) > 1:
-        raise InputError("a name is for one bundle", next_step="ship them one after the other")
+        raise InputError("`name` is given for several bundles", next_step="ship the bundles one at a time")
     wanted = [served(bundle, options, name) for bundle in bundles]
     names = [one.name for one in wanted]
     if twice := sorted({each for each in names if names.count(each) > 1}):
-        raise InputError(f"two bundles are called {twice[0]}", next_step="ship them one after the other, with --name")
+        raise InputError(
+            f"two bundles have the name {twice[0]}", next_step="ship the bundles one at a time, each with a `name`"
+        )
     encoders = [configs.encoder_config(one, options) for one in wanted]  # wants tritonclient: before all is written
     with _staging(folder) as scratch:
         watched = any(folder.iterdir())
@@ -165,21 +167,24 @@ def _number(one: Served, folder: Path, version: int | None) -> int:
             not (model / configs.FILE).is_file()
             or configs.parameter(configs.read_config(model / configs.FILE), "korsbert_bundle") is None
         ):
-            raise InputError(f"{model} is not korsbert's to replace", next_step="--name gives the bundle another name")
+            raise InputError(
+                f"{model} was not written by korsbert, so it is not replaced",
+                next_step="give the bundle another `name`",
+            )
     latest = max(versions(folder / one.ensemble), default=0)
     if version is not None and version < latest:
         raise InputError(
-            f"{folder}: {one.name} is at version {latest}; an older one would not be served beside it",
-            next_step=f"--force-version {latest} replaces it",
+            f"{folder}: {one.name} has version {latest}, and Triton would not serve an older one",
+            next_step=f"`version={latest}` replaces the latest version",
         )
     if latest:
         (stated,) = configs.read_config(folder / one.ensemble / configs.FILE).output[0].dims
         dimension = one.bundle.manifest.encoder.dimension
         if stated != dimension:
             raise InputError(
-                f"{folder / one.ensemble}: its vectors have {stated} numbers, the bundle's {dimension}: they cannot be "
-                "versions of one model",
-                next_step="--name gives the bundle another name",
+                f"{folder / one.ensemble}: its vectors have {stated} dimensions and the bundle's have {dimension}: "
+                "they cannot be versions of one model",
+                next_step="give the bundle another `name`",
             )
     return version or latest + 1
 
@@ -192,13 +197,13 @@ def remarks_on(one: Served, folder: Path, version: int) -> tuple[str, ...]:
         served_before = configs.parameter(configs.read_config(before), "korsbert_engine")
         if served_before not in (None, engine):
             said.append(
-                f"version {version} of {one.name} is {engine}, where {served_before} was served: whoever asks for the "
-                "model gets it now; --name would have kept both"
+                f"version {version} of {one.name} is {engine}; the version before is {served_before}. Requests go to "
+                "the new version. To serve both, ship one under another name"
             )
     if one.bundle.manifest.engine.precision.scales_from_batch:
         said.append(
-            f"{one.name} is int8_dynamic, whose scales come from each batch: the vector of a text depends a little on "
-            "the texts that the server puts beside it; --int8 does not"
+            f"{one.name} is int8_dynamic, which computes its scales for each batch: the vector of a text depends "
+            "slightly on the other texts in the batch. With int8 it does not"
         )
     return tuple(said)
 
@@ -248,8 +253,7 @@ def _staging(folder: Path) -> Iterator[Path]:
         with atomic.staging(folder.absolute(), force=True, command="ship", option="repository") as scratch:
             if folder.stat().st_dev != scratch.stat().st_dev:
                 raise InputError(
-                    f"{folder} is a disk of its own: unfinished models could only be written inside it, where servers "
-                    "read",
-                    next_step=f"--repository {folder / 'models'}",
+                    f"{folder} is a mount point: partial files would have to be written inside it, where servers read",
+                    next_step=f"write to {folder / 'models'} instead",
                 )
             yield scratch
