@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter.bundle.signing import SIGNATURE
-from exporter.engines import BACKENDS, Engine
+from exporter.engines import Engine
 from exporter.errors import BundleError
 from exporter.recipe import Recipe, Source
 from exporter.targets import Device
@@ -224,8 +224,6 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or MANIFEST
         raise BundleError(f"{path}: not readable: {where}: {first['msg']}", next_step="export it again") from error
-    if manifest.engine.backend not in BACKENDS:
-        raise BundleError(f"{path}: made for the backend {manifest.engine.backend!r}, which is not known here")
     if manifest.seal != seal_of(manifest):
         raise BundleError(
             f"{path}: altered since it was published: its seal does not agree", next_step="export it again"
