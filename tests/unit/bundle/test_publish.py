@@ -52,7 +52,7 @@ class TestPublish:
             (None, None),
             ([], None),
             ([MANIFEST, "model.onnx"], None),
-            (["thesis.txt"], "no bundle, and --force replaces bundles only"),
+            (["thesis.txt"], "not a bundle, and `force` only replaces bundles"),
         ],
     )
     def test_force_replaces_bundles_and_empty_folders_only(
@@ -68,4 +68,4 @@ class TestPublish:
             return
         with pytest.raises(BundleError, match=told) as failure:
             refuse_to_replace_other_files(target)
-        assert failure.value.next_step == "move it away, or choose another --out"
+        assert failure.value.next_step == "move it, or choose another `out`"
