@@ -71,7 +71,7 @@ class TestStaging:
             place.mkdir()
         else:
             place.symlink_to(elsewhere if kind == "link" else tmp_path / "nowhere")
-        with pytest.raises(BundleError, match="already there"), staging(place, force=False):
+        with pytest.raises(BundleError, match="already exists"), staging(place, force=False):
             pass
         with staging(place, force=True) as folder:
             self.fill(folder, twin_bundle)
@@ -125,7 +125,7 @@ class TestStaging:
         aside = place.with_name(f".{place.name}.previous")
         aside.mkdir(parents=True)
         (aside / "old").touch()
-        with pytest.raises(BundleError, match="already there"), staging(place, force=False):
+        with pytest.raises(BundleError, match="already exists"), staging(place, force=False):
             pass
         assert (place / "old").exists()
         assert not aside.exists()
@@ -176,7 +176,7 @@ class TestPlaces:
         place.mkdir(parents=True)
         with pytest.raises(BundleError) as failure, staging(place, force=False):
             pass
-        assert failure.value.message == f"{place}: already there"
+        assert failure.value.message == f"{place}: already exists"
         assert failure.value.next_step == "--force replaces it, once the new one has passed"
         with staging(place, force=True):  # and the place is free again
             pass

@@ -98,7 +98,7 @@ class TestOpening:
             place.touch()
         elif kind == "empty folder":
             place.mkdir()
-        with pytest.raises(BundleError, match=r"place: no bundle: there is no manifest\.json"):
+        with pytest.raises(BundleError, match=r"place: not a bundle: there is no manifest\.json"):
             Bundle.open(place)
 
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -189,7 +190,7 @@ class TestSignatures:
         told = r"bundle: not signed, and a signature by key\.pub is required"
         with pytest.raises(BundleError, match=told) as failure:
             Bundle.open(bundle, require_signature=Path("key.pub"))
-        assert failure.value.next_step == "get a signed bundle, or sign it with `korsbert sign`"
+        assert failure.value.next_step == "get a signed bundle, or sign this one"
         assert asked == []
 
     def test_one_that_cannot_be_written(
@@ -232,10 +233,10 @@ class TestEncoder:
         Bundle.open(bundle).encoder()
         Bundle.open(bundle).encoder(device="cpu")
         assert opened == [("cpu", None), ("cpu", None)]
-        told = "its int8 is typed for the cpu, and cuda kernels want other types"
+        told = "its int8 graph is for cpu kernels, and cuda kernels need other types"
         with pytest.raises(BundleError, match=told) as failure:
             Bundle.open(bundle).encoder(device="cuda")
-        assert failure.value.next_step == "export it again with --device cuda"
+        assert failure.value.next_step == "export it again with `device=cuda`"
 
     def test_it_knows_what_the_manifest_states(self, bundle: Path, opened: list[tuple[str, Any]]) -> None:
         edit_manifest(bundle, lambda manifest: manifest["encoder"].update(prompt="질문: "))
@@ -286,7 +287,7 @@ class TestUnreadable:
         (lambda bundle: (bundle / "more.onnx").touch(), "move it out of the folder"),
         (lambda bundle: (bundle / MANIFEST).write_text('{"format": 1}'), "export the checkpoint again"),
         (lambda bundle: (bundle / MANIFEST).write_text("{}"), "export it again"),
-        (lambda bundle: (bundle / MANIFEST).unlink(), "korsbert-export makes one"),
+        (lambda bundle: (bundle / MANIFEST).unlink(), "give the folder of a bundle, or export one first"),
         (lambda bundle: edit_manifest(bundle, lambda manifest: manifest["engine"].update(files=[])), "export it again"),
         (
             lambda bundle: (bundle / MANIFEST).write_text((bundle / MANIFEST).read_text().replace("BertModel", "Bert")),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from exporter.bundle import MANIFEST, Bundle, FileFacts
 from exporter.bundle.manifest import read_manifest
@@ -20,6 +21,15 @@ from tests.support.manifests import edit_manifest
 def bundle(twin_bundle: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
     return Path(shutil.copytree(twin_bundle, tmp_path / "bundle"))
+
+
+def put(*path: str, value: object) -> Callable[[dict[str, Any]], object]:
+    def change(manifest: dict[str, Any]) -> None:
+        for key in path[:-1]:
+            manifest = manifest[key]
+        manifest[path[-1]] = value
+
+    return change
 
 
 class TestManifest:
@@ -79,4 +89,9 @@ def test_a_manifest_is_read_without_a_look_at_the_files(bundle: Path) -> None:
     assert read_manifest(bundle) == Bundle.open_manifest(bundle).manifest
     with pytest.raises(BundleError, match=r"there is no manifest\.json") as failure:
         read_manifest(bundle / "nothing")
-    assert failure.value.next_step == "korsbert-export makes one"
+    assert failure.value.next_step == "give the folder of a bundle, or export one first"
+
+
+def test_what_is_known_of_a_bundle_cannot_be_changed(bundle: Path) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Bundle.open(bundle).manifest.seal = "other"  # type: ignore[misc]

@@ -52,7 +52,7 @@ class TestPublish:
             (None, None),
             ([], None),
             ([MANIFEST, "model.onnx"], None),
-            (["thesis.txt"], "no bundle, and --force replaces bundles only"),
+            (["thesis.txt"], "not a bundle, and `force` only replaces bundles"),
         ],
     )
     def test_force_replaces_bundles_and_empty_folders_only(
