@@ -49,7 +49,8 @@ def staging(target: Path, *, force: bool, command: str = "export", option: str =
         lock.acquire()
     except Timeout as error:
         raise BundleError(
-            f"{target}: another {command} is writing there", next_step=f"wait for it, or use --{option}"
+            f"{target}: another {command} is writing there",
+            next_step=f"wait for it to finish, or choose another `{option}`",
         ) from error
     except OSError as error:
         raise _cannot_write(target, error, option) from error
@@ -134,10 +135,10 @@ def write_file(path: Path, content: bytes) -> None:
 
 def _cannot_write(target: Path, error: OSError, option: str) -> BundleError:
     if error.errno in _NO_SPACE:
-        next_step = f"free some space, or use --{option} on another disk"
+        next_step = f"free some space, or choose another `{option}` on another disk"
         return BundleError(f"{target}: the disk is full", next_step=next_step)
     cause = error.strerror or error
-    return BundleError(f"{target}: cannot be written: {cause}", next_step=f"choose another --{option}")
+    return BundleError(f"{target}: cannot be written: {cause}", next_step=f"choose another `{option}`")
 
 
 def _remove(path: Path) -> None:

@@ -77,7 +77,7 @@ def _run(command: Callable[[], Any]) -> None:
     try:
         command()
     except SystemExit as stop:
-        # typer answers a reader that went away (`| head`) with 1, which here means that a gate failed.
+        # If stdout is a closed pipe (`| head`), typer exits with 1, which is the exit code of a failed gate.
         gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"
         if stop.code == INTERRUPTED:
             print("interrupted", file=sys.stderr)  # noqa: T201

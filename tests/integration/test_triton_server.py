@@ -316,6 +316,6 @@ def test_warm_up_ran_and_the_metric_of_the_autoscaler_is_there(server: TritonSer
 
 
 def test_ship_refuses_two_bundles_of_one_name(bundles: dict[str, Bundle], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="two bundles are called demo"):
+    with pytest.raises(InputError, match="two bundles have the name demo"):
         ship([bundles["demo"], bundles["demo"]], tmp_path / "models", Options())
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from exporter.bundle import TOKENIZER, Bundle, EncoderFacts, FileFacts, GraphFacts, Manifest, Validation
 from exporter.engines import Engine
-from exporter.recipe import Precision, Recipe, Source, load_recipe, recipes_folder
+from exporter.recipe import Recipe, Source, load_recipe, recipes_folder
 
 __all__ = ["ENGINES", "bundle_of"]
 
@@ -31,7 +31,7 @@ ENGINES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 def bundle_of(
     backend: str,
-    precision: Precision = "fp32",
+    precision: str = "fp32",
     device: Literal["cpu", "cuda"] = "cpu",
     recipe: Recipe | None = None,
     padding: Literal["any", "right"] = "any",

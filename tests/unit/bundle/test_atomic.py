@@ -157,7 +157,7 @@ class TestPlaces:
         with pytest.raises(BundleError) as failure, staging(target, force=False):
             pass
         assert failure.value.message.startswith(f"{target}: cannot be written: ")
-        assert failure.value.next_step == "choose another --out"
+        assert failure.value.next_step == "choose another `out`"
 
     def test_a_place_that_cannot_be_locked_is_not_written_to(self, place: Path) -> None:
         place.with_name(f".{place.name}.lock").mkdir(parents=True)
@@ -170,14 +170,14 @@ class TestPlaces:
         with staging(place, force=False), pytest.raises(BundleError) as failure, staging(place, force=True):
             pass
         assert failure.value.message == f"{place}: another export is writing there"
-        assert failure.value.next_step == "wait for it, or use --out"
+        assert failure.value.next_step == "wait for it to finish, or choose another `out`"
 
     def test_what_is_there_is_kept_without_force(self, place: Path) -> None:
         place.mkdir(parents=True)
         with pytest.raises(BundleError) as failure, staging(place, force=False):
             pass
         assert failure.value.message == f"{place}: already exists"
-        assert failure.value.next_step == "--force replaces it, once the new one has passed"
+        assert failure.value.next_step == "`force` replaces it once the new bundle has passed"
         with staging(place, force=True):  # and the place is free again
             pass
 
@@ -187,7 +187,7 @@ class TestPlaces:
             with pytest.raises(BundleError) as failure, writing(place):
                 raise error
             assert failure.value.message == f"{place}: the disk is full"
-            assert failure.value.next_step == "free some space, or use --out on another disk"
+            assert failure.value.next_step == "free some space, or choose another `out` on another disk"
 
     def test_what_is_no_fault_of_the_disk_is_raised_as_it_is(self, place: Path) -> None:
         for error in (ValueError("shapes differ"), RuntimeError("not permitted (os error 1)")):
@@ -243,10 +243,10 @@ def test_messages_name_the_command_and_the_option(place: Path) -> None:
         with pytest.raises(BundleError) as failure, staging(place, force=True, command="ship", option="repository"):
             pass
         assert failure.value.message == f"{place}: another ship is writing there"
-        assert failure.value.next_step == "wait for it, or use --repository"
+        assert failure.value.next_step == "wait for it to finish, or choose another `repository`"
     for number, next_step in (
-        (28, "free some space, or use --repository on another disk"),
-        (5, "choose another --repository"),
+        (28, "free some space, or choose another `repository` on another disk"),
+        (5, "choose another `repository`"),
     ):
         with pytest.raises(BundleError) as failure, writing(place, "repository"):
             raise OSError(number, "failed")

@@ -50,7 +50,7 @@ class TestManifest:
     @pytest.mark.parametrize(
         ("change", "told"),
         [
-            (put("format", value=1), "format 1 is opened by development versions"),
+            (put("format", value=1), "bundle format 1 is opened by development versions"),
             (lambda manifest: manifest.update(format=9, new_key=1), "format 9 is newer than format 2"),
             (put("extra", value=1), "not readable: extra: "),
             (lambda manifest: manifest.pop("engine"), "not readable: engine: "),
@@ -59,7 +59,7 @@ class TestManifest:
             (put("validation", "device", value="tpu"), r"not readable: validation\.device"),
             (put("files", "model.onnx", "sha256", value="0" * 64), r"model\.onnx: altered"),
             (put("files", "model.onnx", "size", value=1), r"model\.onnx: altered"),
-            (put("engine", "backend", value="warp"), r"not readable: engine\.backend: "),
+            (put("engine", "backend", value="warp"), r"not readable: engine\.backend"),
             (lambda manifest: manifest["files"].pop("model.onnx"), r"does not list model\.onnx"),
             (lambda manifest: manifest["files"].pop("tokenizer.json"), r"does not list tokenizer\.json"),
             (lambda manifest: manifest["files"].clear(), r"does not list model\.onnx, parity\.json, tokenizer\.json"),

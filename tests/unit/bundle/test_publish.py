@@ -68,4 +68,4 @@ class TestPublish:
             return
         with pytest.raises(BundleError, match=told) as failure:
             refuse_to_replace_other_files(target)
-        assert failure.value.next_step == "move it away, or choose another --out"
+        assert failure.value.next_step == "move it, or choose another `out`"

@@ -75,6 +75,9 @@ def named_flags(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from FLAG.findall(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            literals = (part.value for part in node.values if isinstance(part, ast.Constant))
+            yield from ("--{...}" for literal in literals if str(literal).endswith("--"))
 
 
 def test_only_the_command_line_names_its_flags() -> None:
