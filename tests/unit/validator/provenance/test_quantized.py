@@ -23,7 +23,7 @@ from exporter.precisions.retype import retype
 from exporter.recipe import Shapes
 from exporter.validator.check import Check
 from exporter.validator.provenance import Parameter, StoredGraph, check_graph, check_weights, read_onnx
-from exporter.validator.provenance.quantized import quantized_products
+from exporter.validator.provenance.quantized import quantized_matmuls
 from exporter.validator.provenance.read_openvino import read_onnx_by_openvino, read_openvino
 from tests.support.small_encoder import INNER, WIDTH, small_graph, small_parameters
 
@@ -109,7 +109,7 @@ def test_the_sound_graph_is_accounted_for(target: str, tmp_path: Path) -> None:
     assert weights.figures["by_kind"]["int8"] == 300 * WIDTH + INNER * (WIDTH + INNER)
     assert weights.figures["bias_corrections"] == 2
     assert 0.4 < weights.figures["largest_step"] < 0.6
-    assert graph.figures["int8 products"] == 2
+    assert graph.figures["int8 MatMuls"] == 2
     assert graph.figures["int8 tables"] == 1
     assert graph.figures["smoothed activations"] == 1
     assert graph.figures["corrected biases"] == 2
@@ -256,7 +256,7 @@ def test_a_bias_beyond_what_rounding_explains_is_found(target: str, tmp_path: Pa
 
     weights, graph = checks(target, tmp_path, fault)
     for check in (weights, graph):
-        assert "by 100 at 3, and the rounding of its product explains" in check.failures[0]
+        assert "by 100 at 3, and the rounding of its MatMul explains" in check.failures[0]
 
 
 def test_an_int8_graph_is_no_float32_graph() -> None:
@@ -354,7 +354,7 @@ def test_openvino_limits_per_channel_are_no_known_product(tmp_path: Path) -> Non
     for limit in limits:
         limit.load = partial(np.full, (WIDTH,), limit.array().item(), np.float32)
         limit.shape = (WIDTH,)
-    assert len(quantized_products(published)) == 1
+    assert len(quantized_matmuls(published)) == 1
     assert not check_weights(parameters, published, "int8").passed
 
 
@@ -377,7 +377,7 @@ def test_the_range_of_an_activation_is_read_from_its_scale_and_zero_point(tmp_pa
         on = frozenset(product.node for product in products_of(graph))
         insert_qdq(model, products_of(graph), quantization, scheme_for(target), on)
         _, published = stored(graph, model, target, tmp_path)
-        found = quantized_products(published).values()
+        found = quantized_matmuls(published).values()
         assert [product.largest for product in found] == pytest.approx([largest] * 2)
 
 
@@ -388,11 +388,11 @@ def test_openvino_limits_that_disagree_with_the_scale_are_no_known_product(tmp_p
     on = frozenset(product.node for product in products_of(graph))
     insert_qdq(model, products_of(graph), numbers(graph, parameters, OPENVINO).quantization, scheme_for(OPENVINO), on)
     _, published = stored(graph, model, OPENVINO, tmp_path)
-    assert len(quantized_products(published)) == 2
+    assert len(quantized_matmuls(published)) == 2
     fake = next(node for node in published.nodes if node.operator.endswith("FakeQuantize"))
     limit = fake.inputs[1].array() * 2
     fake.inputs[1].load = lambda: limit
-    assert len(quantized_products(published)) == 1
+    assert len(quantized_matmuls(published)) == 1
 
 
 def test_an_int8_table_that_is_read_at_other_ids_is_found(tmp_path: Path) -> None:
