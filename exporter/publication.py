@@ -194,7 +194,7 @@ def _now() -> str:
 def _pending_note(engine: Engine, report: ParityReport) -> str:
     return (
         f"UNVALIDATED: no machine has run this engine yet; judged, on {report.execution}, was {report.subject}. "
-        f"Where {engine.backend} runs, `korsbert validate --record` judges the engine and records the result"
+        f"Where {engine.backend} runs, `korsbert validate` with the option `record` validates the engine and records the result"
     )
 
 

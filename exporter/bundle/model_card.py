@@ -28,7 +28,7 @@ def model_card(manifest: Manifest, report: ParityReport, modules: str = "") -> s
     """
     encoder, engine = manifest.encoder, manifest.engine
     sections = [
-        f"---\n{_metadata(manifest, report)}\n---",
+        "\n".join(("---", _metadata(manifest, report), "---")),
         f"# {manifest.recipe.name}, {engine.precision}, {engine.backend}",
         _summary(manifest),
         f"License of the checkpoint: {manifest.recipe.license}" if manifest.recipe.license else "",
