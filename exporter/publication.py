@@ -193,8 +193,9 @@ def _now() -> str:
 
 def _pending_note(engine: Engine, report: ParityReport) -> str:
     return (
-        f"UNVALIDATED: no machine has run this engine yet; {report.subject} was judged on {report.execution}. "
-        f"Validate it where {engine.backend} runs, and record the result"
+        f"UNVALIDATED: no machine has run this engine yet. {report.subject} was judged instead, on {report.execution}. "
+        f"On a machine with {engine.backend}, `korsbert validate` with the option `record` validates the engine and "
+        "records the result"
     )
 
 

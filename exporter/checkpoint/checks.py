@@ -37,7 +37,7 @@ def check_reference(checkpoint: Checkpoint, recipe: Recipe, pooling: Sequence[st
 
 
 def _check_finite(checkpoint: Checkpoint) -> None:
-    """Refuse weights that no candidate could be held against: a gate would blame the export."""
+    """Refuse weights that no candidate could be compared with: a gate would blame the export."""
     for name, parameter in checkpoint.model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise CheckpointError(f"{checkpoint.source}: the weight {name} holds NaN or Inf")

@@ -31,7 +31,7 @@ from exporter.engines import EngineFiles, backend_of
 from exporter.engines.onnxruntime import OnnxRuntimeRunner
 from exporter.graph import Graph
 from exporter.graph.folding import fold
-from exporter.graph.surgery import add_constant
+from exporter.graph.surgery import add_constant, graph_input
 from exporter.precisions import cast_graph, fp16
 from exporter.precisions.int8 import static
 from exporter.precisions.int8.plan import Plan, Request, make_plan
@@ -315,7 +315,7 @@ def wrong_pooling(candidate: Candidate) -> None:
         first = add_constant(model, "fault/first", np.array(0, dtype=np.int64))
         replacement = edit.add("Gather", [tokens, first], like=pooled, axis=1)
     else:
-        attention_mask = next(value for value in model.graph.inputs if value.name == "attention_mask")
+        attention_mask = graph_input(model.graph, "attention_mask")
         mask = edit.add("Cast", [attention_mask], ir.DataType.FLOAT, ["batch", "sequence"], to=1)
         last, along = (add_constant(model, "fault/axes", np.array([axis], dtype=np.int64)) for axis in (2, 1))
         column = edit.add("Unsqueeze", [mask, last], ir.DataType.FLOAT, ["batch", "sequence", 1])
