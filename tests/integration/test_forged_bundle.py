@@ -231,7 +231,7 @@ class TestRecordedStatistics:
             DEFAULT_MINIMUM_GATE.objections(Bundle.open(bundle))
 
 
-class TestFloorOf:
+class TestMinimumGateOf:
     def test_gates_are_taken_from_what_has_them(self, tmp_path: Path) -> None:
         gates = Gates(fp32=Gate(min_cosine=0.5))
         (tmp_path / "g.yaml").write_text("gates:\n  fp32: {min_cosine: 0.5}\n", encoding="utf-8")
@@ -242,7 +242,7 @@ class TestFloorOf:
         assert minimum_gate_of(recipe="demo").source == "demo's gate"
 
     def test_two_of_them_are_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="gates and recipe"):
+        with pytest.raises(InputError, match="both `gates` and `recipe` are given"):
             minimum_gate_of(tmp_path / "g.yaml", "demo")
 
     @pytest.mark.parametrize(
