@@ -242,7 +242,7 @@ class TestFloorOf:
         assert minimum_gate_of(recipe="demo").source == "demo's gate"
 
     def test_two_of_them_are_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="gates and recipe"):
+        with pytest.raises(InputError, match="both `gates` and `recipe` are given"):
             minimum_gate_of(tmp_path / "g.yaml", "demo")
 
     @pytest.mark.parametrize(
