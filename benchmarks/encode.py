@@ -114,7 +114,7 @@ def _judged_engines(
         folder.mkdir(parents=True, exist_ok=True)
         target = EngineTarget(Precision(precision), Backend(backend), Device.CPU)
         built = build_engine(cast_graph(graph, precision, text), target, recipe.shapes, folder)
-        encoder = Encoder.of(checkpoint, checkpoint.tokenizer, built.open("cpu", threads))
+        encoder = Encoder.of(checkpoint.facts, checkpoint.tokenizer, built.open("cpu", threads))
         opened[label] = stack.enter_context(encoder)
         verdicts[label] = _verdict(reference, encoder, recipe, precision, label)
     return opened, verdicts
@@ -160,7 +160,7 @@ class _TorchRunner:
 
 
 def _as_encoder(model: SentenceTransformer, checkpoint: Checkpoint) -> Encoder:
-    return Encoder.of(checkpoint, checkpoint.tokenizer, _TorchRunner(model))
+    return Encoder.of(checkpoint.facts, checkpoint.tokenizer, _TorchRunner(model))
 
 
 def sentence_encode(model: SentenceTransformer) -> Encode:

@@ -156,7 +156,7 @@ def _measure_model(
     size = size_of(checkpoint.model[0].auto_model.config, _layer_weights(checkpoint))
     sentences = evenly_spread(_sentences(options), options.sentences)
     tokenizer = TextTokenizer(checkpoint.tokenizer)
-    rows = dict(zip(sentences, tokenizer.ids([checkpoint.prompt + text for text in sentences]), strict=True))
+    rows = dict(zip(sentences, tokenizer.ids([checkpoint.facts.prompt + text for text in sentences]), strict=True))
     result.update(_text_facts(options, sentences, list(rows.values())), size=asdict(size), subjects={}, grid=[])
     graphs = Graphs(checkpoint, reference)
     subjects: dict[str, Subject] = {}
@@ -309,7 +309,7 @@ def _measure_grid(
     """Time full batches of fixed lengths, all subjects in turns, inputs rotated."""
     rng = np.random.default_rng(0)
     for tokens in GRID_TOKENS:
-        if tokens > checkpoint.max_seq_length:
+        if tokens > checkpoint.facts.max_seq_length:
             continue
         for rows in GRID_ROWS:
             sets = [_random_batch(rng, rows, tokens, checkpoint) for _ in range(INPUT_SETS)]

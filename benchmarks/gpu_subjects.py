@@ -190,7 +190,7 @@ class Graphs:
 
     def _quantized(self, precision: str, scheme: Scheme) -> Graph:
         checkpoint = self._checkpoint
-        text = calibration_set(None, self._batches.sentences, checkpoint.tokenizer, checkpoint.prompt)
+        text = calibration_set(None, self._batches.sentences, checkpoint.tokenizer, checkpoint.facts.prompt)
         plan = make_plan(self._made["folded"], Request(scheme, text, Gates().of(precision)))
         return static.convert(plan, plan.found.ladder[0], self._batches)
 
@@ -250,7 +250,7 @@ def open_engine(
             runner = opened(BuildOptions(hardware_compatible=True))
         except (BuildError, BundleError) as error:
             raise BuildError(f"for this GPU: {refusal.message}; portable: {error.message}") from error
-    return EngineSubject(Encoder.of(checkpoint, checkpoint.tokenizer, runner), runner, precision)
+    return EngineSubject(Encoder.of(checkpoint.facts, checkpoint.tokenizer, runner), runner, precision)
 
 
 def _timed_ms(work: Callable[[], object], stream: torch.cuda.Stream | None) -> tuple[float, float]:

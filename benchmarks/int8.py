@@ -130,9 +130,9 @@ def _measure_model(name: str, options: Namespace, work: Path) -> None:
         checkpoint = load_checkpoint(recipe, folder=folder)
         reference = _every(reference_of(checkpoint, [options.sts] if name in REAL else []), options.every)
         graph = fold(checkpoint)
-        text = calibration_set(None, reference.texts, checkpoint.tokenizer, checkpoint.prompt)
+        text = calibration_set(None, reference.texts, checkpoint.tokenizer, checkpoint.facts.prompt)
         task = tuple(different) if name in REAL else ()
-        vectors = checkpoint.encode(list(task)) if task else np.empty((0, checkpoint.dimension), np.float32)
+        vectors = checkpoint.encode(list(task)) if task else np.empty((0, checkpoint.facts.dimension), np.float32)
         job = _Job(name, checkpoint, graph, reference, recipe, text, task, vectors, options.threads, work)
         candidates = [_candidate(backend, precision, job) for backend, precision in ENGINES]
         for candidate in candidates:
@@ -169,7 +169,7 @@ def _candidate(backend: str, precision: str, job: _Job) -> Candidate:
         text=job.text.fit,
         probes=tuple(job.reference.texts),
         tokenizer=job.checkpoint.tokenizer,
-        prompt=job.checkpoint.prompt,
+        prompt=job.checkpoint.facts.prompt,
         ledger=job.work / f"{job.name}-{precision}-{backend}.search.json",
         stages=Stages(on_progress=lambda step: print(f"{job.name} {label}: {step}", flush=True)),
     )
@@ -186,7 +186,7 @@ def _candidate(backend: str, precision: str, job: _Job) -> Candidate:
         if candidate.compare is not None:
             with built.open("cpu", job.threads) as runner:
                 candidate.compare(runner)
-    encoder = Encoder.of(job.checkpoint, job.checkpoint.tokenizer, built.open("cpu", job.threads))
+    encoder = Encoder.of(job.checkpoint.facts, job.checkpoint.tokenizer, built.open("cpu", job.threads))
     report = validate(job.reference, encoder, conversion.gate, label, precision)
     print(f"{job.name} {label}: {report.summary()}", flush=True)
     size = sum((folder / name).stat().st_size for name in built.engine.files)

@@ -126,9 +126,9 @@ def main() -> None:
     for name, folder in MODELS.items():
         checkpoint = load_checkpoint(find_recipe(str(folder)))
         graph = fold(checkpoint)
-        probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.max_seq_length)]
+        probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.facts.max_seq_length)]
         judges = list(TokenBatches(tuple(probes), checkpoint.tokenizer, token_budget=1024))
-        text = calibration_set(None, probes, checkpoint.tokenizer, checkpoint.prompt)
+        text = calibration_set(None, probes, checkpoint.tokenizer, checkpoint.facts.prompt)
         reference, ids = _run(graph.to_bytes(), judges), token_ids_of(judges)
         for label, python, program, extra in peers:
             if python is not None:

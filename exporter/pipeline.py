@@ -167,8 +167,8 @@ def _load(job: _Job, folder: Path) -> _Subject:
             pooling=options.pooling,
             device=options.device if job.runs_here else Device.CPU,
         )
-        pooling = ", ".join(checkpoint.pooling)
-        stage.result = f"{checkpoint.architecture}, {pooling} pooling, {checkpoint.dimension}-d"
+        pooling = ", ".join(checkpoint.facts.pooling)
+        stage.result = f"{checkpoint.facts.architecture}, {pooling} pooling, {checkpoint.facts.dimension}-d"
     with stages("encode the probes with PyTorch") as stage:
         reference = reference_of(checkpoint, options.sts, job.target.precision)
         text = _audit_text(checkpoint, reference, options.calibration)
@@ -179,7 +179,9 @@ def _load(job: _Job, folder: Path) -> _Subject:
 def _audit_text(checkpoint: Checkpoint, reference: Reference, calibration: Path | None) -> TokenBatches:
     """Return the text of a range audit: the probes, and the user's own sentences if there are any."""
     own = calibration_sentences(calibration, reference.texts) if calibration is not None else ()
-    return TokenBatches(tuple(checkpoint.prompt + text for text in (*reference.texts, *own)), checkpoint.tokenizer)
+    return TokenBatches(
+        tuple(checkpoint.facts.prompt + text for text in (*reference.texts, *own)), checkpoint.tokenizer
+    )
 
 
 def _fold(subject: _Subject) -> Graph:
@@ -210,7 +212,7 @@ def _judge_folded(graph: Graph, subject: _Subject) -> ParityReport | None:
         return None
     gate = job.recipe.gates.fp32
     with _opened_on_cpu(graph, subject) as runner:
-        encoder = Encoder.of(subject.checkpoint, subject.checkpoint.tokenizer, runner)
+        encoder = Encoder.of(subject.checkpoint.facts, subject.checkpoint.tokenizer, runner)
         with job.stages("gate: the fp32 graph") as stage:
             report = validate(subject.reference, encoder, gate, f"{job.recipe.name} fp32, as folded")
             stage.result = report.summary()
@@ -239,7 +241,7 @@ def _prepare(graph: Graph, subject: _Subject) -> Conversion:
         text=subject.text,
         probes=tuple(subject.reference.texts),
         tokenizer=checkpoint.tokenizer,
-        prompt=checkpoint.prompt,
+        prompt=checkpoint.facts.prompt,
         calibration=job.options.calibration,
         ledger=job.ledger,
         stages=job.stages,
@@ -358,7 +360,7 @@ def _judge(
         proven = all(check.passed for check in checks) and not target.backend.needs_gpu
         with _opened(built, subject) as runner:
             tokenizer = Tokenizer.from_file(str(subject.folder / TOKENIZER))
-            encoder = Encoder.of(subject.checkpoint, tokenizer, runner)
+            encoder = Encoder.of(subject.checkpoint.facts, tokenizer, runner)
             with job.stages(f"gate: {target.precision} on {job.runs_on}") as stage:
                 report = validate(reference, encoder, job.gate, _name(built, job), target.precision)
                 stage.result = report.summary()

@@ -12,7 +12,6 @@ from exporter.bundle import (
     PARITY,
     TOKENIZER,
     Bundle,
-    EncoderFacts,
     GraphFacts,
     Manifest,
     Record,
@@ -22,6 +21,7 @@ from exporter.bundle.model_card import model_card
 from exporter.checkpoint import Checkpoint
 from exporter.engines import Engine
 from exporter.engines.cuda import find_gpu
+from exporter.errors import BundleError, GateError
 from exporter.graph import Graph
 from exporter.machine import machine, tool_versions
 from exporter.precisions import ConversionReport
@@ -81,7 +81,7 @@ def manifest_of(
     return Manifest(
         recipe=recipe,
         source=checkpoint.provenance(),
-        encoder=encoder_facts(checkpoint),
+        encoder=checkpoint.facts,
         graph=GraphFacts(sha256=graph.content_hash(), nodes=graph.op_counts(), weight_bytes=graph.weight_bytes()),
         engine=engine.model_copy(update={"decisions": ()}),  # told once, among all the others
         quantization=added.quantization,
@@ -101,31 +101,56 @@ def manifest_of(
     )
 
 
-def encoder_facts(checkpoint: Checkpoint) -> EncoderFacts:
-    """Return what a manifest says of the encoder; all of it is read from the checkpoint."""
-    return EncoderFacts(
-        architecture=checkpoint.architecture,
-        modules=checkpoint.modules,
-        pooling=checkpoint.pooling,
-        dimension=checkpoint.dimension,
-        max_seq_length=checkpoint.max_seq_length,
-        do_lower_case=checkpoint.do_lower_case,
-        prompt=checkpoint.prompt,
-        layers=checkpoint.layers,
-        heads=checkpoint.heads,
-        hidden_size=checkpoint.hidden_size,
+def record_validation(bundle: Bundle, report: ParityReport) -> Bundle:
+    """Record that a pending bundle has passed its gate on this machine, in ``validation.json`` beside its manifest.
+
+    Args:
+        bundle: A bundle that was published without validation.
+        report: The report of ``validate`` about this bundle.
+
+    Returns:
+        The bundle with the record.
+
+    Raises:
+        GateError: The report failed.
+        BundleError: The bundle is not pending, the report is about another bundle or another device, or the folder
+            cannot be written to.
+    """
+    refuse_to_record(bundle, report.device)
+    if report.bundle != bundle.manifest.seal:
+        raise BundleError(f"{bundle.folder}: the report is about another bundle", next_step="validate this one")
+    if not report.passed:
+        raise GateError(
+            report.failure(), report=report.to_dict(), next_step="export it again: only a passed gate is recorded"
+        )
+    return bundle.write_record(
+        Record(
+            manifest_seal=bundle.manifest.seal,
+            report=report.to_dict(),
+            machine=_machine(bundle.manifest.validation.device),
+            tools=tool_versions(TOOLS),
+            created=_now(),
+        )
     )
 
 
-def record_of(bundle: Bundle, report: ParityReport) -> Record:
-    """Return the record that a bundle published without a gate has passed it since, here and now."""
-    return Record(
-        manifest_seal=bundle.manifest.seal,
-        report=report.to_dict(),
-        machine=_machine(bundle.manifest.validation.device),
-        tools=tool_versions(TOOLS),
-        created=_now(),
-    )
+def refuse_to_record(bundle: Bundle, device: str | None) -> None:
+    """Refuse a bundle for which no validation on ``device`` can be recorded. This can be asked before the validation.
+
+    Raises:
+        BundleError: The bundle was validated before it was published, or it is for another device.
+    """
+    validation = bundle.manifest.validation
+    if validation.state != "pending":
+        raise BundleError(
+            f"{bundle.folder}: validated before it was published, so there is nothing to record",
+            next_step="validate it without `record`",
+        )
+    if device != validation.device:
+        raise BundleError(
+            f"{bundle.folder}: made for {validation.device}, so a validation on {device} is not recorded",
+            next_step=f"validate it with `device={validation.device}`",
+        )
 
 
 def write_files(manifest: Manifest, judged: Judged, added: ConversionReport, folder: Path) -> None:
@@ -168,8 +193,9 @@ def _now() -> str:
 
 def _pending_note(engine: Engine, report: ParityReport) -> str:
     return (
-        f"UNVALIDATED: no machine has run this engine yet; judged, on {report.execution}, was {report.subject}. "
-        f"Where {engine.backend} runs, `korsbert validate` judges the engine and records it"
+        f"UNVALIDATED: no machine has run this engine yet. {report.subject} was judged instead, on {report.execution}. "
+        f"On a machine with {engine.backend}, `korsbert validate` with the option `record` validates the engine and "
+        "records the result"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -11,7 +12,6 @@ from exporter.bundle import TOKENIZER, Bundle
 from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
 from exporter.checkpoint import Checkpoint, load_source
 from exporter.graph.folding import fold
-from exporter.publication import encoder_facts, record_of
 from exporter.recipe import Gate
 from exporter.runtime.encoder import Encoder
 from exporter.runtime.tokens import TextTokenizer
@@ -43,7 +43,7 @@ def validate_bundle(
         minimum_gate: Bounds that count where those of the bundle's own gate are weaker.
 
     Returns:
-        The report, passed or not.
+        The report, passed or not. Nothing is written: ``publication.record_validation`` records it.
     """
     manifest = bundle.manifest
     precision = manifest.engine.precision
@@ -56,14 +56,8 @@ def validate_bundle(
         gate = minimum_gate.gate_for(manifest)
         report = validate(reference, candidate, gate, name, precision)
         checks.append(_sweep(bundle, candidate, reference_model, gate, checks))
-        report = report.with_checks(*checks)
-    if manifest.validation.state == "pending" and device in (None, manifest.validation.device):
-        # On another device than its own, a bundle has shown nothing.
-        if report.passed:
-            bundle.write_record(record_of(bundle, report))
-        else:
-            bundle.withdraw_record()
-    return report
+    report = replace(report, bundle=manifest.seal, device=device or manifest.validation.device)
+    return report.with_checks(*checks)
 
 
 def _check_files(bundle: Bundle, checkpoint: Checkpoint, reference: Reference) -> list[Check]:
@@ -72,7 +66,7 @@ def _check_files(bundle: Bundle, checkpoint: Checkpoint, reference: Reference) -
     engine, precision = manifest.engine, manifest.engine.precision
     proof = Proof(checkpoint, reference.texts, manifest.recipe.shapes)
     checks = [
-        check_facts(manifest.encoder.model_dump(), encoder_facts(checkpoint).model_dump()),
+        check_facts(manifest.encoder.model_dump(), checkpoint.facts.model_dump()),
         proof.tokenizer(Tokenizer.from_buffer(bundle.read(TOKENIZER))),
     ]
     stored = stored_graph(engine, bundle.read)

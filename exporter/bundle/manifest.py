@@ -17,6 +17,7 @@ from exporter.bundle.signing import SIGNATURE
 from exporter.engines import Engine
 from exporter.errors import BundleError
 from exporter.recipe import Recipe, Source
+from exporter.runtime.facts import EncoderFacts
 from exporter.targets import Device
 
 FORMAT = 2
@@ -60,21 +61,6 @@ class FileFacts(_Frozen):
     def of_content(cls, content: bytes) -> Self:
         """Hash the content of a file."""
         return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
-
-
-class EncoderFacts(_Frozen):
-    """What encoding needs to know besides the tokenizer and the engine."""
-
-    architecture: str
-    modules: tuple[str, ...]
-    pooling: tuple[str, ...]
-    dimension: int
-    max_seq_length: int
-    do_lower_case: bool
-    prompt: str = ""
-    layers: int
-    heads: int
-    hidden_size: int
 
 
 class GraphFacts(_Frozen):

@@ -37,7 +37,7 @@ def check_reference(checkpoint: Checkpoint, recipe: Recipe, pooling: Sequence[st
 
 
 def _check_finite(checkpoint: Checkpoint) -> None:
-    """Refuse weights that no candidate could be held against: a gate would blame the export."""
+    """Refuse weights that no candidate could be compared with: a gate would blame the export."""
     for name, parameter in checkpoint.model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise CheckpointError(f"{checkpoint.source}: the weight {name} holds NaN or Inf")
@@ -58,9 +58,9 @@ def _check_expectations(checkpoint: Checkpoint, recipe: Recipe) -> None:
     """Refuse a checkpoint that is not what its recipe says, naming both values of everything that differs."""
     expected = recipe.expect.model_dump(exclude_none=True)
     wrong = [
-        f"{name} is {getattr(checkpoint, name)!r}, the recipe expects {value!r}"
+        f"{name} is {getattr(checkpoint.facts, name)!r}, the recipe expects {value!r}"
         for name, value in expected.items()
-        if getattr(checkpoint, name) != value
+        if getattr(checkpoint.facts, name) != value
     ]
     if wrong:
         raise CheckpointError(
@@ -71,9 +71,9 @@ def _check_expectations(checkpoint: Checkpoint, recipe: Recipe) -> None:
 
 def _check_pooling(checkpoint: Checkpoint, asked: Sequence[str] | None) -> None:
     """Refuse a pooling that was asked for where the checkpoint states another."""
-    if asked is not None and tuple(asked) != checkpoint.pooling:
+    if asked is not None and tuple(asked) != checkpoint.facts.pooling:
         raise CheckpointError(
-            f"{checkpoint.source}: its modules.json states {' and '.join(checkpoint.pooling)} pooling, and "
+            f"{checkpoint.source}: its modules.json states {' and '.join(checkpoint.facts.pooling)} pooling, and "
             f"{' and '.join(asked)} was asked for",
             next_step="leave out `pooling`: it is for folders without modules.json",
         )

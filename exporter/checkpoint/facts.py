@@ -13,6 +13,7 @@ from exporter.checkpoint.snapshot import Snapshot
 from exporter.checkpoint.tokenizer_anchor import build_anchor
 from exporter.checkpoint.weights import Equality, hash_of
 from exporter.errors import CheckpointError, UnsupportedModelError
+from exporter.runtime.facts import EncoderFacts
 
 
 def read_facts(
@@ -73,18 +74,20 @@ def read_facts(
         decisions=_decisions(snapshot, equality),
         anchor=build_anchor(snapshot.transformer, lower_case=snapshot.lower_case, max_seq_length=max_seq_length),
         tokenizer=_bundle_tokenizer(model, max_seq_length),
-        architecture=type(transformer.auto_model).__name__,
-        modules=names,
-        pooling=(modes,) if isinstance(modes, str) else tuple(modes),
-        dimension=int(model.get_embedding_dimension()),
-        max_seq_length=max_seq_length,
-        do_lower_case=backend.normalizer is not None and backend.normalizer.normalize_str("KOREA") == "korea",
+        facts=EncoderFacts(
+            architecture=type(transformer.auto_model).__name__,
+            modules=names,
+            pooling=(modes,) if isinstance(modes, str) else tuple(modes),
+            dimension=int(model.get_embedding_dimension()),
+            max_seq_length=max_seq_length,
+            do_lower_case=backend.normalizer is not None and backend.normalizer.normalize_str("KOREA") == "korea",
+            prompt=model.prompts.get(default, "") if default else "",
+            layers=int(sizes.num_layers),
+            heads=int(sizes.num_attention_heads),
+            hidden_size=int(sizes.hidden_size),
+        ),
         has_token_types=getattr(config, "type_vocab_size", 0) > 0,
         pad_token_id=int(transformer.tokenizer.pad_token_id),
-        prompt=model.prompts.get(default, "") if default else "",
-        layers=int(sizes.num_layers),
-        heads=int(sizes.num_attention_heads),
-        hidden_size=int(sizes.hidden_size),
     )
 
 

@@ -16,6 +16,7 @@ from exporter.checkpoint.weights import Equality
 from exporter.errors import CheckpointError
 from exporter.recipe import Source
 from exporter.runtime.contract import INPUTS, OUTPUT
+from exporter.runtime.facts import EncoderFacts
 from exporter.runtime.tokens import IntArray, TextTokenizer, batches_by_length
 
 TOKEN_BUDGET = 2048  # tokens per batch of the reference, with padding
@@ -51,18 +52,9 @@ class Checkpoint:
         decisions: What was found and decided while loading, one sentence each.
         anchor: The tokenizer by the checkpoint's own files and ``tokenizers`` alone, without transformers.
         tokenizer: The tokenizer as the bundle will carry it: truncation, lower-casing and special tokens included.
-        architecture: Class name of the transformer.
-        modules: Class names of the modules, in order.
-        pooling: Pooling modes, in the order they are concatenated.
-        dimension: Length of a sentence vector.
-        max_seq_length: Tokens per sentence, special tokens included.
-        do_lower_case: Whether text is lower-cased before the vocabulary is consulted.
+        facts: What a manifest records of the encoder.
         has_token_types: Whether the architecture embeds token types.
         pad_token_id: Id that padding is made of.
-        prompt: Text that ``encode`` puts before every sentence ("" for most models).
-        layers: Transformer layers (uses of the shared layer, for ALBERT).
-        heads: Attention heads.
-        hidden_size: Width of a token's vector.
     """
 
     model: SentenceTransformer
@@ -76,18 +68,9 @@ class Checkpoint:
     decisions: tuple[str, ...]
     anchor: Tokenizer
     tokenizer: Tokenizer
-    architecture: str
-    modules: tuple[str, ...]
-    pooling: tuple[str, ...]
-    dimension: int
-    max_seq_length: int
-    do_lower_case: bool
+    facts: EncoderFacts
     has_token_types: bool
     pad_token_id: int
-    prompt: str
-    layers: int
-    heads: int
-    hidden_size: int
 
     def encode(self, sentences: list[str]) -> npt.NDArray[np.float32]:
         """Return the reference vectors (len(sentences), dimension) float32, by ``SentenceTransformer.encode``.
@@ -98,8 +81,8 @@ class Checkpoint:
         Raises:
             CheckpointError: The tokenizer knows a token that the embedding table has no row for.
         """
-        rows = TextTokenizer(self.tokenizer).ids([self.prompt + sentence for sentence in sentences])
-        vectors = np.empty((len(sentences), self.dimension), dtype=np.float32)
+        rows = TextTokenizer(self.tokenizer).ids([self.facts.prompt + sentence for sentence in sentences])
+        vectors = np.empty((len(sentences), self.facts.dimension), dtype=np.float32)
         try:
             for batch in batches_by_length([len(row) for row in rows], batch_size=32, token_budget=TOKEN_BUDGET):
                 chosen = [sentences[row] for row in batch]

@@ -27,6 +27,7 @@ from exporter.errors import InputError
 
 if TYPE_CHECKING:
     from exporter.bundle import Bundle
+    from exporter.validator import ParityReport
 
 
 def list_command(as_json: JsonFlag = False) -> None:
@@ -82,6 +83,9 @@ def validate_command(
     junit: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Write the report as JUnit XML.")
     ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Record the result in a bundle that was published unvalidated.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare a bundle with its checkpoint on this machine: the parity gate and all checks."""
@@ -96,7 +100,10 @@ def validate_command(
         stderr.print(f"warning: {warning}")
     with spinner(stderr, "importing torch"):
         require_all(REFERENCE_PACKAGES)
+        from exporter.publication import refuse_to_record
         from exporter.validation import validate_bundle
+    if record:
+        refuse_to_record(opened, device or opened.manifest.validation.device)
     with spinner(stderr, "the checkpoint and the bundle encode the probes"):
         report = validate_bundle(
             opened, checkpoint=checkpoint, sts=tuple(sts or ()), device=device, minimum_gate=minimum_gate
@@ -111,8 +118,26 @@ def validate_command(
         print_table(("", "bound", f"{report.subject}, {len(report.probes)} probes, {report.execution}"), rows)
         if not report.passed:
             print(report.failure(), file=sys.stderr)  # noqa: T201
+    if (result := _record(opened, report, asked=record)) is not None:
+        stderr.print(result)
     if not report.passed:
         raise typer.Exit(1)
+
+
+def _record(bundle: Bundle, report: ParityReport, *, asked: bool) -> str | None:
+    """Record a validation if that is asked for; returns what the user is told about it."""
+    from exporter.bundle import RECORD
+    from exporter.publication import record_validation
+
+    if asked and report.passed:
+        record_validation(bundle, report)
+        return f"{bundle.folder / RECORD}: recorded that the bundle passed"
+    if asked:
+        bundle.withdraw_record()
+        return f"{bundle.folder}: has no record of validation, because it failed"
+    if report.passed and not bundle.validated and report.device == bundle.manifest.validation.device:
+        return f"{bundle.folder}: passed, but the bundle still counts as unvalidated: --record records the result"
+    return None
 
 
 def encode_command(

@@ -57,17 +57,19 @@ def fold(checkpoint: Checkpoint) -> Graph:
     name_nodes(model)
     model.graph.name = "encoder"
     model.producer_name, model.producer_version = "korsbert", None
-    model.metadata_props["max_sequence"] = str(checkpoint.max_seq_length)
-    _name_axes(model, checkpoint.dimension)
+    model.metadata_props["max_sequence"] = str(checkpoint.facts.max_seq_length)
+    _name_axes(model, checkpoint.facts.dimension)
     changes = run_passes(model, FOLDING)
     done = ", ".join(f"{name} {count}" for name, count in changes.items() if count)
-    return Graph(model, checkpoint.dimension, checkpoint.max_seq_length, decisions=(f"folding passes: {done}",))
+    return Graph(
+        model, checkpoint.facts.dimension, checkpoint.facts.max_seq_length, decisions=(f"folding passes: {done}",)
+    )
 
 
 def _export(checkpoint: Checkpoint) -> torch.onnx.ONNXProgram:
     batch = torch.export.Dim("batch")
-    sequence = torch.export.Dim("sequence", max=checkpoint.max_seq_length)
-    ids = torch.full((2, min(7, checkpoint.max_seq_length)), checkpoint.pad_token_id + 1, dtype=torch.int64)
+    sequence = torch.export.Dim("sequence", max=checkpoint.facts.max_seq_length)
+    ids = torch.full((2, min(7, checkpoint.facts.max_seq_length)), checkpoint.pad_token_id + 1, dtype=torch.int64)
     mask = torch.ones_like(ids)
     with quiet("torch.onnx"), torch.no_grad():
         try:
@@ -84,7 +86,7 @@ def _export(checkpoint: Checkpoint) -> torch.onnx.ONNXProgram:
         except torch.onnx.errors.OnnxExporterError as error:
             cause = first_line(error.__cause__ or error)
             raise UnsupportedModelError(
-                f"{checkpoint.source}: {checkpoint.architecture} cannot be traced: {cause}",
+                f"{checkpoint.source}: {checkpoint.facts.architecture} cannot be traced: {cause}",
                 next_step="use an encoder like BERT (ALBERT, BERT, DistilBERT, RoBERTa, XLM-R, MPNet, ELECTRA)",
             ) from error
     if program is None:

@@ -20,7 +20,7 @@ class Graph:
     float32 (batch, dimension), both axes dynamic, each weight stored once.
 
     Attributes:
-        model: The model. Treat it as read-only: whoever rewrites works on ``editable()``.
+        model: The model. Read-only: rewrite a copy, from ``editable()``.
         dimension: Length of a sentence vector.
         max_sequence: Longest sequence in tokens; longer ones fail in the graph itself.
         precision: ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"int8"`` or ``"int8_dynamic"``.

@@ -46,6 +46,11 @@ def make_node(
     return node
 
 
+def graph_input(graph: ir.Graph, name: str) -> ir.Value:
+    """Return the input of a graph that is called ``name``."""
+    return next(value for value in graph.inputs if value.name == name)
+
+
 def input_of(node: ir.Node, index: int = 0) -> ir.Value:
     """Return an input that ``node`` must have.
 

@@ -3,6 +3,7 @@
 ::
 
     contract.py       the names of a graph's inputs and output
+    facts.py          the facts of an encoder that a manifest records
     tokens.py         text to padded token ids, and batches of little padding
     runner.py         what an encoder asks of an engine
     encoder.py        text to vectors

@@ -4,38 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Protocol, Self, overload
+from typing import Self, overload
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from exporter.errors import BundleError, EngineError
+from exporter.runtime.facts import EncoderFacts
 from exporter.runtime.runner import Runner
 from exporter.runtime.tokens import IntArray, TextTokenizer, TokenIds, batches_by_length, batches_of_little_padding
 
 TOKENS_PER_ROW = 128  # a batch of batch_size rows may hold this many tokens a row; longer rows make smaller batches
 
 Vectors = npt.NDArray[np.float32]
-
-
-class EncoderDescription(Protocol):
-    """What an encoder must know of its model: a checkpoint knows it, and so does a manifest."""
-
-    @property
-    def dimension(self) -> int:
-        """Length of a sentence vector."""
-        ...
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens per sentence, special tokens included; longer sentences are truncated."""
-        ...
-
-    @property
-    def prompt(self) -> str:
-        """Text that is put before every sentence."""
-        ...
 
 
 class Encoder:
@@ -58,20 +40,20 @@ class Encoder:
         self.execution = runner.execution
 
     @classmethod
-    def of(cls, described: EncoderDescription, tokenizer: Tokenizer, runner: Runner) -> Self:
+    def of(cls, facts: EncoderFacts, tokenizer: Tokenizer, runner: Runner) -> Self:
         """Return an encoder of a model.
 
         Args:
-            described: The model: a ``Checkpoint``, or the encoder facts of a manifest.
+            facts: The facts of the model, from its checkpoint or from a manifest.
             tokenizer: Its tokenizer, which truncates by itself.
             runner: Its engine.
         """
         return cls(
             tokenizer,
             runner,
-            dimension=described.dimension,
-            max_seq_length=described.max_seq_length,
-            prompt=described.prompt,
+            dimension=facts.dimension,
+            max_seq_length=facts.max_seq_length,
+            prompt=facts.prompt,
         )
 
     @overload

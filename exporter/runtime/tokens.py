@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -47,35 +47,6 @@ class TextTokenizer:
         return ids, mask
 
 
-def batches_of_little_padding(
-    lengths: Sequence[int], *, batch_size: int, token_budget: int, padding_tokens: int
-) -> Iterator[list[int]]:
-    """Yield batches of row numbers, longest rows first, of which only a bounded part is padding.
-
-    For a handful of rows of all lengths, as a server meets them: in one batch all would be as long as the longest.
-
-    Args:
-        lengths: Tokens per row.
-        batch_size: Rows per batch, at most.
-        token_budget: Tokens per batch with padding, at most (one row always goes, however long).
-        padding_tokens: A batch may hold this much padding, or a tenth of its tokens where that is more. About what one
-            more batch costs, in tokens.
-    """
-    batch: list[int] = []
-    tokens = 0
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch:
-            padded = lengths[batch[0]] * (len(batch) + 1)
-            padding = padded - tokens - lengths[row]
-            if len(batch) == batch_size or padded > token_budget or padding > max(padding_tokens, padded // 10):
-                yield batch
-                batch, tokens = [], 0
-        batch.append(row)
-        tokens += lengths[row]
-    if batch:
-        yield batch
-
-
 def batches_by_length(lengths: Sequence[int], *, batch_size: int, token_budget: int) -> Iterator[list[int]]:
     """Yield batches of row numbers, longest rows first, so that little of a batch is padding.
 
@@ -87,17 +58,58 @@ def batches_by_length(lengths: Sequence[int], *, batch_size: int, token_budget: 
         batch_size: Rows per batch, at most.
         token_budget: Tokens per batch with padding, at most (one row always goes, however long).
     """
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    start = 0
-    while start < len(order):
-        longest = max(1, lengths[order[start]])
-        size = max(1, min(batch_size, token_budget // longest))
-        batch: list[int] = []
-        tokens = 0
-        for row in order[start : start + size]:
-            tokens += lengths[row]
-            if len(batch) * longest >= ENOUGH_TOKENS and tokens < (1 - MOST_PADDING) * (len(batch) + 1) * longest:
-                break
-            batch.append(row)
+
+    def most_padding(before: int, padded: int) -> float:
+        return padded * MOST_PADDING if before >= ENOUGH_TOKENS else padded
+
+    return _batches(lengths, batch_size, token_budget, most_padding)
+
+
+def batches_of_little_padding(
+    lengths: Sequence[int], *, batch_size: int, token_budget: int, padding_tokens: int
+) -> Iterator[list[int]]:
+    """Yield batches of row numbers, longest rows first, of which only a bounded part is padding.
+
+    For a handful of rows of all lengths, as a server meets them: in one batch all would be as long as the longest.
+
+    Args:
+        lengths: Tokens per row, 1 or more.
+        batch_size: Rows per batch, at most.
+        token_budget: Tokens per batch with padding, at most (one row always goes, however long).
+        padding_tokens: A batch may hold this much padding, or a tenth of its tokens where that is more. About what one
+            more batch costs, in tokens.
+    """
+
+    def most_padding(_: int, padded: int) -> float:
+        return max(padding_tokens, padded // 10)
+
+    return _batches(lengths, batch_size, token_budget, most_padding)
+
+
+def _batches(
+    lengths: Sequence[int], batch_size: int, token_budget: int, most_padding: Callable[[int, int], float]
+) -> Iterator[list[int]]:
+    """Yield batches, longest rows first; each ends at the first row that would take it beyond a bound.
+
+    Args:
+        lengths: Tokens per row. A row without any counts as one.
+        batch_size: Rows per batch, at most.
+        token_budget: Tokens per batch with padding, at most.
+        most_padding: Returns how many tokens of a batch may be padding, given its tokens with padding without and with
+            the next row.
+    """
+    batch: list[int] = []
+    longest = tokens = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        padded = longest * (len(batch) + 1)
+        padding = padded - tokens - lengths[row]
+        full = len(batch) == batch_size or padded > token_budget or padding > most_padding(padded - longest, padded)
+        if batch and full:
+            yield batch
+            batch, tokens = [], 0
+        if not batch:
+            longest = max(1, lengths[row])
+        batch.append(row)
+        tokens += lengths[row]
+    if batch:
         yield batch
-        start += len(batch)

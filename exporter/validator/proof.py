@@ -56,7 +56,7 @@ class Proof:
 
     def __init__(self, checkpoint: Checkpoint, texts: Sequence[str], shapes: Shapes) -> None:
         self._checkpoint = checkpoint
-        self._texts = [checkpoint.prompt + text for text in texts]
+        self._texts = [checkpoint.facts.prompt + text for text in texts]
         self._shapes = shapes
 
     @cached_property

@@ -16,6 +16,7 @@ from exporter.engines.cuda import find_gpu
 from exporter.errors import BuildError, BundleError, EngineError, MissingDependencyError
 from exporter.options import ExportOptions
 from exporter.pipeline import export
+from exporter.publication import record_validation
 from exporter.validation import validate_bundle
 from tests.gpu.conftest import MODELS, Model
 
@@ -127,7 +128,7 @@ def test_an_engine_built_without_a_gpu_is_validated_here_and_recorded(
         with pytest.raises(BundleError, match="cannot open it"):
             validate_bundle(bundle)
         return
-    assert validate_bundle(bundle).passed
+    assert record_validation(bundle, validate_bundle(bundle)).validated
     assert Bundle.open(bundle.folder).validated
 
 

@@ -570,6 +570,39 @@ class TestBundles:
         assert failed == ["max relative error", "sweep"]
         assert suite.get("failures") == "2"
 
+    def test_validate_records_a_pending_bundle_only_when_it_is_asked_to(
+        self, python: WarmPython, twin_bundle: Path, tmp_path: Path
+    ) -> None:
+        bundle = Path(shutil.copytree(twin_bundle, tmp_path / "pending"))
+        edit_manifest(bundle, lambda manifest: manifest["validation"].update(state="pending"))
+        record = bundle / "validation.json"
+        done = python.run(CLI, "validate", bundle)
+        hint = f"{bundle}: passed, but the bundle still counts as unvalidated: --record records the result\n"
+        assert (done.status, done.stderr) == (0, hint)
+        assert not record.exists()
+        done = python.run(CLI, "validate", bundle, "--record", "--json")
+        assert (done.status, done.stderr) == (0, f"{record}: recorded that the bundle passed\n")
+        assert json.loads(done.stdout)["passed"]
+        assert record.exists()
+        done = python.run(CLI, "validate", bundle)  # which needs no hint now
+        assert (done.status, done.stderr) == (0, "")
+        gates = tmp_path / "gates.yaml"
+        gates.write_text("gates: {fp32: {max_relative_error: 1.0e-300}}", encoding="utf-8")
+        before = record.read_bytes()
+        assert python.run(CLI, "validate", bundle, "--gates", gates).status == 1
+        assert record.read_bytes() == before
+        done = python.run(CLI, "validate", bundle, "--gates", gates, "--record")
+        assert done.status == 1
+        assert done.stderr.endswith(f"{bundle}: has no record of validation, because it failed\n")
+        assert not record.exists()
+
+    def test_validate_refuses_to_record_before_any_work(
+        self, python: WarmPython, twin_bundle: Path, tmp_path: Path
+    ) -> None:
+        done = python.run(CLI, "validate", twin_bundle, "--record", "--checkpoint", tmp_path)  # nothing reads that
+        refused(done, 2, "validated before it was published, so there is nothing to record", "without --record")
+        assert not (twin_bundle / "validation.json").exists()
+
     def test_validate_against_other_weights(self, python: WarmPython, twin_bundle: Path, tmp_path: Path) -> None:
         from tests.support.twins import build_twin
 

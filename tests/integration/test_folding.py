@@ -50,7 +50,10 @@ def encoder_of(graph: Graph, checkpoint: Checkpoint, backend: str, folder: Path)
     engine = backend_of(backend).build(graph, Shapes(), folder)
     runner = backend_of(backend).open(engine, EngineFiles.read(engine, folder), "cpu", 1)
     return Encoder(
-        checkpoint.tokenizer, runner, dimension=checkpoint.dimension, max_seq_length=checkpoint.max_seq_length
+        checkpoint.tokenizer,
+        runner,
+        dimension=checkpoint.facts.dimension,
+        max_seq_length=checkpoint.facts.max_seq_length,
     )
 
 
@@ -98,7 +101,7 @@ def test_the_position_table_limits_what_the_checkpoint_asks_for(tmp_path: Path) 
         text = (folder / name).read_text(encoding="utf-8")
         (folder / name).write_text(text.replace(str(MAX_SEQ_LENGTH), "512"), encoding="utf-8")
     checkpoint = load_checkpoint(Recipe(name="case", source=str(folder)))
-    assert checkpoint.max_seq_length == 129
+    assert checkpoint.facts.max_seq_length == 129
     with encoder_of(fold(checkpoint), checkpoint, "onnxruntime", tmp_path) as encoder:
         np.testing.assert_allclose(encoder.encode(SENTENCES), checkpoint.encode(SENTENCES), atol=5e-6)
 

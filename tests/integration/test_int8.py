@@ -196,8 +196,8 @@ def twin_graph(twin_checkpoint: Checkpoint) -> Graph:
 
 
 def plan_of(checkpoint: Checkpoint, graph: Graph, text: Path, backend: str = "openvino", device: str = "cpu") -> Plan:
-    probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.max_seq_length)]
-    calibration = calibration_set(text, probes, checkpoint.tokenizer, checkpoint.prompt)
+    probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.facts.max_seq_length)]
+    calibration = calibration_set(text, probes, checkpoint.tokenizer, checkpoint.facts.prompt)
     return make_plan(graph, Request(scheme_of("int8", backend, device), calibration, Gates().int8))
 
 
@@ -223,7 +223,7 @@ def test_tensorrt_rtx_builds_the_graph_of_every_twin(name: str, some_text: Path,
     assert re.search(r"\d+ half", said)
     assert re.search(r"\d+ int8", said)
     attention = next(text for text in engine.decisions if text.startswith("attention: "))
-    assert f"{checkpoint.layers} of them by lengths" in attention
+    assert f"{checkpoint.facts.layers} of them by lengths" in attention
 
 
 @pytest.mark.parametrize("backend", ["tensorrt-rtx", "onnxruntime"])

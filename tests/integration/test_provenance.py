@@ -196,7 +196,7 @@ def test_wrong_biases_behind_every_int8_product_are_found(factor: int, target: T
                 value.const_value = ir.tensor(value.const_value.numpy() * np.float32(factor), name=name)
 
     for check in (weights_of("demo", target, fault), graph_of("demo", target, fault)):
-        assert "and the rounding of its product explains" in check.failures[0]
+        assert "and the rounding of its MatMul explains" in check.failures[0]
 
 
 @pytest.mark.parametrize("name", SUBJECTS)

@@ -355,8 +355,8 @@ class TestFoldersWithoutModules:
     @pytest.mark.parametrize("modes", [("cls",), ("mean",), ("cls", "max")])
     def test_the_pooling_that_is_asked_for_is_used_and_recorded(self, folder: Path, modes: tuple[str, ...]) -> None:
         checkpoint = load_checkpoint(Recipe(name="case", source=str(folder)), pooling=modes)
-        assert checkpoint.pooling == checkpoint.stated_pooling == modes
-        assert checkpoint.dimension == 32 * len(modes)
+        assert checkpoint.facts.pooling == checkpoint.stated_pooling == modes
+        assert checkpoint.facts.dimension == 32 * len(modes)
         assert f"no modules.json: {' and '.join(modes)} pooling, as asked for" in checkpoint.decisions
         vectors = checkpoint.encode(["아침 안개가 걷혔다"])
         with torch.inference_mode():
@@ -368,7 +368,7 @@ class TestFoldersWithoutModules:
 
     def test_a_recipe_can_state_it(self, folder: Path) -> None:
         recipe = Recipe(name="case", source=str(folder), expect=Expectations(pooling=("cls",)))
-        assert load_checkpoint(recipe).pooling == ("cls",)
+        assert load_checkpoint(recipe).facts.pooling == ("cls",)
 
     def test_a_bundle_keeps_it_for_validate(self, python: WarmPython, folder: Path, tmp_path: Path) -> None:
         done = python.run(CLI, "export", "--model", folder, "--pooling", "cls", "--out", tmp_path / "out")

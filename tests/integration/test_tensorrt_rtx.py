@@ -69,7 +69,7 @@ def test_it_builds_without_a_gpu(
     assert weights < (tmp_path / PLAN).stat().st_size < weights + 6e6 * len(engine.facts.profiles)
     assert "Engine generation completed" in (tmp_path / LOG).read_text(encoding="utf-8")
     attention = next(text for text in engine.decisions if text.startswith("attention: "))
-    layers = checkpoint.layers if precision != "fp32" else 0
+    layers = checkpoint.facts.layers if precision != "fp32" else 0
     assert attention == f"attention: {layers} operators, {layers} of them by lengths, 0 with a mask"
     assert engine.facts.padding == ("any" if precision == "fp32" else "right")
     network = next(text for text in engine.decisions if text.startswith("network: "))
@@ -83,7 +83,7 @@ def test_a_mask_builds_too_for_tokenizers_that_pad_left(folded: Folded, tmp_path
     checkpoint, graph = folded("ko-sbert-multitask")
     batches = TokenBatches(calibration_sentences(None, ())[:32], checkpoint.tokenizer)
     engine = TENSORRT_RTX.build(cast_graph(graph, "fp16", batches), find_recipe("demo").shapes, tmp_path)
-    layers = checkpoint.layers
+    layers = checkpoint.facts.layers
     assert f"attention: {layers} operators, 0 of them by lengths, {layers} with a mask" in engine.decisions
     assert engine.facts.padding == "any"
 

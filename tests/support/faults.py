@@ -31,7 +31,7 @@ from exporter.engines import EngineFiles, backend_of
 from exporter.engines.onnxruntime import OnnxRuntimeRunner
 from exporter.graph import Graph
 from exporter.graph.folding import fold
-from exporter.graph.surgery import add_constant
+from exporter.graph.surgery import add_constant, graph_input
 from exporter.precisions import cast_graph, fp16
 from exporter.precisions.int8 import static
 from exporter.precisions.int8.plan import Plan, Request, make_plan
@@ -113,7 +113,7 @@ class NotApplicableError(Exception):
 
 def reference_on(checkpoint: Checkpoint, every: int = EVERY) -> Reference:
     """Return the reference over one in ``every`` of the shipped probes and all edge cases."""
-    probes = probes_for(checkpoint.tokenizer, checkpoint.max_seq_length)
+    probes = probes_for(checkpoint.tokenizer, checkpoint.facts.max_seq_length)
     edges = [probe for probe in probes if probe.kind.startswith("edge:")]
     chosen = tuple([*(probe for probe in probes if not probe.kind.startswith("edge:"))][::every] + edges)
     texts = [probe.text for probe in chosen]
@@ -169,7 +169,7 @@ def encoder_of(candidate: Candidate, *, same_graph: bool = False) -> Iterator[En
 
 
 def _encoder(subject: Subject, tokenizer: Tokenizer, runner: Runner) -> Encoder:
-    return Encoder.of(subject.checkpoint, tokenizer, runner)
+    return Encoder.of(subject.checkpoint.facts, tokenizer, runner)
 
 
 @lru_cache(maxsize=len(PRECISIONS))
@@ -238,12 +238,12 @@ def int8_plan(name: str) -> Plan:
     """Calibrate and search as an export for onnxruntime does, on a part of the sentences that ship."""
     subject = subject_named(name)
     checkpoint = subject.checkpoint
-    probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.max_seq_length)]
+    probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.facts.max_seq_length)]
     sentences = calibration_sentences(None, probes)[::INT8_EVERY]
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / "part.txt"
         part.write_text("\n".join(sentences), encoding="utf-8")
-        text = calibration_set(part, probes, checkpoint.tokenizer, checkpoint.prompt)
+        text = calibration_set(part, probes, checkpoint.tokenizer, checkpoint.facts.prompt)
     return make_plan(subject.graph, Request(scheme_of("int8", ENGINE["int8"], "cpu"), text, Gates().int8))
 
 
@@ -311,11 +311,11 @@ def wrong_pooling(candidate: Candidate) -> None:
     tokens, pooled = _pooling(candidate)
     model = candidate.model
     edit = Surgery(model, pooled)
-    if candidate.subject.checkpoint.pooling == ("mean",):
+    if candidate.subject.checkpoint.facts.pooling == ("mean",):
         first = add_constant(model, "fault/first", np.array(0, dtype=np.int64))
         replacement = edit.add("Gather", [tokens, first], like=pooled, axis=1)
     else:
-        attention_mask = next(value for value in model.graph.inputs if value.name == "attention_mask")
+        attention_mask = graph_input(model.graph, "attention_mask")
         mask = edit.add("Cast", [attention_mask], ir.DataType.FLOAT, ["batch", "sequence"], to=1)
         last, along = (add_constant(model, "fault/axes", np.array([axis], dtype=np.int64)) for axis in (2, 1))
         column = edit.add("Unsqueeze", [mask, last], ir.DataType.FLOAT, ["batch", "sequence", 1])
@@ -363,7 +363,7 @@ def position_off_by_one(candidate: Candidate) -> None:
 
 def positions_restart(candidate: Candidate) -> None:
     """Count positions from 0 again after 128 tokens."""
-    if candidate.subject.checkpoint.max_seq_length <= 128:
+    if candidate.subject.checkpoint.facts.max_seq_length <= 128:
         raise NotApplicableError("no text has more than 128 tokens")
     readers = table_readers(candidate.model, "position")
     positions = readers[0].inputs[1]
@@ -379,7 +379,7 @@ def positions_restart(candidate: Candidate) -> None:
 
 def last_position_zeroed(candidate: Candidate) -> None:
     """Lose the vector of the last position that a text can have."""
-    last = _first_position(candidate.subject) + candidate.subject.checkpoint.max_seq_length - 1
+    last = _first_position(candidate.subject) + candidate.subject.checkpoint.facts.max_seq_length - 1
 
     def change(table: np.ndarray) -> np.ndarray:
         table[last] = 0
@@ -433,7 +433,7 @@ def token_types_shifted(candidate: Candidate) -> None:
 
 def layer_skipped(candidate: Candidate) -> None:
     """Leave out the middle layer (one pass of the shared layer, for ALBERT)."""
-    layer = candidate.subject.checkpoint.layers // 2
+    layer = candidate.subject.checkpoint.facts.layers // 2
     take_place(layer_output(candidate.model, layer), layer_output(candidate.model, layer - 1))
 
 
@@ -444,7 +444,7 @@ def layer_noised(candidate: Candidate) -> None:
     def change(weight: np.ndarray) -> np.ndarray:
         return weight + 0.01 * weight.std() * rng.standard_normal(weight.shape)
 
-    for product in layer_products(candidate.model, candidate.subject.checkpoint.layers // 2):
+    for product in layer_products(candidate.model, candidate.subject.checkpoint.facts.layers // 2):
         change_weight(candidate.model, product, change, may_vanish=candidate.precision == "int8")
 
 
@@ -456,7 +456,7 @@ def sign_flipped(candidate: Candidate) -> None:
         weight[ordinary] *= -1
         return weight
 
-    product = layer_products(candidate.model, candidate.subject.checkpoint.layers // 2)[-1]
+    product = layer_products(candidate.model, candidate.subject.checkpoint.facts.layers // 2)[-1]
     change_weight(candidate.model, product, change)
 
 
@@ -483,13 +483,13 @@ def mask_adds(number: float) -> Callable[[Candidate], None]:
 
 def head_zeroed(candidate: Candidate) -> None:
     """Lose what the first attention head of the middle layer says."""
-    attention = attention_nodes(candidate.model)[candidate.subject.checkpoint.layers // 2]
+    attention = attention_nodes(candidate.model)[candidate.subject.checkpoint.facts.layers // 2]
     surgery.head_zeroed(candidate.model, attention.outputs[0])
 
 
 def dimension_zeroed(candidate: Candidate) -> None:
     """Return vectors whose first number is always 0."""
-    kept = np.ones(candidate.subject.checkpoint.dimension)
+    kept = np.ones(candidate.subject.checkpoint.facts.dimension)
     kept[0] = 0
     surgery.output_multiplied(candidate.model, kept)
 
@@ -510,7 +510,7 @@ def rows_repeated(candidate: Candidate) -> None:
 
 def negated_at_one_width(candidate: Candidate) -> None:
     """Negate the vectors of a batch that is padded to one certain width, which no batch of probes has."""
-    surgery.negated_at_width(candidate.model, min(203, candidate.subject.checkpoint.max_seq_length - 21))
+    surgery.negated_at_width(candidate.model, min(203, candidate.subject.checkpoint.facts.max_seq_length - 21))
 
 
 def dense_dropped(candidate: Candidate) -> None:
@@ -525,14 +525,14 @@ def truncated_at(change: Callable[[int], int]) -> Callable[[Candidate], None]:
     """Truncate at another length."""
 
     def apply(candidate: Candidate) -> None:
-        candidate.tokenizer.enable_truncation(change(candidate.subject.checkpoint.max_seq_length))
+        candidate.tokenizer.enable_truncation(change(candidate.subject.checkpoint.facts.max_seq_length))
 
     return apply
 
 
 def lower_casing_off(candidate: Candidate) -> None:
     """Leave capital letters as they are, and accents as they were."""
-    if not candidate.subject.checkpoint.do_lower_case:
+    if not candidate.subject.checkpoint.facts.do_lower_case:
         raise NotApplicableError("a cased model: nothing is lower-cased")
     content = json.loads(candidate.tokenizer.to_str())
     given = content["normalizer"]
@@ -672,12 +672,12 @@ FAULTS = (
 
 def _pooling(candidate: Candidate) -> tuple[ir.Value, ir.Value]:
     """Return what pooling reads (batch, sequence, width) and what it writes (batch, width)."""
-    tokens = layer_output(candidate.model, candidate.subject.checkpoint.layers - 1)
+    tokens = layer_output(candidate.model, candidate.subject.checkpoint.facts.layers - 1)
     return tokens, module_nodes(candidate.model, 1)[-1].outputs[0]
 
 
 def _drop_module(candidate: Candidate, kind: str) -> None:
-    modules = candidate.subject.checkpoint.modules
+    modules = candidate.subject.checkpoint.facts.modules
     if kind not in modules:
         raise NotApplicableError(f"no {kind}")
     surgery.module_dropped(candidate.model, modules.index(kind))
@@ -703,7 +703,7 @@ def _first_position(subject: Subject) -> int:
 def _unused_words(subject_name: str) -> list[int]:
     """Return the ids of the vocabulary that no probe has, of all that ship."""
     checkpoint = subject_named(subject_name).checkpoint
-    probes = probes_for(checkpoint.tokenizer, checkpoint.max_seq_length, checkpoint.prompt)
-    rows = TextTokenizer(checkpoint.tokenizer).ids([checkpoint.prompt + probe.text for probe in probes])
+    probes = probes_for(checkpoint.tokenizer, checkpoint.facts.max_seq_length, checkpoint.facts.prompt)
+    rows = TextTokenizer(checkpoint.tokenizer).ids([checkpoint.facts.prompt + probe.text for probe in probes])
     used = {token for row in rows for token in row}
     return [number for number in range(checkpoint.tokenizer.get_vocab_size()) if number not in used]

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporter.graph.passes import remove_unused
-from exporter.graph.surgery import Dimension, add_constant, make_node
+from exporter.graph.surgery import Dimension, add_constant, graph_input, make_node
 
 Change = Callable[[np.ndarray], np.ndarray]
 
@@ -225,7 +225,7 @@ def rows_repeated(model: ir.Model, first: int) -> None:
 def negated_at_width(model: ir.Model, number: int) -> None:
     """Negate the vectors of a batch that is padded to ``number`` tokens."""
     (output,) = model.graph.outputs
-    (ids,) = (value for value in model.graph.inputs if value.name == "input_ids")
+    ids = graph_input(model.graph, "input_ids")
     width = constant(model, [number])
     signs = [constant(model, [sign], ir.DataType.FLOAT) for sign in (-1, 1)]
     second_axis = constant(model, [1])

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.surgery import add_constant, make_node
+from exporter.graph.surgery import add_constant, graph_input, make_node
 from exporter.targets import Padding
 
 OPSET = 24
@@ -28,7 +28,7 @@ def attention_lengths(model: ir.Model) -> int:
 
     Attention with another mask (relative positions, windows) is left alone, and so is one with a cache.
     """
-    attention_mask = next(value for value in model.graph.inputs if value.name == "attention_mask")
+    attention_mask = graph_input(model.graph, "attention_mask")
     masked = [node for node in model.graph if _has_padding_mask(node, attention_mask)]
     if not masked:
         return 0

@@ -1,4 +1,4 @@
-"""Write ``Attention`` out as matrix products, for engines without a kernel for it.
+"""Write ``Attention`` out as MatMuls and a Softmax, for engines without a kernel for it.
 
 The ONNX operator (opset 23) on (batch, heads, sequence, head size) tensors is, with a boolean mask::
 

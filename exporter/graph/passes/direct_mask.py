@@ -19,14 +19,14 @@ import numpy as np
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from exporter.graph.surgery import add_constant, make_node
+from exporter.graph.surgery import add_constant, graph_input, make_node
 
 TRIALS = ((1, 1), (1, 5), (3, 17), (2, 64))
 
 
 def direct_mask(model: ir.Model) -> int:
     """Replace the mask of every ``Attention`` node where it is a plain padding mask; returns how many were."""
-    attention_mask = next(value for value in model.graph.inputs if value.name == "attention_mask")
+    attention_mask = graph_input(model.graph, "attention_mask")
     longest = _longest_sequence(model)
     direct: ir.Value | None = None
     equal: dict[ir.Value, bool] = {}
@@ -88,8 +88,7 @@ def _is_padding_mask(model: ir.Model, mask: ir.Value, longest: int) -> bool:
 def _cut_out(model: ir.Model, mask: ir.Value) -> ReferenceEvaluator | None:
     """Return an evaluator of the nodes behind ``mask``, or None if they read more of the ids than their shape."""
     graph = ir.convenience.extract(model.graph, model.graph.inputs, [mask])
-    ids = next(value for value in graph.inputs if value.name == "input_ids")
-    if any(reader.op_type != "Shape" for reader in ids.consumers()):
+    if any(reader.op_type != "Shape" for reader in graph_input(graph, "input_ids").consumers()):
         return None
     return ReferenceEvaluator(ir.to_proto(ir.Model(graph, ir_version=model.ir_version)))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.surgery import add_constant, make_node
+from exporter.graph.surgery import add_constant, graph_input, make_node
 
 
 def limit_sequence(model: ir.Model) -> int:
@@ -22,7 +22,7 @@ def limit_sequence(model: ir.Model) -> int:
     maximum = model.metadata_props.get("max_sequence")
     if maximum is None:
         return 0
-    ids = next(value for value in model.graph.inputs if value.name == "input_ids")
+    ids = graph_input(model.graph, "input_ids")
     limit = add_constant(model, "limit/maximum", np.array([int(maximum)], dtype=np.int64))
     integer = ir.DataType.INT64
     batch = make_node("Shape", [ids], "limit/Shape.batch", integer, [1], {"start": 0, "end": 1})

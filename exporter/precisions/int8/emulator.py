@@ -1,6 +1,6 @@
-"""The float32 graph with int8 put on and taken off by its inputs: one session judges every assignment.
+"""The float32 graph with int8 switched on and off by its inputs: one session judges every assignment.
 
-Building an engine for each assignment that a search looks at would take longer than the measuring. Here each product ::
+Building an engine for each assignment that a search looks at would take longer than the measuring. Here each MatMul ::
 
     y = x W + b          becomes          y = where(on, D(Q(x / smooth)), x) W' + b'
 
@@ -53,7 +53,7 @@ class Emulator:
         return self._weights[name]
 
     def bias(self, product: Product) -> Array:
-        """Return the stored bias of a product, (outputs,) float32."""
+        """Return the stored bias of a MatMul, (outputs,) float32."""
         return self._biases[product.node]
 
     def run(
@@ -67,7 +67,7 @@ class Emulator:
         Args:
             batches: Token batches.
             quantization: Scales and integers; may be None where nothing is switched on.
-            on: Nodes of the products that compute in int8.
+            on: Names of the MatMuls that compute in int8.
         """
         feeds = self._feeds(quantization, on)
         return np.concatenate([self._session.run([OUTPUT], feeds | _ids(batch))[0] for batch in batches])
@@ -141,7 +141,7 @@ def _ids(batch: Batch) -> dict[str, npt.NDArray[np.int64]]:
 
 
 def _install_switches(model: ir.Model, products: tuple[Product, ...], scheme: Scheme, biases: dict[str, Array]) -> None:
-    """Rewrite every product of ``model`` in place, and collect the stored biases by node."""
+    """Rewrite every MatMul of ``model`` that could compute in int8 in place, and collect the stored biases by node."""
     nodes = {str(node.name): node for node in model.graph}
     quantized: dict[str, ir.Value] = {}
     for product in products:
@@ -167,7 +167,7 @@ def _install_switches(model: ir.Model, products: tuple[Product, ...], scheme: Sc
 
 
 def _switch_bias(model: ir.Model, node: ir.Node, product: Product) -> Array:
-    """Feed the bias of a product as an input, with an addition where it has none; returns the stored one."""
+    """Feed the bias of a MatMul as an input, with an addition where it has none; returns the stored one."""
     fed = _input(model, f"{product.node}/bias", ir.DataType.FLOAT, (product.outputs,))
     stored = replace_bias(model, node, fed, f"{product.node}/Add")
     return np.zeros(product.outputs, np.float32) if stored is None else stored

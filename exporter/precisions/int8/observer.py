@@ -42,12 +42,12 @@ class Observation:
 def observe(
     emulator: Emulator, batches: TokenBatches, progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, Observation]:
-    """Run ``batches`` in float32 and return what every activation that a product reads held, by name.
+    """Run ``batches`` in float32 and return what every activation that a MatMul reads held, by name.
 
     Args:
         emulator: With nothing switched on.
         batches: Real text.
-        progress: Told how far it is.
+        progress: Called with a text after each batch.
     """
     channels = {product.activation: product.inputs for product in emulator.products}
     tokens = sum(emulator.tokens_looked_at(batch) for batch in batches)

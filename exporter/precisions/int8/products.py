@@ -1,6 +1,6 @@
-"""The matrix products of a graph that can be done in int8: an activation times a stored weight.
+"""The MatMuls of a graph that can compute in int8: an activation times a stored weight.
 
-The products inside attention, of two activations, are not among them. They are a few percent of the work at the length
+The MatMuls inside attention, of two activations, are not among them. They are a few percent of the work at the length
 of sentences, and what they read, probabilities and values, has no weight whose error could be made up for.
 """
 
@@ -45,7 +45,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Product:
-    """One use of a weight.
+    """A MatMul with a stored weight: one use of that weight.
 
     Attributes:
         node: Name of the ``MatMul``.
@@ -88,12 +88,12 @@ class Product:
 
 
 def products_of(graph: Graph) -> tuple[Product, ...]:
-    """Return the products of the transformer in the order of computation; what follows it stays in float32."""
+    """Return these MatMuls of the transformer in the order of computation; what follows it stays in float32."""
     return tuple(product for node in graph.model.graph if (product := product_of(node)) is not None)
 
 
 def product_of(node: ir.Node) -> Product | None:
-    """Return a node as a product, or None where it is none."""
+    """Return what is known of such a MatMul, or None for any other node."""
     if node.op_type != "MatMul" or str(node.name).startswith(HEAD):
         return None
     activation, weight = node.inputs
@@ -116,7 +116,7 @@ def product_of(node: ir.Node) -> Product | None:
 
 
 def attention_macs(graph: Graph, tokens: float) -> float:
-    """Return the multiplications per token of the products inside attention, at ``tokens`` tokens per sentence.
+    """Return the multiplications per token of the MatMuls inside attention, at ``tokens`` tokens per sentence.
 
     Scores and weighted values take ``tokens * width`` each, width being heads times the size of a head.
     """

@@ -1,4 +1,4 @@
-"""Write int8 into a graph: QuantizeLinear and DequantizeLinear around every product that takes it.
+"""Write int8 into a graph: QuantizeLinear and DequantizeLinear before every MatMul that computes in it.
 
 ::
 
@@ -8,7 +8,7 @@ becomes, with W' in int8 and one scale per output channel ::
 
     y = MatMul(D(Q(x / smooth)), D(W')) + b'
 
-An activation is quantized once however many products read it, and a weight is stored once however many products use it
+An activation is quantized once however many MatMuls read it, and a weight is stored once however many MatMuls use it
 (ALBERT), each use with the scale of its own activation. Engines recognise the pattern and run it in integers.
 
 Source: https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
@@ -32,14 +32,14 @@ _FLOAT = ir.DataType.FLOAT
 def insert_qdq(
     model: ir.Model, products: Sequence[Product], quantization: Quantization, scheme: Scheme, on: frozenset[str]
 ) -> int:
-    """Rewrite the products named in ``on`` in place; returns how many.
+    """Rewrite the MatMuls named in ``on`` in place; returns how many.
 
     Args:
         model: The folded float32 model.
-        products: All products of it.
+        products: All MatMuls of it that could compute in int8.
         quantization: Scales and integers.
         scheme: The target's types.
-        on: Nodes of the products that compute in int8; the others keep their float32 weight.
+        on: Names of the MatMuls that compute in int8; the others keep their float32 weight.
     """
     nodes = {str(node.name): node for node in model.graph}
     activations: dict[str, ir.Value] = {}

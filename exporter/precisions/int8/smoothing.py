@@ -1,7 +1,7 @@
 """Scales per channel that move outliers from activations, which have one step, into weights, which have one per column.
 
 ``(x / s) (s W) = x W``. With ``s_j = max|x_j|^a / max|W_j|^(1 - a)``, a channel j that is large in x and small in W
-meets W halfway; ``a`` is the strength. It is chosen per activation by the error of the products themselves, over a
+meets W halfway; ``a`` is the strength. It is chosen per activation by the error of the MatMuls themselves, over a
 sample of real tokens, and left off where it gains less than it costs: one multiplication per number.
 
 The layers of these encoders add the output of a LayerNorm to a later one (post-LN), so a scale folded into that
@@ -29,7 +29,7 @@ _SMALLEST = 1e-5
 
 
 def groups_of(products: Sequence[Product]) -> list[tuple[Product, ...]]:
-    """Return the products in groups that must share one scale: by activation, and by weight where it is shared."""
+    """Return the MatMuls in groups that must share one scale: by activation, and by weight where it is shared."""
     group: dict[str, int] = {}
     for product in products:
         ends = (f"x {product.activation}", f"w {product.weight}")
@@ -79,7 +79,7 @@ def _error(
     seen: Mapping[str, Observation],
     scheme: Scheme,
 ) -> float:
-    """Return the squared error of the group's products relative to how much they vary, the mean error left out.
+    """Return the squared error of the group's MatMuls relative to how much they vary, the mean error left out.
 
     The mean is what the bias makes up for.
     """

@@ -1,6 +1,6 @@
-"""How far the bias of an int8 product may be from the checkpoint's.
+"""How far the bias of an int8 MatMul may be from the checkpoint's.
 
-A corrected bias makes up for the mean of what rounding does to its product. With ``u`` the smoothed activation, ``û``
+A corrected bias makes up for the mean of what rounding does to its MatMul. With ``u`` the smoothed activation, ``û``
 the same after quantization, ``W_s`` the smoothed weight and ``V`` what its integers stand for, the correction is::
 
     c_j = E[u W_s - û V]_j = sum_i E[u_i] (W_s - V)_ij + sum_i E[u_i - û_i] V_ij
@@ -19,7 +19,7 @@ minimum and maximum (dynamic: 1.6), and 1.7 with any other range. One combinatio
 without smoothing on all-MiniLM-L6-v2, where the clipped outliers move the means themselves.
 
 What still passes: one wrong bias whose numbers are all within the bound. A single bias filled with zeros passes behind
-11 of 24 static int8 products of the demo (numbers up to 0.18), 14 of 35 of all-MiniLM-L6-v2 (up to 0.63) and 4 of 17
+11 of 24 static int8 MatMuls of the demo (numbers up to 0.18), 14 of 35 of all-MiniLM-L6-v2 (up to 0.63) and 4 of 17
 of small ko-sbert-sts (up to 0.15); behind 4, 11 and 0 dynamic ones. Zeros in all biases of a model fail: the largest
 number is 3 times the bound on the demo and 5 to 8 times on the others (dynamic: 10 times and more).
 
@@ -34,9 +34,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.validator.provenance.parameter import Parameter, View
-from exporter.validator.provenance.quantized import QuantizedProduct
+from exporter.validator.provenance.quantized import QuantizedMatMul
 from exporter.validator.provenance.stored import Array, Value
-from exporter.validator.provenance.tensors import ProductTensor, rounding_of
+from exporter.validator.provenance.tensors import MatMulTensor, rounding_of
 
 _FACTOR = 6.0
 _DYNAMIC_RANGE = 1.0
@@ -60,13 +60,13 @@ class Correction:
 
 
 def correction_of(
-    bias: Value, product: QuantizedProduct, weight: ProductTensor, view: View, parameters: Mapping[str, Parameter]
+    bias: Value, matmul: QuantizedMatMul, weight: MatMulTensor, view: View, parameters: Mapping[str, Parameter]
 ) -> Correction:
-    """Compare the bias behind an int8 product with the bias of the module that the product's weight belongs to.
+    """Compare the bias behind an int8 MatMul with the bias of the module that its weight belongs to.
 
     Args:
         bias: Stored, (outputs,).
-        product: The product.
+        matmul: The MatMul.
         weight: Its weight.
         view: The parameter that the weight was found to be.
         parameters: All parameters, by name.
@@ -77,37 +77,37 @@ def correction_of(
     wanted = parameter.values if parameter is not None else np.zeros(weight.shape[1], np.float32)
     if stored.shape != wanted.shape:
         return Correction(None, 0.0, 0.0, f"{bias.name} {list(stored.shape)} has not the shape of {name}")
-    return judge_correction(bias.name, stored, wanted, product, weight, view.values, name if parameter else None)
+    return judge_correction(bias.name, stored, wanted, matmul, weight, view.values, name if parameter else None)
 
 
 def judge_correction(
     bias: str,
     stored: Array,
     wanted: Array,
-    product: QuantizedProduct,
-    weight: ProductTensor,
+    matmul: QuantizedMatMul,
+    weight: MatMulTensor,
     values: Array,
     parameter: str | None,
 ) -> Correction:
     """Compare a stored bias with the one it was made from: both (outputs,)."""
     correction = np.abs(stored.astype(np.float64) - wanted)
-    allowed = _explained(product, weight, values) + rounding_of(stored)
+    allowed = _explained(matmul, weight, values) + rounding_of(stored)
     share = correction / np.maximum(allowed, np.finfo(np.float64).tiny)
     worst = int(share.argmax())
     problem = None
     if not share[worst] <= 1:
         problem = (
             f"{bias} differs from {parameter or 'no bias'} by {correction[worst]:.3g} at {worst}, "
-            f"and the rounding of its product explains {allowed[worst]:.3g}"
+            f"and the rounding of its MatMul explains {allowed[worst]:.3g}"
         )
     return Correction(parameter, float(correction.max()), float(share[worst]), problem)
 
 
-def _explained(product: QuantizedProduct, weight: ProductTensor, values: Array) -> Array:
+def _explained(matmul: QuantizedMatMul, weight: MatMulTensor, values: Array) -> Array:
     """Return (outputs,) of what rounding can explain."""
     everything = slice(None)
-    largest = _DYNAMIC_RANGE if product.largest is None else product.largest
+    largest = _DYNAMIC_RANGE if matmul.largest is None else matmul.largest
     squares = largest**2 * np.square(weight.errors(values, everything)).sum(axis=0)
-    if product.step is not None:
-        squares += (product.step / 2) ** 2 * np.square(weight.smoothed(everything)).sum(axis=0)
+    if matmul.step is not None:
+        squares += (matmul.step / 2) ** 2 * np.square(weight.smoothed(everything)).sum(axis=0)
     return np.asarray(_FACTOR * np.sqrt(squares))

@@ -12,14 +12,14 @@ from exporter.validator.check import Check
 from exporter.validator.provenance.bias import judge_correction
 from exporter.validator.provenance.matching import coarse, difference
 from exporter.validator.provenance.quantized import (
-    QuantizedProduct,
+    QuantizedMatMul,
     QuantizedTable,
     gathers_rows,
-    quantized_products,
+    quantized_matmuls,
     quantized_tables,
 )
 from exporter.validator.provenance.stored import Array, Node, StoredGraph, Value, stored_operand, uncast
-from exporter.validator.provenance.tensors import LARGEST, FloatTensor, ProductTensor, TableTensor
+from exporter.validator.provenance.tensors import LARGEST, FloatTensor, MatMulTensor, TableTensor
 from exporter.validator.provenance.weights import FLOAT_TYPES
 
 _NAMED = 3  # differences that are named in full
@@ -32,7 +32,7 @@ def check_graph(proven: StoredGraph, published: StoredGraph, precision: str) -> 
 
     Two graphs are equal where the same operators with the same attributes read the same in the same order, down to
     the inputs and the stored tensors. Recorded differences are: casts between float32 and the precision's type, stored
-    numbers rounded to it (a scalar below its lowest number becomes that), and for int8 the products and tables of
+    numbers rounded to it (a scalar below its lowest number becomes that), and for int8 the MatMuls and tables of
     ``quantized``, with smoothing and with corrected or added biases.
 
     Args:
@@ -48,7 +48,7 @@ class _Comparison:
         self._proven, self._published = proven, published
         self._types = {*FLOAT_TYPES[precision], "float32"}
         quantized = Precision(precision).is_int8
-        self._products = quantized_products(published) if quantized else {}
+        self._matmuls = quantized_matmuls(published) if quantized else {}
         self._tables = quantized_tables(published) if quantized else {}
         self._order = {node: position for position, node in enumerate(proven.nodes)}
         self._counts: Counter[str] = Counter()
@@ -81,7 +81,7 @@ class _Comparison:
         ]
         parts += [
             f"{counts[name]} {name}"
-            for name in ("casts", "int8 products", "smoothed activations", "int8 tables", "corrected biases")
+            for name in ("casts", "int8 MatMuls", "smoothed activations", "int8 tables", "corrected biases")
             if counts[name]
         ]
         return ", ".join(parts)
@@ -119,10 +119,10 @@ class _Comparison:
             return
         if published in self._tables and first.operator == "Gather":
             yield from self._compare_table(first, self._tables[published])
-        elif published in self._products:
-            yield from self._compare_product(first, self._products[published], None)
-        elif (operands := stored_operand(second)) is not None and self._uncast(operands[0]) in self._products:
-            yield from self._compare_biased(first, second, self._products[uncast(operands[0])], operands[1])
+        elif published in self._matmuls:
+            yield from self._compare_matmul(first, self._matmuls[published], None)
+        elif (operands := stored_operand(second)) is not None and self._uncast(operands[0]) in self._matmuls:
+            yield from self._compare_biased(first, second, self._matmuls[uncast(operands[0])], operands[1])
         else:
             yield from self._compare_nodes(first, second, proven.index == published.index)
 
@@ -189,21 +189,21 @@ class _Comparison:
         self._compare_integers(first, TableTensor(table), stored)
         yield indices, table.indices
 
-    def _compare_product(self, first: Node, product: QuantizedProduct, bias: Pair | None) -> Iterator[Pair]:
-        """Compare a product with the same product in int8; ``bias`` is (proven, published) of the sum behind it."""
-        self._counts["int8 products"] += 1
+    def _compare_matmul(self, first: Node, matmul: QuantizedMatMul, bias: Pair | None) -> Iterator[Pair]:
+        """Compare a MatMul with the same MatMul in int8; ``bias`` is (proven, published) of the sum behind it."""
+        self._counts["int8 MatMuls"] += 1
         activation, stored = first.inputs if first.operator == "MatMul" else (None, None)
         if activation is None or stored is None or not stored.is_stored:
-            self._differ(first, f"{product.node} stands where the proven graph has {first}", structural=True)
+            self._differ(first, f"{matmul.node} stands where the proven graph has {first}", structural=True)
             return
-        weight = ProductTensor(product)
+        weight = MatMulTensor(matmul)
         sound = self._compare_integers(first, weight, stored)
         if bias is not None and sound:
-            self._compare_bias(first, bias, product, weight, stored)
-        self._counts["smoothed activations"] += product.inverse is not None
-        yield activation, product.activation
+            self._compare_bias(first, bias, matmul, weight, stored)
+        self._counts["smoothed activations"] += matmul.inverse is not None
+        yield activation, matmul.activation
 
-    def _compare_integers(self, first: Node, tensor: ProductTensor | TableTensor, stored: Value) -> bool:
+    def _compare_integers(self, first: Node, tensor: MatMulTensor | TableTensor, stored: Value) -> bool:
         self._counts["tensors"] += 1
         if tensor.shape != stored.shape:
             self._differ(first, f"{tensor.name} {list(tensor.shape)}, and the proven graph has {_said(stored)}")
@@ -220,11 +220,11 @@ class _Comparison:
             self._differ(first, problem)
         return problem is None
 
-    def _compare_biased(self, first: Node, second: Node, product: QuantizedProduct, bias: Value) -> Iterator[Pair]:
-        """Compare an int8 product and its bias with a product and its bias, or with a product that has none."""
+    def _compare_biased(self, first: Node, second: Node, matmul: QuantizedMatMul, bias: Value) -> Iterator[Pair]:
+        """Compare an int8 MatMul and its bias with a MatMul and its bias, or with a MatMul that has none."""
         if first.operator == "MatMul":
             zeros = Value("no bias", "float32", bias.shape, load=lambda: np.zeros(bias.shape, np.float32))
-            yield from self._compare_product(first, product, (zeros, bias))
+            yield from self._compare_matmul(first, matmul, (zeros, bias))
             return
         operands = stored_operand(first)
         multiplied = self._uncast(operands[0]).producer if operands is not None else None
@@ -232,10 +232,10 @@ class _Comparison:
             yield from self._compare_nodes(first, second, same_output=True)
             return
         self._counts["operators"] += 1
-        yield from self._compare_product(multiplied, product, (operands[1], bias))
+        yield from self._compare_matmul(multiplied, matmul, (operands[1], bias))
 
     def _compare_bias(
-        self, first: Node, bias: Pair, product: QuantizedProduct, weight: ProductTensor, stored: Value
+        self, first: Node, bias: Pair, matmul: QuantizedMatMul, weight: MatMulTensor, stored: Value
     ) -> None:
         self._counts["tensors"] += 1
         proven, published = bias
@@ -246,7 +246,7 @@ class _Comparison:
             return
         self._counts["corrected biases"] += 1
         found = judge_correction(
-            published.name, published.array(), proven.array(), product, weight, stored.array(), proven.name
+            published.name, published.array(), proven.array(), matmul, weight, stored.array(), proven.name
         )
         if found.problem is not None:
             self._differ(first, found.problem)

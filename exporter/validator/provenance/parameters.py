@@ -38,7 +38,7 @@ def dependent_parameters(checkpoint: Checkpoint) -> dict[str, Parameter]:
 
 def _encode(checkpoint: Checkpoint) -> Tensor:
     """Encode two rows of different tokens, one of them padded: (2, dimension)."""
-    length = min(_TOKENS, checkpoint.max_seq_length)
+    length = min(_TOKENS, checkpoint.facts.max_seq_length)
     vocabulary = checkpoint.model[0].auto_model.get_input_embeddings().num_embeddings
     ids = (checkpoint.pad_token_id + 1 + torch.arange(2 * length).reshape(2, length)) % vocabulary
     mask = torch.ones_like(ids)

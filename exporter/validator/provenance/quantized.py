@@ -2,11 +2,11 @@
 
 ::
 
-    static product      MatMul(D(Q(x * inverse)), D(W'))
-    dynamic product     Cast(MatMulInteger(q, W')) * (scale of q * scales of W')
+    static MatMul       MatMul(D(Q(x * inverse)), D(W'))
+    dynamic MatMul      Cast(MatMulInteger(q, W')) * (scale of q * scales of W')
     table of vectors    Cast(Gather(W', ids)) * Gather(scales, ids) + mean
 
-with ``q`` from ``DynamicQuantizeLinear(x * inverse)``, and with ``* inverse`` only where the product is smoothed.
+with ``q`` from ``DynamicQuantizeLinear(x * inverse)``, and with ``* inverse`` only where the activation is smoothed.
 OpenVINO writes ``Q`` as ``Cast(FakeQuantize(x))`` and ``D`` as ``(Cast(q) - zero point) * scale``.
 
 Source: https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
@@ -21,6 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.validator.provenance.stored import Array, Node, StoredGraph, Value, made_by, stored_operand
+
+Constant = tuple[Array, Value]
+"""Numbers, and the stored tensor that they come from."""
 
 _INTEGERS = {"int8": (-128, 127), "uint8": (0, 255)}
 
@@ -43,12 +46,12 @@ class Integers:
 
 
 @dataclass(frozen=True, eq=False)
-class QuantizedProduct:
-    """A matrix product that is computed with integers.
+class QuantizedMatMul:
+    """A MatMul that is computed with integers.
 
     Attributes:
         node: The node that is named after the module.
-        output: The product as floating-point numbers.
+        output: Its output as floating-point numbers.
         activation: What is multiplied, before it is smoothed and quantized.
         inverse: The stored vector (inputs,) that the activation is multiplied with to smooth it, or None.
         weight: The integers, (inputs, outputs).
@@ -91,10 +94,10 @@ class QuantizedTable:
         return self.rows, self.scales, self.mean
 
 
-def quantized_products(graph: StoredGraph) -> Mapping[Value, QuantizedProduct]:
-    """Return every product in integers by its output."""
-    found = (_static_product(node) or _dynamic_product(node) for node in graph.nodes)
-    return {product.output: product for product in found if product is not None}
+def quantized_matmuls(graph: StoredGraph) -> Mapping[Value, QuantizedMatMul]:
+    """Return every MatMul in integers by its output."""
+    found = (_static_matmul(node) or _dynamic_matmul(node) for node in graph.nodes)
+    return {matmul.output: matmul for matmul in found if matmul is not None}
 
 
 def quantized_tables(graph: StoredGraph) -> Mapping[Value, QuantizedTable]:
@@ -103,7 +106,7 @@ def quantized_tables(graph: StoredGraph) -> Mapping[Value, QuantizedTable]:
     return {table.output: table for table in found if table is not None}
 
 
-def _static_product(node: Node) -> QuantizedProduct | None:
+def _static_matmul(node: Node) -> QuantizedMatMul | None:
     if node.operator != "MatMul" or len(node.inputs) != 2 or node.attributes.get("transpose_b"):
         return None
     weight = _dequantized(node.inputs[1])
@@ -112,7 +115,7 @@ def _static_product(node: Node) -> QuantizedProduct | None:
         return None
     source, step, largest = activation
     source, inverse = _smoothed(source, weight)
-    return QuantizedProduct(node, node.outputs[0], source, inverse, weight, step, largest)
+    return QuantizedMatMul(node, node.outputs[0], source, inverse, weight, step, largest)
 
 
 def _dequantized(value: Value | None) -> Integers | None:
@@ -129,16 +132,22 @@ def _dequantized(value: Value | None) -> Integers | None:
         zeros = zero_points.array() if zero_points is not None else np.zeros((), np.int8)
         parts = tuple(part for part in (values, scales, zero_points) if part is not None)
         return _integers(values, scales.array(), zeros, parts)
-    product = made_by(value, "Mul")
-    difference = made_by(product.inputs[0], "Sub") if product is not None else None
-    if product is None or difference is None:
+    restored = _dequantized_by_openvino(value)
+    if restored is None or not restored[0].is_stored:
         return None
-    cast = made_by(difference.inputs[0], "Cast")
-    source, factor = cast.inputs[0] if cast is not None else None, _constant(product.inputs[1])
-    zero = _constant(difference.inputs[1])
-    if source is None or not source.is_stored or factor is None or zero is None:
+    integers, (scale, stored_scale), (zero_point, stored_zero_point) = restored
+    return _integers(integers, scale, zero_point, (integers, stored_scale, stored_zero_point))
+
+
+def _dequantized_by_openvino(value: Value | None) -> tuple[Value, Constant, Constant] | None:
+    """Return integers, scale and zero point of ``(Cast(integers) - zero point) * scale``."""
+    scaled = made_by(value, "Mul")
+    difference = made_by(scaled.inputs[0], "Sub") if scaled is not None else None
+    cast = made_by(difference.inputs[0], "Cast") if difference is not None else None
+    if scaled is None or difference is None or cast is None or cast.inputs[0] is None:
         return None
-    return _integers(source, factor[0], zero[0], (source, factor[1], zero[1]))
+    scale, zero_point = _constant(scaled.inputs[1]), _constant(difference.inputs[1])
+    return (cast.inputs[0], scale, zero_point) if scale is not None and zero_point is not None else None
 
 
 def _quantized_activation(value: Value | None) -> tuple[Value, float, float] | None:
@@ -159,15 +168,12 @@ def _quantized_activation(value: Value | None) -> tuple[Value, float, float] | N
 
 def _fake_quantized(value: Value | None) -> tuple[Value, float, float] | None:
     """Return the same for OpenVINO's form, if the limits of its ``FakeQuantize`` agree with scale and zero point."""
-    product = made_by(value, "Mul")
-    difference = made_by(product.inputs[0], "Sub") if product is not None else None
-    if product is None or difference is None:
+    restored = _dequantized_by_openvino(value)
+    if restored is None:
         return None
-    scale, zero_point = _constant(product.inputs[1]), _constant(difference.inputs[1])
-    restored = made_by(difference.inputs[0], "Cast")
-    integers = restored.inputs[0] if restored is not None else None
-    rounded = integers.producer if integers is not None else None
-    if scale is None or zero_point is None or integers is None or rounded is None or rounded.operator != "Cast":
+    integers, (scale, _), (zero_point, _) = restored
+    rounded = integers.producer
+    if rounded is None or rounded.operator != "Cast":
         return None
     fake = rounded.inputs[0].producer if rounded.inputs[0] is not None else None
     if fake is None or not fake.operator.endswith("FakeQuantize") or integers.dtype not in _INTEGERS:
@@ -175,9 +181,9 @@ def _fake_quantized(value: Value | None) -> tuple[Value, float, float] | None:
     stated = [numbers[0] for limit in fake.inputs[1:] if (numbers := _constant(limit)) is not None]
     if fake.attributes.get("levels") != 256 or len(stated) != 4 or fake.inputs[0] is None:
         return None
-    if any(numbers.size != 1 for numbers in (scale[0], zero_point[0], *stated)):
+    if any(numbers.size != 1 for numbers in (scale, zero_point, *stated)):
         return None
-    step, zero = float(scale[0].item()), float(zero_point[0].item())
+    step, zero = float(scale.item()), float(zero_point.item())
     low, high = _INTEGERS[str(integers.dtype)]
     wanted = [(low - zero) * step, (high - zero) * step, low, high]
     if not np.allclose([float(numbers.item()) for numbers in stated], wanted, rtol=1e-5, atol=1e-30):
@@ -190,15 +196,15 @@ def _extent(step: float, zero_point: int, dtype: str) -> tuple[float, float]:
     return step, step * max(zero_point - low, high - zero_point)
 
 
-def _dynamic_product(node: Node) -> QuantizedProduct | None:
+def _dynamic_matmul(node: Node) -> QuantizedMatMul | None:
     """Recognise what onnxruntime's dynamic quantizer writes."""
     if node.operator != "Mul" or len(node.inputs) != 2:
         return None
     cast, factors = made_by(node.inputs[0], "Cast"), made_by(node.inputs[1], "Mul")
-    product = made_by(cast.inputs[0], "MatMulInteger") if cast is not None else None
-    if factors is None or product is None or len(product.inputs) != 4:
+    matmul = made_by(cast.inputs[0], "MatMulInteger") if cast is not None else None
+    if factors is None or matmul is None or len(matmul.inputs) != 4:
         return None
-    integers, values, zero_point, zero_points = product.inputs
+    integers, values, zero_point, zero_points = matmul.inputs
     quantize = integers.producer if integers is not None else None
     scale, scales = factors.inputs
     if quantize is None or quantize.operator != "DynamicQuantizeLinear" or quantize.inputs[0] is None:
@@ -211,7 +217,7 @@ def _dynamic_product(node: Node) -> QuantizedProduct | None:
     if weight is None:
         return None
     source, inverse = _smoothed(quantize.inputs[0], weight)
-    return QuantizedProduct(product, node.outputs[0], source, inverse, weight)
+    return QuantizedMatMul(matmul, node.outputs[0], source, inverse, weight)
 
 
 def _smoothed(value: Value, weight: Integers) -> tuple[Value, Value | None]:
@@ -225,10 +231,10 @@ def _smoothed(value: Value, weight: Integers) -> tuple[Value, Value | None]:
 
 def _table(node: Node) -> QuantizedTable | None:
     operands = stored_operand(node) if node.operator == "Add" else None
-    product = made_by(operands[0], "Mul") if operands is not None else None
-    if operands is None or product is None or len(product.inputs) != 2:
+    scaled = made_by(operands[0], "Mul") if operands is not None else None
+    if operands is None or scaled is None or len(scaled.inputs) != 2:
         return None
-    cast, scales = made_by(product.inputs[0], "Cast"), _gathered(product.inputs[1])
+    cast, scales = made_by(scaled.inputs[0], "Cast"), _gathered(scaled.inputs[1])
     rows = _gathered(cast.inputs[0]) if cast is not None else None
     if rows is None or scales is None or rows[1] is not scales[1]:
         return None
@@ -257,7 +263,7 @@ def gathers_rows(node: Node) -> bool:
     return bool(node.attributes.get("axis", 0) == 0)
 
 
-def _constant(value: Value | None) -> tuple[Array, Value] | None:
+def _constant(value: Value | None) -> Constant | None:
     """Return (numbers, stored tensor) of a value that is stored, or a cast or a reshape of a stored one."""
     if value is None:
         return None

@@ -24,18 +24,18 @@ def read_onnx(model: bytes | ir.Model, file: str = "model.onnx") -> StoredGraph:
     Raises:
         BundleError: It is no ONNX model, has more than one output, keeps tensors in another file, or has a subgraph.
     """
-    parsed = model
-    if isinstance(parsed, bytes):
-        try:
-            onnx.checker.check_model(parsed)  # every operator has the inputs, outputs and attributes that it can have
-            proto = onnx.load_model_from_string(parsed)
-            _refuse_two_readings(proto.graph, file)
-            parsed = ir.from_proto(proto)
-        except BundleError:
-            raise
-        except Exception as error:  # protobuf's own, which it does not export, and what onnx-ir makes of bad graphs
-            raise BundleError(f"{file}: not an ONNX model", next_step="export the bundle again") from error
-    return _Reader(parsed, file).read()
+    if not isinstance(model, bytes):
+        return _Reader(model, file).read()
+    try:
+        proto = onnx.load_model_from_string(model)
+        _refuse_two_readings(proto.graph, file)
+        graph = _Reader(ir.from_proto(proto), file).read()
+        onnx.checker.check_model(model)  # every operator has the inputs, outputs and attributes that it can have
+    except BundleError:
+        raise
+    except Exception as error:  # protobuf's own, which it does not export, and what onnx-ir makes of bad graphs
+        raise BundleError(f"{file}: not an ONNX model", next_step="export the bundle again") from error
+    return graph
 
 
 def _refuse_two_readings(graph: onnx.GraphProto, file: str) -> None:

@@ -2,7 +2,7 @@
 
 =================  =============================================================================================
 floating point     exactly the parameter rounded to the stored type, bit for bit
-int8 product       ``|inverse * (W' - z) * scale - W| <= inverse * scale / 2``
+int8 MatMul        ``|inverse * (W' - z) * scale - W| <= inverse * scale / 2``
 int8 table         ``|W' * scale + mean - W| <= scale / 2``
 =================  =============================================================================================
 
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from exporter.validator.provenance.quantized import QuantizedProduct, QuantizedTable
+from exporter.validator.provenance.quantized import QuantizedMatMul, QuantizedTable
 from exporter.validator.provenance.stored import Array, Value, blocks
 
 Mask = npt.NDArray[np.bool_]
@@ -96,11 +96,11 @@ class FloatTensor:
         return array[rows] if array.ndim else array.reshape(1)
 
 
-class ProductTensor:
-    """The int8 weight of a product, with the smoothing of its activation undone."""
+class MatMulTensor:
+    """The int8 weight of a MatMul, with the smoothing of its activation undone."""
 
-    def __init__(self, product: QuantizedProduct) -> None:
-        weight, inverse = product.weight, product.inverse
+    def __init__(self, matmul: QuantizedMatMul) -> None:
+        weight, inverse = matmul.weight, matmul.inverse
         self.name, self.shape = weight.values.name, weight.values.shape
         self.kind = "int8"
         self._integers = weight.values.array()

@@ -12,9 +12,9 @@ from exporter.validator.provenance.bias import Correction, correction_of
 from exporter.validator.provenance.matching import Match, described, find
 from exporter.validator.provenance.modules import belongs, module_of
 from exporter.validator.provenance.parameter import Parameter, View
-from exporter.validator.provenance.quantized import QuantizedProduct, quantized_products, quantized_tables
+from exporter.validator.provenance.quantized import QuantizedMatMul, quantized_matmuls, quantized_tables
 from exporter.validator.provenance.stored import Node, StoredGraph, Value, reached, stored_operand
-from exporter.validator.provenance.tensors import FloatTensor, ProductTensor, TableTensor, Tensor
+from exporter.validator.provenance.tensors import FloatTensor, MatMulTensor, TableTensor, Tensor
 
 # Precision -> the floating-point types that weights may be stored in.
 FLOAT_TYPES: Mapping[str, tuple[str, ...]] = {
@@ -34,7 +34,7 @@ def check_weights(parameters: Mapping[str, Parameter], graph: StoredGraph, preci
 
     A floating-point tensor must be a parameter, its transpose, a reshape of it or a fixed row of it, rounded to the
     stored type: bit for bit. An int8 tensor must be within half a step of one, smoothing undone. A bias behind an int8
-    product may differ by a correction that rounding can explain (see ``bias``). A tensor that a module's nodes read
+    MatMul may differ by a correction that rounding can explain (see ``bias``). A tensor that a module's nodes read
     must be a parameter of that module. A weight that the sentence vectors are not computed from is a failure: it proves
     nothing. Tensors of one number are scalars of the computation and left to ``check_graph``; so are integers, which
     index or state shapes.
@@ -47,18 +47,18 @@ def check_weights(parameters: Mapping[str, Parameter], graph: StoredGraph, preci
     ledger = _Ledger(parameters, _unread(graph))
     quantized = Precision(precision).is_int8
     tables = quantized_tables(graph).values() if quantized else ()
-    products = quantized_products(graph).values() if quantized else ()
+    matmuls = quantized_matmuls(graph).values() if quantized else ()
     accounted: set[Value] = set()
     for table in tables:
         ledger.match(TableTensor(table), (table.node,))
         accounted.update(table.parts)
-    found: dict[Value, _FoundProduct] = {}
-    for product in products:
-        weight = ProductTensor(product)
-        match = ledger.match(weight, (product.node,))
+    found: dict[Value, _FoundMatMul] = {}
+    for matmul in matmuls:
+        weight = MatMulTensor(matmul)
+        match = ledger.match(weight, (matmul.node,))
         if match.views:
-            found[product.output] = _FoundProduct(product, weight, match.views[0])
-        accounted.update(part for part in (*product.weight.parts, product.inverse) if part is not None)
+            found[matmul.output] = _FoundMatMul(matmul, weight, match.views[0])
+        accounted.update(part for part in (*matmul.weight.parts, matmul.inverse) if part is not None)
     for value in graph.stored:
         if value.size > 1 and value not in accounted:
             _match_stored(value, graph, precision, found, ledger)
@@ -76,18 +76,18 @@ def _unread(graph: StoredGraph) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _FoundProduct:
-    """An int8 product, its weight, and the parameter that this was found to be."""
+class _FoundMatMul:
+    """An int8 MatMul, its weight, and the parameter that this was found to be."""
 
-    product: QuantizedProduct
-    weight: ProductTensor
+    matmul: QuantizedMatMul
+    weight: MatMulTensor
     view: View
 
 
 def _match_stored(
-    value: Value, graph: StoredGraph, precision: str, found: Mapping[Value, _FoundProduct], ledger: _Ledger
+    value: Value, graph: StoredGraph, precision: str, found: Mapping[Value, _FoundMatMul], ledger: _Ledger
 ) -> None:
-    """Match one tensor that is no part of an int8 weight: a parameter, or the corrected bias of an int8 product."""
+    """Match one tensor that is no part of an int8 weight: a parameter, or the corrected bias of an int8 MatMul."""
     if not value.is_float:
         if value.dtype in _SMALL_INTEGERS:
             shape = f"{value.dtype} {list(value.shape)}"
@@ -104,7 +104,7 @@ def _match_stored(
         ledger.accept(match, tensor, readers)
         return
     for behind in corrected:
-        ledger.correct(correction_of(value, behind.product, behind.weight, behind.view, ledger.parameters))
+        ledger.correct(correction_of(value, behind.matmul, behind.weight, behind.view, ledger.parameters))
 
 
 def _product_before(node: Node, bias: Value) -> Value | None:

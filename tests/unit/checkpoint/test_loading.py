@@ -82,20 +82,21 @@ class TestFacts:
         self, saved: Callable[..., Path], architecture: str, name: str, layers: int, token_types: bool
     ) -> None:
         found = loaded(saved(architecture))
-        assert (found.architecture, found.layers, found.heads, found.hidden_size) == (name, layers, 4, 32)
+        facts = found.facts
+        assert (facts.architecture, facts.layers, facts.heads, facts.hidden_size) == (name, layers, 4, 32)
         assert found.has_token_types is token_types
         assert found.pad_token_id == 0
-        assert found.max_seq_length == found.model.max_seq_length == MAX_SEQ_LENGTH
+        assert found.facts.max_seq_length == found.model.max_seq_length == MAX_SEQ_LENGTH
 
     def test_of_modules_and_pooling(self, saved: Callable[..., Path]) -> None:
         found = loaded(saved("bert", ("cls", "mean"), "dense", "normalize"))
-        assert found.modules == ("Transformer", "Pooling", "Dense", "Normalize")
-        assert (found.pooling, found.dimension) == (("cls", "mean"), 24)
-        assert loaded(saved()).pooling == ("mean",)
+        assert found.facts.modules == ("Transformer", "Pooling", "Dense", "Normalize")
+        assert (found.facts.pooling, found.facts.dimension) == (("cls", "mean"), 24)
+        assert loaded(saved()).facts.pooling == ("mean",)
 
     def test_of_the_source(self, saved: Callable[..., Path]) -> None:
         found = loaded(saved())
-        assert (found.source, found.commit, found.prompt, found.stated_pooling) == (
+        assert (found.source, found.commit, found.facts.prompt, found.stated_pooling) == (
             str(saved().resolve()),
             None,
             "",
@@ -149,7 +150,7 @@ class TestFacts:
         edit(copy / "tokenizer.json", normalizer={"type": "Lowercase"} if lower else {"type": "NFC"})
         edit(copy / "tokenizer_config.json", do_lower_case=lower)
         edit(copy / "sentence_bert_config.json", do_lower_case=lower)
-        assert load(copy).do_lower_case is lower
+        assert load(copy).facts.do_lower_case is lower
 
     def test_stored_in_half_precision_it_computes_in_single(self, copy: Path) -> None:
         change_weights(copy, lambda state: state.update({name: tensor.half() for name, tensor in state.items()}))
@@ -204,7 +205,7 @@ class TestLongestInput:
         edit(folder / "tokenizer_config.json", model_max_length=10_000)
         edit(folder / "sentence_bert_config.json", max_seq_length=stated)
         found = load(folder)
-        assert found.max_seq_length == longest
+        assert found.facts.max_seq_length == longest
         assert found.tokenizer.truncation["max_length"] == longest
         assert found.anchor.truncation["max_length"] == longest
 
@@ -239,10 +240,10 @@ class TestEncoding:
         plain = load(copy).encode(["문장 질문: 밥"])
         edit(settings, prompts={"query": "문장 질문: ", "document": "글: "}, default_prompt_name="query")
         found = load(copy)
-        assert found.prompt == "문장 질문: "
+        assert found.facts.prompt == "문장 질문: "
         np.testing.assert_allclose(found.encode(["밥"]), plain, atol=1e-5, rtol=0)
         edit(settings, default_prompt_name=None)
-        assert load(copy).prompt == ""
+        assert load(copy).facts.prompt == ""
 
     def test_of_an_id_beyond_the_embedding_table_is_refused(self, copy: Path) -> None:
         edit(copy / "config.json", vocab_size=10)
@@ -269,7 +270,8 @@ class TestRefused:
 
     def test_nothing_where_it_is_as_expected(self, saved: Callable[..., Path]) -> None:
         expected = {"architecture": "BertModel", "dimension": 32, "max_seq_length": MAX_SEQ_LENGTH}
-        assert load(saved(), **expected, pooling=("mean",), do_lower_case=loaded(saved()).do_lower_case).dimension == 32
+        lower = loaded(saved()).facts.do_lower_case
+        assert load(saved(), **expected, pooling=("mean",), do_lower_case=lower).facts.dimension == 32
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_a_weight_that_is_no_number(self, copy: Path, value: float) -> None:
@@ -373,7 +375,7 @@ class TestKnownAnswer:
     @pytest.mark.parametrize("change", [{}, {"first": 5e-4}, {"last": -5e-4}, {"cosine": 5e-4}])
     def test_is_met_within_its_tolerance(self, saved: Callable[..., Path], change: dict[str, float]) -> None:
         recipe = Recipe(name="case", source=str(saved()), known_answer=self.answer(saved(), **change))
-        assert load_checkpoint(recipe).dimension == 32
+        assert load_checkpoint(recipe).facts.dimension == 32
 
     @pytest.mark.parametrize("change", [{"first": 0.02}, {"last": -0.02}, {"cosine": 0.02}, {"cosine": -0.02}])
     def test_is_refused_beyond_it(self, saved: Callable[..., Path], change: dict[str, float]) -> None:
@@ -390,7 +392,8 @@ class TestSourceOfABundle:
         source = loaded(saved()).provenance()
         assert load_source(recipe, source, None, "a bundle").source == source.checkpoint
         assert (
-            load_source(recipe, source.model_copy(update={"checkpoint": "gone"}), saved(), "a bundle").dimension == 32
+            load_source(recipe, source.model_copy(update={"checkpoint": "gone"}), saved(), "a bundle").facts.dimension
+            == 32
         )
 
     def test_is_refused_where_its_weights_are_others(self, saved: Callable[..., Path], copy: Path) -> None:
@@ -452,7 +455,7 @@ def test_the_source_of_a_bundle_is_loaded_at_its_commit_with_its_pooling(
     recipe = Recipe(name="case", source="owner/model")
     source = load_checkpoint(recipe, pooling=("cls",)).provenance()
     assert (source.commit, source.pooling) == ("c" * 40, ("cls",))
-    assert load_source(recipe, source, None, "a bundle").pooling == ("cls",)
+    assert load_source(recipe, source, None, "a bundle").facts.pooling == ("cls",)
     assert asked == [("owner/model", None), ("owner/model", "c" * 40)]
 
 

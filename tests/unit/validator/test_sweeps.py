@@ -59,7 +59,10 @@ def bounded(gate: Gate, max_batch_deviation: float | None) -> Gate:
 
 def unused_words(checkpoint: Checkpoint) -> list[int]:
     """Return the word rows that no probe uses."""
-    texts = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.max_seq_length, checkpoint.prompt)]
+    texts = [
+        probe.text
+        for probe in probes_for(checkpoint.tokenizer, checkpoint.facts.max_seq_length, checkpoint.facts.prompt)
+    ]
     used = {token for row in TextTokenizer(checkpoint.tokenizer).ids(texts) for token in row}
     size = checkpoint.model[0].auto_model.embeddings.word_embeddings.num_embeddings
     return [row for row in range(size) if row not in used]

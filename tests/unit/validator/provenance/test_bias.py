@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from exporter.validator.provenance.bias import Correction, judge_correction
-from exporter.validator.provenance.quantized import Integers, QuantizedProduct
+from exporter.validator.provenance.quantized import Integers, QuantizedMatMul
 from exporter.validator.provenance.stored import Node, Value
-from exporter.validator.provenance.tensors import ProductTensor
+from exporter.validator.provenance.tensors import MatMulTensor
 
 INPUTS, OUTPUTS, SCALE = 400, 8, 0.01
 STEP, LARGEST = 0.03, 4.5
@@ -22,15 +22,13 @@ def judged(correction: float, *, step: float | None, largest: float | None) -> t
     values = Value("w", "int8", rounded.shape, load=lambda: rounded)
     integers = Integers(values, np.array(SCALE), np.array(0.0), (values,))
     output, activation = Value("y", "float32"), Value("x", "float32")
-    product = QuantizedProduct(Node("layer/MatMul", "MatMul", ()), output, activation, None, integers, step, largest)
+    product = QuantizedMatMul(Node("layer/MatMul", "MatMul", ()), output, activation, None, integers, step, largest)
     errors, restored = rounded * SCALE - weight.astype(np.float64), rounded * SCALE
     squares = ((largest or 1.0) * errors[:, 3]) ** 2 + ((step or 0.0) / 2 * restored[:, 3]) ** 2
     root = float(np.sqrt(squares.sum()))
     bias = np.zeros(OUTPUTS, np.float32)
     bias[3] = correction * root
-    return judge_correction(
-        "b", bias, np.zeros(OUTPUTS, np.float32), product, ProductTensor(product), weight, "p"
-    ), root
+    return judge_correction("b", bias, np.zeros(OUTPUTS, np.float32), product, MatMulTensor(product), weight, "p"), root
 
 
 @pytest.mark.parametrize(("step", "largest"), [(STEP, LARGEST), (None, None)], ids=["static", "dynamic"])
@@ -43,7 +41,7 @@ def test_a_correction_may_be_six_times_the_root_of_the_sum_of_squares(
     assert within.share == pytest.approx(5.9 / 6)
     assert (
         beyond.problem
-        == f"b differs from p by {6.1 * root:.3g} at 3, and the rounding of its product explains {6 * root:.3g}"
+        == f"b differs from p by {6.1 * root:.3g} at 3, and the rounding of its MatMul explains {6 * root:.3g}"
     )
 
 

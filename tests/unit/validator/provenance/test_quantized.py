@@ -1,4 +1,4 @@
-"""int8 products and tables: within half a step of the parameter, smoothing and corrected biases accounted for."""
+"""int8 MatMuls and tables: within half a step of the parameter, smoothing and corrected biases accounted for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from exporter.precisions.retype import retype
 from exporter.recipe import Shapes
 from exporter.validator.check import Check
 from exporter.validator.provenance import Parameter, StoredGraph, check_graph, check_weights, read_onnx
-from exporter.validator.provenance.quantized import quantized_products
+from exporter.validator.provenance.quantized import quantized_matmuls
 from exporter.validator.provenance.read_openvino import read_onnx_by_openvino, read_openvino
 from tests.support.small_encoder import INNER, WIDTH, small_graph, small_parameters
 
@@ -64,6 +64,15 @@ def numbers(graph: Graph, parameters: dict[str, Parameter], target: str) -> Numb
         correction = 1e-4 * rng.normal(size=INNER)
         biases[product.node] = (parameters[f"{layer}.bias"].values + correction).astype(np.float32)
     return Numbers(Quantization(activations, weights, biases))
+
+
+def in_int8(parameters: dict[str, Parameter], target: str, folder: Path) -> StoredGraph:
+    """Return the small encoder as it is published with every MatMul in int8."""
+    graph = small_graph(parameters)
+    model, products = graph.editable(), products_of(graph)
+    quantization = numbers(graph, parameters, target).quantization
+    insert_qdq(model, products, quantization, scheme_for(target), frozenset(product.node for product in products))
+    return stored(graph, model, target, folder)[1]
 
 
 def checks(
@@ -109,7 +118,7 @@ def test_the_sound_graph_is_accounted_for(target: str, tmp_path: Path) -> None:
     assert weights.figures["by_kind"]["int8"] == 300 * WIDTH + INNER * (WIDTH + INNER)
     assert weights.figures["bias_corrections"] == 2
     assert 0.4 < weights.figures["largest_step"] < 0.6
-    assert graph.figures["int8 products"] == 2
+    assert graph.figures["int8 MatMuls"] == 2
     assert graph.figures["int8 tables"] == 1
     assert graph.figures["smoothed activations"] == 1
     assert graph.figures["corrected biases"] == 2
@@ -256,7 +265,7 @@ def test_a_bias_beyond_what_rounding_explains_is_found(target: str, tmp_path: Pa
 
     weights, graph = checks(target, tmp_path, fault)
     for check in (weights, graph):
-        assert "by 100 at 3, and the rounding of its product explains" in check.failures[0]
+        assert "by 100 at 3, and the rounding of its MatMul explains" in check.failures[0]
 
 
 def test_an_int8_graph_is_no_float32_graph() -> None:
@@ -289,7 +298,7 @@ def test_an_added_bias_is_judged_as_a_correction_of_none() -> None:
         assert check_graph(read_onnx(graph.model), read_onnx(model), "int8").passed == passed
 
 
-def test_an_activation_restored_with_another_scale_is_no_known_product(tmp_path: Path) -> None:
+def test_an_activation_restored_with_another_scale_is_no_known_matmul(tmp_path: Path) -> None:
     def edit(model: ir.Model) -> None:
         restored = (node for node in model.graph if str(node.name).endswith("/Dequantize"))
         node = next(node for node in restored if node.inputs[0].producer() is not None)
@@ -337,24 +346,20 @@ WEIGHT = "layer.1.ffn.w.int8"
     ],
     ids=["per channel", "per block", "per number", "per row"],
 )
-def test_scales_of_another_form_are_no_known_product(edit: Callable[[ir.Model], None], tmp_path: Path) -> None:
+def test_scales_of_another_form_are_no_known_matmul(edit: Callable[[ir.Model], None], tmp_path: Path) -> None:
     weights, graph = checks(STATIC, tmp_path, edit=edit)
     assert any("is no part of a known quantization" in failure for failure in weights.failures)
     assert not graph.passed
 
 
-def test_openvino_limits_per_channel_are_no_known_product(tmp_path: Path) -> None:
+def test_openvino_limits_per_channel_are_no_known_matmul(tmp_path: Path) -> None:
     parameters = small_parameters()
-    graph = small_graph(parameters)
-    model = graph.editable()
-    on = frozenset(product.node for product in products_of(graph))
-    insert_qdq(model, products_of(graph), numbers(graph, parameters, OPENVINO).quantization, scheme_for(OPENVINO), on)
-    _, published = stored(graph, model, OPENVINO, tmp_path)
+    published = in_int8(parameters, OPENVINO, tmp_path)
     limits = next(node for node in published.nodes if node.operator.endswith("FakeQuantize")).inputs[1:]
     for limit in limits:
         limit.load = partial(np.full, (WIDTH,), limit.array().item(), np.float32)
         limit.shape = (WIDTH,)
-    assert len(quantized_products(published)) == 1
+    assert len(quantized_matmuls(published)) == 1
     assert not check_weights(parameters, published, "int8").passed
 
 
@@ -369,30 +374,18 @@ def test_scales_gathered_by_other_ids_are_no_table(tmp_path: Path) -> None:
 
 
 def test_the_range_of_an_activation_is_read_from_its_scale_and_zero_point(tmp_path: Path) -> None:
-    parameters = small_parameters()
-    graph = small_graph(parameters)
     for target, largest in ((STATIC, 7 / 255 * 146), (OPENVINO, 4 / 127 * 128)):  # -3 to 4: zero is 109 of 255
-        model = graph.editable()
-        quantization = numbers(graph, parameters, target).quantization
-        on = frozenset(product.node for product in products_of(graph))
-        insert_qdq(model, products_of(graph), quantization, scheme_for(target), on)
-        _, published = stored(graph, model, target, tmp_path)
-        found = quantized_products(published).values()
-        assert [product.largest for product in found] == pytest.approx([largest] * 2)
+        found = quantized_matmuls(in_int8(small_parameters(), target, tmp_path)).values()
+        assert [matmul.largest for matmul in found] == pytest.approx([largest] * 2)
 
 
-def test_openvino_limits_that_disagree_with_the_scale_are_no_known_product(tmp_path: Path) -> None:
-    parameters = small_parameters()
-    graph = small_graph(parameters)
-    model = graph.editable()
-    on = frozenset(product.node for product in products_of(graph))
-    insert_qdq(model, products_of(graph), numbers(graph, parameters, OPENVINO).quantization, scheme_for(OPENVINO), on)
-    _, published = stored(graph, model, OPENVINO, tmp_path)
-    assert len(quantized_products(published)) == 2
+def test_openvino_limits_that_disagree_with_the_scale_are_no_known_matmul(tmp_path: Path) -> None:
+    published = in_int8(small_parameters(), OPENVINO, tmp_path)
+    assert len(quantized_matmuls(published)) == 2
     fake = next(node for node in published.nodes if node.operator.endswith("FakeQuantize"))
     limit = fake.inputs[1].array() * 2
     fake.inputs[1].load = lambda: limit
-    assert len(quantized_products(published)) == 1
+    assert len(quantized_matmuls(published)) == 1
 
 
 def test_an_int8_table_that_is_read_at_other_ids_is_found(tmp_path: Path) -> None:
