@@ -24,7 +24,7 @@ class ExportOptions(BaseModel):
     backend: Backend = Field(default=Backend.ONNXRUNTIME, description="Library that runs the bundle.")
     out: Path = Field(
         default=Path("artifacts"),
-        description="Folder of bundles. The bundle is written to OUT/<recipe>/<precision>-<backend>.",
+        description="Folder of bundles. The bundle is written to OUT/RECIPE/PRECISION-BACKEND.",
         json_schema_extra={"metavar": "FOLDER"},
     )
     device: Device = Field(
