@@ -26,8 +26,8 @@ def extras_of_the_suite() -> list[str]:
 def requirements(*more: str) -> list[Requirement]:
     """Return what the suite requires, and the extras ``more``."""
     extras = PROJECT["optional-dependencies"]
-    names = (*extras_of_the_suite(), *more)
-    return [Requirement(line) for line in (*PROJECT["dependencies"], *(line for name in names for line in extras[name]))]
+    lines = [line for extra in (*extras_of_the_suite(), *more) for line in extras[extra]]
+    return [Requirement(line) for line in (*PROJECT["dependencies"], *lines)]
 
 
 def lower_bounds() -> dict[str, Version]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import exporter
+import korsbert
 
 CALIBRATION = Path(__file__).with_name("calibration.txt")
 
 
 def main(out: str = "artifacts") -> None:
     """Export into ``out``, and print what was decided."""
-    stages = exporter.Stages(on_warning=lambda warning: print(f"warning: {warning}"))
-    bundle = exporter.export(
+    stages = korsbert.Stages(on_warning=lambda warning: print(f"warning: {warning}"))
+    bundle = korsbert.export(
         "demo",
-        exporter.ExportOptions(precision="int8", calibration=CALIBRATION, out=out, force=True),
+        korsbert.ExportOptions(precision="int8", calibration=CALIBRATION, out=out, force=True),
         stages=stages,
     )
     for decision in bundle.manifest.decisions:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import korsbert
 import numpy as np
-
-import exporter
 
 SENTENCES = Path(__file__).with_name("sentences.txt")
 
@@ -15,7 +14,7 @@ SENTENCES = Path(__file__).with_name("sentences.txt")
 def main(bundle: str, question: str, count: int = 3) -> None:
     """Print the ``count`` nearest sentences, each with its cosine."""
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
-    with exporter.load(bundle) as encoder:
+    with korsbert.load(bundle) as encoder:
         vectors = encoder.encode(sentences, normalize_embeddings=True)  # (sentences, dimension)
         asked = encoder.encode(question, normalize_embeddings=True)  # (dimension,)
     cosines = vectors @ asked
