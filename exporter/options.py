@@ -14,7 +14,7 @@ from exporter.targets import Backend, Device, Precision, Target
 
 
 class ExportOptions(BaseModel):
-    """How to export. Build it with :meth:`of` to get an ``InputError`` instead of pydantic's error."""
+    """How to export. Build it with ``ExportOptions.of`` to get an ``InputError`` instead of pydantic's error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -14,7 +14,7 @@ import typer.main
 
 import exporter
 import exporter.errors
-from exporter.bundle.manifest import FORMAT
+from exporter.bundle.manifest import FORMAT, Manifest
 from exporter.cli.main import COMMANDS, app
 from exporter.errors import ExportError
 from exporter.recipe import Gate, Gates, list_recipes, load_recipe
@@ -167,6 +167,11 @@ def _plain(cell: str) -> str:
 def test_the_number_of_the_bundle_format_is_in_the_table() -> None:
     rows = table_rows(text_of(DOCS / "reference" / "bundle-format.md"), "| format | written by | opened by |")
     assert [int(number) for number, *_ in rows] == list(range(1, FORMAT + 1))
+
+
+def test_every_key_of_the_manifest_is_in_the_table() -> None:
+    rows = table_rows(text_of(DOCS / "reference" / "bundle-format.md"), "| key | content |")
+    assert [key for keys, _ in rows for key in re.findall(r"`(\w+)`", keys)] == list(Manifest.model_fields)
 
 
 def test_the_rooms_are_in_the_order_of_their_imports() -> None:

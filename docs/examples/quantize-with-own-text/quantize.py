@@ -13,11 +13,7 @@ CALIBRATION = Path(__file__).with_name("calibration.txt")
 def main(out: str = "artifacts") -> None:
     """Export into ``out``, and print what was decided."""
     stages = korsbert.Stages(on_warning=lambda warning: print(f"warning: {warning}"))
-    bundle = korsbert.export(
-        "demo",
-        korsbert.ExportOptions(precision="int8", calibration=CALIBRATION, out=out, force=True),
-        stages=stages,
-    )
+    bundle = korsbert.export("demo", precision="int8", calibration=CALIBRATION, out=out, force=True, stages=stages)
     for decision in bundle.manifest.decisions:
         print(f"- {decision}")
     quantization = bundle.manifest.quantization

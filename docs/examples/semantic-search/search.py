@@ -23,4 +23,4 @@ def main(bundle: str, question: str, count: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(sys.argv[1], sys.argv[2])
