@@ -6,7 +6,7 @@ EXTRAS := export,cpu,openvino,tensorrt-rtx,triton,dev
 TRITON := .venv-triton/bin
 NEWEST := .venv-newest/bin
 OLDEST := .venv-oldest/bin
-SUITE := -m pytest -n 2 --dist loadfile
+SUITE := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What `make test-newest` installs as torch. The torch on PyPI brings gigabytes of CUDA on Linux. For a newer CPU build:
 #   make test-newest TORCH=torch PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
