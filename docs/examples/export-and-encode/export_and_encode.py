@@ -6,7 +6,7 @@ import sys
 
 import korsbert
 
-SENTENCES = ["택배는 보통 이틀 안에 도착합니다.", "주문하신 물건은 모레까지 받으실 수 있습니다."]
+SENTENCES = ["배송이 언제 되나요?", "상품은 언제 배송됩니까?"]
 
 
 def main(out: str = "artifacts") -> None:
