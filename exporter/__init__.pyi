@@ -2,6 +2,7 @@
 
 from .api import export as export
 from .api import load as load
+from .api import record_validation as record_validation
 from .api import validate as validate
 from .bundle import Bundle as Bundle
 from .errors import BuildError as BuildError

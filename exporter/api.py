@@ -123,6 +123,26 @@ def validate(
     )
 
 
+def record_validation(bundle: str | Path | Bundle, report: ParityReport) -> Bundle:
+    """Record that a bundle, which was published without validation, has passed since: writes ``validation.json``.
+
+    Args:
+        bundle: A bundle or its folder.
+        report: What ``validate`` returned for it.
+
+    Returns:
+        The bundle with the record.
+
+    Raises:
+        GateError: The report failed.
+        BundleError: The bundle is not pending, or the report is about another bundle or device.
+    """
+    from exporter import publication  # noqa: PLC0415 - imports torch
+
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
+    return publication.record_validation(opened, report)
+
+
 def _path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
 

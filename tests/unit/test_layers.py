@@ -48,6 +48,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "options",
         "pipeline",
+        "publication",
         "recipe",
         "runtime",
         "stages",

@@ -21,6 +21,7 @@ PUBLIC = {
     "export",
     "validate",
     "load",
+    "record_validation",
     "Bundle",
     "Encoder",
     "ExportOptions",
