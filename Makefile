@@ -6,13 +6,13 @@ EXTRAS := export,cpu,openvino,tensorrt-rtx,triton,dev
 TRITON := .venv-triton/bin
 NEWEST := .venv-newest/bin
 OLDEST := .venv-oldest/bin
-SUITE := -m pytest -n 2 --dist loadfile
+SUITE := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What `make test-newest` installs as torch. The torch on PyPI brings gigabytes of CUDA on Linux. For a newer CPU build:
 #   make test-newest TORCH=torch PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-newest test-oldest check coverage wheel clean
+.PHONY: demo test test-newest test-oldest check docs coverage wheel clean
 
 demo: .venv/ready
 	$(BIN)/korsbert-export --model demo --fp16 --force
@@ -34,11 +34,17 @@ test-newest: .venv-triton/ready
 test-oldest: .venv-oldest/ready .venv-triton/ready
 	OMP_NUM_THREADS=1 $(OLDEST)/python $(SUITE)
 
-check: .venv/ready
+check: .venv/ready docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
+
+# The documentation site, in build/site. The page of the command line is written from the code; warnings are errors.
+docs: .venv/ready
+	$(BIN)/python -m typer exporter.cli.main utils docs --name korsbert --title "Command line" \
+	  --output docs/reference/cli.md
+	$(BIN)/zensical build --strict --clean
 
 # Branch coverage of the unit tests; the floor is in pyproject.toml. It is not part of `make test`, because coverage.py
 # slows every Python line down here: sys.monitoring measures branches only from Python 3.14 on.
@@ -59,7 +65,7 @@ wheel: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/pip install -q -c constraints.txt -e ".[$(EXTRAS)]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[$(EXTRAS),docs]"
 	touch $@
 
 .venv-oldest/ready: pyproject.toml constraints-oldest.txt
@@ -75,4 +81,4 @@ wheel: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-newest .venv-oldest .venv-triton build dist
+	rm -rf .venv .venv-newest .venv-oldest .venv-triton .cache build dist

@@ -59,9 +59,9 @@ def export(
 
     Args:
         model: Name of a recipe, a local folder, a hub id (``owner/name``), or a recipe.
-        options: How to export; see :class:`ExportOptions`.
+        options: How to export; see ``ExportOptions``.
         stages: Who is told about progress.
-        **named: Fields of :class:`ExportOptions`, instead of ``options``.
+        **named: Fields of ``ExportOptions``, instead of ``options``.
 
     Raises:
         GateError: The result differs by more than the recipe's gates allow; nothing was published.

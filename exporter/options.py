@@ -14,7 +14,7 @@ from exporter.targets import Backend, Device, Precision, Target
 
 
 class ExportOptions(BaseModel):
-    """How to export. Build it with :meth:`of` to get an ``InputError`` instead of pydantic's error."""
+    """How to export. Build it with ``ExportOptions.of`` to get an ``InputError`` instead of pydantic's error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,7 +24,7 @@ class ExportOptions(BaseModel):
     backend: Backend = Field(default=Backend.ONNXRUNTIME, description="Library that runs the bundle.")
     out: Path = Field(
         default=Path("artifacts"),
-        description="Folder of bundles. The bundle is written to OUT/<recipe>/<precision>-<backend>.",
+        description="Folder of bundles. The bundle is written to OUT/RECIPE/PRECISION-BACKEND.",
         json_schema_extra={"metavar": "FOLDER"},
     )
     device: Device = Field(

@@ -231,7 +231,7 @@ class TestRecordedStatistics:
             DEFAULT_MINIMUM_GATE.objections(Bundle.open(bundle))
 
 
-class TestFloorOf:
+class TestMinimumGateOf:
     def test_gates_are_taken_from_what_has_them(self, tmp_path: Path) -> None:
         gates = Gates(fp32=Gate(min_cosine=0.5))
         (tmp_path / "g.yaml").write_text("gates:\n  fp32: {min_cosine: 0.5}\n", encoding="utf-8")

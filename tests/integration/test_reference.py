@@ -81,7 +81,7 @@ def two_names_for_one_parameter(state: dict[str, torch.Tensor]) -> dict[str, tor
 
 
 KERNEL = {"attn_implementation": "owner/kernel", "allow_all_kernels": True}
-FILES = "not followed"
+FILES = "such keys are not supported"
 
 
 def entry(number: int, **changes: Any) -> Change:

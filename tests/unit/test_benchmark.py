@@ -25,6 +25,7 @@ from exporter.benchmark import (
 from exporter.bundle import Bundle
 from exporter.errors import CheckpointError, InputError
 from exporter.recipe import Source, find_recipe
+from exporter.targets import Backend, Precision
 
 SENTENCES = ["하나", "둘", "셋", "넷"]
 BATCH = 32
@@ -114,7 +115,7 @@ class FakeBundle:
     folder = Path("bundle")
     manifest = SimpleNamespace(
         recipe=find_recipe("demo"),
-        engine=SimpleNamespace(precision="fp16", backend="onnxruntime"),
+        engine=SimpleNamespace(precision=Precision.FP16, backend=Backend.ONNXRUNTIME),
         validation=SimpleNamespace(device="cpu"),
         source=Source(checkpoint="demo/checkpoint", commit=None, weights_sha256="a" * 64, files={}),
     )
@@ -263,7 +264,7 @@ class TestWorth:
     """What is said of an int8 bundle beside bundles of other precisions."""
 
     def bundle(self, precision: str, folder: Path = Path("out/demo/int8-openvino"), commit: str = "a") -> Any:
-        engine = SimpleNamespace(precision=precision, backend="openvino")
+        engine = SimpleNamespace(precision=Precision(precision), backend=Backend.OPENVINO)
         recipe = SimpleNamespace(name="demo")
         return SimpleNamespace(folder=folder, manifest=SimpleNamespace(recipe=recipe, engine=engine, source=commit))
 
@@ -300,7 +301,7 @@ class TestWorth:
         place = tmp_path / "fp32-onnxruntime"
         shutil.copytree(twin_bundle, place)
         real = Bundle.open(place)
-        engine = real.manifest.engine.model_copy(update={"precision": "int8"})
+        engine = real.manifest.engine.model_copy(update={"precision": Precision.INT8})
         manifest = real.manifest.model_copy(update={"engine": engine})
         (found,) = siblings_of(Bundle(tmp_path / "int8-onnxruntime", manifest))
         assert found.folder == place

@@ -9,7 +9,7 @@
     deployment.py    Dockerfile, compose.yaml, kubernetes.yaml
     readme.py        the repository's README, with clients
     engines.py       what an engine in a repository really has
-    lint.py          a repository -> its mistakes
+    lint/            a repository -> its mistakes
     remote.py        a running server as an encoder, over HTTP or gRPC
     verify.py        a running server held against the checkpoint
 """

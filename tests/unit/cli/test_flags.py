@@ -65,7 +65,7 @@ PACKAGE = Path(exporter.__file__).parent
 OTHER_PROGRAMS = {
     "serving/triton/deployment.py": {"--no-cache-dir", "--model-repository", "--model-control-mode"}
     | {"--repository-poll-secs", "--cache-config"},
-    "serving/triton/lint.py": {"--query-gpu", "--format"},
+    "serving/triton/lint/engine.py": {"--query-gpu", "--format"},
     "serving/triton/readme.py": {"--build"},
 }
 """Flags of tritonserver, docker, pip and nvidia-smi, by file."""
