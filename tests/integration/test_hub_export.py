@@ -22,16 +22,16 @@ MODEL = "kor-sbert/small-bert"
 
 # What the command does with a hub id, less the export: the whole command costs ten times as long.
 DOWNLOAD = """
-import sys
-from exporter import cli
 from exporter.checkpoint import hub
+from exporter.cli.flags import Command
+from exporter.cli.main import app, main
 
-@cli.app.command("download")
-def download(model: str, revision: str = None) -> None:
+@app.command("download", cls=Command)
+def download(model: str, revision: str = None, checkpoint: str = None) -> None:
     folder, commit = hub.download(model, revision)
     print(folder, commit)
 
-cli.main()
+main()
 """
 
 
