@@ -300,7 +300,7 @@ pipeline.fold = worse
         self, python: WarmPython, twin: Path, old: Path, tmp_path: Path, stage: str
     ) -> None:
         done = python.run(LIMITED_FROM, twin, tmp_path / "out", stage)
-        refused(done, 2, f"{old}: the disk is full", "free some space, or choose an --out on another disk")
+        refused(done, 2, f"{old}: the disk is full", "free some space, or choose another --out on another disk")
         assert held(old) == "old"
         assert leftovers(old) == []
 
