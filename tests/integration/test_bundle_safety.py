@@ -326,35 +326,42 @@ pipeline.fold = worse
 # An export whose files can no longer grow once a stage has begun: the error is that of a full disk.
 LIMITED_FROM = """
 import resource, sys
-from pathlib import Path
-from exporter import cli, pipeline
-from exporter.recipe import find_recipe
+from exporter.cli.main import main
+from exporter.stages import Stages
 
 model, out, stage = sys.argv[1:]
+begin = Stages.__call__
 
-def started(name):
+def limited(stages, name):
     if name == stage:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    return begin(stages, name)
 
-options = pipeline.ExportOptions(precision="fp16", out=Path(out), force=True)
-cli._run(lambda: pipeline.export(find_recipe(model), options, pipeline.Stages(started)))
+Stages.__call__ = limited
+sys.argv = ["korsbert", "export", "--model", model, "--fp16", "--out", out, "--force"]
+main()
 """
 
 # The same without torch, for a library that raises no OSError.
 LIMITED_TOKENIZER = """
 import resource, sys
 from pathlib import Path
+import typer
 from tokenizers import Tokenizer
-from exporter import cli
 from exporter.bundle.atomic import staging, writing
+from exporter.cli.flags import Command
 
+source, place = Path(sys.argv[1]), Path(sys.argv[2])
+app = typer.Typer(pretty_exceptions_enable=False)
+
+@app.command(cls=Command)
 def write():
-    place = Path(sys.argv[2])
     with staging(place, force=False) as folder, writing(place):
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-        Tokenizer.from_file(sys.argv[1]).save(str(folder / "tokenizer.json"))
+        Tokenizer.from_file(str(source)).save(str(folder / "tokenizer.json"))
 
-cli._run(write)
+sys.argv = ["write"]
+app()
 """
 
 
