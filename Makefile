@@ -1,24 +1,55 @@
-# Two commands: `make demo` and `make test`. Both set up .venv by themselves.
+# `make demo` and `make test` are the first two commands. Every target sets up the environment that it needs.
 
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := export,cpu,openvino,tensorrt-rtx,triton,dev
 TRITON := .venv-triton/bin
+NEWEST := .venv-newest/bin
+OLDEST := .venv-oldest/bin
+SUITE := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check wheel clean
+# What `make test-newest` installs as torch. The torch on PyPI brings gigabytes of CUDA on Linux. For a newer CPU build:
+#   make test-newest TORCH=torch PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test test-newest test-oldest check docs coverage wheel clean
 
 demo: .venv/ready
 	$(BIN)/korsbert-export --model demo --fp16 --force
 	$(BIN)/korsbert show artifacts/demo/fp16-onnxruntime
 
 test: .venv/ready .venv-triton/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE)
 
-check: .venv/ready
+# The suite with the newest version of every package, in an environment that is made anew each time.
+test-newest: .venv-triton/ready
+	rm -rf .venv-newest
+	$(PYTHON) -m venv .venv-newest
+	$(NEWEST)/pip install -q $(TORCH)
+	$(NEWEST)/pip install -q -e ".[$(EXTRAS)]"
+	$(NEWEST)/pip list
+	OMP_NUM_THREADS=1 $(NEWEST)/python $(SUITE)
+
+# The suite with the lowest versions that pyproject.toml allows.
+test-oldest: .venv-oldest/ready .venv-triton/ready
+	OMP_NUM_THREADS=1 $(OLDEST)/python $(SUITE)
+
+check: .venv/ready docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
+
+# The documentation site, in build/site. The page of the command line is written from the code; warnings are errors.
+docs: .venv/ready
+	$(BIN)/python -m typer exporter.cli.main utils docs --name korsbert --title "Command line" \
+	  --output docs/reference/cli.md
+	$(BIN)/zensical build --strict --clean
+
+# Branch coverage of the unit tests; the floor is in pyproject.toml. It is not part of `make test`, because coverage.py
+# slows every Python line down here: sys.monitoring measures branches only from Python 3.14 on.
+coverage: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE) -q --cov --cov-report=term tests/unit
 
 # Builds the wheel, installs it in a clean environment elsewhere, and exports `demo` by name from there.
 wheel: .venv/ready
@@ -34,7 +65,13 @@ wheel: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/pip install -q -c constraints.txt -e ".[$(EXTRAS)]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[$(EXTRAS),docs]"
+	touch $@
+
+.venv-oldest/ready: pyproject.toml constraints-oldest.txt
+	test -x $(OLDEST)/python || $(PYTHON) -m venv .venv-oldest
+	$(OLDEST)/pip install -q -c constraints-oldest.txt torch
+	$(OLDEST)/pip install -q -c constraints-oldest.txt -e ".[$(EXTRAS)]"
 	touch $@
 
 # A real tritonserver without a container, and the runtime part of korsbert for its python backend, as in one.
@@ -44,4 +81,4 @@ wheel: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-triton build dist
+	rm -rf .venv .venv-newest .venv-oldest .venv-triton .cache build dist

@@ -2,7 +2,7 @@
 
     python -m benchmarks.encode --sts korsts-dev.tsv
 
-The weights are those of a twin (see ``recipes/twins.py``): speed does not depend on what they hold.
+The weights are those of a twin (see ``tests/support/twins``): speed does not depend on what they hold.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
 from exporter import Encoder
-from exporter.backends import EngineFiles, backend_of
 from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
 from exporter.calibration import TokenBatches, calibration_sentences
 from exporter.checkpoint import load_checkpoint
-from exporter.folding import fold
-from exporter.passes import passes_for, run_passes
-from exporter.precisions import precision_of
+from exporter.engines.building import build_engine
+from exporter.graph.folding import fold
+from exporter.precisions import cast_graph
 from exporter.recipe import load_recipe
+from exporter.targets import Backend, Device, Precision
+from exporter.targets import Target as EngineTarget
 from exporter.validator import Reference, reference_of, validate
 from exporter.validator.sts import read_sts
-from recipes.twins import TWINS
+from tests.support.twins import TWINS
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -111,16 +112,9 @@ def _judged_engines(
         label = f"{backend} {precision}"
         folder = work / "engines" / label.replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
-        typed = precision_of(precision).convert(graph, text, ())
-        model = typed.editable()
-        run_passes(model, passes_for(backend, "cpu", precision))
-        engine = backend_of(backend).build(typed.with_model(model), recipe.shapes, folder)
-        encoder = Encoder(
-            checkpoint.tokenizer,
-            backend_of(backend).open(engine, EngineFiles.read(engine, folder), "cpu", threads),
-            dimension=checkpoint.dimension,
-            max_seq_length=checkpoint.max_seq_length,
-        )
+        target = EngineTarget(Precision(precision), Backend(backend), Device.CPU)
+        built = build_engine(cast_graph(graph, precision, text), target, recipe.shapes, folder)
+        encoder = Encoder.of(checkpoint.facts, checkpoint.tokenizer, built.open("cpu", threads))
         opened[label] = stack.enter_context(encoder)
         verdicts[label] = _verdict(reference, encoder, recipe, precision, label)
     return opened, verdicts
@@ -166,12 +160,7 @@ class _TorchRunner:
 
 
 def _as_encoder(model: SentenceTransformer, checkpoint: Checkpoint) -> Encoder:
-    return Encoder(
-        checkpoint.tokenizer,
-        _TorchRunner(model),
-        dimension=checkpoint.dimension,
-        max_seq_length=checkpoint.max_seq_length,
-    )
+    return Encoder.of(checkpoint.facts, checkpoint.tokenizer, _TorchRunner(model))
 
 
 def sentence_encode(model: SentenceTransformer) -> Encode:

@@ -24,7 +24,7 @@ from benchmarks.results import ROOT, Target, arguments, publish, revision, table
 
 MODELS = ("albert-small", "moco-distilbert", "ko-sbert-sts", "klue-sroberta", "ko-sbert-multitask")
 LIMIT = 1.5
-COMMAND = "from exporter.cli import export_main; export_main()"
+COMMAND = "from exporter.cli import export_main; export_main()"  # every revision has it
 
 
 def main() -> None:

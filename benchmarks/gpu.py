@@ -37,19 +37,19 @@ from benchmarks.gpu_subjects import (
     open_torch,
 )
 from benchmarks.results import arguments, twin, twin_recipe, work_folder
-from exporter.backends.cuda import find_gpu
 from exporter.benchmark import evenly_spread, measure
 from exporter.calibration import calibration_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint
-from exporter.encoder import TOKENS_PER_ROW
+from exporter.engines.cuda import find_gpu
 from exporter.errors import ExportError, first_line
 from exporter.machine import machine, tool_versions
 from exporter.recipe import load_recipe
-from exporter.tokens import TextTokenizer, batches_by_length
+from exporter.runtime.encoder import TOKENS_PER_ROW
+from exporter.runtime.tokens import TextTokenizer, batches_by_length
 from exporter.validator import Reference, reference_of, validate
 from exporter.validator.parity import compare
 from exporter.validator.sts import read_sts
-from recipes.twins import TWINS
+from tests.support.twins import TWINS
 
 TOOLS = (
     "korsbert",
@@ -156,7 +156,7 @@ def _measure_model(
     size = size_of(checkpoint.model[0].auto_model.config, _layer_weights(checkpoint))
     sentences = evenly_spread(_sentences(options), options.sentences)
     tokenizer = TextTokenizer(checkpoint.tokenizer)
-    rows = dict(zip(sentences, tokenizer.ids([checkpoint.prompt + text for text in sentences]), strict=True))
+    rows = dict(zip(sentences, tokenizer.ids([checkpoint.facts.prompt + text for text in sentences]), strict=True))
     result.update(_text_facts(options, sentences, list(rows.values())), size=asdict(size), subjects={}, grid=[])
     graphs = Graphs(checkpoint, reference)
     subjects: dict[str, Subject] = {}
@@ -309,7 +309,7 @@ def _measure_grid(
     """Time full batches of fixed lengths, all subjects in turns, inputs rotated."""
     rng = np.random.default_rng(0)
     for tokens in GRID_TOKENS:
-        if tokens > checkpoint.max_seq_length:
+        if tokens > checkpoint.facts.max_seq_length:
             continue
         for rows in GRID_ROWS:
             sets = [_random_batch(rng, rows, tokens, checkpoint) for _ in range(INPUT_SETS)]

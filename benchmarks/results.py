@@ -83,7 +83,8 @@ def twin(name: str, size: str, work: Path) -> Path:
         return DEMO
     folder = work / f"{name}-{size}"
     if not folder.is_dir():
-        command = [sys.executable, "-m", "recipes.twins", name, str(folder), *(["--full"] if size == "full" else [])]
+        full = ["--full"] if size == "full" else []
+        command = [sys.executable, "-m", "tests.support.twins", name, str(folder), *full]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return folder
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
 from exporter.checkpoint import load_checkpoint
-from exporter.folding import _export, fold
+from exporter.graph.folding import _export, fold
 from exporter.recipe import load_recipe
 
 USES = (2, 6, 12, 24)

@@ -16,15 +16,15 @@ from benchmarks.results import DEMO, arguments, publish, table, twin, twin_recip
 from exporter.benchmark import evenly_spread
 from exporter.bundle import TOKENIZER
 from exporter.calibration import calibration_sentences
-from exporter.pipeline import Options as ExportOptions
+from exporter.options import ExportOptions
 from exporter.pipeline import export
 from exporter.recipe import load_recipe
+from exporter.runtime.tokens import TextTokenizer
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.config import FILE, read_config, to_text
 from exporter.serving.triton.remote import RemoteEncoder
-from exporter.tokens import TextTokenizer
-from recipes.twins import TWINS
 from tests.support.triton import running
+from tests.support.twins import TWINS
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.bundle import Bundle
-    from exporter.encoder import Encoder
+    from exporter.runtime.encoder import Encoder
 
 CLIENTS = (1, 8, 32)
 PADDING = (0, 16, 64, 256, 1 << 30)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-from exporter.backends import BACKENDS, DEFAULTS, BuildOptions
 from exporter.bundle import Bundle
-from exporter.dependencies import require
-from exporter.encoder import Encoder
+from exporter.bundle.minimum_gate import minimum_gate_of
+from exporter.dependencies import EXPORT_PACKAGES, REFERENCE_PACKAGES, require_all
 from exporter.errors import InputError
-from exporter.floor import floor_of
-from exporter.recipe import Gates, PoolingMode, Recipe, find_recipe, pooling_modes
+from exporter.options import ExportOptions
+from exporter.recipe import Gates, Recipe, find_recipe
+from exporter.runtime.encoder import Encoder
+from exporter.targets import Device
 
 if TYPE_CHECKING:
+    from exporter.stages import Stages
     from exporter.validator import ParityReport
-
-DEVICES = ("cpu", "cuda")
 
 
 def load(
     path: str | Path,
     *,
-    device: Literal["cpu", "cuda"] | None = None,
+    device: str | None = None,
     threads: int | None = None,
     require_signature: str | Path | None = None,
 ) -> Encoder:
@@ -45,73 +45,36 @@ def load(
         MissingDependencyError: The engine is not installed, or the device is not there.
     """
     if device is not None:
-        _one_of("device", device, DEVICES)
+        device = _device(device)
     bundle = Bundle.open(Path(path), require_signature=_path(require_signature), for_encoding=True)
     return bundle.encoder(device=device, threads=threads)
 
 
 def export(
-    model: str | Recipe,
-    *,
-    precision: Literal["fp32", "fp16", "bf16", "int8", "int8_dynamic"] = "fp32",
-    backend: Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"] = "onnxruntime",
-    out: str | Path = "artifacts",
-    device: Literal["cpu", "cuda"] = "cpu",
-    checkpoint: str | Path | None = None,
-    revision: str | None = None,
-    pooling: PoolingMode | Sequence[PoolingMode] | None = None,
-    calibration: str | Path | None = None,
-    sts: Sequence[str | Path] = (),
-    force: bool = False,
-    unvalidated: bool = False,
-    build: BuildOptions = DEFAULTS,
+    model: str | Recipe, options: ExportOptions | None = None, *, stages: Stages | None = None, **named: Any
 ) -> Bundle:
     """Export a checkpoint, prove the result equal to it, and publish it.
 
+    ``export("demo", precision="fp16")`` and ``export("demo", ExportOptions(precision="fp16"))`` are the same.
+
     Args:
         model: Name of a recipe, a local folder, a hub id (``owner/name``), or a recipe.
-        precision: Number format of the graph; the output is float32 in any case.
-        backend: What serves the bundle.
-        out: Folder of bundles; this one lands in ``out/<recipe>/<precision>-<backend>``.
-        device: Where reference and candidate compute.
-        checkpoint: A local copy that takes the place of the recipe's source.
-        revision: Branch, tag or commit on the hub.
-        pooling: How token vectors become a sentence vector, for a checkpoint without ``modules.json``, which does not
-            say. Several modes are concatenated.
-        calibration: Your own sentences (text, one a line, or JSONL with ``text``): audited beside the probes, and what
-            int8 takes its scales from instead of those that ship.
-        sts: Task sets (TSV as KorSTS, JSON as KLUE-STS, CSV as stsb_multi_mt) to score both sides on.
-        force: Replace an existing bundle, once the new one has passed.
-        unvalidated: Where this machine cannot run the engine, publish it all the same, marked as such.
-        build: What is decided about an engine of TensorRT besides graph and shapes.
+        options: How to export; see ``ExportOptions``.
+        stages: Who is told about progress.
+        **named: Fields of ``ExportOptions``, instead of ``options``.
 
     Raises:
         GateError: The result differs by more than the recipe's gates allow; nothing was published.
         ExportError: Anything else that stops it; see ``exporter.errors``.
     """
-    _one_of("precision", precision, Gates.model_fields)
-    _one_of("backend", backend, BACKENDS)
-    _one_of("device", device, DEVICES)
-    modes = None if pooling is None else pooling_modes([pooling] if isinstance(pooling, str) else pooling)
-    for package in ("torch", "sentence_transformers", "optimum", "onnxscript", "onnxruntime"):
-        require(package)
-    from exporter import pipeline  # noqa: PLC0415 - brings in torch
+    if options is not None and named:
+        raise InputError("options are given twice", next_step=f"put {', '.join(named)} into the ExportOptions")
+    options = options or ExportOptions.of(**named)
+    recipe = model if isinstance(model, Recipe) else find_recipe(model)
+    require_all(EXPORT_PACKAGES)
+    from exporter import pipeline  # noqa: PLC0415 - imports torch
 
-    options = pipeline.Options(
-        precision=precision,
-        backend=backend,
-        out=Path(out),
-        device=device,
-        checkpoint=_path(checkpoint),
-        revision=revision,
-        pooling=modes,
-        calibration=_path(calibration),
-        sts=tuple(Path(file) for file in sts),
-        force=force,
-        unvalidated=unvalidated,
-        build=build,
-    )
-    return pipeline.export(model if isinstance(model, Recipe) else find_recipe(model), options)
+    return pipeline.export(recipe, options, stages)
 
 
 def validate(
@@ -119,7 +82,7 @@ def validate(
     *,
     checkpoint: str | Path | None = None,
     sts: Sequence[str | Path] = (),
-    device: Literal["cpu", "cuda"] | None = None,
+    device: str | None = None,
     gates: Gates | Recipe | str | Path | None = None,
     require_signature: str | Path | None = None,
 ) -> ParityReport:
@@ -141,10 +104,9 @@ def validate(
         CheckpointError: The checkpoint cannot be loaded, or holds other weights than the bundle was made from.
     """
     if device is not None:
-        _one_of("device", device, DEVICES)
-    for package in ("torch", "sentence_transformers", "optimum"):
-        require(package)
-    from exporter import pipeline  # noqa: PLC0415 - brings in torch
+        device = _device(device)
+    require_all(REFERENCE_PACKAGES)
+    from exporter.validation import validate_bundle  # noqa: PLC0415 - imports torch
 
     trusted = _path(require_signature)
     if isinstance(bundle, Bundle):
@@ -152,20 +114,40 @@ def validate(
             bundle.verify_signature(trusted)
     else:
         bundle = Bundle.open(Path(bundle), require_signature=trusted, for_encoding=True)
-    return pipeline.validate_bundle(
+    return validate_bundle(
         bundle,
         checkpoint=_path(checkpoint),
         sts=[Path(file) for file in sts],
         device=device,
-        floor=floor_of(gates),
+        minimum_gate=minimum_gate_of(gates),
     )
+
+
+def record_validation(bundle: str | Path | Bundle, report: ParityReport) -> Bundle:
+    """Record that a bundle, which was published without validation, has passed since: writes ``validation.json``.
+
+    Args:
+        bundle: A bundle or its folder.
+        report: What ``validate`` returned for it.
+
+    Returns:
+        The bundle with the record.
+
+    Raises:
+        GateError: The report failed.
+        BundleError: The bundle is not pending, or the report is about another bundle or device.
+    """
+    from exporter import publication  # noqa: PLC0415 - imports torch
+
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
+    return publication.record_validation(opened, report)
 
 
 def _path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _one_of(option: str, value: str, legal: Iterable[str]) -> None:
-    """Refuse what the annotations do not allow before any work is done; nothing else holds a caller to them."""
-    if value not in legal:
-        raise InputError(f"{option} is {value!r}", next_step=f"one of {', '.join(legal)}")
+def _device(name: str) -> Device:
+    if name not in list(Device):
+        raise InputError(f"`device` is {name!r}", next_step=f"use one of {', '.join(Device)}")
+    return Device(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from exporter.errors import InputError
-from exporter.tokens import IntArray, TextTokenizer, batches_by_length
+from exporter.runtime.tokens import IntArray, TextTokenizer, batches_by_length
 
 SHIPPED = Path(__file__).with_name("calibration.jsonl")
 
@@ -25,7 +25,7 @@ def read_sentences(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}", next_step="another file of sentences") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}", next_step="give another text file") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}", next_step="save it as UTF-8") from error
     if path.suffix == ".jsonl":
@@ -33,7 +33,9 @@ def read_sentences(path: Path) -> list[str]:
     else:
         sentences = [line for line in lines if line]
     if not sentences:
-        raise InputError(f"{path}: no sentence in it", next_step="one sentence a line, or JSONL with a text field")
+        raise InputError(
+            f"{path}: no sentence in it", next_step="write one sentence per line, or JSONL with a text field"
+        )
     return sentences
 
 
@@ -99,7 +101,7 @@ def calibration_sentences(path: Path | None, probes: Sequence[str]) -> tuple[str
     source = path or SHIPPED
     kept = tuple(text for text in read_sentences(source) if sentence_hash(text) not in held_out)
     if not kept:
-        raise InputError(f"{source}: every sentence is also a probe, and probes only judge")
+        raise InputError(f"{source}: every sentence is also a probe, and probes are not used for calibration")
     return kept
 
 
@@ -160,8 +162,8 @@ def calibration_set(path: Path | None, probes: Sequence[str], tokenizer: Tokeniz
     source = path.name if path is not None else "the sentences that ship"
     if len(unique) < 2:
         raise InputError(
-            f"{path}: one sentence only, and INT8 takes scales from some and judges them by others",
-            next_step=f"{FEWEST_SENTENCES} different sentences or more, of the kind that will be encoded",
+            f"{path}: only one sentence, but int8 needs some to compute scales and others to evaluate them",
+            next_step=f"give {FEWEST_SENTENCES} or more different sentences of the kind that will be encoded",
         )
     lengths = [len(row) for row in TextTokenizer(tokenizer).ids(unique)]
     places = _held_out_places(lengths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
 
 from exporter.errors import MissingDependencyError
@@ -29,6 +30,21 @@ EXTRAS = {
     "model_signing": "sign",
     "OpenSSL": "sign",
 }
+
+REFERENCE_PACKAGES = ("torch", "sentence_transformers", "optimum")
+"""What the PyTorch reference needs."""
+EXPORT_PACKAGES = (*REFERENCE_PACKAGES, "onnxscript", "onnxruntime")
+"""What an export needs besides its engine."""
+
+
+def require_all(packages: Iterable[str]) -> None:
+    """Import optional packages.
+
+    Raises:
+        MissingDependencyError: One is not installed; the message names the pip command.
+    """
+    for package in packages:
+        require(package)
 
 
 def require(package: str, extra: str | None = None) -> ModuleType:

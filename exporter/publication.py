@@ -8,27 +8,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.backends import Engine
-from exporter.backends.cuda import find_gpu
 from exporter.bundle import (
     PARITY,
     TOKENIZER,
     Bundle,
-    EncoderFacts,
     GraphFacts,
     Manifest,
-    QuantizationFacts,
     Record,
     Validation,
 )
-from exporter.calibration import TokenBatches
+from exporter.bundle.model_card import model_card
 from exporter.checkpoint import Checkpoint
+from exporter.engines import Engine
+from exporter.engines.cuda import find_gpu
+from exporter.errors import BundleError, GateError
 from exporter.graph import Graph
 from exporter.machine import machine, tool_versions
-from exporter.model_card import model_card
-from exporter.quantization.plan import Plan
-from exporter.quantization.report import JSON, PLOT, Tried, plot_of, report_of, table_of
+from exporter.precisions import ConversionReport
 from exporter.recipe import Recipe
+from exporter.targets import Device, Precision
 from exporter.validator import ParityReport
 
 TOOLS = (
@@ -50,62 +48,47 @@ TOOLS = (
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """An engine and what was found of it.
+class Judged:
+    """An engine that passed, and what was found of it.
 
     Attributes:
-        graph: What the engine was built from.
+        graph: The graph it was built from.
         engine: Its files and facts.
         report: What the gate and the checks found.
         folded: What gate 1 found of the float32 graph; None where the engine is that very graph.
-        tried: For int8, each assignment that was built, and what it lost on held-out text; the last is the engine's.
     """
 
     graph: Graph
     engine: Engine
     report: ParityReport
-    folded: ParityReport | None = None
-    tried: tuple[Tried, ...] = ()
+    folded: ParityReport | None
 
 
 def manifest_of(
-    candidate: Candidate,
-    plan: Plan | None,
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    batches: TokenBatches,
-    *,
-    device: str,
-    runs_here: bool,
+    judged: Judged, added: ConversionReport, checkpoint: Checkpoint, recipe: Recipe, *, device: Device, runs_here: bool
 ) -> Manifest:
-    """Return everything that is known of a candidate; files and seal come with its publication.
+    """Return everything that is known of an engine; files and seal come with its publication.
 
     Args:
-        candidate: What passed.
-        plan: What int8 was to be, where it was.
+        judged: What passed.
+        added: What its precision adds.
         checkpoint: What it was made from.
         recipe: What was asked for.
-        batches: The text that ranges were audited on.
-        device: Where the engine runs, ``"cpu"`` or ``"cuda"``.
+        device: Where the engine runs.
         runs_here: Whether the report is the engine's own, or that of its graph on a machine that cannot run it.
     """
-    graph, engine, report = candidate.graph, candidate.engine, candidate.report
-    remainder = plan.request.scheme.remainder if plan is not None else None
-    audited = (
-        (f"audited text: sha256 {batches.content_hash()}",) if graph.precision == "fp16" or remainder == "fp16" else ()
-    )
-    decisions = (*checkpoint.decisions, *graph.decisions, *audited, *engine.decisions)
+    graph, engine, report = judged.graph, judged.engine, judged.report
     return Manifest(
         recipe=recipe,
         source=checkpoint.provenance(),
-        encoder=encoder_facts(checkpoint),
+        encoder=checkpoint.facts,
         graph=GraphFacts(sha256=graph.content_hash(), nodes=graph.op_counts(), weight_bytes=graph.weight_bytes()),
         engine=engine.model_copy(update={"decisions": ()}),  # told once, among all the others
-        quantization=_quantization_facts(plan),
-        decisions=decisions,
+        quantization=added.quantization,
+        decisions=(*checkpoint.decisions, *graph.decisions, *engine.decisions),
         validation=Validation(
             state="passed" if runs_here else "pending",
-            device="cuda" if device == "cuda" else "cpu",
+            device=device,
             execution=report.execution,
             probes_sha256=report.probes_sha256,
             min_cosine=report.statistics["min_cosine"],
@@ -113,56 +96,77 @@ def manifest_of(
             note=_validation_note(engine, device) if runs_here else _pending_note(engine, report),
         ),
         tools=tool_versions(TOOLS),
-        machine=_machine(device if runs_here else "cpu"),
+        machine=_machine(device if runs_here else Device.CPU),
         created=_now(),
     )
 
 
-def encoder_facts(checkpoint: Checkpoint) -> EncoderFacts:
-    """Return what a manifest says of the encoder; all of it is read from the checkpoint."""
-    return EncoderFacts(
-        architecture=checkpoint.architecture,
-        modules=checkpoint.modules,
-        pooling=checkpoint.pooling,
-        dimension=checkpoint.dimension,
-        max_seq_length=checkpoint.max_seq_length,
-        do_lower_case=checkpoint.do_lower_case,
-        prompt=checkpoint.prompt,
-        layers=checkpoint.layers,
-        heads=checkpoint.heads,
-        hidden_size=checkpoint.hidden_size,
+def record_validation(bundle: Bundle, report: ParityReport) -> Bundle:
+    """Record that a pending bundle has passed its gate on this machine, in ``validation.json`` beside its manifest.
+
+    Args:
+        bundle: A bundle that was published without validation.
+        report: The report of ``validate`` about this bundle.
+
+    Returns:
+        The bundle with the record.
+
+    Raises:
+        GateError: The report failed.
+        BundleError: The bundle is not pending, the report is about another bundle or another device, or the folder
+            cannot be written to.
+    """
+    refuse_to_record(bundle, report.device)
+    if report.bundle != bundle.manifest.seal:
+        raise BundleError(f"{bundle.folder}: the report is about another bundle", next_step="validate this one")
+    if not report.passed:
+        raise GateError(
+            report.failure(), report=report.to_dict(), next_step="export it again: only a passed gate is recorded"
+        )
+    return bundle.write_record(
+        Record(
+            manifest_seal=bundle.manifest.seal,
+            report=report.to_dict(),
+            machine=_machine(bundle.manifest.validation.device),
+            tools=tool_versions(TOOLS),
+            created=_now(),
+        )
     )
 
 
-def record_of(bundle: Bundle, report: ParityReport) -> Record:
-    """Return the record that a bundle published without a gate has passed it since, here and now."""
-    return Record(
-        manifest_seal=bundle.manifest.seal,
-        report=report.to_dict(),
-        machine=_machine(bundle.manifest.validation.device),
-        tools=tool_versions(TOOLS),
-        created=_now(),
-    )
+def refuse_to_record(bundle: Bundle, device: str | None) -> None:
+    """Refuse a bundle for which no validation on ``device`` can be recorded. This can be asked before the validation.
+
+    Raises:
+        BundleError: The bundle was validated before it was published, or it is for another device.
+    """
+    validation = bundle.manifest.validation
+    if validation.state != "pending":
+        raise BundleError(
+            f"{bundle.folder}: validated before it was published, so there is nothing to record",
+            next_step="validate it without `record`",
+        )
+    if device != validation.device:
+        raise BundleError(
+            f"{bundle.folder}: made for {validation.device}, so a validation on {device} is not recorded",
+            next_step=f"validate it with `device={validation.device}`",
+        )
 
 
-def write_files(manifest: Manifest, candidate: Candidate, plan: Plan | None, folder: Path) -> None:
+def write_files(manifest: Manifest, judged: Judged, added: ConversionReport, folder: Path) -> None:
     """Write what lies beside engine and tokenizer: reports and model card."""
-    modules = ""
-    if plan is not None:
-        assignment = candidate.tried[-1].assignment
-        modules = table_of(plan, assignment)
-        _write_json(folder / JSON, report_of(plan, candidate.tried))
-        (folder / PLOT).write_bytes(plot_of(plan, assignment))
-    _write_json(folder / PARITY, _parity_of(candidate))
-    (folder / "README.md").write_text(model_card(manifest, candidate.report, modules), encoding="utf-8")
+    for name, content in added.files.items():
+        (folder / name).write_bytes(content)
+    _write_json(folder / PARITY, _parity_of(judged))
+    (folder / "README.md").write_text(model_card(manifest, judged.report, added.modules), encoding="utf-8")
 
 
-def _parity_of(candidate: Candidate) -> dict[str, Any]:
+def _parity_of(judged: Judged) -> dict[str, Any]:
     """Return the report as JSON data, with what gate 1 found of the float32 graph, probe by probe left out."""
-    folded = candidate.folded.to_dict() if candidate.folded is not None else None
+    folded = judged.folded.to_dict() if judged.folded is not None else None
     kept = ("subject", "execution", "passed", "statistics", "verdicts", "checks")
     proven = None if folded is None else {name: folded[name] for name in kept}
-    return {**candidate.report.to_dict(), "fp32_graph": proven}
+    return {**judged.report.to_dict(), "fp32_graph": proven}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -178,15 +182,6 @@ def write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _quantization_facts(plan: Plan | None) -> QuantizationFacts | None:
-    if plan is None:
-        return None
-    text = plan.request.calibration
-    return QuantizationFacts(
-        source=text.source, sha256=text.sha256, sentences=text.fit.count, method=plan.calibrated.trial.name, ranges=JSON
-    )
-
-
 def _machine(device: str) -> dict[str, Any]:
     gpu = find_gpu() if device == "cuda" else None
     return machine() if gpu is None else {**machine(), "gpu": asdict(gpu)}
@@ -198,17 +193,18 @@ def _now() -> str:
 
 def _pending_note(engine: Engine, report: ParityReport) -> str:
     return (
-        f"UNVALIDATED: no machine has run this engine yet; judged, on {report.execution}, was {report.subject}. "
-        f"Where {engine.backend} runs, `korsbert validate` judges the engine and records it"
+        f"UNVALIDATED: no machine has run this engine yet. {report.subject} was judged instead, on {report.execution}. "
+        f"On a machine with {engine.backend}, `korsbert validate` with the option `record` validates the engine and "
+        "records the result"
     )
 
 
 def _validation_note(engine: Engine, device: str) -> str:
-    if engine.precision.startswith("int8"):
+    if engine.precision.is_int8:
         return f"the gate was passed on this machine's {device}, which its int8 is typed for"
-    if device == "cpu" and engine.precision != "fp32":
+    if device == "cpu" and engine.precision is not Precision.FP32:
         return (
             f"the gate was passed on a CPU; where {engine.precision} runs on other hardware, "
-            "repeat it there with `korsbert validate` (and --device where it is a GPU)"
+            "run `korsbert validate` there, on a GPU with device cuda"
         )
     return f"the gate was passed on this machine's {device}"

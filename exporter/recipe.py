@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from exporter.errors import InputError, RecipeError
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int8_dynamic"]
 PoolingMode = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 
@@ -129,12 +128,12 @@ class Gate(_Frozen):
         """How far ``min_cosine`` lets a vector move, as the distance between two vectors of length 1."""
         return math.sqrt(max(2 - 2 * self.min_cosine, 0.0))
 
-    def weaker_bounds(self, floor: Gate) -> tuple[str, ...]:
-        """Return the names of the bounds in which this gate allows more than ``floor`` does.
+    def weaker_bounds(self, minimum: Gate) -> tuple[str, ...]:
+        """Return the names of the bounds in which this gate allows more than ``minimum`` does.
 
-        A bound that ``floor`` has and this gate lacks is among them.
+        A bound that ``minimum`` has and this gate lacks is among them.
         """
-        return tuple(name for name in type(self).model_fields if self._stricter(name, floor) != getattr(self, name))
+        return tuple(name for name in type(self).model_fields if self._stricter(name, minimum) != getattr(self, name))
 
     def tightened(self, other: Gate) -> Gate:
         """Return a gate with the stricter of the two bounds, for every bound."""
@@ -353,7 +352,7 @@ class Recipe(_Frozen):
     """What to export and what it must prove.
 
     Attributes:
-        name: What ``--model`` calls it, and the folder its bundles land in.
+        name: The name of the recipe, and of the folder that its bundles are written to.
         source: Hub id, or a folder (relative to the recipe file).
         revision: Branch, tag or commit on the hub.
     """
@@ -488,7 +487,7 @@ def named_recipe(recipe: str) -> Recipe:
     if recipe in names and not Path(recipe).is_file():
         return load_recipe(recipes_folder() / f"{recipe}.yaml")
     if not Path(recipe).is_file():
-        raise RecipeError(f"{recipe}: neither a file nor a recipe that ships", next_step=f"one of {', '.join(names)}")
+        raise RecipeError(f"{recipe}: neither a file nor a built-in recipe", next_step=f"use one of {', '.join(names)}")
     return load_recipe(Path(recipe))
 
 
@@ -509,10 +508,10 @@ def find_recipe(model: str) -> Recipe:
         return Recipe(name=_slug(model.rsplit("/", 1)[-1]), source=model)
     close = difflib.get_close_matches(model, names, n=3, cutoff=0.4)
     raise RecipeError(
-        f"{model!r} is no recipe, no folder and no hub id (owner/name)",
+        f"{model!r} is neither a recipe nor a folder nor a hub id (owner/name)",
         next_step=f"did you mean {' or '.join(close)}?"
         if close
-        else f"one of {', '.join(names)}, a folder or owner/name",
+        else f"use one of {', '.join(names)}, a folder or owner/name",
     )
 
 

@@ -27,6 +27,25 @@ hypothesis.settings.load_profile("korsbert")
 
 Shared = Callable[[str, Callable[[Path], None]], Path]
 
+# Files of minutes, the longest first: one that begins last keeps one process busy while the others have nothing to do.
+LONGEST = (
+    "test_int8_minilm.py",
+    "test_int8.py",
+    "test_exports.py",
+    "test_faults.py",
+    "test_bundle_safety.py",
+    "test_triton_server.py",
+    "test_tensorrt_rtx.py",
+    "test_gpu_benchmark.py",
+    "test_unvalidated.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first (with ``--no-loadscope-reorder``, or pytest-xdist sorts by the number of tests)."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
@@ -65,7 +84,7 @@ def twin(shared: Shared) -> Path:
     """A small checkpoint with seeded weights, in the layout of sentence-transformers 2.2. Copy it to change it."""
 
     def fill(folder: Path) -> None:
-        from recipes.twins import build_twin
+        from tests.support.twins import build_twin
 
         build_twin(TWIN, folder / "twin")
 

@@ -9,14 +9,24 @@ import onnx_ir as ir
 
 from exporter.calibration import TokenBatches
 from exporter.graph import Graph
+from exporter.graph.surgery import DATA_MOVERS
+from exporter.precisions import Conversion, ConversionRequest
+from exporter.precisions.casting import Cast, any_target
 from exporter.precisions.range_audit import (
     FP16_MAX,
     FP16_SMALLEST_NORMAL,
     HEADROOM,
-    MOVERS,
     largest_activations,
 )
 from exporter.precisions.retype import head_nodes, nodes_named, retype
+from exporter.targets import Precision
+
+check = any_target
+
+
+def prepare(request: ConversionRequest) -> Conversion:
+    """Return the conversion, which has one candidate."""
+    return Cast(request, convert)
 
 
 def convert(graph: Graph, batches: TokenBatches, keep_fp32: tuple[str, ...]) -> Graph:
@@ -35,10 +45,12 @@ class Audit:
     Attributes:
         largest: Largest absolute value by node name.
         sentences: Over how many.
+        text_sha256: SHA-256 over the sentences.
     """
 
     largest: dict[str, float]
     sentences: int
+    text_sha256: str
 
     @property
     def hot(self) -> dict[str, float]:
@@ -48,7 +60,7 @@ class Audit:
 
 def audit(graph: Graph, batches: TokenBatches) -> Audit:
     """Measure the range of every activation of a float32 graph over real text."""
-    return Audit(largest_activations(graph, batches), batches.count)
+    return Audit(largest_activations(graph, batches), batches.count, batches.content_hash())
 
 
 def cast(graph: Graph, audited: Audit, keep_fp32: tuple[str, ...] = ()) -> Graph:
@@ -72,7 +84,8 @@ def cast(graph: Graph, audited: Audit, keep_fp32: tuple[str, ...] = ()) -> Graph
         decisions.append(f"float32 kept by the recipe: {', '.join(keep_fp32)}")
     count = retype(model, ir.DataType.FLOAT16, kept)
     decisions.append(f"{count} nodes compute in float16, {len(kept)} stay float32")
-    return graph.with_model(model, precision="fp16", decisions=tuple(decisions))
+    decisions.append(f"audited text: sha256 {audited.text_sha256}")
+    return graph.with_model(model, precision=Precision.FP16, decisions=tuple(decisions))
 
 
 def _nodes_on_hot_edges(model: ir.Model, hot: dict[str, float]) -> set[ir.Node]:
@@ -84,7 +97,7 @@ def _nodes_on_hot_edges(model: ir.Model, hot: dict[str, float]) -> set[ir.Node]:
     nodes: set[ir.Node] = set()
     for node in model.graph:  # in topological order
         reads = any(value in edges for value in node.inputs if value is not None)
-        if str(node.name) in hot or (reads and node.op_type in MOVERS):
+        if str(node.name) in hot or (reads and node.op_type in DATA_MOVERS):
             edges.update(node.outputs)
             nodes.add(node)
         elif reads:

@@ -12,15 +12,15 @@ import onnx_ir as ir
 from exporter.calibration import TokenBatches
 from exporter.dependencies import require
 from exporter.graph import Graph
-from exporter.passes.building import make_node
-from exporter.passes.decompose_attention import decompose_attention
+from exporter.graph.passes.decompose_attention import decompose_attention
+from exporter.graph.surgery import DATA_MOVERS, make_node
+from exporter.runtime.contract import INPUTS
+from exporter.runtime.session import open_on_cpu, session_options
 
-FP16_MAX = 65504.0
-FP16_SMALLEST_NORMAL = 2.0**-14
+FP16_MAX = float(ir.DataType.FLOAT16.max)
+FP16_SMALLEST_NORMAL = float(ir.DataType.FLOAT16.tiny)
 HEADROOM = 4.0  # text in production is wilder than probes
-# Operators whose output is no larger than their input, so it is not watched. The movers hand a large value on.
-MOVERS = {"Concat", "Expand", "Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
-_NEVER_LARGER = {*MOVERS, "Softmax"}
+_NEVER_LARGER = {*DATA_MOVERS, "Softmax"}  # operators whose output is no larger than their input: it is not watched
 
 
 def largest_activations(graph: Graph, batches: TokenBatches) -> dict[str, float]:
@@ -39,19 +39,14 @@ def largest_activations(graph: Graph, batches: TokenBatches) -> dict[str, float]
             continue
         _watch(model, node)
         watched.append(str(node.name))
-    session_module = require("onnxruntime")
-    options = session_module.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options()
     # In the default order the reductions, which stand at the end, run last, and until then every activation is alive.
-    options.execution_order = session_module.ExecutionOrder.PRIORITY_BASED
-    options.enable_mem_pattern = False  # a plan per shape: memory, and no two batches are alike
-    data = ir.to_proto(model).SerializeToString()
-    session = session_module.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    del data
+    options.execution_order = require("onnxruntime").ExecutionOrder.PRIORITY_BASED
+    session = open_on_cpu(ir.to_proto(model).SerializeToString(), options)
     largest = np.zeros(len(watched))
     outputs = [f"{extreme}/{name}" for extreme in ("min", "max") for name in watched]
-    for input_ids, attention_mask in batches:
-        found = np.array(session.run(outputs, {"input_ids": input_ids, "attention_mask": attention_mask}))
+    for batch in batches:
+        found = np.array(session.run(outputs, dict(zip(INPUTS, batch, strict=True))))
         size = np.abs(found.reshape(2, -1)).max(axis=0)
         largest = np.maximum(largest, np.where(np.isfinite(size), size, np.inf))
     result: dict[str, float] = {}

@@ -9,15 +9,11 @@ not cast a whole batch to keep one row of it.
 
 from __future__ import annotations
 
-import ml_dtypes
-import numpy as np
 import onnx_ir as ir
 
-from exporter.passes.building import add_constant, make_node
-from exporter.passes.name_nodes import HEAD
-
-_MOVES = {"Concat", "Expand", "Gather", "GatherElements", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
-_NUMPY = {ir.DataType.FLOAT16: np.dtype(np.float16), ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16)}
+from exporter.graph.passes import remove_unused
+from exporter.graph.passes.name_nodes import HEAD
+from exporter.graph.surgery import DATA_MOVERS, add_constant, make_node
 
 
 def retype(model: ir.Model, low: ir.DataType, keep: set[ir.Node]) -> int:
@@ -49,15 +45,13 @@ def retype(model: ir.Model, low: ir.DataType, keep: set[ir.Node]) -> int:
                 if output.dtype == ir.DataType.FLOAT:
                     output.type = ir.TensorType(low)
     _float_output(model, low)
-    for name, value in list(model.graph.initializers.items()):
-        if not value.uses():
-            model.graph.initializers.pop(name)
+    remove_unused(model)
     return len(computes_low)
 
 
 def head_nodes(model: ir.Model) -> set[ir.Node]:
     """Return the nodes after the transformer that compute (those that only move data are not among them)."""
-    return {node for node in model.graph if str(node.name).startswith(HEAD) and node.op_type not in _MOVES}
+    return {node for node in model.graph if str(node.name).startswith(HEAD) and node.op_type not in DATA_MOVERS}
 
 
 def nodes_named(model: ir.Model, prefixes: tuple[str, ...]) -> set[ir.Node]:
@@ -76,7 +70,7 @@ def _may_be_low(node: ir.Node, computes_low: set[ir.Node]) -> bool:
     """
     if node.op_type in {"Constant", "ConstantOfShape"}:
         return False
-    if node.op_type not in _MOVES or not str(node.name).startswith(HEAD):
+    if node.op_type not in DATA_MOVERS or not str(node.name).startswith(HEAD):
         return True
     source = node.inputs[0].producer() if node.inputs[0] is not None else None
     return source is not None and source in computes_low
@@ -88,7 +82,7 @@ def _as_type(
     """Return ``value`` in type ``wanted``: a weight is stored again, an activation is cast right after its producer."""
     if (value, wanted) not in casts:
         if value.is_initializer() and value.const_value is not None:
-            array = value.const_value.numpy().astype(_NUMPY[wanted])
+            array = value.const_value.numpy().astype(wanted.numpy())
             casts[value, wanted] = add_constant(model, f"{value.name}.{wanted.name.lower()}", array)
         else:
             casts[value, wanted] = _cast(model, value, wanted)

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from exporter.dependencies import require
-from exporter.graph_contract import INPUTS
+from exporter.runtime.contract import INPUTS
+from exporter.runtime.session import open_on_cpu
 from exporter.validator.check import Check
 
 IDS_AT_ONCE = 8192
@@ -32,7 +31,8 @@ def check_lookup(model: ir.Model, table: npt.NDArray[np.float32], max_sequence: 
     readers = [node for node in model.graph if _reads(node, table)]
     if len(readers) != 1:
         return Check("lookup", "not run", (f"{len(readers)} nodes look up word vectors, and one was expected",))
-    session = _session(model, str(readers[0].name))
+    part = ir.convenience.extract(model.graph, model.graph.inputs, [readers[0].outputs[0]])
+    session = open_on_cpu(ir.to_proto(ir.Model(part, ir_version=model.ir_version)).SerializeToString())
     wrong = [number for ids in _ids(len(table), max_sequence) for number in _wrong(session, ids, table)]
     told = (
         f"{len(wrong):,} of {len(table):,} ids find another row of the word vectors, {', '.join(map(str, wrong[:3]))}"
@@ -48,18 +48,6 @@ def check_lookup(model: ir.Model, table: npt.NDArray[np.float32], max_sequence: 
 def _reads(node: ir.Node, table: npt.NDArray[np.float32]) -> bool:
     stored = node.inputs[0].const_value if node.op_type == "Gather" and node.inputs[0] is not None else None
     return stored is not None and tuple(stored.shape.numpy()) == table.shape and np.array_equal(stored.numpy(), table)
-
-
-def _session(model: ir.Model, reader: str) -> Any:
-    """Open the part of a model that ends with the output of ``reader``."""
-    part = model.clone()
-    found = next(node.outputs[0] for node in part.graph if node.name == reader)
-    part.graph.outputs[:] = [found]
-    RemoveUnusedNodesPass()(part)
-    ort = require("onnxruntime")
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return ort.InferenceSession(ir.to_proto(part).SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _ids(words: int, max_sequence: int) -> list[npt.NDArray[np.int64]]:

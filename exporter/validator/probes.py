@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from exporter.tokens import TextTokenizer
+from exporter.runtime.tokens import TextTokenizer
 
 SHIPPED = Path(__file__).with_name("probes.jsonl")
 

@@ -35,6 +35,8 @@ class ParityReport:
         checks: The checks besides the gate: tokenizer, weights, graph, sweep.
         format_loss: What the precision itself loses on the same probes, where bounds were relative to that.
         emulator_error: Mean relative difference from the emulator's vectors, where int8 was emulated.
+        bundle: The seal of the manifest, if a bundle was judged.
+        device: ``"cpu"`` or ``"cuda"``: where that bundle ran.
     """
 
     subject: str
@@ -50,6 +52,8 @@ class ParityReport:
     checks: tuple[Check, ...] = ()
     format_loss: FormatLoss | None = None
     emulator_error: float | None = None
+    bundle: str | None = None
+    device: str | None = None
 
     @property
     def passed(self) -> bool:

@@ -58,7 +58,7 @@ def read_sts(path: Path) -> StsSet:
     readers = {".tsv": _read_tsv, ".json": _read_json, ".csv": _read_csv}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise InputError(f"{path}: unknown kind of STS file", next_step=f"one of {', '.join(readers)}")
+        raise InputError(f"{path}: unknown kind of STS file", next_step=f"use one of {', '.join(readers)}")
     try:
         rows = reader(path)
     except OSError as error:
@@ -67,13 +67,13 @@ def read_sts(path: Path) -> StsSet:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}") from error
     except csv.Error as error:  # a quote that is never closed, most often
         raise InputError(
-            f"{path}: cannot be read as rows: {error}", next_step="close every quote, and double those within a field"
+            f"{path}: cannot be read as rows: {error}", next_step="close every quote, and double quotes within a field"
         ) from error
     if len(rows) < 3:
-        raise InputError(f"{path}: {len(rows)} pairs, and a correlation wants 3 or more")
+        raise InputError(f"{path}: {len(rows)} pairs, and a correlation needs 3 or more")
     scores = np.array([score for _, _, score in rows])
     if np.ptp(scores) == 0:
-        raise InputError(f"{path}: every pair has the score {scores[0]:g}, and a correlation wants them to differ")
+        raise InputError(f"{path}: every pair has the score {scores[0]:g}, and a correlation needs different scores")
     return StsSet(path.name, tuple(row[0] for row in rows), tuple(row[1] for row in rows), scores)
 
 

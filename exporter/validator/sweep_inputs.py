@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from tokenizers import Tokenizer
 
-from exporter.backends.profiles import profiles_of
 from exporter.checkpoint import Checkpoint
+from exporter.engines.tensorrt.profiles import profiles_of
 from exporter.recipe import Gate, Shapes
-from exporter.tokens import IntArray, TextTokenizer
+from exporter.runtime.tokens import IntArray, TextTokenizer
 from exporter.validator.probes import shipped_probes
 
 # Budgets, for a model of BERT-base's size. A smaller model costs less per token and gets more: see ``budget``.
@@ -81,7 +81,7 @@ def material_of(checkpoint: Checkpoint) -> Material:
         suffix=suffix,
         text=np.array(text, dtype=np.int64),
         short=tuple(row for row in short[:SHORT_ROWS] if row) or ((text[0],),),
-        longest=checkpoint.max_seq_length,
+        longest=checkpoint.facts.max_seq_length,
     )
 
 
@@ -100,7 +100,7 @@ def _special_ids(tokenizer: Tokenizer) -> set[int]:
 
 def budget(tokens: int, checkpoint: Checkpoint) -> int:
     """Return how many tokens of a model cost as much as ``tokens`` of a BERT-base; never fewer than ``tokens``."""
-    return int(tokens * max(1.0, _BERT_BASE / (checkpoint.layers * checkpoint.hidden_size**2)))
+    return int(tokens * max(1.0, _BERT_BASE / (checkpoint.facts.layers * checkpoint.facts.hidden_size**2)))
 
 
 def word_rows(rows: Rows, material: Material, checkpoint: Checkpoint) -> IntArray:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from exporter.checkpoint import TOKEN_BUDGET, Checkpoint
 from exporter.recipe import Gate, Shapes
-from exporter.tokens import IntArray, TextTokenizer
+from exporter.runtime.tokens import IntArray, TextTokenizer
 from exporter.validator.check import Check
 from exporter.validator.parity import row_cosine
 from exporter.validator.sweep_inputs import (

@@ -25,7 +25,7 @@ def check_tokenizer(anchor: Tokenizer, candidate: Tokenizer, texts: Sequence[str
     met as one. Beside that the maps from ids to tokens, the maximum of tokens and the padding must be equal.
 
     Args:
-        anchor: What ``exporter.tokenizer_anchor.build_anchor`` made of the checkpoint's files.
+        anchor: What ``exporter.checkpoint.tokenizer_anchor.build_anchor`` made of the checkpoint's files.
         candidate: What a bundle publishes.
         texts: Probes and other sentences, prompts included.
     """

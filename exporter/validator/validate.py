@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from exporter.checkpoint import Checkpoint
 from exporter.recipe import Gate
-from exporter.tokens import TextTokenizer
+from exporter.runtime.tokens import TextTokenizer
 from exporter.validator.diagnosis import likely_cause
 from exporter.validator.format_loss import FormatLoss, format_loss_of
 from exporter.validator.gates import judge
@@ -82,10 +82,10 @@ def reference_of(checkpoint: Checkpoint, sts_files: Sequence[Path] = (), precisi
             format too, to know what it loses by itself.
     """
     sets = [read_sts(path) for path in sts_files]
-    probes = tuple(probes_for(checkpoint.tokenizer, checkpoint.max_seq_length, checkpoint.prompt))
+    probes = tuple(probes_for(checkpoint.tokenizer, checkpoint.facts.max_seq_length, checkpoint.facts.prompt))
     texts = [probe.text for probe in probes]
     scored = tuple((sts, checkpoint.encode(list(sts.first)), checkpoint.encode(list(sts.second))) for sts in sets)
-    token_ids = TextTokenizer(checkpoint.tokenizer).ids([checkpoint.prompt + text for text in texts])
+    token_ids = TextTokenizer(checkpoint.tokenizer).ids([checkpoint.facts.prompt + text for text in texts])
     vectors = checkpoint.encode(texts)
     own = format_loss_of(checkpoint, precision, texts, vectors, token_ids)
     return Reference(probes, vectors, token_ids, scored, {} if own is None else {precision: own})

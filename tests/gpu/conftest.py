@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.backends.cuda import find_gpu
+from exporter.engines.cuda import find_gpu
 from exporter.recipe import Recipe, find_recipe
-from recipes.twins import TWINS, build_twin
+from tests.support.twins import TWINS, build_twin
 
 MODELS = (*TWINS, "demo")
 

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 import exporter
-from exporter.backends import EngineFiles, backend_of
-from exporter.backends.cuda import find_gpu
 from exporter.bundle import Bundle
 from exporter.dependencies import require
+from exporter.engines import EngineFiles, backend_of
+from exporter.engines.cuda import find_gpu
 from exporter.errors import BuildError, BundleError, EngineError, MissingDependencyError
-from exporter.pipeline import Options, export, validate_bundle
+from exporter.options import ExportOptions
+from exporter.pipeline import export
+from exporter.publication import record_validation
+from exporter.validation import validate_bundle
 from tests.gpu.conftest import MODELS, Model
 
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -27,7 +30,7 @@ def bundle_of(model: Model, name: str, precision: str, backend: str, out: Path, 
         backend_of(backend).check(precision, "cuda")
     except MissingDependencyError as error:
         pytest.skip(error.message)
-    options = Options(precision, backend, out=out, device=device, checkpoint=folder)
+    options = ExportOptions(precision=precision, backend=backend, out=out, device=device, checkpoint=folder)
     if backend != "tensorrt-rtx" or listed_for_tensorrt_rtx():
         return export(recipe, options)
     try:
@@ -66,8 +69,8 @@ def test_tensorrt_passes(model: Model, name: str, backend: str, precision: str, 
     assert proven.state == "passed"
     assert "layers (" in proven.execution, "the engine inspector's summary"
     facts = bundle.manifest.engine.facts
-    assert facts["compute_capability"]
-    assert facts["driver"]
+    assert facts.compute_capability
+    assert facts.driver
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt-rtx", "tensorrt"])
@@ -115,22 +118,24 @@ def test_an_engine_built_without_a_gpu_is_validated_here_and_recorded(
     recipe, folder = model("demo")
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed")
     with monkeypatch.context() as blind:
-        blind.setattr("exporter.backends.tensorrt.find_gpu", lambda: None)
-        options = Options("fp16", "tensorrt-rtx", out=tmp_path, checkpoint=folder, unvalidated=True)
+        blind.setattr("exporter.engines.tensorrt.build.find_gpu", lambda: None)
+        options = ExportOptions(
+            precision="fp16", backend="tensorrt-rtx", out=tmp_path, checkpoint=folder, unvalidated=True
+        )
         bundle = export(recipe, options)
     assert not bundle.validated
     if not listed_for_tensorrt_rtx():
         with pytest.raises(BundleError, match="cannot open it"):
             validate_bundle(bundle)
         return
-    assert validate_bundle(bundle).passed
+    assert record_validation(bundle, validate_bundle(bundle)).validated
     assert Bundle.open(bundle.folder).validated
 
 
 def test_an_engine_of_another_gpu_is_refused_with_both_values(model: Model, tmp_path: Path) -> None:
     bundle = bundle_of(model, "demo", "fp16", "tensorrt-rtx", tmp_path)
     engine = bundle.manifest.engine.model_copy(
-        update={"facts": {**bundle.manifest.engine.facts, "compute_capability": "5.2"}}
+        update={"facts": bundle.manifest.engine.facts.model_copy(update={"compute_capability": "5.2"})}
     )
     with pytest.raises(exporter.BundleError, match=r"compute capability 5\.2 .* this machine has \d+\.\d"):
         backend_of("tensorrt-rtx").open(engine, EngineFiles.read(engine, bundle.folder), "cuda", None)

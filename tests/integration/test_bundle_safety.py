@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 import exporter
-from exporter.bundle import Bundle, staging
+from exporter.bundle import Bundle
+from exporter.bundle.atomic import staging
 from tests.support.manifests import edit_manifest
 from tests.support.process import refused, run_program, wait_until
 from tests.support.warm import CLI, WarmPython
@@ -53,7 +54,7 @@ def started(name):
     if name == stage:
         os.kill(os.getpid(), signal.SIGKILL)
 
-options = pipeline.Options(precision="fp16", out=Path(out), force=force == "True")
+options = pipeline.ExportOptions(precision="fp16", out=Path(out), force=force == "True")
 pipeline.export(find_recipe(model), options, pipeline.Stages(started))
 """
 
@@ -141,32 +142,33 @@ class TestKilled:
         assert seen == sorted(seen, key=[before, None, "new"].index)
 
 
-# For n = 1, 2, ...: fork, and in the child stage and publish a bundle and die at the n-th line that exporter/bundle.py
-# and shutil run. The parent then looks at the place, before and after the next export's first step.
+# For n = 1, 2, ...: fork, and in the child stage and publish a bundle and die at the n-th line that the files of
+# TRACED run. The parent then looks at the place, before and after the next export's first step.
 EVERY_LINE = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-import exporter.bundle as module
+from exporter.bundle import Bundle, atomic, bundle as opened, manifest as schema, publish as publishing
 
 made, root = Path(sys.argv[1]), Path(sys.argv[2])
 exchange, there = sys.argv[3] == "True", sys.argv[4] == "True"
 if not exchange:
-    module._exchange = lambda first, second: False
-bundle = module.Bundle.open(made)
+    atomic._exchange = lambda first, second: False
+TRACED = {module.__file__ for module in (atomic, opened, schema, publishing, shutil)}
+bundle = Bundle.open(made)
 old = bundle.manifest.model_copy(update={"created": "old"})
 new = bundle.manifest.model_copy(update={"created": "new"})
 
 def export(place, manifest):
-    with module.staging(place, force=True) as folder:
+    with atomic.staging(place, force=True) as folder:
         for name in bundle.manifest.files:
             (folder / name).write_text(manifest.created + name)  # small: what is in them does not matter here
-        module.publish(manifest, folder, place)
+        publishing.publish(manifest, folder, place)
 
 def dying_at(line):
     count = 0
     def trace(frame, event, argument):
         nonlocal count
-        if frame.f_code.co_filename not in {module.__file__, shutil.__file__}:
+        if frame.f_code.co_filename not in TRACED:
             return None
         if event == "line":
             count += 1
@@ -176,7 +178,7 @@ def dying_at(line):
     return trace
 
 def held(place):
-    return module.Bundle.open(place).manifest.created if os.path.lexists(place) else None
+    return Bundle.open(place).manifest.created if os.path.lexists(place) else None
 
 line = status = 0
 while status == 0 and line == 0 or status != 0:
@@ -192,7 +194,7 @@ while status == 0 and line == 0 or status != 0:
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     found = held(place)
-    with module.staging(place, force=True):
+    with atomic.staging(place, force=True):
         pass
     assert held(place) == (found or ("old" if there else None)), (line, found, held(place))
     beside = {path.name for path in place.parent.iterdir()} - {"bundle", ".bundle.lock"}
@@ -298,7 +300,7 @@ pipeline.fold = worse
         self, python: WarmPython, twin: Path, old: Path, tmp_path: Path, stage: str
     ) -> None:
         done = python.run(LIMITED_FROM, twin, tmp_path / "out", stage)
-        refused(done, 2, f"{old}: the disk is full", "free some space, or use --out on another disk")
+        refused(done, 2, f"{old}: the disk is full", "free some space, or choose another --out on another disk")
         assert held(old) == "old"
         assert leftovers(old) == []
 
@@ -324,35 +326,42 @@ pipeline.fold = worse
 # An export whose files can no longer grow once a stage has begun: the error is that of a full disk.
 LIMITED_FROM = """
 import resource, sys
-from pathlib import Path
-from exporter import cli, pipeline
-from exporter.recipe import find_recipe
+from exporter.cli.main import main
+from exporter.stages import Stages
 
 model, out, stage = sys.argv[1:]
+begin = Stages.__call__
 
-def started(name):
+def limited(stages, name):
     if name == stage:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    return begin(stages, name)
 
-options = pipeline.Options(precision="fp16", out=Path(out), force=True)
-cli._run(lambda: pipeline.export(find_recipe(model), options, pipeline.Stages(started)))
+Stages.__call__ = limited
+sys.argv = ["korsbert", "export", "--model", model, "--fp16", "--out", out, "--force"]
+main()
 """
 
 # The same without torch, for a library that raises no OSError.
 LIMITED_TOKENIZER = """
 import resource, sys
 from pathlib import Path
+import typer
 from tokenizers import Tokenizer
-from exporter import cli
-from exporter.bundle import staging, writing
+from exporter.bundle.atomic import staging, writing
+from exporter.cli.flags import Command
 
+source, place = Path(sys.argv[1]), Path(sys.argv[2])
+app = typer.Typer(pretty_exceptions_enable=False)
+
+@app.command(cls=Command)
 def write():
-    place = Path(sys.argv[2])
     with staging(place, force=False) as folder, writing(place):
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-        Tokenizer.from_file(sys.argv[1]).save(str(folder / "tokenizer.json"))
+        Tokenizer.from_file(str(source)).save(str(folder / "tokenizer.json"))
 
-cli._run(write)
+sys.argv = ["write"]
+app()
 """
 
 
@@ -416,5 +425,5 @@ def test_force_does_not_replace_what_is_no_bundle(python: WarmPython, twin: Path
     place.mkdir(parents=True)
     (place / "notes.txt").write_text("mine", encoding="utf-8")
     done = python.run(CLI, "export", "--model", twin, "--force", "--out", tmp_path / "out")
-    refused(done, 2, str(place), "--force replaces bundles only")
+    refused(done, 2, str(place), "--force only replaces bundles")
     assert (place / "notes.txt").read_text(encoding="utf-8") == "mine"

@@ -186,7 +186,7 @@ class TestUsage:
         assert (done.status, done.stdout, done.stderr) == (0, f"korsbert {version('korsbert')}\n", "")
 
     def test_help_of_both_commands_without_torch(self) -> None:
-        code = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; from exporter.cli import {0}; {0}()"
+        code = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; from exporter.cli.main import {0}; {0}()"
         for entry in ("main", "export_main"):
             done = run_program([sys.executable, "-c", code.format(entry), "--help"])
             assert (done.status, done.stderr) == (0, "")
@@ -307,7 +307,7 @@ DAMAGE: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "other shapes": (_json("config.json", intermediate_size=96), ("other shapes than config.json states",)),
     "no tokenizer": (_without_tokenizer, ("no tokenizer",)),
     "tokenizer no JSON": (_half("tokenizer.json"), ("tokenizer.json: not readable as JSON",)),
-    "tokenizer of another model": (_small_vocabulary, ("ids that its embedding table has no row for",)),
+    "tokenizer of another model": (_small_vocabulary, ("ids beyond the rows of its embedding table",)),
     "no room for a token": (_json("sentence_bert_config.json", max_seq_length=2), ("max_seq_length is 2",)),
     "length that is no number": (
         _json("sentence_bert_config.json", max_seq_length="all"),
@@ -512,19 +512,19 @@ class TestFiles:
         place = tmp_path / "twin" / "fp32-onnxruntime"
         shutil.copytree(twin_bundle, place)
         done = python.run(CLI, "export", "--model", twin, "--out", tmp_path)
-        refused(done, 2, f"{place}: already there", "--force")
+        refused(done, 2, f"{place}: already exists", "--force")
         exporter.Bundle.open(place)
 
 
 class TestBundles:
     @pytest.mark.parametrize("command", ["show", "validate", "encode", "bench"])
     def test_a_folder_that_is_no_bundle(self, python: WarmPython, tmp_path: Path, command: str) -> None:
-        refused(python.run(CLI, command, tmp_path), 2, f"{tmp_path}: no bundle", "korsbert-export makes one")
+        refused(python.run(CLI, command, tmp_path), 2, f"{tmp_path}: not a bundle", "give the folder of a bundle")
 
     def test_show(self, python: WarmPython, twin_bundle: Path) -> None:
         done = python.run(CLI, "show", twin_bundle)
         assert (done.status, done.stderr) == (0, "")
-        for part in ("BertModel, mean pooling, 64-d, 128 tokens", "fp32 on onnxruntime", "all hashes agree"):
+        for part in ("BertModel, mean pooling, 64-d, 128 tokens", "fp32 on onnxruntime", "all hashes match"):
             assert part in done.stdout
         result = json.loads(python.run(CLI, "show", twin_bundle, "--json").stdout)
         assert result["manifest"]["encoder"]["dimension"] == 64
@@ -570,8 +570,41 @@ class TestBundles:
         assert failed == ["max relative error", "sweep"]
         assert suite.get("failures") == "2"
 
+    def test_validate_records_a_pending_bundle_only_when_it_is_asked_to(
+        self, python: WarmPython, twin_bundle: Path, tmp_path: Path
+    ) -> None:
+        bundle = Path(shutil.copytree(twin_bundle, tmp_path / "pending"))
+        edit_manifest(bundle, lambda manifest: manifest["validation"].update(state="pending"))
+        record = bundle / "validation.json"
+        done = python.run(CLI, "validate", bundle)
+        hint = f"{bundle}: passed, but the bundle still counts as unvalidated: --record records the result\n"
+        assert (done.status, done.stderr) == (0, hint)
+        assert not record.exists()
+        done = python.run(CLI, "validate", bundle, "--record", "--json")
+        assert (done.status, done.stderr) == (0, f"{record}: recorded that the bundle passed\n")
+        assert json.loads(done.stdout)["passed"]
+        assert record.exists()
+        done = python.run(CLI, "validate", bundle)  # which needs no hint now
+        assert (done.status, done.stderr) == (0, "")
+        gates = tmp_path / "gates.yaml"
+        gates.write_text("gates: {fp32: {max_relative_error: 1.0e-300}}", encoding="utf-8")
+        before = record.read_bytes()
+        assert python.run(CLI, "validate", bundle, "--gates", gates).status == 1
+        assert record.read_bytes() == before
+        done = python.run(CLI, "validate", bundle, "--gates", gates, "--record")
+        assert done.status == 1
+        assert done.stderr.endswith(f"{bundle}: has no record of validation, because it failed\n")
+        assert not record.exists()
+
+    def test_validate_refuses_to_record_before_any_work(
+        self, python: WarmPython, twin_bundle: Path, tmp_path: Path
+    ) -> None:
+        done = python.run(CLI, "validate", twin_bundle, "--record", "--checkpoint", tmp_path)  # nothing reads that
+        refused(done, 2, "validated before it was published, so there is nothing to record", "without --record")
+        assert not (twin_bundle / "validation.json").exists()
+
     def test_validate_against_other_weights(self, python: WarmPython, twin_bundle: Path, tmp_path: Path) -> None:
-        from recipes.twins import build_twin
+        from tests.support.twins import build_twin
 
         other = build_twin("ko-sbert-multitask", tmp_path / "twin", seed=1)
         done = python.run(CLI, "validate", twin_bundle, "--checkpoint", other)

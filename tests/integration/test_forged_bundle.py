@@ -15,8 +15,8 @@ from onnx import numpy_helper
 
 import exporter
 from exporter.bundle import Bundle
+from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, minimum_gate_of
 from exporter.errors import BundleError, InputError, RecipeError
-from exporter.floor import DEFAULT, floor_of
 from exporter.recipe import Gate, Gates, Recipe
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.lint import check
@@ -143,16 +143,16 @@ class TestForged:
         self, python: WarmPython, forged: Path, tmp_path: Path, runtime: Any
     ) -> None:
         ship_whatever([Bundle.open(forged)], tmp_path / "models", Options(runtime=runtime))
-        done = python.run(CLI, "ship", "--check", tmp_path / "models")
+        done = python.run(CLI, "check", tmp_path / "models")
         assert done.status == 1
         assert WEAKER in done.stdout
-        own = floor_of(Bundle.open(forged).manifest.recipe.gates)
+        own = minimum_gate_of(Bundle.open(forged).manifest.recipe.gates)
         assert not [finding for finding in check(tmp_path / "models", own) if finding.field == "gate"]
 
 
 class TestSound:
     def test_nothing_is_called_out(self, python: WarmPython, bundle: Path) -> None:
-        assert DEFAULT.objections(Bundle.open(bundle)) == ()
+        assert DEFAULT_MINIMUM_GATE.objections(Bundle.open(bundle)) == ()
         assert "BELOW" not in python.run(CLI, "show", bundle).stdout
 
     def test_its_own_stricter_bound_counts(self, bundle: Path) -> None:
@@ -215,12 +215,12 @@ class TestRecordedStatistics:
     def test_a_bound_that_is_widened_for_single_probes_counts_at_its_widest(self, bundle: Path) -> None:
         opened = Bundle.open(bundle)
         at = opened.manifest.recipe.gates.fp32.model_copy(update={"min_cosine": 1.0, "max_widening": 1.0})
-        assert "parity.json misses" in " ".join(floor_of(Gates(fp32=at)).objections(opened))
+        assert "parity.json misses" in " ".join(minimum_gate_of(Gates(fp32=at)).objections(opened))
         found = json.loads(opened.read("parity.json"))["statistics"]["min_cosine"]
         bound = 1 - (1 - found) / 1.5
         for widening, misses in ((1.0, True), (1.4, True), (1.6, False)):
             gate = at.model_copy(update={"min_cosine": bound, "max_widening": widening})
-            objections = " ".join(floor_of(Gates(fp32=gate)).objections(opened))
+            objections = " ".join(minimum_gate_of(Gates(fp32=gate)).objections(opened))
             assert ("parity.json misses" in objections) == misses
 
     @pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"statistics": 1}'])
@@ -228,22 +228,22 @@ class TestRecordedStatistics:
         (bundle / "parity.json").write_text(content, encoding="utf-8")
         reseal(bundle)
         with pytest.raises(BundleError, match=r"parity\.json: not (JSON|a parity report)"):
-            DEFAULT.objections(Bundle.open(bundle))
+            DEFAULT_MINIMUM_GATE.objections(Bundle.open(bundle))
 
 
-class TestFloorOf:
+class TestMinimumGateOf:
     def test_gates_are_taken_from_what_has_them(self, tmp_path: Path) -> None:
         gates = Gates(fp32=Gate(min_cosine=0.5))
         (tmp_path / "g.yaml").write_text("gates:\n  fp32: {min_cosine: 0.5}\n", encoding="utf-8")
-        assert floor_of().gates == Gates()
-        assert floor_of(gates).gates == gates
-        assert floor_of(Recipe(name="r", source="a/b", gates=gates)).gates == gates
-        assert floor_of(tmp_path / "g.yaml").gates.fp32.min_cosine == 0.5
-        assert floor_of(recipe="demo").source == "demo's gate"
+        assert minimum_gate_of().gates == Gates()
+        assert minimum_gate_of(gates).gates == gates
+        assert minimum_gate_of(Recipe(name="r", source="a/b", gates=gates)).gates == gates
+        assert minimum_gate_of(tmp_path / "g.yaml").gates.fp32.min_cosine == 0.5
+        assert minimum_gate_of(recipe="demo").source == "demo's gate"
 
     def test_two_of_them_are_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="gates and recipe"):
-            floor_of(tmp_path / "g.yaml", "demo")
+        with pytest.raises(InputError, match="both `gates` and `recipe` are given"):
+            minimum_gate_of(tmp_path / "g.yaml", "demo")
 
     @pytest.mark.parametrize(
         ("content", "told"),
@@ -258,8 +258,8 @@ class TestFloorOf:
     def test_a_file_that_holds_no_gates(self, tmp_path: Path, content: str, told: str) -> None:
         (tmp_path / "g.yaml").write_text(content, encoding="utf-8")
         with pytest.raises(RecipeError, match=told):
-            floor_of(tmp_path / "g.yaml")
+            minimum_gate_of(tmp_path / "g.yaml")
 
     def test_a_recipe_that_is_neither_a_file_nor_a_name(self) -> None:
-        with pytest.raises(RecipeError, match="nowhere: neither a file nor a recipe that ships"):
-            floor_of(recipe="nowhere")
+        with pytest.raises(RecipeError, match="nowhere: neither a file nor a built-in recipe"):
+            minimum_gate_of(recipe="nowhere")

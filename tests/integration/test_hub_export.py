@@ -22,15 +22,16 @@ MODEL = "kor-sbert/small-bert"
 
 # What the command does with a hub id, less the export: the whole command costs ten times as long.
 DOWNLOAD = """
-import sys
-from exporter import cli, hub
+from exporter.checkpoint import hub
+from exporter.cli.flags import Command
+from exporter.cli.main import app, main
 
-@cli.app.command("download")
-def download(model: str, revision: str = None) -> None:
+@app.command("download", cls=Command)
+def download(model: str, revision: str = None, checkpoint: str = None) -> None:
     folder, commit = hub.download(model, revision)
     print(folder, commit)
 
-cli.main()
+main()
 """
 
 
@@ -47,7 +48,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def new_twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from recipes.twins import build_twin
+    from tests.support.twins import build_twin
 
     return build_twin("ko-sbert-multitask", tmp_path_factory.mktemp("new") / "twin", seed=1)
 
@@ -120,7 +121,7 @@ class TestExport:
         hub.cut_after("pytorch_model.bin", 100_000, reset=True)
         command = [sys.executable, "-c", CLI, "export", "--model", MODEL, "--out", tmp_path / "out"]
         done = run_program(command, environment=hub.environment(cache))
-        refused(done, 3, MODEL, f"the hub at {hub.endpoint} cannot be reached or broke off", "try again")
+        refused(done, 3, MODEL, f"the hub at {hub.endpoint} cannot be reached or disconnected", "try again")
         assert names(tmp_path / "out") <= {"small-bert/.fp32-onnxruntime.lock"}
         done = run_program(command, environment=hub.environment(cache))
         assert (done.status, done.stderr) == (0, "")
@@ -170,7 +171,7 @@ class TestDownload:
         hub.add(MODEL, twin)
         hub.fail_with(status)
         refused(
-            download(hub, cache, MODEL), 3, f"the hub at {hub.endpoint} cannot be reached or broke off", str(status)
+            download(hub, cache, MODEL), 3, f"the hub at {hub.endpoint} cannot be reached or disconnected", str(status)
         )
 
     def test_a_hub_that_is_down(self, hub: HubServer, cache: Path, twin: Path) -> None:
@@ -181,7 +182,7 @@ class TestDownload:
     def test_a_hub_that_goes_down_in_between(self, hub: HubServer, cache: Path, twin: Path) -> None:
         hub.add(MODEL, twin)
         hub.cut_after("pytorch_model.bin", 1000, times=None, reset=True)
-        refused(download(hub, cache, MODEL), 3, "broke off", "a broken download is resumed")
+        refused(download(hub, cache, MODEL), 3, "or disconnected", "a broken download is resumed")
         # What came so far is no checkpoint, also for a client that cannot ask.
         refused(download(hub, cache, MODEL, HF_HUB_OFFLINE="1"), 3, "not in the local cache")
 
@@ -227,4 +228,4 @@ def test_a_weight_that_is_not_what_the_hub_states_is_refused(hub: HubServer, cac
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
-    refused(download(hub, cache, MODEL), 2, "pytorch_model.bin arrived damaged", str(weights))
+    refused(download(hub, cache, MODEL), 2, "pytorch_model.bin is damaged", str(weights))

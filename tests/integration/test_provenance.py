@@ -14,14 +14,23 @@ import onnx_ir as ir
 import pytest
 
 from exporter.checkpoint import load_checkpoint
-from exporter.folding import fold
-from exporter.passes.building import add_constant, make_node
-from exporter.provenance import check_graph, check_weights, read_onnx
-from exporter.provenance.parameters import dependent_parameters
+from exporter.graph.folding import fold
 from exporter.recipe import Recipe
 from exporter.validator.check import Check
+from exporter.validator.provenance import check_graph, check_weights, read_onnx
+from exporter.validator.provenance.parameters import dependent_parameters
 from tests.support.checkpoints import save_checkpoint
 from tests.support.published import MINILM, SUBJECTS, TARGETS, Edit, Target, proven, published, subject_named
+from tests.support.surgery import (
+    epsilon_enlarged,
+    gelu_by_tanh,
+    head_zeroed,
+    module_dropped,
+    negated_at_width,
+    output_multiplied,
+    rows_repeated,
+    weights_through_bf16,
+)
 
 FP32, FP16, BF16 = Target("fp32"), Target("fp16"), Target("bf16")
 INT8, FP16_CUDA, FP16_OPENVINO, INT8_OPENVINO = (
@@ -82,12 +91,6 @@ def test_what_a_vector_depends_on_is_found_by_differentiating(architecture: str,
 
 
 # --- weights: near misses fail ---------------------------------------------------------------------------------------
-
-
-def tensors(model: ir.Model, rank: int = 1) -> list[ir.Value]:
-    """Return the stored floating-point tensors of a rank, in order, tables of vectors first."""
-    chosen = [v for v in model.graph.initializers.values() if v.dtype.is_floating_point() and len(v.shape) == rank]
-    return sorted((v for v in chosen if v.const_value.size > 1), key=lambda value: -value.const_value.size)
 
 
 def change(value: ir.Value, edit: Callable[[np.ndarray], None]) -> None:
@@ -193,51 +196,24 @@ def test_wrong_biases_behind_every_int8_product_are_found(factor: int, target: T
                 value.const_value = ir.tensor(value.const_value.numpy() * np.float32(factor), name=name)
 
     for check in (weights_of("demo", target, fault), graph_of("demo", target, fault)):
-        assert "and the rounding of its product explains" in check.failures[0]
+        assert "and the rounding of its MatMul explains" in check.failures[0]
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_weights_rounded_through_bfloat16_are_found(name: str) -> None:
-    def fault(model: ir.Model) -> None:
-        for value in tensors(model) + tensors(model, 2):
-            array = (value.const_value.numpy().astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
-            value.const_value = ir.tensor(array.astype(value.const_value.numpy().dtype), name=value.name)
-
-    assert not weights_of(name, FP16, fault).passed
-    assert not graph_of(name, FP16, fault).passed
+    assert not weights_of(name, FP16, weights_through_bf16).passed
+    assert not graph_of(name, FP16, weights_through_bf16).passed
 
 
 # --- graphs: near misses fail ----------------------------------------------------------------------------------------
 
 
-def append(model: ir.Model, operator: str, *others: np.ndarray) -> None:
-    """Put an operation behind the output."""
-    (output,) = model.graph.outputs
-    constants = [add_constant(model, f"fault/{index}", array) for index, array in enumerate(others)]
-    node = make_node(operator, [output, *constants], f"module.9/{operator}", ir.DataType.FLOAT, output.shape)
-    model.graph.append(node)
-    output.name, node.outputs[0].name = "sound", "sentence_embedding"
-    model.graph.outputs[0] = node.outputs[0]
-
-
-def gelu_by_tanh(model: ir.Model) -> None:
-    for node in model.graph:
-        if node.op_type == "Gelu":
-            node.attributes["approximate"] = ir.AttrString("approximate", "tanh")
-
-
-def epsilon_enlarged(model: ir.Model) -> None:
-    for node in model.graph:
-        if node.op_type == "LayerNormalization":
-            node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 1e-3)
-
-
 def output_times_1_01(model: ir.Model) -> None:
-    append(model, "Mul", np.array(1.01, np.float32))
+    output_multiplied(model, 1.01)
 
 
 def output_times_100(model: ir.Model) -> None:
-    append(model, "Mul", np.array(100, np.float32))
+    output_multiplied(model, 100)
 
 
 def positions_restart_at_64(model: ir.Model) -> None:
@@ -245,52 +221,21 @@ def positions_restart_at_64(model: ir.Model) -> None:
 
 
 def one_head_zeroed(model: ir.Model) -> None:
-    """Multiply what the heads of the last layer found with a mask over heads."""
+    """Lose what the first head of the last layer says, where attention may be written out."""
     node = next(
         n
         for n in reversed(list(model.graph))
         if n.op_type in {"Attention", "MatMul"} and "/MatMul.s" not in n.name and len(n.outputs[0].shape or ()) == 4
     )
-    output = node.outputs[0]
-    kept = np.ones((1, output.shape[1], 1, 1), output.dtype.numpy())
-    kept[0, 0] = 0
-    product = make_node("Mul", [output, add_constant(model, "heads", kept)], "fault/Mul", output.dtype, output.shape)
-    model.graph.insert_after(node, product)
-    output.replace_all_uses_with(product.outputs[0])
-    product.replace_input_with(0, output)
+    head_zeroed(model, node.outputs[0])
 
 
 def later_rows_answered_with_the_first(model: ir.Model) -> None:
-    """Answer rows 32 and above with row 0."""
-    (output,) = model.graph.outputs
-    zero, one, limit = (add_constant(model, f"fault/{n}", np.array(n, np.int64)) for n in (0, 1, 32))
-    integer, boolean = ir.DataType.INT64, ir.DataType.BOOL
-    shape = make_node("Shape", [output], "fault/Shape", integer, [1], {"start": 0, "end": 1})
-    axes = add_constant(model, "fault/axes", np.array([0], np.int64))
-    count = make_node("Squeeze", [shape.outputs[0], axes], "fault/Squeeze", integer, [])
-    rows = make_node("Range", [zero, count.outputs[0], one], "fault/Range", integer, ["batch"])
-    early = make_node("Less", [rows.outputs[0], limit], "fault/Less", boolean, ["batch"])
-    chosen = make_node("Where", [early.outputs[0], rows.outputs[0], zero], "fault/Where", integer, ["batch"])
-    gather = make_node("Gather", [output, chosen.outputs[0]], "fault/Gather", ir.DataType.FLOAT, output.shape)
-    for node in (shape, count, rows, early, chosen, gather):
-        model.graph.append(node)
-    output.name, gather.outputs[0].name = "sound", "sentence_embedding"
-    model.graph.outputs[0] = gather.outputs[0]
+    rows_repeated(model, 32)
 
 
 def negated_at_width_254(model: ir.Model) -> None:
-    (output,) = model.graph.outputs
-    ids = next(value for value in model.graph.inputs if value.name == "input_ids")
-    width = add_constant(model, "fault/width", np.array([254], np.int64))
-    signs = [add_constant(model, f"fault/{sign}", np.array(sign, np.float32)) for sign in (-1, 1)]
-    shape = make_node("Shape", [ids], "fault/Shape", ir.DataType.INT64, [1], {"start": 1, "end": 2})
-    equal = make_node("Equal", [shape.outputs[0], width], "fault/Equal", ir.DataType.BOOL, [1])
-    sign = make_node("Where", [equal.outputs[0], *signs], "fault/Where", ir.DataType.FLOAT, [1])
-    product = make_node("Mul", [output, sign.outputs[0]], "fault/Mul", ir.DataType.FLOAT, output.shape)
-    for node in (shape, equal, sign, product):
-        model.graph.append(node)
-    output.name, product.outputs[0].name = "sound", "sentence_embedding"
-    model.graph.outputs[0] = product.outputs[0]
+    negated_at_width(model, 254)
 
 
 STRUCTURAL = {
@@ -315,15 +260,7 @@ def test_a_changed_operator_is_found_and_named(fault: Edit, target: Target) -> N
 
 @pytest.mark.parametrize("target", EVERYWHERE, ids=str)
 def test_normalize_dropped_is_found(target: Target) -> None:
-    def fault(model: ir.Model) -> None:
-        last = next(node for node in model.graph if node.outputs[0].name == "sentence_embedding")
-        source = last.inputs[0]
-        while source.producer().op_type == "Cast":
-            source = source.producer().inputs[0]
-        last.outputs[0].name, source.name = "sound", "sentence_embedding"
-        model.graph.outputs[0] = source
-
-    check = graph_of(MINILM, target, fault)
+    check = graph_of(MINILM, target, lambda model: module_dropped(model, 2))
     assert any("stands where the proven graph has" in failure for failure in check.failures)
 
 

@@ -77,11 +77,19 @@ def test_that_environment_has_nothing_of_the_export(runtime: Path, tmp_path: Pat
     assert str(ROOT) not in run(runtime, "-c", "import exporter; print(exporter.__file__)", cwd=tmp_path).stdout
 
 
+def test_korsbert_is_a_package_of_the_wheel(runtime: Path, tmp_path: Path) -> None:
+    code = "import korsbert; korsbert.load; print(korsbert.__file__); print(*korsbert.__all__)"
+    where, names = run(runtime, "-c", code, cwd=tmp_path).stdout.splitlines()
+    assert Path(where).parts[-3:] == ("site-packages", "korsbert", "__init__.py")
+    assert names.split() == exporter.__all__
+    assert Path(where).with_name("py.typed").is_file()
+
+
 def test_commands_there(runtime: Path, twin_bundle: Path, tmp_path: Path) -> None:
     korsbert = runtime.with_name("korsbert")
     shown = run_program([korsbert, "show", twin_bundle], cwd=tmp_path, environment=_clean_environment())
     assert (shown.status, shown.stderr) == (0, "")
-    assert "all hashes agree" in shown.stdout
+    assert "all hashes match" in shown.stdout
     listed = run_program([korsbert, "list"], cwd=tmp_path, environment=_clean_environment())
     assert (listed.status, listed.stderr) == (0, "")
     assert "demo" in listed.stdout

@@ -15,11 +15,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import exporter
-from exporter.bundle import MANIFEST, Bundle, Record, write_record
+from exporter.bundle import MANIFEST, Bundle, Record
+from exporter.bundle.signing import SIGNATURE, Signer, Trusted
 from exporter.errors import BundleError, InputError
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.lint import check
-from exporter.signing import SIGNATURE, Signer, Trusted
 from tests.support.keys import certificate_of, ec_key, rsa_key
 from tests.support.manifests import edit_manifest, reseal
 from tests.support.process import refused
@@ -76,16 +76,14 @@ class TestSigned:
         require = ("--require-signature", keys / "publisher.pub")
         done = python.run(CLI, "verify-signature", signed, "--public-key", keys / "publisher.pub")
         assert (done.status, done.stderr) == (0, "")
-        assert (
-            done.stdout == f"{signed}: signed by the public key {keys / 'publisher.pub'}, all 7 files are as signed\n"
-        )
+        assert done.stdout == f"{signed}: signed by the public key {keys / 'publisher.pub'}, 7 files verified\n"
         done = python.run(CLI, "validate", signed, *require)
         assert (done.status, done.stderr) == (0, "")
         done = python.run(CLI, "ship", signed, "--repository", tmp_path / "models", "--runtime", "python", *require)
         assert (done.status, done.stderr) == (0, "")
         (shipped,) = tmp_path.glob("models/*/1/bundle")
         assert (shipped / SIGNATURE).read_bytes() == (signed / SIGNATURE).read_bytes()
-        assert python.run(CLI, "ship", "--check", tmp_path / "models", *require).status == 0
+        assert python.run(CLI, "check", tmp_path / "models", *require).status == 0
 
     def test_the_library_that_made_it_verifies_it_too(self, signed: Path, keys: Path) -> None:
         (signed / "validation.json").write_text("{}", encoding="utf-8")  # is not part of what was signed
@@ -116,7 +114,7 @@ class TestSigned:
     def test_a_later_record_of_validation_does_not_break_it_and_is_not_believed(self, signed: Path, keys: Path) -> None:
         opened = Bundle.open(signed)
         record = Record(manifest_seal="", report={"passed": True}, machine={}, tools={}, created="")
-        recorded = write_record(opened, record)
+        recorded = opened.write_record(record)
         recorded.verify_signature(keys / "publisher.pub")
         assert Bundle.open(signed).record is not None
         assert Bundle.open(signed, require_signature=keys / "publisher.pub").record is None
@@ -266,13 +264,13 @@ class TestWhatCannotBeUsed:
 
     def test_options_of_the_commands(self, python: WarmPython, signed: Path, keys: Path) -> None:
         key = keys / "publisher.key"
-        refused(python.run(CLI, "sign", signed, "--private-key", key), 2, f"{signed / SIGNATURE}: already there")
+        refused(python.run(CLI, "sign", signed, "--private-key", key), 2, f"{signed / SIGNATURE}: already exists")
         assert python.run(CLI, "sign", signed, "--private-key", key, "--force").status == 0
         refused(python.run(CLI, "verify-signature", signed), 2, "give one of --public-key and --certificate-chain")
         done = python.run(
             *(CLI, "sign", signed, "--private-key", key, "--certificate-chain", keys / "root.crt", "--force")
         )
-        refused(done, 2, "a certificate chain is given without a certificate")
+        refused(done, 2, "--certificate-chain is given without --certificate")
 
     def test_without_the_library(self, python: WarmPython, signed: Path, keys: Path) -> None:
         blocked = "import sys; sys.modules.update({'model_signing': None, 'OpenSSL': None}); " + CLI

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from exporter.backends.tensorrt import LOG, PLAN, TENSORRT_RTX
 from exporter.calibration import TokenBatches, calibration_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint
-from exporter.folding import fold
+from exporter.engines.tensorrt.build import LOG, PLAN, TENSORRT_RTX
 from exporter.graph import Graph
-from exporter.passes import passes_for, run_passes
-from exporter.precisions import precision_of
+from exporter.graph.folding import fold
+from exporter.graph.passes import passes_for, run_passes
+from exporter.precisions import cast_graph
 from exporter.recipe import find_recipe
-from recipes.twins import TWINS, build_twin
+from tests.support.twins import TWINS, build_twin
 
 pytest.importorskip(
     "tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (make .venv/ready installs it where there is a wheel)"
@@ -54,7 +54,7 @@ def test_it_builds_without_a_gpu(
 ) -> None:
     checkpoint, graph = folded(name)
     batches = TokenBatches(calibration_sentences(None, ())[:32], checkpoint.tokenizer)
-    typed = precision_of(precision).convert(graph, batches, ())
+    typed = cast_graph(graph, precision, batches)
     model = typed.editable()
     run_passes(model, passes_for("tensorrt-rtx", "cuda", precision))
     typed = typed.with_model(model)
@@ -66,12 +66,12 @@ def test_it_builds_without_a_gpu(
     assert engine.files == (PLAN, LOG)
     # Weights are in it, each once, however many layers share them: what else there is are kernels, a few MB a profile.
     weights = typed.weight_bytes()
-    assert weights < (tmp_path / PLAN).stat().st_size < weights + 6e6 * len(engine.facts["profiles"])
+    assert weights < (tmp_path / PLAN).stat().st_size < weights + 6e6 * len(engine.facts.profiles)
     assert "Engine generation completed" in (tmp_path / LOG).read_text(encoding="utf-8")
     attention = next(text for text in engine.decisions if text.startswith("attention: "))
-    layers = checkpoint.layers if precision != "fp32" else 0
+    layers = checkpoint.facts.layers if precision != "fp32" else 0
     assert attention == f"attention: {layers} operators, {layers} of them by lengths, 0 with a mask"
-    assert engine.facts["padding"] == ("any" if precision == "fp32" else "right")
+    assert engine.facts.padding == ("any" if precision == "fp32" else "right")
     network = next(text for text in engine.decisions if text.startswith("network: "))
     by_type = {kind: int(count) for count, kind in re.findall(r"(\d+) (\w+)[,)]", network)}
     assert max(by_type, key=by_type.__getitem__) == TYPES[precision]
@@ -82,10 +82,10 @@ def test_it_builds_without_a_gpu(
 def test_a_mask_builds_too_for_tokenizers_that_pad_left(folded: Folded, tmp_path: Path) -> None:
     checkpoint, graph = folded("ko-sbert-multitask")
     batches = TokenBatches(calibration_sentences(None, ())[:32], checkpoint.tokenizer)
-    engine = TENSORRT_RTX.build(precision_of("fp16").convert(graph, batches, ()), find_recipe("demo").shapes, tmp_path)
-    layers = checkpoint.layers
+    engine = TENSORRT_RTX.build(cast_graph(graph, "fp16", batches), find_recipe("demo").shapes, tmp_path)
+    layers = checkpoint.facts.layers
     assert f"attention: {layers} operators, 0 of them by lengths, {layers} with a mask" in engine.decisions
-    assert engine.facts["padding"] == "any"
+    assert engine.facts.padding == "any"
 
 
 def test_attention_in_float32_is_why_it_is_written_out(folded: Folded, tmp_path: Path) -> None:

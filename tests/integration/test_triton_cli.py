@@ -1,4 +1,4 @@
-"""``korsbert ship`` from the command line: what it prints, what it writes, and what it says to bad input."""
+"""``korsbert ship``, ``check`` and ``verify``: what they print and write, and how they answer bad input."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def test_another_precision_under_the_same_name_is_told(
     assert (done.status, done.stderr) == (0, "")
     done = python.run(CLI, "ship", demo_fp16, "--repository", "models", cwd=tmp_path)
     assert done.status == 0
-    assert "note: version 2 of demo is fp16 on onnxruntime, where fp32 on onnxruntime" in " ".join(done.stderr.split())
+    assert "note: version 2 of demo is fp16 on onnxruntime; the version before is fp32 on onnxruntime" in " ".join(
+        done.stderr.split()
+    )
 
 
 def test_files_that_somebody_edited_are_left_alone(python: WarmPython, demo_fp32: Path, tmp_path: Path) -> None:
@@ -51,22 +53,25 @@ def test_files_that_somebody_edited_are_left_alone(python: WarmPython, demo_fp32
 
 
 BAD = {
-    "nothing asked for": (("BUNDLE",), 2, "give one of --repository, --check and --verify"),
-    "two things at once": (("BUNDLE", "--repository", "m", "--check", "m"), 2, "give one of"),
-    "no bundle": (("--repository", "m"), 2, "give a bundle"),
-    "no bundle to verify": (("--verify", "http://localhost:9"), 2, "give the one bundle"),
-    "a bundle to check": (("BUNDLE", "--check", "m"), 2, "takes no bundle"),
-    "a folder that is not there": (("--check", "nowhere"), 2, "nowhere: no folder"),
-    "no bundle there": ((".", "--repository", "m"), 2, "there is no manifest.json"),
+    "a folder to check that is not there": (("check", "nowhere"), 2, "nowhere: no folder"),
+    "no bundle there": (("ship", ".", "--repository", "m"), 2, "there is no manifest.json"),
     "GPUs that are no numbers": (
-        ("BUNDLE", "--repository", "m", "--gpus", "all"),
+        ("ship", "BUNDLE", "--repository", "m", "--gpus", "all"),
         2,
         "--gpus all: not a list of numbers",
     ),
-    "one name for two": (("BUNDLE", "BUNDLE", "--repository", "m", "--name", "x"), 2, "a name is for one bundle"),
-    "two of one name": (("BUNDLE", "BUNDLE", "--repository", "m"), 2, "two bundles are called demo"),
-    "an accelerator without a GPU": (("BUNDLE", "--repository", "m", "--accelerator", "tensorrt"), 2, "on a GPU"),
-    "nobody listens": (("BUNDLE", "--verify", "http://127.0.0.1:9"), 3, "127.0.0.1:9"),
+    "one name for two": (
+        ("ship", "BUNDLE", "BUNDLE", "--repository", "m", "--name", "x"),
+        2,
+        "--name is given for several bundles",
+    ),
+    "two of one name": (("ship", "BUNDLE", "BUNDLE", "--repository", "m"), 2, "two bundles have the name demo"),
+    "an accelerator without a GPU": (
+        ("ship", "BUNDLE", "--repository", "m", "--accelerator", "tensorrt"),
+        2,
+        "on a GPU",
+    ),
+    "nobody listens": (("verify", "http://127.0.0.1:9", "BUNDLE"), 3, "127.0.0.1:9"),
 }
 
 
@@ -74,7 +79,30 @@ BAD = {
 def test_bad_input_gets_one_clear_sentence(python: WarmPython, demo_fp32: Path, tmp_path: Path, case: str) -> None:
     arguments, status, message = BAD[case]
     command = [str(demo_fp32) if argument == "BUNDLE" else argument for argument in arguments]
-    refused(python.run(CLI, "ship", *command, cwd=tmp_path), status, message)
+    refused(python.run(CLI, *command, cwd=tmp_path), status, message)
+    assert list(tmp_path.iterdir()) == []
+
+
+USAGE = {
+    "no repository": (("ship", "BUNDLE"), "Missing option '--repository'"),
+    "no bundle to ship": (("ship", "--repository", "m"), "Missing argument 'BUNDLE'"),
+    "no bundle to verify": (("verify", "http://localhost:9"), "Missing argument 'BUNDLE'"),
+    "two bundles to verify": (("verify", "http://localhost:9", "BUNDLE", "BUNDLE"), "unexpected extra argument"),
+    "a bundle to check": (("check", "m", "BUNDLE"), "unexpected extra argument"),
+    # An option that a command would not heed is no option of it.
+    "clients to ship": (("ship", "BUNDLE", "--repository", "m", "--clients", "2"), "No such option: --clients"),
+    "a runtime to check": (("check", "m", "--runtime", "python"), "No such option: --runtime"),
+    "GPUs to verify": (("verify", "http://localhost:9", "BUNDLE", "--gpus", "0"), "No such option: --gpus"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_each_command_takes_only_what_it_heeds(python: WarmPython, tmp_path: Path, case: str) -> None:
+    arguments, message = USAGE[case]
+    done = python.run(CLI, *arguments, cwd=tmp_path)
+    assert (done.status, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: ")
+    assert message in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

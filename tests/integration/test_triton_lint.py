@@ -16,9 +16,9 @@ import pytest
 
 from exporter.bundle import Bundle
 from exporter.errors import InputError, ServerError
-from exporter.serving.triton import Options, lint, ship
+from exporter.serving.triton import Options, ship
 from exporter.serving.triton.config import FILE
-from exporter.serving.triton.lint import check
+from exporter.serving.triton.lint import check, engine
 from exporter.serving.triton.remote import RemoteEncoder
 from tests.conftest import SCRIPTS, Shared
 from tests.support.process import run_program
@@ -87,7 +87,7 @@ def test_a_sound_repository_has_none(sound: dict[str, Path], runtime: str) -> No
 def test_the_linter_finds_it(
     sound: dict[str, Path], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lint, "_compute_capabilities", lambda: {"9.0"})
+    monkeypatch.setattr(engine, "_compute_capabilities", lambda: {"9.0"})
     mistake = BY_NAME[name]
     findings = check(seeded(mistake, sound, tmp_path))
     named = [finding for finding in findings if finding.field == mistake.field]
@@ -95,7 +95,7 @@ def test_the_linter_finds_it(
     found, wanted = mistake.values
     assert found in named[0].found, str(named[0])
     assert wanted in named[0].wanted, str(named[0])
-    assert named[0].mend
+    assert named[0].fix
     assert tmp_path in named[0].file.parents
     # What follows from a mistake may be named as well, but nothing else.
     assert len(findings) <= 8, [str(finding) for finding in findings]
@@ -210,16 +210,16 @@ def test_every_mistake_that_is_served_wrongly_has_a_test() -> None:
 
 
 def test_from_the_command_line(sound: dict[str, Path], tmp_path: Path) -> None:
-    done = run_program([SCRIPTS / "korsbert", "ship", "--check", sound["python"]])
+    done = run_program([SCRIPTS / "korsbert", "check", sound["python"]])
     assert (done.status, done.stderr) == (0, "")
     assert done.stdout == f"{sound['python']}: no mistakes\n"
     seeded(BY_NAME["an output of another length"], sound, tmp_path)
-    done = run_program([SCRIPTS / "korsbert", "ship", "--check", tmp_path])
+    done = run_program([SCRIPTS / "korsbert", "check", tmp_path])
     assert (done.status, done.stderr) == (1, "")
     assert done.stdout.splitlines()[0] == (
         f"{tmp_path / 'demo' / FILE}: output[sentence_embedding].dims is [128], wanted [256]"
     )
-    done = run_program([SCRIPTS / "korsbert", "ship", "--check", tmp_path, "--json"])
+    done = run_program([SCRIPTS / "korsbert", "check", tmp_path, "--json"])
     assert done.status == 1
     assert json.loads(done.stdout)["findings"][0]["found"] == "[128]"
 
@@ -259,7 +259,7 @@ def test_altered_weights_are_found_in_every_version_that_is_served(
     findings = check(tmp_path)
     assert len(findings) == 1, (served, findings)
     assert findings[0].file.is_relative_to(tmp_path / "demo" / str(version))
-    assert "altered" in findings[0].mend + findings[0].found
+    assert "altered" in findings[0].fix + findings[0].found
 
 
 def test_a_model_that_cannot_be_read_brings_no_findings_of_others(sound: dict[str, Path], tmp_path: Path) -> None:

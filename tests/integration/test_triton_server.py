@@ -69,7 +69,7 @@ def test_a_server_passes_the_bundle_s_gates_over_both_protocols(
 
 
 def test_verify_from_the_command_line(server: TritonServer, bundles: dict[str, Bundle]) -> None:
-    command = [SCRIPTS / "korsbert", "ship", bundles["demo"].folder, "--verify", f"http://{server.http}"]
+    command = [SCRIPTS / "korsbert", "verify", f"http://{server.http}", bundles["demo"].folder]
     done = run_program([*command, "--grpc", server.grpc, "--requests", "128", "--json"])
     assert (done.status, done.stderr) == (0, "")
     found = json.loads(done.stdout)
@@ -316,6 +316,6 @@ def test_warm_up_ran_and_the_metric_of_the_autoscaler_is_there(server: TritonSer
 
 
 def test_ship_refuses_two_bundles_of_one_name(bundles: dict[str, Bundle], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="two bundles are called demo"):
+    with pytest.raises(InputError, match="two bundles have the name demo"):
         ship([bundles["demo"], bundles["demo"]], tmp_path / "models", Options())
     assert list(tmp_path.iterdir()) == []

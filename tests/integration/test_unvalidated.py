@@ -13,11 +13,16 @@ import numpy as np
 import pytest
 
 import exporter
-from exporter.backends import EngineFiles, backend_of
-from exporter.backends.cuda import find_gpu
-from exporter.bundle import MANIFEST, RECORD, Bundle, Record, seal_of
-from exporter.pipeline import Options, Stages, export, validate_bundle
+from exporter.bundle import MANIFEST, RECORD, Bundle, Record
+from exporter.bundle.manifest import seal_of
+from exporter.engines import EngineFiles, backend_of
+from exporter.engines.cuda import find_gpu
+from exporter.options import ExportOptions
+from exporter.pipeline import export
+from exporter.publication import record_validation
 from exporter.recipe import find_recipe
+from exporter.stages import Stages
+from exporter.validation import validate_bundle
 from tests.conftest import Shared
 from tests.support.process import refused
 from tests.support.warm import CLI, WarmPython
@@ -79,7 +84,7 @@ def on_the_target(
 
     def run_here(error: float) -> None:
         runner = OnTheCpu(twin, folder, error)
-        monkeypatch.setattr("exporter.backends.tensorrt.TensorRt.open", lambda *_, **__: runner)
+        monkeypatch.setattr("exporter.engines.tensorrt.build.TensorRt.open", lambda *_, **__: runner)
 
     return run_here
 
@@ -93,13 +98,17 @@ def test_without_a_gpu_it_stops_before_any_work_with_exit_3(python: WarmPython, 
 def test_no_stage_begins_where_the_gate_cannot_be_judged(twin: Path, tmp_path: Path) -> None:
     begun: list[str] = []
     with pytest.raises(exporter.MissingDependencyError):
-        export(find_recipe(str(twin)), Options("fp16", "tensorrt-rtx", tmp_path), Stages(begun.append))
+        export(
+            find_recipe(str(twin)),
+            ExportOptions(precision="fp16", backend="tensorrt-rtx", out=tmp_path),
+            Stages(begun.append),
+        )
     assert begun == []
 
 
 def test_options_that_would_not_be_heeded(python: WarmPython, tmp_path: Path) -> None:
-    done = python.run(CLI, "export", "--model", "demo", "--workspace", "64", cwd=tmp_path)
-    refused(done, 2, "--workspace: onnxruntime has no such choice", "leave it out")
+    done = python.run(CLI, "export", "--model", "demo", "--workspace-mib", "64", cwd=tmp_path)
+    refused(done, 2, "the onnxruntime backend does not support --workspace-mib", "leave it out")
 
 
 class TestPending:
@@ -134,9 +143,12 @@ class TestPending:
         assert done.status == 0, done
         bundle = Bundle.open(tmp_path / "twin" / "fp16-onnxruntime")
         assert (bundle.validated, bundle.manifest.validation.device) == (False, "cuda")
-        assert bundle.manifest.engine.facts["padding"] == "right"
-        # It runs on the CPU too, and passes there: but that is not where it is meant to run.
-        assert validate_bundle(bundle, device="cpu").passed
+        assert bundle.manifest.engine.facts.padding == "right"
+        # It runs on the CPU too, and passes there, but it was made for a GPU.
+        report = validate_bundle(bundle, device="cpu")
+        assert report.passed
+        with pytest.raises(exporter.BundleError, match="made for cuda, so a validation on cpu is not recorded"):
+            record_validation(bundle, report)
         assert not Bundle.open(bundle.folder).validated
 
     def test_validating_it_here_is_exit_3(self, pending: Path, python: WarmPython, tmp_path: Path) -> None:
@@ -152,6 +164,8 @@ class TestRecord:
         on_the_target(0.0)
         report = validate_bundle(Bundle.open(bundle))
         assert report.passed
+        assert not (bundle / RECORD).exists()
+        record_validation(Bundle.open(bundle), report)
         opened = Bundle.open(bundle)
         assert opened.validated
         assert (bundle / MANIFEST).read_bytes() == before
@@ -161,19 +175,28 @@ class TestRecord:
         assert opened.record.machine["cores"] >= 1
         assert "korsbert" in opened.record.tools
 
-    def test_failing_writes_nothing_and_withdraws_what_was_written(
+    def test_failing_is_not_recorded_and_a_record_can_be_withdrawn(
         self, bundle: Path, on_the_target: Callable[[float], None]
     ) -> None:
         on_the_target(0.0)
-        validate_bundle(Bundle.open(bundle))
+        opened = record_validation(Bundle.open(bundle), validate_bundle(Bundle.open(bundle)))
+        before = (bundle / RECORD).read_bytes()
         on_the_target(0.5)
-        assert not validate_bundle(Bundle.open(bundle)).passed
+        report = validate_bundle(Bundle.open(bundle))
+        assert not report.passed
+        with pytest.raises(exporter.GateError):
+            record_validation(opened, report)
+        assert (bundle / RECORD).read_bytes() == before
+        opened.withdraw_record()
         assert not (bundle / RECORD).exists()
         assert not Bundle.open(bundle).validated
 
     def test_a_bundle_that_was_judged_when_it_was_published_gets_none(self, twin_bundle: Path) -> None:
         assert Bundle.open(twin_bundle).validated
-        assert validate_bundle(Bundle.open(twin_bundle)).passed
+        report = validate_bundle(Bundle.open(twin_bundle))
+        assert report.passed
+        with pytest.raises(exporter.BundleError, match="there is nothing to record"):
+            record_validation(Bundle.open(twin_bundle), report)
         assert not (twin_bundle / RECORD).exists()
 
     @pytest.fixture
@@ -230,10 +253,11 @@ class TestRecord:
         self, bundle: Path, on_the_target: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         on_the_target(0.0)
+        report = validate_bundle(Bundle.open(bundle))
 
         def full(*_: object, **__: object) -> None:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr("pathlib.Path.write_bytes", full)
         with pytest.raises(exporter.BundleError, match="cannot be written: Permission denied"):
-            validate_bundle(Bundle.open(bundle))
+            record_validation(Bundle.open(bundle), report)

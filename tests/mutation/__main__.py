@@ -2,10 +2,10 @@
 
     pip install mutmut==3.8.0
     python -m tests.mutation                       # every file of FILES, into benchmarks/results/mutation.{json,md}
-    python -m tests.mutation exporter/tokens.py    # one file, and nothing is written
+    python -m tests.mutation exporter/runtime/tokens.py    # one file, and nothing is written
     python -m tests.mutation --jobs 2              # on two cores
     python -m tests.mutation --sample 100          # at most 100 mutants a file, drawn with --seed
-    python -m tests.mutation exporter/tokens.py --only batches_by_length   # mutants whose name holds that
+    python -m tests.mutation exporter/runtime/tokens.py --only batches_by_length   # mutants whose name holds that
 
 Each mutant costs as much as its tests do, about half a second of one core. A mutant that no test can notice, because
 nothing it does differs, is listed with the reason in ``equivalent.yaml``, by name; such mutants are left out of the
@@ -34,16 +34,20 @@ from tests.mutation.trials import ROOT, Outcome, Tests, run, run_all, warm_up
 
 FILES = (
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "exporter" / "validator").rglob("*.py")),
-    "exporter/bundle.py",
-    "exporter/checkpoint.py",
-    "exporter/quantization/search.py",
-    "exporter/tokens.py",
+    *(f"exporter/bundle/{name}.py" for name in ("atomic", "bundle", "manifest", "publish")),
+    *(f"exporter/checkpoint/{name}.py" for name in ("checks", "facts", "loading", "reference")),
+    "exporter/precisions/int8/search.py",
+    "exporter/runtime/tokens.py",
 )
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 TARGET = 0.9
 
 # Tests of a file besides those that are named after it.
 ALSO: Mapping[str, tuple[str, ...]] = {
+    **{
+        f"exporter/checkpoint/{name}.py": ("tests/unit/checkpoint/test_loading.py",)
+        for name in ("checks", "facts", "reference")
+    },
     "exporter/validator/check.py": ("tests/unit/validator/test_report.py",),
     "exporter/validator/parity.py": ("tests/unit/validator/test_gates.py",),
 }

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 from onnx import TensorProto, helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from exporter.graph import Graph
-from exporter.graph_contract import INPUTS, OUTPUT
-from exporter.quantization.emulator import Batch
+from exporter.precisions.int8.emulator import Batch
+from exporter.runtime.contract import INPUTS, OUTPUT
+from exporter.runtime.session import open_on_cpu
 
 WIDTH, INNER, WORDS = 16, 32, 1200
 
@@ -100,7 +100,5 @@ def numbers(count: int, *, seed: int = 1) -> tuple[str, ...]:
 
 def encode(graph: Graph, batches: Iterable[Batch]) -> np.ndarray:
     """Encode every batch with a graph as it is, by onnxruntime: (rows, dimension) float32, in their order."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(graph.to_bytes(), options, providers=["CPUExecutionProvider"])
+    session = open_on_cpu(graph.to_bytes())
     return np.concatenate([session.run([OUTPUT], dict(zip(INPUTS, batch, strict=True)))[0] for batch in batches])

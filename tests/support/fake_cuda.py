@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from exporter.backends.profiles import Profile
-from exporter.graph_contract import INPUTS, OUTPUT
+from exporter.engines.tensorrt.profiles import Profile
+from exporter.runtime.contract import INPUTS, OUTPUT
 
 COMPUTE_CAPABILITY = (9, 0)
 _CONTEXT, _STREAM, _GRAPH, _EXECUTABLE = 0x1000, 0x2000, 0x3000, 0x4000

@@ -9,15 +9,15 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from exporter.encoder import Encoder, Vectors, encoder_batches
 from exporter.errors import BundleError, EngineError
-from exporter.proof import Proof
-from exporter.provenance import check_graph, read_onnx
 from exporter.recipe import Gates, Shapes
-from exporter.tokens import TextTokenizer
+from exporter.runtime.encoder import Encoder, Vectors, encoder_batches
+from exporter.runtime.tokens import TextTokenizer
 from exporter.validator import Check, ParityReport, Reference, validate
 from exporter.validator.format_loss import FormatLoss, format_loss_of
 from exporter.validator.parity import compare, relative_deviation
+from exporter.validator.proof import Proof
+from exporter.validator.provenance import check_graph, read_onnx
 from exporter.validator.sweep_inputs import WIDTH_TOKENS
 from tests.support.faults import (
     Candidate,

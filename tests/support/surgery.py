@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from exporter.passes.building import Dimension, add_constant, make_node
+from exporter.graph.passes import remove_unused
+from exporter.graph.surgery import Dimension, add_constant, graph_input, make_node
 
 Change = Callable[[np.ndarray], np.ndarray]
 
@@ -158,3 +160,78 @@ def table_readers(model: ir.Model, table: str) -> list[ir.Node]:
     """Return the nodes that gather rows of ``"word"`` or ``"position"`` vectors: two in int8, for rows and scales."""
     name = f"embeddings.{table}_embeddings/Gather"
     return [node for node in model.graph if node.op_type == "Gather" and str(node.name).startswith(name)]
+
+
+# --- whole faults, of a graph in any precision -----------------------------------------------------------------------
+
+
+def gelu_by_tanh(model: ir.Model) -> None:
+    """Compute GELU by its tanh approximation."""
+    for node in model.graph:
+        if node.op_type == "Gelu":
+            node.attributes["approximate"] = ir.AttrString("approximate", "tanh")
+
+
+def epsilon_enlarged(model: ir.Model) -> None:
+    """Give every LayerNorm an epsilon of 1e-3."""
+    for node in model.graph:
+        if node.op_type == "LayerNormalization":
+            node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 1e-3)
+
+
+def weights_through_bf16(model: ir.Model) -> None:
+    """Round every weight to bfloat16, and store it in the type it had."""
+    for value in model.graph.initializers.values():
+        if value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16) and value.const_value is not None:
+            array = value.const_value.numpy()
+            value.const_value = ir.tensor(array.astype(ml_dtypes.bfloat16).astype(array.dtype), name=value.name)
+
+
+def head_zeroed(model: ir.Model, output: ir.Value) -> None:
+    """Lose what the first attention head says; ``output`` is (batch, heads, sequence, head size)."""
+    assert output.shape is not None
+    kept = np.ones((1, output.shape[1], 1, 1))
+    kept[0, 0] = 0
+    put_behind(model, output, "Mul", constant(model, kept, output.dtype))
+
+
+def module_dropped(model: ir.Model, index: int) -> None:
+    """Leave out a module after the transformer."""
+    written, read = (module_nodes(model, module)[-1].outputs[0] for module in (index, index - 1))
+    take_place(written, read)
+    remove_unused(model)
+
+
+def output_multiplied(model: ir.Model, factor: float | np.ndarray) -> None:
+    """Multiply every vector by a number, or by a vector."""
+    (output,) = model.graph.outputs
+    put_behind(model, output, "Mul", constant(model, factor, output.dtype))
+
+
+def rows_repeated(model: ir.Model, first: int) -> None:
+    """Answer rows ``first`` and above of a batch with the vector of row 0."""
+    (output,) = model.graph.outputs
+    zero, one, last = (constant(model, number) for number in (0, 1, first))
+    first_axis = constant(model, [0])
+    surgery = Surgery(model, output)
+    extents = surgery.add("Shape", [output], ir.DataType.INT64, [2])
+    count = surgery.add("Gather", [extents, zero], ir.DataType.INT64, [], axis=0)
+    rows = surgery.add("Range", [zero, count, one], ir.DataType.INT64, ["batch"])
+    low = surgery.add("Less", [rows, last], ir.DataType.BOOL, ["batch"])
+    chosen = surgery.add("Where", [low, rows, first_axis], ir.DataType.INT64, ["batch"])
+    become_output(model, surgery.add("Gather", [output, chosen], like=output, axis=0))
+
+
+def negated_at_width(model: ir.Model, number: int) -> None:
+    """Negate the vectors of a batch that is padded to ``number`` tokens."""
+    (output,) = model.graph.outputs
+    ids = graph_input(model.graph, "input_ids")
+    width = constant(model, [number])
+    signs = [constant(model, [sign], ir.DataType.FLOAT) for sign in (-1, 1)]
+    second_axis = constant(model, [1])
+    surgery = Surgery(model, output)
+    extents = surgery.add("Shape", [ids], ir.DataType.INT64, [2])
+    found = surgery.add("Gather", [extents, second_axis], ir.DataType.INT64, [1], axis=0)
+    equal = surgery.add("Equal", [found, width], ir.DataType.BOOL, [1])
+    sign = surgery.add("Where", [equal, *signs], ir.DataType.FLOAT, [1])
+    become_output(model, surgery.add("Mul", [output, sign], like=output))

@@ -132,16 +132,16 @@ def _plan(version: tuple[int, int, int, int], gpu: str) -> Change:
     """Turn the encoder into the header of a TensorRT plan, and tell the manifest of its builder."""
 
     def seed(folder: Path) -> None:
-        from exporter.bundle import MANIFEST, Manifest, seal_of
+        from exporter.bundle import MANIFEST, Manifest
+        from exporter.engines.facts import EngineFacts
 
         place = folder / "demo" / "1"
         (place / "model.onnx").unlink()
         (place / "model.plan").write_bytes(struct.pack("<II16x4B", 0x74727466, 0, *version) + b"rest")
         manifest = Manifest.model_validate_json((place / MANIFEST).read_bytes())
-        facts = {"version": "10.13.3.9", "compute_capability": gpu}
+        facts = EngineFacts(version="10.13.3.9", compute_capability=gpu)
         manifest = manifest.model_copy(update={"engine": manifest.engine.model_copy(update={"facts": facts})})
-        manifest = manifest.model_copy(update={"seal": seal_of(manifest)})
-        (place / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+        (place / MANIFEST).write_bytes(manifest.sealed().to_json())
         _edit("demo", _as_tensorrt)(folder)
 
     return seed

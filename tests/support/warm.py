@@ -30,11 +30,16 @@ from tests.support.process import Done
 
 __all__ = ["CLI", "Process", "WarmPython"]
 
-CLI = "from exporter.cli import main; main()"
+CLI = "from exporter.cli.main import main; main()"
 """Statements that run ``korsbert`` with the arguments of the run."""
 
 # Imported by the parent of all runs. Nothing of it starts threads, which a fork would lose.
-_WARM = ("exporter.cli", "exporter.pipeline", "exporter.backends.onnxruntime", "torch.onnx._internal.exporter._core")
+_WARM = (
+    "exporter.cli.main",
+    "exporter.pipeline",
+    "exporter.engines.onnxruntime",
+    "torch.onnx._internal.exporter._core",
+)
 
 
 @dataclass(frozen=True)

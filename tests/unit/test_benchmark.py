@@ -25,6 +25,7 @@ from exporter.benchmark import (
 from exporter.bundle import Bundle
 from exporter.errors import CheckpointError, InputError
 from exporter.recipe import Source, find_recipe
+from exporter.targets import Backend, Precision
 
 SENTENCES = ["하나", "둘", "셋", "넷"]
 BATCH = 32
@@ -114,7 +115,7 @@ class FakeBundle:
     folder = Path("bundle")
     manifest = SimpleNamespace(
         recipe=find_recipe("demo"),
-        engine=SimpleNamespace(precision="fp16", backend="onnxruntime"),
+        engine=SimpleNamespace(precision=Precision.FP16, backend=Backend.ONNXRUNTIME),
         validation=SimpleNamespace(device="cpu"),
         source=Source(checkpoint="demo/checkpoint", commit=None, weights_sha256="a" * 64, files={}),
     )
@@ -228,7 +229,9 @@ def test_the_reference_comes_first_and_has_the_same_threads(text: Path, monkeypa
 
     before = torch.get_num_threads()
     reference, asked = FakeReference("a" * 64), {}
-    monkeypatch.setattr("exporter.checkpoint.load_checkpoint", lambda _, **options: asked.update(options) or reference)
+    monkeypatch.setattr(
+        "exporter.checkpoint.loading.load_checkpoint", lambda _, **options: asked.update(options) or reference
+    )
     bundle = FakeBundle()
     result = bench(bundle, text=text, against_torch=True, threads=before + 1, checkpoint=text.parent)
     assert [subject.name for subject in result.subjects] == [REFERENCE, "demo fp16 on onnxruntime"]
@@ -238,7 +241,7 @@ def test_the_reference_comes_first_and_has_the_same_threads(text: Path, monkeypa
 
 
 def test_other_weights_are_refused(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.checkpoint.load_checkpoint", lambda *_, **__: FakeReference("b" * 64))
+    monkeypatch.setattr("exporter.checkpoint.loading.load_checkpoint", lambda *_, **__: FakeReference("b" * 64))
     with pytest.raises(CheckpointError, match=r"aaaaaaaaaaaa….*bbbbbbbbbbbb…"):
         bench(FakeBundle(), text=text, against_torch=True)
 
@@ -261,7 +264,7 @@ class TestWorth:
     """What is said of an int8 bundle beside bundles of other precisions."""
 
     def bundle(self, precision: str, folder: Path = Path("out/demo/int8-openvino"), commit: str = "a") -> Any:
-        engine = SimpleNamespace(precision=precision, backend="openvino")
+        engine = SimpleNamespace(precision=Precision(precision), backend=Backend.OPENVINO)
         recipe = SimpleNamespace(name="demo")
         return SimpleNamespace(folder=folder, manifest=SimpleNamespace(recipe=recipe, engine=engine, source=commit))
 
@@ -286,7 +289,7 @@ class TestWorth:
     def test_without_a_comparison_it_says_how_to_get_one(self, others: list[str]) -> None:
         subjects = [self.subject(name, 1.0) for name in ("int8", *others)]
         said = int8_verdict(self.bundle("int8"), [self.bundle(name) for name in others], subjects)
-        assert said == "int8 was measured beside no other precision: --against BUNDLE says whether it is worth it"
+        assert said == "int8 was not compared with another precision: measure it against a bundle in fp32 or fp16"
 
     def test_nothing_is_said_of_other_precisions(self) -> None:
         subjects = [self.subject(name, 1.0) for name in ("fp16", "fp32")]
@@ -298,7 +301,7 @@ class TestWorth:
         place = tmp_path / "fp32-onnxruntime"
         shutil.copytree(twin_bundle, place)
         real = Bundle.open(place)
-        engine = real.manifest.engine.model_copy(update={"precision": "int8"})
+        engine = real.manifest.engine.model_copy(update={"precision": Precision.INT8})
         manifest = real.manifest.model_copy(update={"engine": engine})
         (found,) = siblings_of(Bundle(tmp_path / "int8-onnxruntime", manifest))
         assert found.folder == place

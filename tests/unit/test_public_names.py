@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.metadata
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import korsbert
 import pytest
 
 import exporter
@@ -17,9 +21,12 @@ PUBLIC = {
     "export",
     "validate",
     "load",
+    "record_validation",
     "Bundle",
     "Encoder",
+    "ExportOptions",
     "Recipe",
+    "Stages",
     "ExportError",
     "RecipeError",
     "CheckpointError",
@@ -36,7 +43,7 @@ PUBLIC = {
 
 
 def test_they_are_the_intended_ones() -> None:
-    assert set(exporter.__all__) == set(dir(exporter)) == PUBLIC
+    assert set(exporter.__all__) == set(dir(exporter)) == PUBLIC | {"__version__"}
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))
@@ -47,14 +54,16 @@ def test_each_is_the_one_of_its_home(name: str) -> None:
 
 
 def test_any_other_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="'exporter' has no attribute 'fold_all'"):
+    with pytest.raises(AttributeError, match="fold_all"):
         _ = exporter.fold_all  # type: ignore[attr-defined]
 
 
-def test_importing_brings_in_no_package_but_itself() -> None:
-    code = "import json, sys; before = set(sys.modules); import exporter; print(json.dumps(sorted(sys.modules)))"
+@pytest.mark.parametrize("package", ["exporter", "korsbert"])
+def test_importing_brings_in_no_package_but_itself(package: str) -> None:
+    code = f"import json, sys; import {package}; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)} - {"exporter"}
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert package in loaded
     heavy = {
         *EXTRAS,
         "numpy",
@@ -68,6 +77,34 @@ def test_importing_brings_in_no_package_but_itself() -> None:
         "filelock",
     }
     assert loaded & heavy == set()
+
+
+def test_the_version_is_that_of_the_installed_distribution() -> None:
+    assert exporter.__version__ == importlib.metadata.version("korsbert")
+
+
+def test_the_stub_that_type_checkers_read_is_shipped() -> None:
+    stub = ast.parse(Path(exporter.__file__).with_suffix(".pyi").read_text())
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    assert {alias.asname for node in imports for alias in node.names} == {*exporter.__all__}
+
+
+class TestKorsbert:
+    """``import korsbert`` is another way to write ``import exporter``."""
+
+    def test_it_has_the_names_and_the_version_of_exporter(self) -> None:
+        assert korsbert.__all__ == exporter.__all__
+        assert dir(korsbert) == dir(exporter)
+        assert korsbert.__version__ == exporter.__version__
+
+    @pytest.mark.parametrize("name", sorted(PUBLIC))
+    def test_each_name_is_the_same_object(self, name: str) -> None:
+        assert getattr(korsbert, name) is getattr(exporter, name)
+
+    @pytest.mark.parametrize("name", ["errors", "lazy_loader", "fold_all"])
+    def test_it_has_no_other_names(self, name: str) -> None:
+        with pytest.raises(AttributeError, match=f"'korsbert' has no attribute '{name}'"):
+            getattr(korsbert, name)
 
 
 class TestErrors:
@@ -113,15 +150,25 @@ class TestExportArguments:
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [
-            ({"precision": "int4"}, "precision is 'int4'"),
-            ({"backend": "caffe"}, "backend is 'caffe'"),
-            ({"device": "tpu"}, "device is 'tpu'"),
+            ({"precision": "int4"}, "`precision` is 'int4'"),
+            ({"backend": "caffe"}, "`backend` is 'caffe'"),
+            ({"device": "tpu"}, "`device` is 'tpu'"),
+            ({"pooling": "attention"}, "`pooling` is 'attention'"),
         ],
     )
     def test_what_the_annotations_forbid_is_refused_before_any_work(self, arguments: dict[str, str], told: str) -> None:
         with pytest.raises(exporter.InputError, match=told) as failure:
             exporter.export("demo", **arguments)  # type: ignore[arg-type]
-        assert str(failure.value.next_step).startswith("one of ")
+        assert str(failure.value.next_step).startswith("use one of ")
         if "device" in arguments:
             with pytest.raises(exporter.InputError, match=told):
                 exporter.load("anywhere", device="tpu")  # type: ignore[arg-type]
+
+    def test_an_unknown_option_is_refused_with_the_nearest_name(self) -> None:
+        with pytest.raises(exporter.InputError, match="there is no option 'precison'") as failure:
+            exporter.export("demo", precison="fp16")
+        assert failure.value.next_step == "did you mean 'precision'?"
+
+    def test_options_are_given_once(self) -> None:
+        with pytest.raises(exporter.InputError, match="options are given twice"):
+            exporter.export("demo", exporter.ExportOptions(), precision="fp16")

@@ -240,7 +240,7 @@ class TestKnownAnswer:
             other["sentences"][1] += "!"
         else:
             other[wrong][1][2] += 0.001
-        with pytest.raises(CheckpointError, match="the vectors its authors print are off by"):
+        with pytest.raises(CheckpointError, match="its vectors differ from the published ones by"):
             load_checkpoint(self.recipe(tmp_path, other))
 
 

@@ -19,7 +19,9 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers.activations import GELUActivation
 
-from recipes.twins import CORPUS, TWINS, WordPiece, build_twin, corpus_texts, main, vocabulary
+from tests.support.twins import TWINS, WordPiece, build_twin
+from tests.support.twins.__main__ import main
+from tests.support.twins.tokenizer import CORPUS, corpus_texts, vocabulary
 
 NAMES = tuple(TWINS)
 Batch = dict[str, torch.Tensor]

@@ -9,7 +9,7 @@
     deployment.py    Dockerfile, compose.yaml, kubernetes.yaml
     readme.py        the repository's README, with clients
     engines.py       what an engine in a repository really has
-    lint.py          a repository -> its mistakes
+    lint/            a repository -> its mistakes
     remote.py        a running server as an encoder, over HTTP or gRPC
     verify.py        a running server held against the checkpoint
 """
@@ -20,8 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exporter.bundle import Bundle
-from exporter.floor import DEFAULT as DEFAULT_FLOOR
-from exporter.floor import Floor, refuse_below
+from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate, refuse_weak_gate
 from exporter.serving.triton import deployment, repository
 from exporter.serving.triton.facts import Options
 from exporter.serving.triton.readme import readme
@@ -38,7 +37,7 @@ def ship(
     name: str | None = None,
     version: int | None = None,
     image_version: str = deployment.IMAGE_VERSION,
-    floor: Floor = DEFAULT_FLOOR,
+    minimum_gate: MinimumGate = DEFAULT_MINIMUM_GATE,
 ) -> list[Shipped]:
     """Put bundles into a model repository, and write what a team deploys it with beside them.
 
@@ -49,14 +48,14 @@ def ship(
         name: See :func:`repository.ship`.
         version: See :func:`repository.ship`.
         image_version: Of NVIDIA's Triton image, ``"25.12"`` for example.
-        floor: What the gate and the recorded statistics of every bundle must reach.
+        minimum_gate: What the gate and the recorded statistics of every bundle must reach.
 
     Raises:
-        BundleError: A bundle is below the floor. And see :func:`repository.ship`.
+        BundleError: A bundle is below the minimum gate. And see :func:`repository.ship`.
         InputError: See :func:`repository.ship`.
     """
     for bundle in bundles:
-        refuse_below(bundle, floor)
+        refuse_weak_gate(bundle, minimum_gate)
     shipped = repository.ship(bundles, folder, options, name=name, version=version)
     models = deployment.deployed(folder)
     for file, content in {

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.dependencies import require
 from exporter.errors import InputError, first_line
-from exporter.graph_contract import INPUTS, OUTPUT
+from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.serving.triton.facts import TEXT, Options, Served
+from exporter.targets import Padding
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -45,11 +46,10 @@ def encoder_config(served: Served, options: Options) -> ModelConfig:
     group = config.instance_group.add(count=options.instances, kind="KIND_GPU" if served.on_gpu else "KIND_CPU")
     group.gpus.extend(options.gpus)
     if served.backend == "tensorrt":  # all of the plan's profiles; without their names Triton would use the first alone
-        profiles = served.bundle.manifest.engine.facts.get("profiles", [])
-        group.profile.extend(str(number) for number in range(len(profiles)))
+        group.profile.extend(str(number) for number in range(len(served.bundle.manifest.engine.facts.profiles)))
     _set(config, _engine_parameters(served))
-    if served.bundle.manifest.engine.facts.get("padding") == "right":
-        _set(config, {PADDING: "right"})
+    if served.bundle.manifest.engine.facts.right_padded:
+        _set(config, {PADDING: Padding.RIGHT})
     _optimize(config, served, options)
     for rows, tokens in _corners(served):
         _warm_up(config, rows, tokens)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.bundle import MANIFEST, Bundle, Manifest, read_manifest
+from exporter.bundle import MANIFEST, Bundle, Manifest
+from exporter.bundle.manifest import read_manifest
 from exporter.dependencies import require
 from exporter.errors import InputError, first_line
-from exporter.graph_contract import INPUTS, OUTPUT
+from exporter.runtime.contract import INPUTS, OUTPUT
 
 # The file each backend of Triton opens, unless default_model_filename says otherwise.
 MODEL_FILES = {

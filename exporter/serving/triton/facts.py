@@ -18,7 +18,6 @@ NATIVE: dict[str, tuple[str, tuple[str, ...]]] = {
     "openvino": ("openvino", ("model.xml", "model.bin")),
     "tensorrt": ("tensorrt", ("model.plan",)),
 }
-GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")
 SHORTEST_BUCKET = 16
 
 
@@ -33,7 +32,7 @@ class Options:
         gpus: GPUs the encoders run on. Without any, bundles validated on a CPU run on the CPU, others on all GPUs.
         accelerator: What runs an onnxruntime engine on a GPU: ``"cuda"``, or ``"tensorrt"``, which compiles it when the
             server starts, into something that no gate has seen: verify the server.
-        response_cache: Answer a text seen before from the server's cache (which wants ``--cache-config``).
+        response_cache: Answer repeated requests from the server's response cache.
         queue_delay_us: How long a request may wait for others to share its batch, in microseconds.
         max_text_bytes: A longer text is refused before it costs time, as UTF-8.
     """
@@ -110,8 +109,8 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
     engine = manifest.engine
     if not bundle.validated:
         raise BundleError(
-            f"{bundle.folder}: its gate was never passed, so it is not shipped",
-            next_step="korsbert validate, on a machine that can run it",
+            f"{bundle.folder}: no machine has validated it yet, so it is not shipped",
+            next_step="validate it on a machine that can run it",
         )
     names: tuple[str, ...] = ()
     if options.runtime == "python":
@@ -120,15 +119,15 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
         backend, names = NATIVE[engine.backend]
     else:
         raise BundleError(
-            f"{bundle.folder}: Triton has no backend for {engine.backend} engines", next_step="--runtime python"
+            f"{bundle.folder}: Triton has no backend for {engine.backend} engines", next_step="use `runtime=python`"
         )
-    on_gpu = bool(options.gpus) or manifest.validation.device == "cuda" or engine.backend in GPU_BACKENDS
+    on_gpu = bool(options.gpus) or manifest.validation.device == "cuda" or engine.backend.needs_gpu
     if on_gpu and engine.backend == "openvino":
-        raise InputError(f"{bundle.folder}: openvino engines run on the CPU", next_step="leave --gpus out")
+        raise InputError(f"{bundle.folder}: openvino engines run on the CPU", next_step="leave out `gpus`")
     if options.accelerator == "tensorrt" and (backend != "onnxruntime" or not on_gpu):
         raise InputError(
-            f"{bundle.folder}: the accelerator is for onnxruntime engines on a GPU",
-            next_step="leave it out, or --gpus 0",
+            f"{bundle.folder}: `accelerator` is for onnxruntime engines on a GPU",
+            next_step="leave it out, or run on a GPU with `gpus=0`",
         )
     _refuse_what_would_answer_otherwise(bundle, backend, options, on_gpu=on_gpu)
     shapes, longest = manifest.recipe.shapes, manifest.encoder.max_seq_length
@@ -150,21 +149,25 @@ def _refuse_what_would_answer_otherwise(bundle: Bundle, backend: str, options: O
         BundleError: With what does serve the bundle.
     """
     engine, proven_on = bundle.manifest.engine, bundle.manifest.validation.device
-    if engine.precision.startswith("int8") and on_gpu != (proven_on == "cuda"):
+    if engine.precision.is_int8 and on_gpu != (proven_on == "cuda"):
         raise BundleError(
-            f"{bundle.folder}: its int8 is typed for the {proven_on}, and Triton would run it elsewhere",
-            next_step="leave --gpus out, or export it again with --device cuda",
+            f"{bundle.folder}: its int8 graph is for {proven_on} kernels, and Triton would run it on another device",
+            next_step="leave out `gpus`, or export it again with `device=cuda`",
         )
     if backend == "openvino" and engine.precision != "bf16":
         raise BundleError(
-            f"{bundle.folder}: Triton's openvino backend cannot be kept from computing {engine.precision} in bfloat16, "
-            "which is not what passed the gate",
-            next_step="--runtime python, or export it with --bf16",
+            f"{bundle.folder}: Triton's openvino backend may run {engine.precision} in bfloat16, which has not passed "
+            "the gate",
+            next_step="use `runtime=python`, or export it with `precision=bf16`",
         )
-    lengths = engine.facts.get("padding") == "right"
+    lengths = engine.facts.right_padded
     if options.accelerator == "tensorrt" and (lengths or engine.precision not in ("fp32", "fp16")):
-        reason = "drops the lengths that its attention goes by" if lengths else f"has no mode for {engine.precision}"
+        reason = (
+            "ignores the sequence lengths that its attention needs"
+            if lengths
+            else f"does not support {engine.precision}"
+        )
         raise BundleError(
-            f"{bundle.folder}: TensorRT as onnxruntime's accelerator {reason}",
-            next_step="leave --accelerator out, or export it with --backend tensorrt",
+            f"{bundle.folder}: TensorRT in onnxruntime {reason}",
+            next_step="leave out `accelerator`, or export it with `backend=tensorrt`",
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exporter.graph_contract import OUTPUT
+from exporter.runtime.contract import OUTPUT
 from exporter.serving.triton.config import PADDING, parameter
 from exporter.serving.triton.deployment import PORTS, Deployed, server_arguments
 from exporter.serving.triton.facts import TEXT
 from exporter.serving.triton.repository import MARK
+from exporter.targets import Padding
 
 SENTENCES = ("안녕하세요?", "오늘은 날씨가 좋네요.")
 
@@ -36,16 +37,16 @@ or, where `tritonserver` is installed, in this folder:
 
     tritonserver {arguments}
 
-A server that polls picks up what `korsbert ship` adds. The encoder and the tokenizer keep their latest two
-versions; older folders are not loaded and may be removed. `korsbert ship --check .` looks for mistakes, and
-`korsbert ship BUNDLE --verify http://localhost:{PORTS["http"]}` holds a running server against the checkpoint. The HPA
-in `kubernetes.yaml` wants prometheus-adapter with the rule that stands in its ConfigMap.
+A server that polls this folder loads the versions that `korsbert ship` adds. It serves the latest two versions of the
+encoder and of the tokenizer; older folders are not loaded and may be removed. `korsbert check .` checks this folder for
+mistakes. `korsbert verify http://localhost:{PORTS["http"]} BUNDLE` compares a running server with the checkpoint.
+The HPA in `kubernetes.yaml` needs prometheus-adapter with the rule in its ConfigMap.
 {contracts}{clients}"""
 
 
 def _contract(model: Deployed) -> str:
     """Say what callers of the encoder itself must keep to; nothing where there is nothing to say."""
-    if parameter(model.encoder, PADDING) != "right":
+    if parameter(model.encoder, PADDING) != Padding.RIGHT:
         return ""
     runtime = " Triton's onnxruntime must be 1.25 or newer." if model.encoder.backend == "onnxruntime" else ""
     return (

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from exporter.dependencies import require
 from exporter.errors import ServerError, first_line
-from exporter.graph_contract import OUTPUT
+from exporter.runtime.contract import OUTPUT
 from exporter.serving.triton.facts import TEXT
 
 ROWS_PER_REQUEST = 32

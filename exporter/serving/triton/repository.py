@@ -26,15 +26,14 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
-from exporter import tokens
-from exporter.bundle import MANIFEST, TOKENIZER, Bundle, put_in_place
-from exporter.errors import BundleError, InputError
+from exporter.bundle import MANIFEST, TOKENIZER, Bundle, atomic
+from exporter.bundle.atomic import put_in_place
+from exporter.bundle.signing import SIGNATURE
+from exporter.errors import InputError
+from exporter.runtime import tokens
 from exporter.serving.triton import config as configs
 from exporter.serving.triton import models
 from exporter.serving.triton.facts import Options, Served, served
-from exporter.signing import SIGNATURE
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -86,11 +85,13 @@ def ship(
             a folder of that name that is no model.
     """
     if name is not None and len(bundles) > 1:
-        raise InputError("a name is for one bundle", next_step="ship them one after the other")
+        raise InputError("`name` is given for several bundles", next_step="ship the bundles one at a time")
     wanted = [served(bundle, options, name) for bundle in bundles]
     names = [one.name for one in wanted]
     if twice := sorted({each for each in names if names.count(each) > 1}):
-        raise InputError(f"two bundles are called {twice[0]}", next_step="ship them one after the other, with --name")
+        raise InputError(
+            f"two bundles have the name {twice[0]}", next_step="ship the bundles one at a time, each with a `name`"
+        )
     encoders = [configs.encoder_config(one, options) for one in wanted]  # wants tritonclient: before all is written
     with _staging(folder) as scratch:
         watched = any(folder.iterdir())
@@ -110,19 +111,15 @@ def ship(
 
 
 def write_file(folder: Path, name: str, content: str) -> None:
-    """Write a plain file into a repository, whole or not at all; one that somebody else wrote is left alone.
+    """Write a plain file into a repository, whole or not at all. A file without ``MARK`` is left alone.
 
     Raises:
         BundleError: It cannot be written.
     """
-    partial = folder / f".{name}.partial"
-    try:
-        if (folder / name).exists() and MARK not in (folder / name).read_text(encoding="utf-8", errors="replace"):
-            return
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(folder / name)
-    except OSError as error:
-        raise _cannot_write(folder / name, error) from error
+    path = folder / name
+    with atomic.writing(path, "repository"):
+        if not path.exists() or MARK in path.read_text(encoding="utf-8", errors="replace"):
+            atomic.write_file(path, content.encode())
 
 
 def model_folders(folder: Path) -> list[Path]:
@@ -170,21 +167,24 @@ def _number(one: Served, folder: Path, version: int | None) -> int:
             not (model / configs.FILE).is_file()
             or configs.parameter(configs.read_config(model / configs.FILE), "korsbert_bundle") is None
         ):
-            raise InputError(f"{model} is not korsbert's to replace", next_step="--name gives the bundle another name")
+            raise InputError(
+                f"{model} was not written by korsbert, so it is not replaced",
+                next_step="give the bundle another `name`",
+            )
     latest = max(versions(folder / one.ensemble), default=0)
     if version is not None and version < latest:
         raise InputError(
-            f"{folder}: {one.name} is at version {latest}; an older one would not be served beside it",
-            next_step=f"--force-version {latest} replaces it",
+            f"{folder}: {one.name} has version {latest}, and Triton would not serve an older one",
+            next_step=f"`version={latest}` replaces the latest version",
         )
     if latest:
         (stated,) = configs.read_config(folder / one.ensemble / configs.FILE).output[0].dims
         dimension = one.bundle.manifest.encoder.dimension
         if stated != dimension:
             raise InputError(
-                f"{folder / one.ensemble}: its vectors have {stated} numbers, the bundle's {dimension}: they cannot be "
-                "versions of one model",
-                next_step="--name gives the bundle another name",
+                f"{folder / one.ensemble}: its vectors have {stated} dimensions and the bundle's have {dimension}: "
+                "they cannot be versions of one model",
+                next_step="give the bundle another `name`",
             )
     return version or latest + 1
 
@@ -197,13 +197,13 @@ def remarks_on(one: Served, folder: Path, version: int) -> tuple[str, ...]:
         served_before = configs.parameter(configs.read_config(before), "korsbert_engine")
         if served_before not in (None, engine):
             said.append(
-                f"version {version} of {one.name} is {engine}, where {served_before} was served: whoever asks for the "
-                "model gets it now; --name would have kept both"
+                f"version {version} of {one.name} is {engine}; the version before is {served_before}. Requests go to "
+                "the new version. To serve both, ship one under another name"
             )
-    if one.bundle.manifest.engine.precision == "int8_dynamic":
+    if one.bundle.manifest.engine.precision.scales_from_batch:
         said.append(
-            f"{one.name} is int8_dynamic, whose scales come from each batch: the vector of a text depends a little on "
-            "the texts that the server puts beside it; --int8 does not"
+            f"{one.name} is int8_dynamic, which computes its scales for each batch: the vector of a text depends "
+            "slightly on the other texts in the batch. With int8 it does not"
         )
     return tuple(said)
 
@@ -247,36 +247,13 @@ def _copy_model_file(name: str, place: Path) -> None:
 
 @contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
-    """Yield a folder beside the repository, on its disk, and keep other shippers away meanwhile."""
-    parent = folder.absolute().parent
-    lock = FileLock(parent / f".{folder.name}.lock", timeout=0)
-    try:
+    """Yield a folder beside the repository, on its disk. Meanwhile no other process can ship to the repository."""
+    with atomic.writing(folder, "repository"):
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise BundleError(f"{folder}: another ship is writing there", next_step="wait for it") from error
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-    scratch = None
-    try:
-        if folder.stat().st_dev != parent.stat().st_dev:
-            raise InputError(
-                f"{folder} is a disk of its own: what is not whole yet could only stand inside it, where servers read",
-                next_step=f"--repository {folder / 'models'}",
-            )
-        for left in parent.glob(f".{folder.name}.staging-*"):  # by a ship that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.staging-", dir=parent))
-        yield scratch
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-        lock.release()
-
-
-def _cannot_write(folder: Path, error: OSError) -> BundleError:
-    return BundleError(
-        f"{folder}: cannot be written: {error.strerror or error}", next_step="free it, or choose another"
-    )
+        with atomic.staging(folder.absolute(), force=True, command="ship", option="repository") as scratch:
+            if folder.stat().st_dev != scratch.stat().st_dev:
+                raise InputError(
+                    f"{folder} is a mount point: partial files would have to be written inside it, where servers read",
+                    next_step=f"write to {folder / 'models'} instead",
+                )
+            yield scratch

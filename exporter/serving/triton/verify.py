@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.bundle import Bundle
+from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
 from exporter.checkpoint import load_source
 from exporter.errors import ServerError
-from exporter.floor import DEFAULT as DEFAULT_FLOOR
-from exporter.floor import Floor
 from exporter.serving.triton.remote import Protocol, RemoteEncoder, addresses
 from exporter.validator import ParityReport, reference_of, validate
 
@@ -123,7 +122,7 @@ def verify(
     checkpoint: Path | None = None,
     clients: int = 32,
     requests: int = 512,
-    floor: Floor = DEFAULT_FLOOR,
+    minimum_gate: MinimumGate = DEFAULT_MINIMUM_GATE,
 ) -> Verification:
     """Hold a running server against the checkpoint that a bundle was made from.
 
@@ -135,7 +134,7 @@ def verify(
         checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
         clients: At the same time, half over HTTP and half over gRPC.
         requests: How many sentences they ask for.
-        floor: Bounds that count where those of the bundle's own gate are weaker.
+        minimum_gate: Bounds that count where those of the bundle's own gate are weaker.
 
     Returns:
         The verification, passed or not.
@@ -154,7 +153,7 @@ def verify(
                 f"{ensemble} at {where['http']} serves bundle {(served or 'of nobody')[:12]}, not {manifest.seal[:12]}",
                 next_step="ship the bundle, or verify the one that is served",
             )
-    gate, precision = floor.gate(manifest), manifest.engine.precision
+    gate, precision = minimum_gate.gate_for(manifest), manifest.engine.precision
     source = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
     reference = reference_of(source, precision=precision)
     reports = []
@@ -164,7 +163,7 @@ def verify(
             reports.append(validate(reference, remote, gate, subject, precision))
     texts = [f"{first} {second}" for first, second in itertools.islice(_pairs(reference.texts), requests)]
     bound = gate.max_batch_deviation or DEFAULT_DEVIATION
-    if manifest.engine.precision == "int8_dynamic":
+    if manifest.engine.precision.scales_from_batch:
         # Scales come from the batch, so answers differ by what shares it: by no more than the gate lets two vectors
         # part that are each within it (an angle a from the reference is a distance of 2 sin(a/2) = sqrt(2 - 2 cos a)).
         bound = 2 * float(np.sqrt(2 - 2 * gate.min_cosine))

@@ -65,25 +65,25 @@ def test_what_is_written_can_be_read(name: str) -> None:
 def test_an_engine_without_a_backend_needs_the_python_runtime() -> None:
     with pytest.raises(BundleError, match="no backend for tensorrt-rtx") as caught:
         served(bundle_of("tensorrt-rtx", device="cuda"), ENGINE)
-    assert caught.value.next_step == "--runtime python"
+    assert caught.value.next_step == "use `runtime=python`"
     assert served(bundle_of("tensorrt-rtx", device="cuda"), PYTHON).backend == "python"
 
 
 def test_the_accelerator_is_for_onnxruntime_on_a_gpu() -> None:
     for backend, options in (("onnxruntime", Options(accelerator="tensorrt")), ("tensorrt", TENSORRT)):
-        with pytest.raises(InputError, match="the accelerator is for onnxruntime engines on a GPU"):
+        with pytest.raises(InputError, match="`accelerator` is for onnxruntime engines on a GPU"):
             served(bundle_of(backend), options)
 
 
 @pytest.mark.parametrize(
     ("bundle", "options", "message"),
     [
-        (bundle_of("onnxruntime", "int8"), GPUS, "its int8 is typed for the cpu"),
-        (bundle_of("openvino", "fp32"), ENGINE, "cannot be kept from computing fp32 in bfloat16"),
-        (bundle_of("openvino", "int8"), ENGINE, "cannot be kept from computing int8 in bfloat16"),
-        (bundle_of("onnxruntime", "int8", "cuda"), TENSORRT, "has no mode for int8"),
-        (bundle_of("onnxruntime", "bf16", "cuda"), TENSORRT, "has no mode for bf16"),
-        (bundle_of("onnxruntime", "fp16", "cuda", padding="right"), TENSORRT, "drops the lengths"),
+        (bundle_of("onnxruntime", "int8"), GPUS, "its int8 graph is for cpu kernels"),
+        (bundle_of("openvino", "fp32"), ENGINE, "may run fp32 in bfloat16"),
+        (bundle_of("openvino", "int8"), ENGINE, "may run int8 in bfloat16"),
+        (bundle_of("onnxruntime", "int8", "cuda"), TENSORRT, "does not support int8"),
+        (bundle_of("onnxruntime", "bf16", "cuda"), TENSORRT, "does not support bf16"),
+        (bundle_of("onnxruntime", "fp16", "cuda", padding="right"), TENSORRT, "ignores the sequence lengths"),
     ],
 )
 def test_what_triton_would_answer_otherwise_is_refused(bundle: Bundle, options: Options, message: str) -> None:
@@ -141,7 +141,7 @@ def test_warm_up_data_is_a_mask_of_ones() -> None:
 def test_a_bundle_whose_gate_was_never_passed_is_refused() -> None:
     bundle = bundle_of("tensorrt", device="cuda")
     object.__setattr__(bundle.manifest.validation, "state", "pending")
-    with pytest.raises(BundleError, match="its gate was never passed"):
+    with pytest.raises(BundleError, match="no machine has validated it yet"):
         served(bundle, ENGINE)
 
 

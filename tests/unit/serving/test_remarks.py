@@ -22,9 +22,9 @@ def test_another_engine_under_the_same_name_is_told(tmp_path: Path) -> None:
     (tmp_path / before.name / FILE).write_text(to_text(encoder_config(before, OPTIONS)))
     assert remarks_on(before, tmp_path, 2) == ()
     (said,) = remarks_on(served(bundle_of("onnxruntime", "int8"), OPTIONS), tmp_path, 2)
-    assert f"version 2 of {before.name} is int8 on onnxruntime, where fp16 on onnxruntime was served" in said
+    assert f"version 2 of {before.name} is int8 on onnxruntime; the version before is fp16 on onnxruntime" in said
 
 
 def test_scales_from_each_batch_are_told(tmp_path: Path) -> None:
     (said,) = remarks_on(served(bundle_of("onnxruntime", "int8_dynamic"), OPTIONS), tmp_path, 1)
-    assert "depends a little on the texts that the server puts beside it" in said
+    assert "depends slightly on the other texts in the batch" in said

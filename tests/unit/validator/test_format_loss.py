@@ -8,7 +8,7 @@ import torch
 
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.recipe import find_recipe
-from exporter.tokens import TextTokenizer
+from exporter.runtime.tokens import TextTokenizer
 from exporter.validator.format_loss import SAMPLED, FormatLoss, format_loss_of
 from exporter.validator.parity import compare
 

@@ -21,7 +21,7 @@ def subject() -> Subject:
 
 def looked_up(subject: Subject, model: ir.Model) -> Check:
     table = subject.checkpoint.model[0].auto_model.get_input_embeddings().weight.detach().numpy()
-    return check_lookup(model, table, subject.checkpoint.max_seq_length)
+    return check_lookup(model, table, subject.checkpoint.facts.max_seq_length)
 
 
 def test_a_sound_graph_finds_every_row(subject: Subject) -> None:

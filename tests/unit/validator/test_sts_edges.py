@@ -59,7 +59,7 @@ def test_quotes_are_text_in_tsv_and_hold_commas_and_lines_in_csv(tmp_path: Path)
         ("a.csv", "a,b,1\nc,d,viel\n", r"row 2: expected two sentences and a score, found \['c', 'd', 'viel'\]"),
         ("a.csv", "a,b,1\nc,d,2,3\n", "row 2: expected two sentences"),
         ("a.csv", "a,b,inf\nc,d,2\ne,f,1\n", "row 1: the score is inf"),
-        ("a.csv", "a,b,1\nc,d,2\n", "2 pairs, and a correlation wants 3 or more"),
+        ("a.csv", "a,b,1\nc,d,2\n", "2 pairs, and a correlation needs 3 or more"),
         ("a.json", '[{"sentence1": "a", "sentence2": "b", "labels": {"real-label": null}}]', "row 1"),
         ("a.json", '[{"sentence1": "a", "sentence2": "b", "labels": {}}]', "entry 1: no sentence1, sentence2"),
         ("a.json", '[{"sentence1": "a", "sentence2": "b", "labels": {"real-label": 1}}, 3]', "entry 2"),
@@ -79,14 +79,14 @@ def test_a_file_that_is_not_one_is_refused_with_the_place(tmp_path: Path, name: 
 def test_the_kinds_of_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as failure:
         read_sts(tmp_path / "a.xlsx")
-    assert failure.value.next_step == "one of .tsv, .json, .csv"
+    assert failure.value.next_step == "use one of .tsv, .json, .csv"
 
 
 def test_an_unclosed_quote_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f'"{"가" * 140_000}\n', encoding="utf-8")
     with pytest.raises(InputError) as failure:
         read_sts(tmp_path / "a.csv")
-    assert failure.value.next_step == "close every quote, and double those within a field"
+    assert failure.value.next_step == "close every quote, and double quotes within a field"
 
 
 def test_the_byte_that_is_not_utf8_is_named(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from exporter.checkpoint import TOKEN_BUDGET, Checkpoint, load_checkpoint
-from exporter.encoder import Encoder
-from exporter.folding import fold
+from exporter.graph.folding import fold
 from exporter.recipe import Gate, Gates, Range, Shapes, find_recipe
-from exporter.tokens import IntArray, TextTokenizer
+from exporter.runtime.encoder import Encoder
+from exporter.runtime.tokens import IntArray, TextTokenizer
 from exporter.validator.check import Check
 from exporter.validator.probes import probes_for
 from exporter.validator.sweeps import SweepReference, Vectors, sweep
@@ -59,7 +59,10 @@ def bounded(gate: Gate, max_batch_deviation: float | None) -> Gate:
 
 def unused_words(checkpoint: Checkpoint) -> list[int]:
     """Return the word rows that no probe uses."""
-    texts = [probe.text for probe in probes_for(checkpoint.tokenizer, checkpoint.max_seq_length, checkpoint.prompt)]
+    texts = [
+        probe.text
+        for probe in probes_for(checkpoint.tokenizer, checkpoint.facts.max_seq_length, checkpoint.facts.prompt)
+    ]
     used = {token for row in TextTokenizer(checkpoint.tokenizer).ids(texts) for token in row}
     size = checkpoint.model[0].auto_model.embeddings.word_embeddings.num_embeddings
     return [row for row in range(size) if row not in used]

@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from exporter.recipe import Gate
-from exporter.tokens import TextTokenizer
+from exporter.runtime.tokens import TextTokenizer
 from exporter.validator import Reference, reference_of, validate
 from exporter.validator.format_loss import FormatLoss
 from exporter.validator.parity import compare

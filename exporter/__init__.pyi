@@ -1,0 +1,26 @@
+# The public names. `lazy_loader` reads this file, and so do type checkers.
+
+from .api import export as export
+from .api import load as load
+from .api import record_validation as record_validation
+from .api import validate as validate
+from .bundle import Bundle as Bundle
+from .errors import BuildError as BuildError
+from .errors import BundleError as BundleError
+from .errors import CheckpointError as CheckpointError
+from .errors import EngineError as EngineError
+from .errors import ExportError as ExportError
+from .errors import GateError as GateError
+from .errors import HubError as HubError
+from .errors import InputError as InputError
+from .errors import MissingDependencyError as MissingDependencyError
+from .errors import RecipeError as RecipeError
+from .errors import ServerError as ServerError
+from .errors import UnsupportedModelError as UnsupportedModelError
+from .options import ExportOptions as ExportOptions
+from .recipe import Recipe as Recipe
+from .runtime.encoder import Encoder as Encoder
+from .stages import Stages as Stages
+from .version import __version__ as __version__
+
+__all__: list[str]

@@ -1,0 +1,40 @@
+"""The published folder: its manifest and hashes, its signature, its model card, and the minimum gate.
+
+::
+
+    manifest.py      the schema of manifest.json and validation.json
+    bundle.py        an opened bundle: every file verified
+    atomic.py        folders and files that appear whole
+    publish.py       a staged folder becomes a bundle
+    signing.py       signatures, made and verified
+    minimum_gate.py  the least strict gate that a bundle is accepted with
+    model_card.py    the README of a bundle
+"""
+
+from exporter.bundle.bundle import Bundle
+from exporter.bundle.manifest import (
+    MANIFEST,
+    PARITY,
+    RECORD,
+    TOKENIZER,
+    FileFacts,
+    GraphFacts,
+    Manifest,
+    QuantizationFacts,
+    Record,
+    Validation,
+)
+
+__all__ = [
+    "MANIFEST",
+    "PARITY",
+    "RECORD",
+    "TOKENIZER",
+    "Bundle",
+    "FileFacts",
+    "GraphFacts",
+    "Manifest",
+    "QuantizationFacts",
+    "Record",
+    "Validation",
+]

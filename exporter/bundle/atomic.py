@@ -1,0 +1,180 @@
+"""Folders and files that appear whole: written beside their place, synced, and renamed to it.
+
+At every moment a place holds the old content, the new content or nothing, never a part of one. A process that is killed
+leaves at most a hidden folder beside the place, which the next one removes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from exporter.errors import BundleError
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_RENAME_EXCHANGE, _AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
+
+
+@contextmanager
+def staging(target: Path, *, force: bool, command: str = "export", option: str = "out") -> Iterator[Path]:
+    """Yield an empty folder beside ``target`` to fill; ``put_in_place`` then moves it to ``target``.
+
+    While it is open no other process can write to the same place. Whatever happens inside, the folder is removed at the
+    end unless it was moved.
+
+    Args:
+        target: The place.
+        force: Allow a place that is taken.
+        command: What writes there, for messages.
+        option: The option that names the place, for messages.
+
+    Raises:
+        BundleError: ``target`` exists and ``force`` is off, another process is writing there, the place cannot be
+            written to, or the disk is full.
+    """
+    parent = target.parent
+    lock = FileLock(parent / f".{target.name}.lock", timeout=0)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise BundleError(
+            f"{target}: another {command} is writing there",
+            next_step=f"wait for it to finish, or choose another `{option}`",
+        ) from error
+    except OSError as error:
+        raise _cannot_write(target, error, option) from error
+    try:
+        if _aside(target).exists():
+            _finish_replacement(target)
+        if not force and os.path.lexists(target):
+            raise BundleError(
+                f"{target}: already exists", next_step="`force` replaces it once the new bundle has passed"
+            )
+        for left in parent.glob(f".{target.name}.staging-*"):
+            _remove(left)
+        with writing(target, option):
+            folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.staging-", dir=parent))
+        try:
+            yield folder
+        finally:
+            _remove(folder)
+    finally:
+        lock.release()
+
+
+@contextmanager
+def writing(target: Path, option: str = "out") -> Iterator[None]:
+    """Turn the errors of writing files into a message about the place that they go to.
+
+    Args:
+        target: The place.
+        option: The option that names it, for messages.
+
+    Raises:
+        BundleError: The disk is full, or the place cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _cannot_write(target, error, option) from error
+    except Exception as error:
+        # tokenizers and safetensors, which are Rust, state the number of a failed write in the text of an Exception.
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None or int(number[1]) not in _NO_SPACE:
+            raise
+        raise _cannot_write(target, OSError(int(number[1]), str(error)), option) from error
+
+
+def put_in_place(folder: Path, target: Path) -> None:
+    """Sync a folder and rename it to ``target``.
+
+    The swap with a folder that is there is one system call where the kernel has it (Linux ``renameat2``); elsewhere
+    that folder is moved aside first. Afterwards it has the new folder's old name, or is removed.
+
+    Raises:
+        OSError: Files cannot be synced or renamed.
+    """
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+    if not os.path.lexists(target):
+        folder.rename(target)
+    elif not _exchange(folder, target):
+        target.rename(_aside(target))
+        folder.rename(target)
+        _remove(_aside(target))
+    _sync(target.parent)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        _sync(partial)
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def _cannot_write(target: Path, error: OSError, option: str) -> BundleError:
+    if error.errno in _NO_SPACE:
+        next_step = f"free some space, or choose another `{option}` on another disk"
+        return BundleError(f"{target}: the disk is full", next_step=next_step)
+    cause = error.strerror or error
+    return BundleError(f"{target}: cannot be written: {cause}", next_step=f"choose another `{option}`")
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, a file or a link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.previous")
+
+
+def _finish_replacement(target: Path) -> None:
+    """Restore the old folder after a process was killed between the two renames of ``put_in_place``."""
+    if os.path.lexists(target):
+        _remove(_aside(target))
+    else:
+        _aside(target).rename(target)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two paths atomically; False where the system cannot."""
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    done = libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+    return bool(done == 0)

@@ -1,0 +1,23 @@
+"""A folder or a hub id to the reference: copied, hashed, loaded, and compared with its own files.
+
+::
+
+    hub.py               a hub id to a folder of exactly one commit
+    layout.py            the modules of a checkpoint, and where they stand
+    rules.py             which keys of a JSON file a loader may see
+    configuration.py     the rules of each of a checkpoint's JSON files
+    snapshot.py          a private copy of a checkpoint's files, hashed as it is written
+    declared_sizes.py    sizes in the configuration, compared with the weight files before a model is built
+    weights.py           weight files opened as data, compared with the parameters bit for bit
+    tokenizer_anchor.py  a checkpoint's tokenizer by its own files, without transformers
+    libraries.py         calls into transformers and its kin: silent, and what they raise in one sentence
+    reference.py         the reference and its facts
+    facts.py             what is read from a loaded reference
+    checks.py            what a loaded reference must be: able to encode, and what its recipe says
+    loading.py           a recipe to the reference: all of this in order
+"""
+
+from exporter.checkpoint.loading import load_checkpoint, load_source
+from exporter.checkpoint.reference import TOKEN_BUDGET, Checkpoint
+
+__all__ = ["TOKEN_BUDGET", "Checkpoint", "load_checkpoint", "load_source"]

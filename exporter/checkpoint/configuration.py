@@ -1,0 +1,169 @@
+"""What each of a checkpoint's JSON files may hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import CONFIG_MAPPING
+
+from exporter.checkpoint.rules import Rules
+from exporter.errors import UnsupportedModelError
+
+MODEL_TYPES = ("albert", "bert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
+
+_TRANSFORMER_VALUES: Mapping[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False, None),
+    "is_decoder": (False, None),
+    "is_encoder_decoder": (False, None),
+    "position_embedding_type": ("absolute", None),
+    "chunk_size_feed_forward": (0, None),
+    "attn_implementation": ("sdpa", "eager", None),
+    "_attn_implementation": ("sdpa", "eager", None),
+}
+_TRANSFORMER_WITHOUT_EFFECT = frozenset(
+    {
+        # what transformers notes of a checkpoint's origin
+        *("_commit_hash", "_name_or_path", "finetuning_task", "name_or_path", "torch_dtype", "transformers_version"),
+        # heads and losses
+        *("id2label", "label2id", "num_labels", "_num_labels", "problem_type", "task_specific_params"),
+        # what a call returns: sentence-transformers asks for what it needs
+        *("output_attentions", "output_hidden_states", "return_dict", "torchscript", "use_return_dict"),
+        # written by old versions, read by none
+        *("directionality", "down_scale_factor", "gap_size", "gradient_checkpointing", "net_structure_type"),
+        *("num_memory_blocks", "output_past", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"),
+        *("pooler_size_per_head", "pooler_type", "tie_weights_"),
+    }
+)
+
+
+def transformer_rules(model_type: object, where: str) -> Rules:
+    """Return the rules of a transformer's ``config.json``: the fields of its own class in transformers.
+
+    Raises:
+        UnsupportedModelError: The architecture cannot be folded.
+    """
+    if model_type not in MODEL_TYPES:
+        raise UnsupportedModelError(
+            f"{where}: architecture {model_type!r} cannot be folded",
+            next_step=f"use one of {', '.join(MODEL_TYPES)}",
+        )
+    kind = CONFIG_MAPPING[model_type]
+    fields = {entry.name for entry in dataclasses.fields(kind)} | set(kind.attribute_map)
+    return Rules(
+        known=frozenset(fields | {"model_type", "tokenizer_class"}) - _TRANSFORMER_WITHOUT_EFFECT,
+        values=_TRANSFORMER_VALUES,
+        without_effect=_TRANSFORMER_WITHOUT_EFFECT,
+    )
+
+
+def hidden_size(config: Mapping[str, Any]) -> Any:
+    """Return the width of a token's vector that a transformer's ``config.json`` states, or its class's default."""
+    kind = CONFIG_MAPPING[config["model_type"]]
+    own = kind.attribute_map.get("hidden_size", "hidden_size")
+    return config.get(own, config.get("hidden_size", getattr(kind(), own)))
+
+
+_TEXT_ONLY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+
+SENTENCE_BERT = Rules(
+    known=frozenset({"max_seq_length", "do_lower_case"}),
+    values={
+        "transformer_task": ("feature-extraction",),
+        "modality_config": (_TEXT_ONLY,),
+        "module_output_name": ("token_embeddings",),
+        "query_length": (None,),
+        "document_length": (None,),
+        "query_expansion": (None,),
+    },
+    without_effect=frozenset({"unpad_inputs"}),  # of FlashAttention alone
+    kinds={"do_lower_case": "true or false"},  # max_seq_length is compared with the tables, in facts.py
+)
+
+SENTENCE_TRANSFORMERS = Rules(
+    known=frozenset({"__version__", "default_prompt_name", "prompts", "requirements", "similarity_fn_name"}),
+    values={"model_type": ("SentenceTransformer",), "truncate_dim": (None,)},
+    text=frozenset({"default_prompt_name", "prompts"}),
+    kinds={"default_prompt_name": "a text", "prompts": "an object of texts", "similarity_fn_name": "a text"},
+)
+
+POOLING_FLAGS = (
+    "pooling_mode_cls_token",
+    "pooling_mode_max_tokens",
+    "pooling_mode_mean_tokens",
+    "pooling_mode_mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens",
+    "pooling_mode_lasttoken",
+)
+
+MODULES = {
+    "Pooling": Rules(
+        known=frozenset(
+            {"embedding_dimension", "word_embedding_dimension", "pooling_mode", "include_prompt", *POOLING_FLAGS}
+        ),
+        kinds={
+            "embedding_dimension": "a positive integer",
+            "word_embedding_dimension": "a positive integer",
+            "pooling_mode": "a text or a list of different texts",
+            **dict.fromkeys(("include_prompt", *POOLING_FLAGS), "true or false"),
+        },
+    ),
+    "Dense": Rules(
+        known=frozenset(
+            {
+                *("in_features", "out_features", "bias", "activation_function"),
+                *("module_input_name", "module_output_name", "use_residual"),
+            }
+        ),
+        kinds={
+            **dict.fromkeys(("bias", "use_residual"), "true or false"),
+            **dict.fromkeys(("activation_function", "module_input_name", "module_output_name"), "a text"),
+        },
+    ),
+    "LayerNorm": Rules(known=frozenset({"dimension"})),
+    "Normalize": Rules(known=frozenset({"module_input_name", "module_output_name"})),
+}
+
+MODULE_ENTRY = Rules(known=frozenset({"idx", "name", "path", "type"}), text=frozenset({"path"}))
+
+TOKENS = frozenset(
+    {
+        *("bos_token", "cls_token", "eos_token", "mask_token", "pad_token", "sep_token", "unk_token"),
+        *("additional_special_tokens", "extra_special_tokens"),
+    }
+)
+_TOKENIZER_SETTINGS = frozenset(
+    {
+        *("add_prefix_space", "clean_up_tokenization_spaces", "do_lower_case", "errors", "keep_accents", "legacy"),
+        *("max_length", "max_len", "model_input_names", "model_max_length", "pad_to_multiple_of"),
+        *("pad_token_type_id", "padding_side", "remove_space", "stride", "strip_accents"),
+        *("tokenize_chinese_chars", "tokenizer_class", "trim_offsets", "truncation_side", "truncation_strategy"),
+    }
+)
+
+TOKENIZER = Rules(
+    known=TOKENS | _TOKENIZER_SETTINGS | {"added_tokens_decoder"},
+    values={
+        "backend": ("tokenizers", None),
+        "do_basic_tokenize": (True, None),
+        "never_split": (None, []),
+        "split_special_tokens": (False, None),  # tokenizer.json cannot say it
+    },
+    # save_pretrained of transformers 4 wrote paths of the author's machine into most checkpoints. No loader sees them.
+    without_effect=frozenset(
+        {
+            *("merges_file", "name_or_path", "special_tokens_map_file", "tokenizer_file", "vocab_file"),
+            *("is_local", "local_files_only", "use_fast"),
+        }
+    ),
+    text=TOKENS | {"added_tokens_decoder"},
+    kinds={
+        **dict.fromkeys(("padding_side", "truncation_side", "tokenizer_class"), "a text"),
+        **dict.fromkeys(("model_max_length", "max_len", "max_length"), "a positive number"),
+        **dict.fromkeys(("do_lower_case", "strip_accents", "tokenize_chinese_chars"), "true or false"),
+        "model_input_names": "a list of texts",
+    },
+)
+
+SPECIAL_TOKENS = Rules(known=TOKENS, text=TOKENS)

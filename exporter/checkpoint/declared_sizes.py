@@ -1,0 +1,107 @@
+"""The sizes that a checkpoint's configuration declares, compared with the tensors of its weight files.
+
+A library builds a model by its configuration before it opens the weights. So a size that no tensor has is refused
+first: it would take the memory of the machine, or hours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import CONFIG_MAPPING
+
+from exporter.checkpoint.weights import StoredWeights
+from exporter.errors import CheckpointError
+
+# Sizes of a transformer by their standard names in transformers, and DistilBERT's own name of intermediate_size.
+_EXTENTS = (
+    *("hidden_size", "embedding_size", "intermediate_size", "hidden_dim"),
+    *("vocab_size", "max_position_embeddings", "type_vocab_size"),
+)
+_COUNTS = ("num_hidden_layers", "num_attention_heads", "num_hidden_groups", "inner_group_num")
+
+MOST_LAYERS = 1000  # uses of ALBERT's shared layers, which no tensor counts; published models have 12 and 24
+
+
+def check_declared_sizes(place: Path, stored: StoredWeights) -> None:
+    """Refuse the configuration of one module where its weight files have no tensor of a size that it declares.
+
+    Args:
+        place: Folder of the module, with its ``config.json``.
+        stored: Its weight files.
+
+    Raises:
+        CheckpointError: A size is not a positive integer, or is larger than every tensor allows.
+    """
+    where = place / "config.json"
+    config: dict[str, Any] = json.loads(where.read_text(encoding="utf-8"))
+    shapes = {name: stored.shape(name) for name in stored.names}
+    if "model_type" in config:
+        _check_transformer(config, shapes, where)
+    else:
+        _check_module(config, shapes, where)
+
+
+def _check_transformer(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: Path) -> None:
+    largest = max((extent for shape in shapes.values() for extent in shape), default=0)
+    for key in _stated(config, _EXTENTS):
+        _check_range(
+            key, config[key], largest, f"the largest extent of a tensor in the weight files is {largest}", where
+        )
+    for key in _stated(config, _COUNTS):
+        most, reason = _most(key, config["model_type"], len(shapes), largest)
+        _check_range(key, config[key], most, reason, where)
+
+
+def _stated(config: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
+    """Return the keys of a configuration that state these sizes, by their standard names or the architecture's own."""
+    own = CONFIG_MAPPING[config["model_type"]].attribute_map
+    return [key for name in names for key in dict.fromkeys((name, own.get(name, name))) if key in config]
+
+
+def _most(key: str, model_type: str, tensors: int, largest: int) -> tuple[int, str]:
+    """Return the largest legal value of a count, and why it is the largest."""
+    if key in {"num_attention_heads", "n_heads"}:
+        return largest, f"the largest extent of a tensor in the weight files is {largest}"
+    if model_type == "albert" and key == "num_hidden_layers":
+        return MOST_LAYERS, f"at most {MOST_LAYERS} layers can be exported"
+    return tensors, f"the weight files hold {tensors} tensors"
+
+
+def _check_module(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: Path) -> None:
+    """Compare the sizes of a Dense or a LayerNorm with its weight, which has exactly these."""
+    declared = {"linear.weight": ("out_features", "in_features"), "norm.weight": ("dimension",)}
+    keys = declared["linear.weight" if "in_features" in config or "out_features" in config else "norm.weight"]
+    name = next(name for name, known in declared.items() if known == keys)
+    for axis, key in enumerate(keys):
+        extents = shapes.get(name, ())
+        if key not in config:
+            raise CheckpointError(f"{where}: {key} is missing", next_step="save the checkpoint again")
+        if axis >= len(extents) or type(config[key]) is not int or config[key] != extents[axis]:
+            raise CheckpointError(
+                f"{where}: {key} is {_short(config[key])}, and {name} in the weight files has the shape "
+                f"{list(extents)}",
+                next_step="save the checkpoint again with SentenceTransformer.save",
+            )
+
+
+def _check_range(key: str, value: Any, most: int, reason: str, where: Path) -> None:
+    if type(value) is not int or value < 1:
+        raise CheckpointError(
+            f"{where}: {key} is {_short(value)}, and must be a positive integer",
+            next_step="correct it, or save the checkpoint again",
+        )
+    if value > most:
+        raise CheckpointError(
+            f"{where}: {key} is {_short(value)}, and {reason}",
+            next_step="correct it, or check that configuration and weights belong together",
+        )
+
+
+def _short(value: Any) -> str:
+    """Return a value for a message, without its end where it is long."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"

@@ -1,0 +1,136 @@
+"""What is read from a loaded reference: its modules, its sizes, and the tokenizer that a bundle will carry."""
+
+from __future__ import annotations
+
+from optimum.utils import NormalizedConfigManager
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from exporter.checkpoint.layout import MODULES
+from exporter.checkpoint.reference import Checkpoint
+from exporter.checkpoint.snapshot import Snapshot
+from exporter.checkpoint.tokenizer_anchor import build_anchor
+from exporter.checkpoint.weights import Equality, hash_of
+from exporter.errors import CheckpointError, UnsupportedModelError
+from exporter.runtime.facts import EncoderFacts
+
+
+def read_facts(
+    model: SentenceTransformer, snapshot: Snapshot, *, source: str, commit: str | None, equality: Equality
+) -> Checkpoint:
+    """Return a loaded model with its facts.
+
+    Args:
+        model: Loaded from the snapshot.
+        snapshot: The files it was loaded from.
+        source: Where they came from: a hub id or the name of a folder.
+        commit: Commit on the hub, or None for a folder.
+        equality: What was found equal to the weight files.
+
+    Raises:
+        CheckpointError: The modules or the configuration contradict each other.
+        UnsupportedModelError: A module or a tokenizer that a bundle cannot carry.
+    """
+    names = tuple(type(module).__name__ for module in model)
+    foreign = [name for name in names if name not in MODULES]
+    if foreign or names[:2] != ("Transformer", "Pooling"):
+        wrong = foreign[0] if foreign else " then ".join(names)
+        raise UnsupportedModelError(
+            f"{source}: {wrong} cannot be folded",
+            next_step=f"use a Transformer, a Pooling, then any of {', '.join(MODULES[2:])}",
+        )
+    transformer, pooling = model[0], model[1]
+    if not pooling.include_prompt:
+        raise UnsupportedModelError(f"{source}: Pooling with include_prompt=false cannot be folded")
+    if not isinstance(transformer.tokenizer, PreTrainedTokenizerFast):
+        raise UnsupportedModelError(
+            f"{source}: its tokenizer {type(transformer.tokenizer).__name__} is not one of the tokenizers library, and "
+            "a bundle can carry no other",
+            next_step="correct tokenizer_class in tokenizer_config.json, or save tokenizer.json",
+        )
+    config = transformer.auto_model.config
+    if pooling.embedding_dimension != config.hidden_size:
+        raise CheckpointError(
+            f"{source}: Pooling states embedding_dimension {pooling.embedding_dimension}, and config.json states "
+            f"hidden_size {config.hidden_size}",
+            next_step="correct it in the config.json of Pooling",
+        )
+    sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+    backend = transformer.tokenizer.backend_tokenizer
+    max_seq_length = _max_seq_length(model, source)
+    model.max_seq_length = max_seq_length
+    modes = pooling.pooling_mode
+    default = model.default_prompt_name
+    return Checkpoint(
+        model=model,
+        source=source,
+        commit=commit,
+        weights_sha256=hash_of(snapshot.files, snapshot.weight_names()),
+        files=snapshot.files,
+        stated_pooling=snapshot.stated_pooling,
+        equality=equality,
+        ignored_keys=snapshot.ignored,
+        decisions=_decisions(snapshot, equality),
+        anchor=build_anchor(snapshot.transformer, lower_case=snapshot.lower_case, max_seq_length=max_seq_length),
+        tokenizer=_bundle_tokenizer(model, max_seq_length),
+        facts=EncoderFacts(
+            architecture=type(transformer.auto_model).__name__,
+            modules=names,
+            pooling=(modes,) if isinstance(modes, str) else tuple(modes),
+            dimension=int(model.get_embedding_dimension()),
+            max_seq_length=max_seq_length,
+            do_lower_case=backend.normalizer is not None and backend.normalizer.normalize_str("KOREA") == "korea",
+            prompt=model.prompts.get(default, "") if default else "",
+            layers=int(sizes.num_layers),
+            heads=int(sizes.num_attention_heads),
+            hidden_size=int(sizes.hidden_size),
+        ),
+        has_token_types=getattr(config, "type_vocab_size", 0) > 0,
+        pad_token_id=int(transformer.tokenizer.pad_token_id),
+    )
+
+
+def _max_seq_length(model: SentenceTransformer, source: str) -> int:
+    """Return the longest input the position table serves, or the shorter one the checkpoint asks for.
+
+    RoBERTa and its kin number positions from ``padding_idx + 1``: a table of 514 serves 512 tokens.
+    """
+    embeddings = model[0].auto_model.embeddings
+    table = embeddings.position_embeddings
+    offset = table.padding_idx + 1 if table.padding_idx is not None else 0
+    capacity = int(table.num_embeddings) - offset
+    wanted = model.max_seq_length
+    if wanted is None:
+        return capacity
+    special = model[0].tokenizer.num_special_tokens_to_add(pair=False)
+    if not isinstance(wanted, int) or wanted <= special:
+        raise CheckpointError(
+            f"{source}: max_seq_length is {wanted!r}, which leaves no room for text beside {special} special tokens",
+            next_step="correct it in sentence_bert_config.json",
+        )
+    return min(wanted, capacity)
+
+
+def _bundle_tokenizer(model: SentenceTransformer, max_seq_length: int) -> Tokenizer:
+    """Return a copy of the tokenizer that truncates, lower-cases and pads by itself as the reference does."""
+    wrapped = model[0].tokenizer
+    tokenizer = Tokenizer.from_str(wrapped.backend_tokenizer.to_str())
+    tokenizer.enable_truncation(max_seq_length, strategy="longest_first", direction=wrapped.truncation_side)
+    tokenizer.enable_padding(
+        direction=wrapped.padding_side,
+        pad_id=wrapped.pad_token_id,
+        pad_type_id=wrapped.pad_token_type_id,
+        pad_token=wrapped.pad_token,
+    )
+    return tokenizer
+
+
+def _decisions(snapshot: Snapshot, equality: Equality) -> tuple[str, ...]:
+    """Return what a manifest tells of the loading."""
+    told = [f"checkpoint: {equality.tensors} tensors, {equality.weights:,} weights equal to the files, bit for bit"]
+    if snapshot.stated_pooling is not None:
+        told.append(f"no modules.json: {' and '.join(snapshot.stated_pooling)} pooling, as asked for")
+    if snapshot.ignored:
+        told.append(f"left out of the configuration, unknown: {', '.join(snapshot.ignored)}")
+    return tuple(told)

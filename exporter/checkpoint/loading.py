@@ -1,0 +1,143 @@
+"""A recipe to the reference: a private copy of its files, loaded without running anybody's code, then compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+from exporter.checkpoint.checks import check_reference
+from exporter.checkpoint.declared_sizes import check_declared_sizes
+from exporter.checkpoint.facts import read_facts
+from exporter.checkpoint.hub import download
+from exporter.checkpoint.libraries import quiet_transformers, told_as_checkpoint_error
+from exporter.checkpoint.reference import Checkpoint
+from exporter.checkpoint.snapshot import snapshot_of
+from exporter.checkpoint.weights import Equality, StoredWeights, check_parameters
+from exporter.errors import CheckpointError, MissingDependencyError
+from exporter.recipe import Recipe, Source, recipes_folder
+
+
+def load_checkpoint(
+    recipe: Recipe,
+    *,
+    folder: Path | None = None,
+    revision: str | None = None,
+    pooling: Sequence[str] | None = None,
+    device: str = "cpu",
+) -> Checkpoint:
+    """Load the checkpoint a recipe names, prove that it is what its files hold, and compare it with the recipe.
+
+    Args:
+        recipe: What to load and what to expect.
+        folder: A local copy that takes the place of the recipe's source.
+        revision: Branch, tag or commit that takes the place of the recipe's.
+        pooling: Pooling modes for a folder without ``modules.json``; by default those that the recipe expects.
+        device: Where the reference computes, ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        CheckpointError: No checkpoint there, damaged files, pickled code, a key that steers a loader, weights that are
+            missing or were loaded otherwise than the files hold them, or a disagreement with the recipe.
+        UnsupportedModelError: A module, an architecture or a task that is not folded.
+        HubError: The hub cannot be reached.
+    """
+    local, commit, source = _resolve(recipe, folder, revision)
+    with snapshot_of(local, pooling or recipe.expect.pooling) as snapshot:
+        # Every weight file is opened as data before a library may open it.
+        stored = {place: StoredWeights(files) for place, files in snapshot.weights.items()}
+        for place, weights in stored.items():
+            check_declared_sizes(place, weights)
+        with told_as_checkpoint_error(snapshot.folder):
+            model = _load(snapshot.folder, device)
+            equality = _check_weights(model, stored)
+            checkpoint = read_facts(model, snapshot, source=source, commit=commit, equality=equality)
+    check_reference(checkpoint, recipe, pooling)
+    return checkpoint
+
+
+def load_source(
+    recipe: Recipe, source: Source, folder: Path | None, made_from_it: str, device: str = "cpu"
+) -> Checkpoint:
+    """Load the very checkpoint a bundle was made from.
+
+    Args:
+        recipe: The bundle's recipe.
+        source: What its manifest says of the checkpoint.
+        folder: A local copy; by default the source itself, at its commit.
+        made_from_it: The bundle, for messages.
+        device: Where the reference computes.
+
+    Raises:
+        CheckpointError: It cannot be loaded, or one of its files has another hash than the bundle's.
+        HubError: The hub cannot be reached.
+    """
+    same = recipe.model_copy(update={"source": source.checkpoint})
+    checkpoint = load_checkpoint(same, folder=folder, revision=source.commit, pooling=source.pooling, device=device)
+    _check_same_weights(checkpoint, source, made_from_it)
+    _check_same_files(checkpoint, source, made_from_it)
+    return checkpoint
+
+
+def _check_same_weights(checkpoint: Checkpoint, source: Source, bundle: str) -> None:
+    if checkpoint.weights_sha256 != source.weights_sha256:
+        raise CheckpointError(
+            f"{bundle}: made from other weights than {checkpoint.source} holds: "
+            f"{source.weights_sha256[:12]}… and {checkpoint.weights_sha256[:12]}…",
+            next_step="give the checkpoint that it was made from with `checkpoint=FOLDER`",
+        )
+
+
+def _check_same_files(checkpoint: Checkpoint, source: Source, bundle: str) -> None:
+    """Name the first file that the checkpoint has otherwise than the bundle's manifest says, with both hashes."""
+    for name in sorted({**source.files, **checkpoint.files}):
+        wanted, found = source.files.get(name), checkpoint.files.get(name)
+        if wanted != found:
+            shown = [f"sha256 {value[:12]}…" if value else "no such file" for value in (wanted, found)]
+            raise CheckpointError(
+                f"{bundle}: made from another {name} than {checkpoint.source} holds: {shown[0]} and {shown[1]}",
+                next_step="give the checkpoint that it was made from with `checkpoint=FOLDER`",
+            )
+
+
+def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple[Path, str | None, str]:
+    """Return the local folder, the commit where it is the hub's, and what a manifest calls the source."""
+    local = folder if folder is not None else recipe.local_source()
+    if local is None:
+        path, commit = download(recipe.source, revision or recipe.revision)
+        return path, commit, recipe.source
+    if revision is not None and folder is None:
+        raise CheckpointError(f"{local}: a local folder has no revision {revision!r}", next_step="leave out `revision`")
+    shipped = recipes_folder().resolve()
+    whole = local.resolve()
+    return local, None, whole.relative_to(shipped).as_posix() if whole.is_relative_to(shipped) else str(whole)
+
+
+def _load(folder: Path, device: str) -> SentenceTransformer:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MissingDependencyError("torch finds no CUDA device here", next_step="use `device=cpu`")
+    with quiet_transformers():
+        model = SentenceTransformer(
+            str(folder),
+            device=device,
+            trust_remote_code=False,
+            local_files_only=True,
+            # transformers 5 keeps the stored dtype unless told. Its attention is left to it: SDPA, which folds to
+            # one Attention operator, for all that have it (MPNet alone has not).
+            model_kwargs={"dtype": torch.float32},
+        )
+    return model.float().eval()
+
+
+def _check_weights(model: SentenceTransformer, stored: Mapping[Path, StoredWeights]) -> Equality:
+    """Compare the parameters of the transformer, and of each module after it, with the files in its folder."""
+    total = Equality(0, 0)
+    modules = [module for module in model if next(module.parameters(), None) is not None]
+    for module, weights in zip(modules, stored.values(), strict=True):
+        transformer = getattr(module, "auto_model", None)
+        if transformer is None:
+            total += check_parameters(module, weights)
+        else:
+            total += check_parameters(transformer, weights, transformer.base_model_prefix)
+    return total

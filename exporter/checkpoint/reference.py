@@ -1,0 +1,135 @@
+"""The reference: a SentenceTransformer in FP32, and the facts that were read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from exporter.checkpoint.weights import Equality
+from exporter.errors import CheckpointError
+from exporter.recipe import Source
+from exporter.runtime.contract import INPUTS, OUTPUT
+from exporter.runtime.facts import EncoderFacts
+from exporter.runtime.tokens import IntArray, TextTokenizer, batches_by_length
+
+TOKEN_BUDGET = 2048  # tokens per batch of the reference, with padding
+
+
+def forward(modules: Iterable[nn.Module], ids: Tensor, mask: Tensor, *, has_token_types: bool) -> Tensor:
+    """Return the vectors (batch, dimension) of (batch, sequence) int64 ids and mask, by the modules' own ``forward``.
+
+    Token types, where the architecture has them, are 0, as for single sentences.
+    """
+    features = dict(zip(INPUTS, (ids, mask), strict=True))
+    if has_token_types:
+        features["token_type_ids"] = torch.zeros_like(ids)
+    for module in modules:
+        features = module(features)
+    vectors: Tensor = features[OUTPUT]
+    return vectors
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A SentenceTransformer in FP32 eval mode, whatever dtype was stored, and the facts read from it.
+
+    Attributes:
+        model: The reference.
+        source: Where it came from: a hub id or the name of a folder.
+        commit: Commit on the hub, or None for a folder.
+        weights_sha256: One hash over all weight files, by relative name.
+        files: SHA-256 of every file that was loaded, by relative name: weights, configuration and tokenizer.
+        stated_pooling: Pooling modes that were asked for because the folder states none, or None.
+        equality: What was found equal to the weight files, bit for bit.
+        ignored_keys: Keys of the configuration that no loader saw because they are unknown here.
+        decisions: What was found and decided while loading, one sentence each.
+        anchor: The tokenizer by the checkpoint's own files and ``tokenizers`` alone, without transformers.
+        tokenizer: The tokenizer as the bundle will carry it: truncation, lower-casing and special tokens included.
+        facts: What a manifest records of the encoder.
+        has_token_types: Whether the architecture embeds token types.
+        pad_token_id: Id that padding is made of.
+    """
+
+    model: SentenceTransformer
+    source: str
+    commit: str | None
+    weights_sha256: str
+    files: Mapping[str, str]
+    stated_pooling: tuple[str, ...] | None
+    equality: Equality
+    ignored_keys: tuple[str, ...]
+    decisions: tuple[str, ...]
+    anchor: Tokenizer
+    tokenizer: Tokenizer
+    facts: EncoderFacts
+    has_token_types: bool
+    pad_token_id: int
+
+    def encode(self, sentences: list[str]) -> npt.NDArray[np.float32]:
+        """Return the reference vectors (len(sentences), dimension) float32, by ``SentenceTransformer.encode``.
+
+        It is given batches of few tokens: activations that fit below the C library's threshold for memory maps (32 MB)
+        are reused instead of being mapped and cleared anew by every operator, which made the demo's probes 5x slower.
+
+        Raises:
+            CheckpointError: The tokenizer knows a token that the embedding table has no row for.
+        """
+        rows = TextTokenizer(self.tokenizer).ids([self.facts.prompt + sentence for sentence in sentences])
+        vectors = np.empty((len(sentences), self.facts.dimension), dtype=np.float32)
+        try:
+            for batch in batches_by_length([len(row) for row in rows], batch_size=32, token_budget=TOKEN_BUDGET):
+                chosen = [sentences[row] for row in batch]
+                vectors[batch] = self.model.encode(chosen, batch_size=len(chosen), show_progress_bar=False)
+        except IndexError as error:
+            raise CheckpointError(
+                f"{self.source}: its tokenizer gives ids beyond the rows of its embedding table",
+                next_step="check that tokenizer and weights belong together",
+            ) from error
+        return vectors
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters of the reference by the model's own names, float32. Each was compared with the files."""
+        return dict(self.model.named_parameters())
+
+    def provenance(self) -> Source:
+        """Return what a manifest says of the checkpoint."""
+        return Source(
+            checkpoint=self.source,
+            commit=self.commit,
+            weights_sha256=self.weights_sha256,
+            files=dict(self.files),
+            pooling=self.stated_pooling,
+        )
+
+    def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> npt.NDArray[np.float32]:
+        """Return the reference vectors (batch, dimension) float32 of token ids, by the modules' own ``forward``.
+
+        Token types, where the architecture has them, are 0, as for single sentences.
+
+        Args:
+            input_ids: (batch, sequence) int64.
+            attention_mask: (batch, sequence) int64, 1 for tokens and 0 for padding.
+        """
+        with torch.inference_mode():
+            found = self.forward(torch.from_numpy(input_ids), torch.from_numpy(attention_mask))
+        vectors: npt.NDArray[np.float32] = found.float().cpu().numpy()
+        return vectors
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the vectors (batch, dimension) of (batch, sequence) int64 ids and mask, on the reference's device."""
+        device = self.model.device
+        return forward(
+            self.model, input_ids.to(device), attention_mask.to(device), has_token_types=self.has_token_types
+        )
+
+    def parameter_bytes(self) -> int:
+        """Return the size of the unique parameters in bytes, as float32."""
+        return sum(parameter.numel() * 4 for parameter in self.model.parameters())

@@ -1,0 +1,241 @@
+"""``korsbert list``, ``show``, ``validate`` and ``encode``: the recipes, and what can be done with a bundle."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from exporter.cli.arguments import (
+    BatchSizeOption,
+    BundleArgument,
+    CheckpointOption,
+    GatesOption,
+    JsonFlag,
+    RecipeOption,
+    RequireSignatureOption,
+    StsOption,
+)
+from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console
+from exporter.errors import InputError
+
+if TYPE_CHECKING:
+    from exporter.bundle import Bundle
+    from exporter.validator import ParityReport
+
+
+def list_command(as_json: JsonFlag = False) -> None:
+    """List the built-in recipes."""
+    from exporter.recipe import list_recipes
+
+    recipes = list_recipes()
+    if as_json:
+        print_json({"recipes": [recipe.model_dump(mode="json") for recipe in recipes]})
+        return
+    rows = []
+    for recipe in recipes:
+        expect = recipe.expect
+        scores = ", ".join(f"{score.dataset} {score.value:.2f}" for score in recipe.published[:1])
+        pooling = "+".join(expect.pooling or ("?",))
+        facts = f"{expect.architecture}, {pooling}, {expect.dimension}-d, {expect.max_seq_length} tokens"
+        rows.append((recipe.name, recipe.source, facts, scores))
+    print_table(("recipe", "source", "encoder", "published score"), rows)
+
+
+def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
+    """Verify the file hashes of a bundle and show its contents."""
+    from exporter.bundle import Bundle
+    from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE
+
+    opened = Bundle.open(bundle)
+    objections = DEFAULT_MINIMUM_GATE.objections(opened)
+    if as_json:
+        print_json(
+            {
+                "bundle": str(bundle),
+                "manifest": opened.manifest.model_dump(mode="json"),
+                "parity": parity_of(opened),
+                "below_default_gate": list(objections),
+                "signed": opened.signed,
+            }
+        )
+        return
+    print_table(("", str(bundle)), _contents(opened, objections))
+
+
+def validate_command(
+    bundle: BundleArgument,
+    checkpoint: CheckpointOption = None,
+    sts: StsOption = None,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None,
+        typer.Option("--device", help="Device to run on (default: the device of the recorded validation)."),
+    ] = None,
+    recipe: RecipeOption = None,
+    gates: GatesOption = None,
+    require_signature: RequireSignatureOption = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write the report as JUnit XML.")
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Record the result in a bundle that was published unvalidated.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare a bundle with its checkpoint on this machine: the parity gate and all checks."""
+    from exporter.bundle import Bundle
+    from exporter.bundle.minimum_gate import minimum_gate_of
+    from exporter.dependencies import REFERENCE_PACKAGES, require_all
+
+    minimum_gate = minimum_gate_of(gates, recipe)
+    opened = Bundle.open(bundle, require_signature=require_signature, for_encoding=True)
+    stderr = stderr_console()
+    if (warning := minimum_gate.warning(opened.manifest)) is not None:
+        stderr.print(f"warning: {warning}")
+    with spinner(stderr, "importing torch"):
+        require_all(REFERENCE_PACKAGES)
+        from exporter.publication import refuse_to_record
+        from exporter.validation import validate_bundle
+    if record:
+        refuse_to_record(opened, device or opened.manifest.validation.device)
+    with spinner(stderr, "the checkpoint and the bundle encode the probes"):
+        report = validate_bundle(
+            opened, checkpoint=checkpoint, sts=tuple(sts or ()), device=device, minimum_gate=minimum_gate
+        )
+    if junit is not None:
+        _write(junit, f"{report.to_junit()}\n".encode())
+    if as_json:
+        print_json({**report.to_dict(), "weaker_own_gate": list(minimum_gate.weaker_bounds(opened.manifest))})
+    else:
+        rows = [("passed" if v.passed else "FAILED", v.name, str(v)) for v in report.verdicts]
+        rows += [("passed" if check.passed else "FAILED", check.name, check.coverage) for check in report.checks]
+        print_table(("", "bound", f"{report.subject}, {len(report.probes)} probes, {report.execution}"), rows)
+        if not report.passed:
+            print(report.failure(), file=sys.stderr)  # noqa: T201
+    if (result := _record(opened, report, asked=record)) is not None:
+        stderr.print(result)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _record(bundle: Bundle, report: ParityReport, *, asked: bool) -> str | None:
+    """Record a validation if that is asked for; returns what the user is told about it."""
+    from exporter.bundle import RECORD
+    from exporter.publication import record_validation
+
+    if asked and report.passed:
+        record_validation(bundle, report)
+        return f"{bundle.folder / RECORD}: recorded that the bundle passed"
+    if asked:
+        bundle.withdraw_record()
+        return f"{bundle.folder}: has no record of validation, because it failed"
+    if report.passed and not bundle.validated and report.device == bundle.manifest.validation.device:
+        return f"{bundle.folder}: passed, but the bundle still counts as unvalidated: --record records the result"
+    return None
+
+
+def encode_command(
+    bundle: BundleArgument,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="Text file with one sentence per line (default, or -: stdin)."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE.npy", help="Write the vectors as a float32 array of shape (lines, dimension)."
+        ),
+    ] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Normalize every vector to length 1.")] = False,
+    batch_size: BatchSizeOption = 32,
+) -> None:
+    """Encode text to a .npy file, or to stdout as one JSON array per line."""
+    import numpy as np
+
+    from exporter.bundle import Bundle
+
+    lines = _lines(file)
+    with Bundle.open(bundle, for_encoding=True).encoder() as encoder:
+        vectors = encoder.encode(lines, batch_size, normalize, show_progress_bar=sys.stderr.isatty())
+    vectors = vectors.reshape(len(lines), encoder.dimension)
+    if out is None:
+        for vector in vectors:
+            sys.stdout.write(json.dumps([float(f"{x:.9g}") for x in vector]) + "\n")
+        return
+    buffer = io.BytesIO()
+    np.save(buffer, vectors)
+    _write(out, buffer.getbuffer())
+    stderr_console().print(f"{vectors.shape[0]} x {vectors.shape[1]} float32 in {out}")
+
+
+def _contents(bundle: Bundle, objections: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the rows that describe a bundle."""
+    manifest = bundle.manifest
+    engine, encoder, source, validation = manifest.engine, manifest.encoder, manifest.source, manifest.validation
+    pooling = "+".join(encoder.pooling)
+    rows = [
+        ("recipe", manifest.recipe.name),
+        ("checkpoint", f"{source.checkpoint}{f' @ {source.commit}' if source.commit else ''}"),
+        (
+            "encoder",
+            f"{encoder.architecture}, {pooling} pooling, {encoder.dimension}-d, {encoder.max_seq_length} tokens",
+        ),
+        ("engine", f"{engine.precision} on {engine.backend}: {', '.join(engine.files)}"),
+        (
+            "validated" if bundle.validated else "NOT VALIDATED",
+            f"{validation.execution}, min cosine {validation.min_cosine:.8f}; {validation.note}",
+        ),
+    ]
+    rows += [("checked", f"{check['name']}: {check['coverage']}") for check in parity_of(bundle).get("checks", ())]
+    rows += _recorded(bundle)
+    rows += [("BELOW THE DEFAULT GATE", objection) for objection in objections]
+    if bundle.signed:
+        rows.append(("signature", "model.sig, not verified here: use `korsbert verify-signature`"))
+    return [
+        *rows,
+        ("size", f"{bundle.size_bytes / 1e6:.1f} MB, {len(manifest.files)} files, all hashes match"),
+        ("created", f"{manifest.created} by korsbert {manifest.tools.get('korsbert', '?')}"),
+        *(("decision", decision) for decision in manifest.decisions),
+    ]
+
+
+def _recorded(bundle: Bundle) -> list[tuple[str, str]]:
+    """Return a row about the validation that was recorded after the bundle was published."""
+    record = bundle.record
+    if record is None:
+        return []
+    worst = record.report["statistics"]["min_cosine"]
+    return [("recorded", f"passed on {record.report['execution']}, min cosine {worst:.8f}, {record.created}")]
+
+
+def _lines(file: Path | None) -> list[str]:
+    """Read one sentence per line. An empty line is an empty sentence, so rows and lines have the same numbers."""
+    try:
+        data = sys.stdin.buffer.read() if file is None or str(file) == "-" else file.read_bytes()
+        # Not str.splitlines, which also splits at U+2028 and others: lines are counted as `wc -l` counts them.
+        return [line.removesuffix("\n") for line in io.StringIO(data.decode("utf-8-sig"), newline=None)]
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file or 'stdin'}: not UTF-8 at byte {error.start}") from error
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    """Write a file atomically; write through a link, a device or a pipe."""
+    partial = path.parent / f".{path.name}.partial"
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_bytes(content)
+        else:
+            partial.write_bytes(content)
+            partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,57 @@
+"""Option names in a message of the library, written as the flags of the command that runs.
+
+The library is also called from Python, so its messages name an option, not a flag, between backquotes: "choose another
+`out`" or "use `device=cuda`". On the command line these read "choose another --out" and "use --device cuda".
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from exporter.errors import ExportError
+
+_OPTION = re.compile(r"`([a-z]\w*)(?:=([^`\n]+))?`")
+
+
+class Command(TyperCommand):
+    """A command that prints an error of korsbert and exits with its exit code, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except ExportError as error:
+            print(f"error: {with_flags(str(error), self.flags)}", file=sys.stderr)  # noqa: T201
+            raise typer.Exit(error.exit_code) from error
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """The flag of each option of this command, by the option's name in Python."""
+        return {str(param.name): param.opts[0] for param in self.params if param.param_type_name == "option"}
+
+
+def with_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Replace every `` `name` `` and `` `name=value` `` in a message by the flag of that option.
+
+    An option whose values are flags of their own is replaced by the value's flag: `` `precision=int8` `` by ``--int8``.
+    What is no option of the command only loses its backquotes.
+
+    Args:
+        message: A message of the library.
+        flags: Flag by option name, for example ``{"out": "--out"}``.
+    """
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name in flags:
+            return flags[name] if value is None else f"{flags[name]} {shlex.quote(value)}"
+        return flags.get(value, found[0].strip("`"))
+
+    return _OPTION.sub(flag, message)

@@ -1,0 +1,104 @@
+"""The ``korsbert`` command: its subcommands and its exit codes.
+
+Each command parses its arguments, calls one function of the library and prints the result. Results go to stdout,
+progress goes to stderr (only on a terminal). With ``--json``, stdout holds a single JSON object.
+
+Exit codes: 0 success; 1 a gate or check failed; 2 bad input or usage; 3 a package, a device, the hub or a server is not
+available; 70 a bug in korsbert; 130 on SIGINT; 141 on SIGPIPE.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from exporter.cli import export
+from exporter.cli.bench import bench_command
+from exporter.cli.bundles import encode_command, list_command, show_command, validate_command
+from exporter.cli.flags import Command
+from exporter.cli.output import CLOSED_PIPE
+from exporter.cli.signing import sign_command, verify_signature_command
+from exporter.cli.triton import check_command, ship_command, verify_command
+
+BUG = 70  # EX_SOFTWARE of sysexits.h
+INTERRUPTED = 130  # 128 + SIGINT
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "export": export.command(),
+    "list": list_command,
+    "show": show_command,
+    "validate": validate_command,
+    "encode": encode_command,
+    "bench": bench_command,
+    "ship": ship_command,
+    "check": check_command,
+    "verify": verify_command,
+    "sign": sign_command,
+    "verify-signature": verify_signature_command,
+}
+
+app = typer.Typer(
+    name="korsbert",
+    help="Export a sentence-transformers checkpoint to a serving bundle that is proven equal to it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+export_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+export_app.command(cls=Command)(COMMANDS["export"])
+for _name, _command in COMMANDS.items():
+    app.command(_name, cls=Command)(_command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"korsbert {version('korsbert')}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _korsbert(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+def _run(command: Callable[[], Any]) -> None:
+    """Run a Typer app and exit with the exit code of this project."""
+    try:
+        command()
+    except SystemExit as stop:
+        # If stdout is a closed pipe (`| head`), typer exits with 1, which is the exit code of a failed gate.
+        gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"
+        if stop.code == INTERRUPTED:
+            print("interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(CLOSED_PIPE if gone and stop.code == 1 else stop.code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            traceback.print_exc()
+            sys.exit(BUG)
+        print("error: the output cannot be written: the disk is full", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except Exception:  # noqa: BLE001 - 1 means that a gate failed, and Python would exit with it
+        traceback.print_exc()
+        print("error: this is a bug in korsbert, please report it with the lines above", file=sys.stderr)  # noqa: T201
+        sys.exit(BUG)
+
+
+def main() -> None:
+    """Entry point of ``korsbert``."""
+    _run(app)
+
+
+def export_main() -> None:
+    """Entry point of ``korsbert-export``, which is ``korsbert export``."""
+    _run(export_app)

@@ -1,0 +1,80 @@
+"""Output of the commands: a table or one JSON object on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from exporter.bundle import Bundle
+
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells have it
+
+
+def stderr_console() -> Console:
+    """Return a console on stderr that does not interpret markup."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Callbacks that update a spinner: with the name of the next stage, and with progress within a stage."""
+
+    stage: Callable[[str], None]
+    detail: Callable[[str], None]
+
+
+@contextmanager
+def spinner(stderr: Console, text: str) -> Iterator[Shown]:
+    """Show the current stage and its elapsed time, if stderr is a terminal."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+        task = progress.add_task(text)
+        yield Shown(
+            stage=lambda name: progress.reset(task, description=name),
+            detail=lambda text: progress.update(task, description=text),
+        )
+
+
+def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table on stdout, as wide as the terminal; 160 columns if stdout is none."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    class Output(Console):
+        def on_broken_pipe(self) -> None:  # rich would exit with 1, the exit code of a failed gate
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(CLOSED_PIPE)
+
+    console = Output(highlight=False, markup=False)
+    if not console.is_terminal:  # a file or a pipe has room for more than 80 columns
+        console = Output(highlight=False, markup=False, width=160)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in header:
+        table.add_column(Text(title), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print a JSON object on one line of stdout."""
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def parity_of(bundle: Bundle) -> Any:
+    """Return the parity report that a bundle was published with, as JSON data."""
+    return json.loads(bundle.read("parity.json"))

@@ -1,0 +1,221 @@
+"""``korsbert ship``, ``check`` and ``verify``: a Triton model repository is written, checked, and served correctly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from exporter.cli.arguments import (
+    BundleArgument,
+    CheckpointOption,
+    GatesOption,
+    JsonFlag,
+    RecipeOption,
+    RequireSignatureOption,
+)
+from exporter.cli.output import print_json, print_table, spinner, stderr_console
+from exporter.errors import InputError
+
+if TYPE_CHECKING:
+    from exporter.serving.triton import Shipped
+    from exporter.serving.triton.lint import Finding
+    from exporter.serving.triton.verify import Verification
+
+NameOption = Annotated[str | None, typer.Option("--name", help="Model name (default: the recipe's name).")]
+
+
+def ship_command(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="Folders of the bundles.")],
+    repository: Annotated[
+        Path, typer.Option("--repository", metavar="FOLDER", help="Model repository to write to; created if missing.")
+    ],
+    runtime: Annotated[
+        Literal["engine", "python"],
+        typer.Option(
+            "--runtime", help="engine: Triton's backend for that engine. python: korsbert in Triton's Python backend."
+        ),
+    ] = "engine",
+    name: NameOption = None,
+    instances: Annotated[
+        int, typer.Option("--instances", min=1, help="Encoder instances (per GPU if it runs on GPUs).")
+    ] = 1,
+    gpus: Annotated[str, typer.Option("--gpus", metavar="0,1", help="GPUs to run the encoder on.")] = "",
+    accelerator: Annotated[
+        Literal["cuda", "tensorrt"],
+        typer.Option("--accelerator", help="Execution provider of onnxruntime engines on GPUs."),
+    ] = "cuda",
+    response_cache: Annotated[
+        bool, typer.Option("--response-cache", help="Answer repeated requests from the server's response cache.")
+    ] = False,
+    queue_delay_us: Annotated[
+        int, typer.Option("--queue-delay-us", min=0, help="Longest wait for a batch to fill, in microseconds.")
+    ] = 500,
+    version: Annotated[
+        int | None,
+        typer.Option(
+            "--force-version",
+            metavar="N",
+            min=1,
+            help="Version number: the latest one, which is replaced, or a higher one (default: the next one).",
+        ),
+    ] = None,
+    image_version: Annotated[
+        str | None, typer.Option("--image-version", metavar="YY.MM", help="Version of NVIDIA's Triton image.")
+    ] = None,
+    recipe: RecipeOption = None,
+    gates: GatesOption = None,
+    require_signature: RequireSignatureOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write bundles to a Triton model repository."""
+    from exporter.bundle import Bundle
+    from exporter.bundle.minimum_gate import minimum_gate_of
+    from exporter.serving import triton
+    from exporter.serving.triton.deployment import IMAGE_VERSION
+
+    minimum_gate = minimum_gate_of(gates, recipe)
+    options = triton.Options(
+        runtime=runtime,
+        instances=instances,
+        gpus=_numbers(gpus),
+        accelerator=accelerator,
+        response_cache=response_cache,
+        queue_delay_us=queue_delay_us,
+    )
+    opened = [Bundle.open(path, require_signature=require_signature) for path in bundles]
+    with spinner(stderr_console(), "writing the repository"):
+        shipped = triton.ship(
+            opened,
+            repository,
+            options,
+            name=name,
+            version=version,
+            image_version=image_version or IMAGE_VERSION,
+            minimum_gate=minimum_gate,
+        )
+    if as_json:
+        print_json({"repository": str(repository), "shipped": [vars(one) for one in shipped]})
+    else:
+        _print_shipped(shipped, bundles, repository)
+
+
+def check_command(
+    repository: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Model repository, written by korsbert or any other tool.")
+    ],
+    recipe: RecipeOption = None,
+    gates: GatesOption = None,
+    require_signature: RequireSignatureOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a Triton model repository for mistakes."""
+    from exporter.bundle.minimum_gate import minimum_gate_of
+    from exporter.serving.triton.lint import check
+
+    findings = check(repository, minimum_gate_of(gates, recipe), require_signature)
+    if as_json:
+        print_json({"repository": str(repository), "findings": [_to_dict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            print(finding)  # noqa: T201
+        print(f"{repository}: {len(findings) or 'no'} mistake{'' if len(findings) == 1 else 's'}")  # noqa: T201
+    if findings:
+        raise typer.Exit(1)
+
+
+def verify_command(
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="HTTP address of the server, such as http://localhost:8000.")
+    ],
+    bundle: BundleArgument,
+    name: NameOption = None,
+    grpc: Annotated[
+        str | None,
+        typer.Option("--grpc", metavar="HOST:PORT", help="gRPC address of the server (default: the HTTP port plus 1)."),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    clients: Annotated[int, typer.Option("--clients", min=1, help="Concurrent clients of the load test.")] = 32,
+    requests: Annotated[int, typer.Option("--requests", min=1, help="Requests of the load test.")] = 512,
+    recipe: RecipeOption = None,
+    gates: GatesOption = None,
+    require_signature: RequireSignatureOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare a running Triton server with the checkpoint of the bundle that it serves."""
+    from exporter.bundle import Bundle
+    from exporter.bundle.minimum_gate import minimum_gate_of
+    from exporter.dependencies import REFERENCE_PACKAGES, require_all
+
+    minimum_gate = minimum_gate_of(gates, recipe)
+    opened = Bundle.open(bundle, require_signature=require_signature)
+    stderr = stderr_console()
+    if (warning := minimum_gate.warning(opened.manifest)) is not None:
+        stderr.print(f"warning: {warning}")
+    with spinner(stderr, "importing torch"):
+        require_all((*REFERENCE_PACKAGES, "tritonclient"))
+        from exporter.serving.triton.verify import verify
+    with spinner(stderr, "the server encodes the probes"):
+        result = verify(
+            opened,
+            url,
+            grpc=grpc,
+            model=name,
+            checkpoint=checkpoint,
+            clients=clients,
+            requests=requests,
+            minimum_gate=minimum_gate,
+        )
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        _print_verification(result)
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+def _print_shipped(shipped: list[Shipped], bundles: list[Path], repository: Path) -> None:
+    rows = [
+        (one.ensemble, str(one.version), one.backend, f"{one.size_bytes / 1e6:.1f} MB", str(path))
+        for one, path in zip(shipped, bundles, strict=True)
+    ]
+    print_table(("model", "version", "encoder backend", "size", "bundle"), rows)
+    for one in shipped:
+        for remark in one.remarks:
+            stderr_console().print(f"note: {remark}")
+    print(f"{repository}/README.md describes how to start a server and how to send requests")  # noqa: T201
+
+
+def _to_dict(finding: Finding) -> dict[str, Any]:
+    return {field: str(value) for field, value in vars(finding).items()}
+
+
+def _print_verification(result: Verification) -> None:
+    load = result.load
+    rows = [("passed" if report.passed else "FAILED", report.execution, report.summary()) for report in result.reports]
+    rows.append(
+        (
+            "passed" if load.passed else "FAILED",
+            f"{load.clients} clients, {load.requests} requests",
+            f"{len(load.lost)} lost, {load.swapped} swapped, deviation {load.max_deviation:.2g} (bound "
+            f"{load.bound:.2g}), {load.inferences} inferences in {load.executions} executions: "
+            f"{load.batching:.2f} per batch",
+        )
+    )
+    print_table(("", "server", "compared with the checkpoint"), rows)
+    stderr = stderr_console()
+    for report in result.reports:
+        if not report.passed:
+            stderr.print(report.failure())
+    if load.note:
+        stderr.print(f"note: {load.note}")
+    if load.lost:
+        stderr.print(f"first lost request: {load.lost[0]}")
+
+
+def _numbers(gpus: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in gpus.split(",") if number.strip())
+    except ValueError as error:
+        raise InputError(f"--gpus {gpus}: not a list of numbers", next_step="--gpus 0,1") from error

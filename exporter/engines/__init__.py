@@ -1,0 +1,158 @@
+"""Graph -> Engine -> Runner, one file per engine.
+
+The table maps a name to a module, imported on use, or to an object in one. Every one of them has::
+
+    check_build(precision: str, device: str) -> None                 refuses what cannot be built here
+    check(precision: str, device: str) -> None                       and what cannot be run here
+    missing_operators() -> frozenset[str]                            that the engine has no counterpart for
+    build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions) -> Engine      writes files into folder
+    open(engine: Engine, files: EngineFiles, device: str, threads: int | None) -> Runner
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from pydantic import BaseModel, ConfigDict
+
+from exporter.engines.facts import EngineFacts
+from exporter.errors import InputError
+from exporter.recipe import Shapes
+from exporter.runtime.runner import Runner
+from exporter.targets import Backend, Precision
+
+if TYPE_CHECKING:
+    from exporter.graph import Graph
+
+BACKENDS = {
+    Backend.ONNXRUNTIME: "exporter.engines.onnxruntime",
+    Backend.OPENVINO: "exporter.engines.openvino",
+    Backend.TENSORRT: "exporter.engines.tensorrt.build:TENSORRT",
+    Backend.TENSORRT_RTX: "exporter.engines.tensorrt.build:TENSORRT_RTX",
+}
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What is decided about an engine besides its graph and its shapes. Only TensorRT has a use for it.
+
+    Attributes:
+        workspace_mib: Most scratch memory a kernel may ask for, in MiB. None: as much as the GPU has.
+        version_compatible: Build an engine that newer versions open too, at some cost in speed.
+        hardware_compatible: Build an engine that other GPUs open too (Ampere and newer), at some cost in speed.
+        timing_cache: File of kernel timings, read where it exists and written back.
+        on_progress: Called with what the builder is at.
+    """
+
+    workspace_mib: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    timing_cache: Path | None = None
+    on_progress: Callable[[str], None] | None = None
+
+
+DEFAULTS = BuildOptions()
+
+
+class Engine(BaseModel):
+    """A built artifact as the manifest records it.
+
+    Attributes:
+        backend: Key of ``BACKENDS``.
+        precision: A key of ``recipe.Gates``, for example ``"fp16"``.
+        files: Names inside the bundle; the first is the one to open.
+        facts: What else the backend records, and needs to open the engine.
+        decisions: What the build decided or found, one sentence each, for people.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: Backend
+    precision: Precision
+    files: tuple[str, ...]
+    facts: EngineFacts = EngineFacts()
+    decisions: tuple[str, ...] = ()
+
+
+class EngineFiles:
+    """The contents of an engine's files. A backend opens these bytes and never a path of the bundle.
+
+    Whoever makes one has compared the bytes with their hashes, so what was verified is what runs.
+
+    Attributes:
+        folder: The folder the files were read from, for messages only.
+    """
+
+    def __init__(self, folder: Path, contents: Mapping[str, bytes]) -> None:
+        self.folder = folder
+        self._contents = dict(contents)
+
+    @classmethod
+    def read(cls, engine: Engine, folder: Path) -> EngineFiles:
+        """Read the files of an engine that this process has just built into ``folder``."""
+        return cls(folder, {name: (folder / name).read_bytes() for name in engine.files})
+
+    def take(self, name: str) -> bytes:
+        """Return the content of a file and release it: each file can be taken once.
+
+        Raises:
+            KeyError: The engine has no such file, or it was taken before.
+        """
+        return self._contents.pop(name)
+
+
+class BackendModule(Protocol):
+    """What a module of this package offers."""
+
+    def check_build(self, precision: str, device: str) -> None:
+        """Refuse what this backend cannot build here, before any work is done."""
+        ...
+
+    def check(self, precision: str, device: str) -> None:
+        """Refuse a precision or a device that this backend cannot build for and run here."""
+        ...
+
+    def missing_operators(self) -> frozenset[str]:
+        """Return the ONNX operators of our graphs that the installed version cannot build."""
+        ...
+
+    def build(self, graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DEFAULTS) -> Engine:
+        """Write the engine's files into ``folder`` and return what the manifest records of it."""
+        ...
+
+    def open(self, engine: Engine, files: EngineFiles, device: str, threads: int | None) -> Runner:
+        """Open an engine on ``device`` (``"cpu"`` or ``"cuda"``) with ``threads`` (None: the engine's default)."""
+        ...
+
+
+def backend_of(name: str) -> BackendModule:
+    """Import a backend (a key of ``BACKENDS``)."""
+    module, _, attribute = BACKENDS[Backend(name)].partition(":")
+    imported = importlib.import_module(module)
+    return cast(BackendModule, getattr(imported, attribute) if attribute else imported)
+
+
+def refuse_idle_options(backend: Backend, options: BuildOptions) -> None:
+    """Refuse what a backend would not heed, before any work is done.
+
+    Raises:
+        InputError: The option is named.
+    """
+    given = {
+        "workspace_mib": options.workspace_mib is not None,
+        "version_compatible": options.version_compatible,
+        "hardware_compatible": options.hardware_compatible,
+    }
+    idle = [option for option, is_given in given.items() if is_given and not backend.needs_gpu]
+    if idle:
+        names = " and ".join(f"`{option}`" for option in idle)
+        raise InputError(f"the {backend} backend does not support {names}", next_step="leave it out")
+    if backend is Backend.TENSORRT_RTX and options.version_compatible:
+        raise InputError(
+            "the tensorrt-rtx backend does not support `version_compatible`: it has no runtime to put into the engine",
+            next_step="leave it out, or use `backend=tensorrt`",
+        )

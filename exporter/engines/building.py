@@ -1,0 +1,87 @@
+"""Graph -> engine for a target: the target's passes, then the backend's build. Needs what an export needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.engines import DEFAULTS, BuildOptions, Engine, EngineFiles, backend_of
+from exporter.graph import Graph
+from exporter.graph.passes import passes_for, run_passes
+from exporter.recipe import Shapes
+from exporter.runtime.runner import Runner
+from exporter.targets import Target
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine whose files lie in a folder.
+
+    Attributes:
+        graph: The graph it was built from, after the target's passes.
+        engine: Its files and facts.
+        folder: The folder of its files.
+    """
+
+    graph: Graph
+    engine: Engine
+    folder: Path
+
+    def open(self, device: str = "cpu", threads: int | None = None) -> Runner:
+        """Open the engine.
+
+        Args:
+            device: ``"cpu"`` or ``"cuda"``.
+            threads: CPU threads (default: the engine's own choice).
+        """
+        files = EngineFiles.read(self.engine, self.folder)
+        return backend_of(self.engine.backend).open(self.engine, files, device, threads)
+
+
+def build_engine(
+    graph: Graph,
+    target: Target,
+    shapes: Shapes,
+    folder: Path,
+    *,
+    padding: str = "right",
+    options: BuildOptions = DEFAULTS,
+) -> BuiltEngine:
+    """Apply a target's passes to a typed graph, and build its engine.
+
+    Args:
+        graph: A graph in the target's precision.
+        target: Precision, backend and device.
+        shapes: Batch and sequence extents that the engine must serve.
+        folder: Where the engine's files are written.
+        padding: The side on which the tokenizer pads, ``"right"`` or ``"left"``.
+        options: Other decisions about the engine.
+
+    Raises:
+        BuildError: The backend cannot build this graph.
+    """
+    prepared = with_target_passes(graph, target, padding)
+    return BuiltEngine(prepared, backend_of(target.backend).build(prepared, shapes, folder, options), folder)
+
+
+def build_on_cpu(graph: Graph, shapes: Shapes, folder: Path) -> BuiltEngine:
+    """Build a graph as it is for ONNX Runtime's CPU provider, where every graph but a bfloat16 one runs."""
+    return BuiltEngine(graph, backend_of("onnxruntime").build(graph, shapes, folder), folder)
+
+
+def with_target_passes(graph: Graph, target: Target, padding: str = "right") -> Graph:
+    """Return a typed graph after the passes that a target needs.
+
+    Args:
+        graph: A graph in the target's precision.
+        target: Precision, backend and device.
+        padding: The side on which the tokenizer pads, ``"right"`` or ``"left"``.
+    """
+    missing = backend_of(target.backend).missing_operators()
+    passes = passes_for(target.backend, target.device, graph.precision, padding=padding, missing=missing)
+    if not passes:
+        return graph
+    model = graph.editable()
+    changes = run_passes(model, passes)
+    done = ", ".join(f"{name} {count}" for name, count in changes.items())
+    return graph.with_model(model, decisions=(f"passes for {target.backend} on {target.device}: {done}",))

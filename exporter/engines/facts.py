@@ -1,0 +1,47 @@
+"""EngineFacts: what a backend records about an engine when it builds one, and reads when it opens the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from exporter.engines.tensorrt.profiles import Profile
+from exporter.targets import Padding
+
+
+class EngineFacts(BaseModel):
+    """The facts of one engine. A manifest holds only those that the backend has recorded.
+
+    Attributes:
+        version: Version of TensorRT or TensorRT-RTX that built the engine.
+        compute_capability: Compute capability of the only GPUs that can open the engine, ``"9.0"`` for example; None if
+            it is not bound to one.
+        gpu: Name of the GPU that the engine was built on, or None.
+        driver: Version of that GPU's driver, or None.
+        version_compatible: Whether newer versions of TensorRT open the engine too.
+        padding: Where rows may be padded.
+        shape_nodes: Names of the graph's nodes that compute shapes, which ONNX Runtime keeps on the CPU.
+        profiles: TensorRT's optimization profiles, the narrowest first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # In the order of the JSON, which the seals of manifests depend on.
+    version: str | None = None
+    compute_capability: str | None = None
+    gpu: str | None = None
+    driver: str | None = None
+    version_compatible: bool = False
+    padding: Padding = Padding.ANY
+    shape_nodes: tuple[str, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+
+    @property
+    def right_padded(self) -> bool:
+        """Whether rows must be padded on the right."""
+        return self.padding is Padding.RIGHT
+
+    @model_serializer(mode="wrap")
+    def _recorded(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if name in self.model_fields_set}

@@ -1,0 +1,27 @@
+"""Graphs that read lengths instead of a mask: what their runners must hold a batch to."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.errors import EngineError
+
+
+def refuse_other_than_right_padding(attention_mask: npt.NDArray[np.int64]) -> None:
+    """Refuse a batch that an engine with attention by lengths would answer wrongly.
+
+    Args:
+        attention_mask: (batch, sequence) int64.
+
+    Raises:
+        EngineError: A row begins with padding, or has some between its tokens.
+    """
+    present = attention_mask != 0
+    sound = present[:, 0] & (present[:, :-1] >= present[:, 1:]).all(axis=1)
+    if not sound.all():
+        row = int(np.argmin(sound))
+        raise EngineError(
+            f"row {row} of the batch has padding before or between its tokens, but this engine takes sequence lengths",
+            next_step="pad on the right",
+        )

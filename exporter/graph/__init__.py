@@ -1,0 +1,13 @@
+"""A checkpoint folded into one ONNX graph, and what rewrites that graph.
+
+::
+
+    graph.py      an ONNX model plus the facts everyone needs
+    folding.py    a checkpoint to a graph, through the modules' own ``forward``
+    surgery.py    the edits that passes and precisions share
+    passes/       rewrites, one per file, and their order
+"""
+
+from exporter.graph.graph import Graph
+
+__all__ = ["Graph"]

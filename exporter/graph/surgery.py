@@ -1,0 +1,94 @@
+"""The edits that passes and precisions share.
+
+Every value that they add carries its name, type and shape, as later passes rely on these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+Dimension = int | str | ir.SymbolicDim | None
+
+DATA_MOVERS = {
+    *("Concat", "Expand", "Gather", "GatherElements", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
+}
+"""Operators that move numbers and compute none: their output holds nothing that their input does not."""
+
+
+def add_constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    """Register ``array`` as an initializer called ``name`` (made unique if taken) and return its value."""
+    unique, number = name, 1
+    while unique in model.graph.initializers:
+        number += 1
+        unique = f"{name}.{number}"
+    tensor = ir.tensor(array, name=unique)
+    value = ir.Value(name=unique, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
+    model.graph.register_initializer(value)
+    return value
+
+
+def make_node(
+    op_type: str,
+    inputs: Sequence[ir.Value],
+    name: str,
+    dtype: ir.DataType,
+    shape: Sequence[Dimension] | ir.Shape | None,
+    attributes: Mapping[str, int | Sequence[int]] | None = None,
+) -> ir.Node:
+    """Return a node with one output of known type and shape. It is not yet in a graph."""
+    node = ir.node(op_type, inputs, attributes or {}, name=name)
+    output = node.outputs[0]
+    output.name, output.type = f"{name}:", ir.TensorType(dtype)
+    output.shape = ir.Shape(shape) if shape is not None else None
+    return node
+
+
+def graph_input(graph: ir.Graph, name: str) -> ir.Value:
+    """Return the input of a graph that is called ``name``."""
+    return next(value for value in graph.inputs if value.name == name)
+
+
+def input_of(node: ir.Node, index: int = 0) -> ir.Value:
+    """Return an input that ``node`` must have.
+
+    Raises:
+        ValueError: The node lacks it.
+    """
+    value = node.inputs[index]
+    if value is None:
+        raise ValueError(f"{node.name}: {node.op_type} lacks its input {index}")
+    return value
+
+
+def bias_of(node: ir.Node) -> tuple[ir.Node, int] | None:
+    """Return the ``Add`` of a stored vector that is the only reader of ``node``, and which of its inputs is stored."""
+    readers = list(node.outputs[0].consumers())
+    if len(readers) != 1 or readers[0].op_type != "Add":
+        return None
+    stored = [
+        (index, value.const_value)
+        for index, value in enumerate(readers[0].inputs)
+        if value is not None and value.const_value is not None
+    ]
+    if len(stored) != 1 or len(stored[0][1].shape) != 1:
+        return None
+    return readers[0], stored[0][0]
+
+
+def replace_bias(model: ir.Model, node: ir.Node, bias: ir.Value, name: str) -> np.ndarray | None:
+    """Make ``bias`` the bias of ``node``, by an ``Add`` called ``name`` where there was none; return the stored one."""
+    found = bias_of(node)
+    if found is not None:
+        add, index = found
+        old = input_of(add, index).const_value
+        add.replace_input_with(index, bias)
+        return old.numpy() if old is not None else None
+    output = node.outputs[0]
+    add = make_node("Add", [output, bias], name, ir.DataType.FLOAT, output.shape)
+    output.replace_all_uses_with(add.outputs[0], replace_graph_outputs=True)
+    add.replace_input_with(0, output)
+    model.graph.insert_after(node, add)
+    return None

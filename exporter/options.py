@@ -1,0 +1,117 @@
+"""The options of an export: one description for the command line, the Python function and the pipeline."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from exporter.errors import InputError
+from exporter.recipe import PoolingMode
+from exporter.targets import Backend, Device, Precision, Target
+
+
+class ExportOptions(BaseModel):
+    """How to export. Build it with ``ExportOptions.of`` to get an ``InputError`` instead of pydantic's error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision: Precision = Field(
+        default=Precision.FP32, description="Number format of the graph. The output is float32 in every one."
+    )
+    backend: Backend = Field(default=Backend.ONNXRUNTIME, description="Library that runs the bundle.")
+    out: Path = Field(
+        default=Path("artifacts"),
+        description="Folder of bundles. The bundle is written to OUT/RECIPE/PRECISION-BACKEND.",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    device: Device = Field(
+        default=Device.CPU,
+        description="Device of the reference and of the engine. TensorRT engines always run on the GPU.",
+    )
+    checkpoint: Path | None = Field(
+        default=None,
+        description="Local copy of the checkpoint, used instead of the source.",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    revision: str | None = Field(
+        default=None,
+        description="Branch, tag or commit on the hub.",
+        json_schema_extra={"metavar": "REV"},
+    )
+    pooling: tuple[PoolingMode, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Pooling mode (cls, mean, max, ...) of a checkpoint without modules.json, which does not state "
+        "one. Several modes are concatenated.",
+        json_schema_extra={"metavar": "MODE"},
+    )
+    calibration: Path | None = Field(
+        default=None,
+        description="File of your own sentences (text, one per line, or JSONL with a text field). int8 is calibrated "
+        "on them instead of the shipped ones; fp16 is audited on them in addition to the probes.",
+        json_schema_extra={"metavar": "FILE"},
+    )
+    sts: tuple[Path, ...] = Field(
+        default=(),
+        description="STS data set to score the reference and the engine on: TSV like KorSTS, JSON like KLUE-STS, or "
+        "CSV like stsb_multi_mt.",
+        json_schema_extra={"metavar": "FILE"},
+    )
+    force: bool = Field(default=False, description="Replace an existing bundle, once the new one has passed.")
+    unvalidated: bool = Field(
+        default=False,
+        description="Publish an engine that this machine cannot run, marked as not validated.",
+    )
+    workspace_mib: int | None = Field(
+        default=None,
+        ge=1,
+        description="Maximum scratch memory of a TensorRT kernel, in MiB (default: all GPU memory).",
+        json_schema_extra={"metavar": "MIB"},
+    )
+    version_compatible: bool = Field(
+        default=False, description="Build a TensorRT engine that newer TensorRT versions can open. It may be slower."
+    )
+    hardware_compatible: bool = Field(
+        default=False,
+        description="Build a TensorRT engine for all GPUs from Ampere on, not only for this GPU. It may be slower.",
+    )
+
+    @field_validator("pooling", mode="before")
+    @classmethod
+    def _one_mode_is_a_list_of_one(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Return the options.
+
+        Raises:
+            InputError: An unknown option, with the nearest legal name, or an illegal value, with the legal ones.
+        """
+        unknown = [name for name in options if name not in cls.model_fields]
+        if unknown:
+            nearest = difflib.get_close_matches(unknown[0], cls.model_fields, n=1)
+            raise InputError(
+                f"there is no option {unknown[0]!r}",
+                next_step=f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(cls.model_fields)}",
+            )
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            raise _input_error(error) from error
+
+    @property
+    def target(self) -> Target:
+        """What the engine is built for."""
+        return Target(self.precision, self.backend, self.backend.device(self.device))
+
+
+def _input_error(error: ValidationError) -> InputError:
+    first = error.errors()[0]
+    option, value = str(first["loc"][0]), first["input"]
+    expected = str(first.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ")
+    shown = "empty" if value in ((), []) else repr(value)
+    return InputError(f"`{option}` is {shown}", next_step=f"use one of {expected}" if expected else str(first["msg"]))

@@ -1,0 +1,46 @@
+"""The conversion of the floating-point formats: one candidate, and nothing to choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from exporter.calibration import TokenBatches
+from exporter.graph import Graph
+from exporter.precisions import Candidate, ConversionReport, ConversionRequest
+from exporter.targets import Target
+from exporter.validator import Reference
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A precision with one candidate: the graph cast to a floating-point format."""
+
+    request: ConversionRequest
+    convert: Callable[[Graph, TokenBatches, tuple[str, ...]], Graph]
+
+    @property
+    def hint(self) -> str:
+        """What the user can do when the candidate has failed."""
+        return "another precision or backend, or more of the graph in fp32 (recipe: precision.<name>.keep_fp32)"
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield the graph in this precision."""
+        request = self.request
+        keep = getattr(request.recipe.precision, request.target.precision, None)
+        yield Candidate(lambda: self.convert(request.graph, request.text, keep.keep_fp32 if keep else ()))
+
+    def format_loss(self, reference: Reference) -> None:
+        """Return nothing: PyTorch computes in this format itself (``validator.format_loss``)."""
+
+    def explain(self) -> str:
+        """Return nothing: there was no choice."""
+        return ""
+
+    def report(self) -> ConversionReport:
+        """Return nothing to add."""
+        return ConversionReport()
+
+
+def any_target(target: Target) -> None:
+    """Accept every target: the backend checks whether it has kernels for a floating-point format."""

@@ -1,0 +1,114 @@
+"""int8 with scales from each batch as it comes, by onnxruntime's own quantizer. For its CPU provider only."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx_ir as ir
+
+from exporter.calibration import TokenBatches
+from exporter.dependencies import require
+from exporter.graph import Graph
+from exporter.graph.passes import remove_unused
+from exporter.graph.surgery import add_constant
+from exporter.precisions import Conversion, ConversionRequest
+from exporter.precisions.int8 import conversion
+from exporter.precisions.int8.plan import Plan
+from exporter.precisions.int8.products import Product
+from exporter.precisions.int8.qdq import set_bias, smoothed
+from exporter.precisions.int8.scheme import Quantization
+from exporter.precisions.int8.search import Assignment
+from exporter.precisions.int8.static import decisions
+from exporter.targets import Precision
+
+# Without it the quantizer logs a warning that the graph should be optimized first, which is no concern of users'.
+_PREPROCESSED = {"onnx.quant.pre_process": "onnxruntime.quant"}
+
+
+check = conversion.check
+
+
+def prepare(request: ConversionRequest) -> Conversion:
+    """Calibrate, and search for the MatMuls that can be int8."""
+    return conversion.prepare(request, convert)
+
+
+def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:  # noqa: ARG001 - nothing is audited
+    """Return the plan's graph with ``assignment`` in int8, its outliers moved into weights first."""
+    on = frozenset(product.node for product in plan.products) - assignment.high
+    converted = quantize_products(plan.graph.editable(), plan.products, plan.calibrated.quantization, on)
+    return plan.graph.with_model(converted, precision=Precision.INT8_DYNAMIC, decisions=decisions(plan, assignment))
+
+
+def quantize_products(
+    model: ir.Model, products: Sequence[Product], quantization: Quantization, on: frozenset[str]
+) -> ir.Model:
+    """Return ``model`` with the products named in ``on`` in int8, by scales that are computed from each batch.
+
+    Args:
+        model: The folded float32 model; it is rewritten.
+        products: All products of it.
+        quantization: How activations are smoothed, and biases; weights are the quantizer's own.
+        on: Nodes of the products that compute in int8: one at least, as the quantizer takes none for all.
+    """
+    if not on:
+        raise ValueError("no product is to be in int8")
+    _prepare(model, products, quantization, on)
+    model.metadata_props.update(_PREPROCESSED)
+    quantizer = require("onnxruntime.quantization")
+    with tempfile.TemporaryDirectory(prefix="korsbert-") as scratch:
+        target = Path(scratch) / "model.onnx"
+        with _without_its_advice():
+            quantizer.quantize_dynamic(
+                ir.to_proto(model),
+                target,
+                op_types_to_quantize=["MatMul"],
+                per_channel=True,
+                weight_type=quantizer.QuantType.QInt8,
+                nodes_to_quantize=sorted(on),
+            )
+        converted = ir.load(target)
+        for value in converted.graph.initializers.values():  # the file goes with the folder
+            if value.const_value is not None:
+                value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
+    for key in _PREPROCESSED:
+        converted.metadata_props.pop(key, None)
+    return converted
+
+
+@contextmanager
+def _without_its_advice() -> Iterator[None]:
+    """Keep the quantizer's advice about a step that korsbert has done already from the user's terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _prepare(model: ir.Model, products: Sequence[Product], quantization: Quantization, on: frozenset[str]) -> None:
+    """Set the biases, divide each activation that is smoothed by its scales, and multiply the weights that read it."""
+    nodes = {str(node.name): node for node in model.graph}
+    activations: dict[str, ir.Value] = {}
+    weights: dict[str, ir.Value] = {}
+    for product in products:
+        if product.node in on:
+            set_bias(model, nodes[product.node], product, quantization.biases[product.node])
+        smooth = quantization.activations[product.activation].smooth
+        node = nodes[product.node]
+        source, weight = node.inputs
+        if product.node not in on or smooth is None or source is None or weight is None or weight.const_value is None:
+            continue
+        if product.activation not in activations:
+            activations[product.activation] = smoothed(model, node, source, smooth)
+        if product.weight not in weights:
+            array = weight.const_value.numpy() * smooth[:, None]
+            weights[product.weight] = add_constant(model, f"{product.weight}.smoothed", array)
+        node.replace_input_with(0, activations[product.activation])
+        node.replace_input_with(1, weights[product.weight])
+    remove_unused(model)

@@ -1,0 +1,101 @@
+"""Scales per channel that move outliers from activations, which have one step, into weights, which have one per column.
+
+``(x / s) (s W) = x W``. With ``s_j = max|x_j|^a / max|W_j|^(1 - a)``, a channel j that is large in x and small in W
+meets W halfway; ``a`` is the strength. It is chosen per activation by the error of the MatMuls themselves, over a
+sample of real tokens, and left off where it gains less than it costs: one multiplication per number.
+
+The layers of these encoders add the output of a LayerNorm to a later one (post-LN), so a scale folded into that
+LayerNorm has to be undone on the way to the sum: the same one multiplication. It therefore stands before Q instead,
+where the residual keeps its numbers.
+
+Source: Xiao et al., SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models, 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from exporter.precisions.int8.emulator import Emulator
+from exporter.precisions.int8.observer import Observation
+from exporter.precisions.int8.products import Product
+from exporter.precisions.int8.scheme import Array, Scheme
+
+STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+WORTH_IT = 0.75  # of the error without: what smoothing must bring it down to
+_TOKENS = 512  # of the sample, for choosing
+_SMALLEST = 1e-5
+
+
+def groups_of(products: Sequence[Product]) -> list[tuple[Product, ...]]:
+    """Return the MatMuls in groups that must share one scale: by activation, and by weight where it is shared."""
+    group: dict[str, int] = {}
+    for product in products:
+        ends = (f"x {product.activation}", f"w {product.weight}")
+        known = sorted({group[end] for end in ends if end in group})
+        number = known[0] if known else len(group)
+        for end, other in group.items():
+            group[end] = number if other in known else other
+        group |= dict.fromkeys(ends, number)
+    numbers = list(dict.fromkeys(group[f"x {product.activation}"] for product in products))
+    return [tuple(p for p in products if group[f"x {p.activation}"] == number) for number in numbers]
+
+
+def choose_smoothing(
+    emulator: Emulator,
+    seen: Mapping[str, Observation],
+    scheme: Scheme,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Array]:
+    """Return (channels,) float32 by the name of each activation that gains by smoothing."""
+    chosen: dict[str, Array] = {}
+    for group in groups_of(emulator.products):
+        progress(group[0].title)
+        plain = _error(group, None, emulator, seen, scheme)
+        tried = [_scales(group, strength, emulator, seen) for strength in STRENGTHS]
+        errors = [_error(group, smooth, emulator, seen, scheme) for smooth in tried]
+        best = int(np.argmin(errors))
+        if errors[best] < WORTH_IT * plain:
+            chosen |= dict.fromkeys((product.activation for product in group), tried[best])
+    return chosen
+
+
+def _scales(group: Sequence[Product], strength: float, emulator: Emulator, seen: Mapping[str, Observation]) -> Array:
+    largest = _largest(seen[product.activation].largest for product in group)
+    weight = _largest(np.abs(emulator.weight(name)).max(axis=1) for name in {p.weight: None for p in group})
+    scales = largest**strength / weight ** (1 - strength)
+    return np.asarray(scales / np.exp(np.log(scales).mean()), np.float32)
+
+
+def _largest(channels: Iterable[Array]) -> Array:
+    return np.asarray(np.maximum(np.max(list(channels), axis=0), _SMALLEST), np.float32)
+
+
+def _error(
+    group: Sequence[Product],
+    smooth: Array | None,
+    emulator: Emulator,
+    seen: Mapping[str, Observation],
+    scheme: Scheme,
+) -> float:
+    """Return the squared error of the group's MatMuls relative to how much they vary, the mean error left out.
+
+    The mean is what the bias makes up for.
+    """
+    total = 0.0
+    factor = 1.0 if smooth is None else smooth
+    weights = {
+        name: scheme.weight_of(emulator.weight(name) * np.reshape(factor, (-1, 1))).restored()
+        for name in {product.weight: None for product in group}
+    }
+    for product in group:
+        there = seen[product.activation]
+        x = there.sample[:: max(1, len(there.sample) // _TOKENS)]
+        low, high = float((there.low / factor).min()), float((there.high / factor).max())
+        activation = scheme.activation_of(low, high)
+        restored = scheme.restored(x / factor, activation)
+        wanted = x @ emulator.weight(product.weight)
+        lost = restored @ weights[product.weight] - wanted
+        total += float(lost.var(axis=0).sum() / max(float(wanted.var(axis=0).sum()), _SMALLEST))
+    return total

@@ -1,0 +1,218 @@
+"""Text -> vectors from a bundle, without torch or transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self, overload
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from exporter.errors import BundleError, EngineError
+from exporter.runtime.facts import EncoderFacts
+from exporter.runtime.runner import Runner
+from exporter.runtime.tokens import IntArray, TextTokenizer, TokenIds, batches_by_length, batches_of_little_padding
+
+TOKENS_PER_ROW = 128  # a batch of batch_size rows may hold this many tokens a row; longer rows make smaller batches
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Encoder:
+    """A bundle's tokenizer and engine, with the ``encode`` that users of SentenceTransformer know.
+
+    Attributes:
+        dimension: Length of a sentence vector.
+        max_seq_length: Tokens per sentence, special tokens included; what is longer is truncated.
+        execution: Where and in what numbers the engine really runs.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, runner: Runner, *, dimension: int, max_seq_length: int, prompt: str = ""
+    ) -> None:
+        self._tokenizer = TextTokenizer(tokenizer)
+        self._runner = runner
+        self._prompt = prompt
+        self.dimension = dimension
+        self.max_seq_length = max_seq_length
+        self.execution = runner.execution
+
+    @classmethod
+    def of(cls, facts: EncoderFacts, tokenizer: Tokenizer, runner: Runner) -> Self:
+        """Return an encoder of a model.
+
+        Args:
+            facts: The facts of the model, from its checkpoint or from a manifest.
+            tokenizer: Its tokenizer, which truncates by itself.
+            runner: Its engine.
+        """
+        return cls(
+            tokenizer,
+            runner,
+            dimension=facts.dimension,
+            max_seq_length=facts.max_seq_length,
+            prompt=facts.prompt,
+        )
+
+    @overload
+    def encode(
+        self,
+        sentences: str,
+        batch_size: int = ...,
+        normalize_embeddings: bool = ...,
+        show_progress_bar: bool | None = ...,
+    ) -> Vectors: ...
+
+    @overload
+    def encode(
+        self,
+        sentences: Sequence[str],
+        batch_size: int = ...,
+        normalize_embeddings: bool = ...,
+        show_progress_bar: bool | None = ...,
+    ) -> Vectors: ...
+
+    def encode(
+        self,
+        sentences: str | Sequence[str],
+        batch_size: int = 32,
+        normalize_embeddings: bool = False,
+        show_progress_bar: bool | None = None,
+    ) -> Vectors:
+        """Return what ``SentenceTransformer.encode`` would, as float32.
+
+        Args:
+            sentences: One sentence, or several.
+            batch_size: Rows per batch, at most; batches of long sentences are smaller.
+            normalize_embeddings: Scale every vector to length 1.
+            show_progress_bar: Show progress on stderr. None means no.
+
+        Returns:
+            (dimension,) for one sentence, (len(sentences), dimension) for several, (0,) for none, as
+            SentenceTransformer does.
+
+        Raises:
+            TypeError: A sentence is not a string.
+            ValueError: ``batch_size`` is below 1.
+            BundleError: The engine returned another type or shape than float32 (rows, dimension).
+        """
+        if isinstance(sentences, str):
+            vector: Vectors = self.encode([sentences], batch_size, normalize_embeddings, show_progress_bar)[0]
+            return vector
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, and must be 1 or more")
+        for position, sentence in enumerate(sentences):
+            if not isinstance(sentence, str):
+                raise TypeError(f"sentence {position} is {type(sentence).__name__}, and must be a string")
+        if not len(sentences):
+            return np.array([], dtype=np.float32)
+        rows = self._ids(sentences)
+        lengths = [len(row) for row in rows]
+        batches = encoder_batches(lengths, batch_size)
+        result = self._run_batches(rows, _shown(batches) if show_progress_bar else batches)
+        if normalize_embeddings:
+            result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
+        return result
+
+    def encode_tokens(self, rows: Sequence[TokenIds], *, batch_size: int = 32, padding_tokens: int = 16) -> Vectors:
+        """Encode token ids, special tokens included and without padding: (len(rows), dimension) float32.
+
+        For servers, which tokenize elsewhere and have few rows of all lengths at a time.
+
+        Args:
+            rows: Token ids of each sentence.
+            batch_size: Rows per batch, at most; batches of long rows are smaller.
+            padding_tokens: A batch may hold this much padding, or a tenth of its tokens where that is more; beyond it
+                rows go into another batch. The more another batch costs on a device, the more it should be.
+
+        Raises:
+            EngineError: A row is empty, too long, or has an id that the vocabulary lacks.
+            BundleError: The engine returned another type or shape than float32 (rows, dimension).
+        """
+        if not all(len(row) for row in rows):
+            raise EngineError(f"row {next(number for number, row in enumerate(rows) if not len(row))} has no token")
+        batches = batches_of_little_padding(
+            [len(row) for row in rows],
+            batch_size=batch_size,
+            token_budget=batch_size * TOKENS_PER_ROW,
+            padding_tokens=padding_tokens,
+        )
+        return self._run_batches(rows, batches)
+
+    def encode_batch(self, sentences: Sequence[str]) -> Vectors:
+        """Encode ``sentences`` as one batch in the order given: (len(sentences), dimension) float32.
+
+        ``encode`` sorts and splits; this is for whoever needs to know what shares a batch.
+        """
+        return self._run(self._ids(sentences))
+
+    def encode_padded(self, input_ids: IntArray, attention_mask: IntArray) -> Vectors:
+        """Encode token ids that are padded already, as one batch: (batch, dimension) float32.
+
+        For whoever needs to decide the width of a batch, and what stands where the mask is 0.
+
+        Args:
+            input_ids: (batch, sequence) int64.
+            attention_mask: (batch, sequence) int64, 1 for tokens and 0 for padding.
+
+        Raises:
+            EngineError: The engine refuses the shape, an id or the mask.
+            BundleError: The engine returned another type or shape than float32 (batch, dimension).
+        """
+        vectors = self._runner.run(input_ids, attention_mask)
+        promised = (len(input_ids), self.dimension)
+        if vectors.dtype != np.float32 or vectors.shape != promised:
+            raise BundleError(
+                f"the engine returned {vectors.dtype} {vectors.shape}, and a bundle promises float32 {promised}",
+                next_step="export the bundle again",
+            )
+        return vectors
+
+    def count_tokens(self, sentences: Sequence[str]) -> list[int]:
+        """Return how many tokens each sentence has after truncation."""
+        return [len(row) for row in self._ids(sentences)]
+
+    def _ids(self, sentences: Sequence[str]) -> list[list[int]]:
+        rows = self._tokenizer.ids([self._prompt + sentence for sentence in sentences])
+        if not all(rows):
+            empty = next(number for number, row in enumerate(rows) if not row)
+            raise EngineError(f"sentence {empty} has no token at all: the tokenizer adds no special ones")
+        return rows
+
+    def _run_batches(self, rows: Sequence[TokenIds], batches: Iterable[list[int]]) -> Vectors:
+        """Run batches of row numbers, and return the vectors in the order of the rows."""
+        result = np.empty((len(rows), self.dimension), dtype=np.float32)
+        for batch in batches:
+            result[batch] = self._run([rows[row] for row in batch])
+        return result
+
+    def _run(self, rows: Sequence[TokenIds]) -> Vectors:
+        """Encode token ids as one batch."""
+        return self.encode_padded(*self._tokenizer.pad(rows))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the engine."""
+        self._runner.__exit__(None, None, None)
+
+
+def encoder_batches(lengths: Sequence[int], batch_size: int = 32) -> list[list[int]]:
+    """Return the batches of row numbers that ``Encoder.encode`` makes of sentences with so many tokens each."""
+    return list(batches_by_length(lengths, batch_size=batch_size, token_budget=batch_size * TOKENS_PER_ROW))
+
+
+def _shown(batches: list[list[int]]) -> Iterable[list[int]]:
+    """Show progress on stderr. rich is imported only here: a server has no use for it."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import track  # noqa: PLC0415
+
+    return track(batches, "encoding", console=Console(stderr=True), transient=True)

@@ -1,0 +1,35 @@
+"""EncoderFacts: what is read from a checkpoint, recorded in a manifest, and needed to encode."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class EncoderFacts(BaseModel):
+    """The facts of a sentence encoder, besides its tokenizer and its weights.
+
+    Attributes:
+        architecture: Class name of the transformer.
+        modules: Class names of the modules, in order.
+        pooling: Pooling modes, in the order they are concatenated.
+        dimension: Length of a sentence vector.
+        max_seq_length: Tokens per sentence, special tokens included; longer sentences are truncated.
+        do_lower_case: Whether text is lower-cased before the vocabulary is consulted.
+        prompt: Text that is put before every sentence ("" for most models).
+        layers: Transformer layers (uses of the shared layer, for ALBERT).
+        heads: Attention heads.
+        hidden_size: Length of a token's vector.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: str
+    modules: tuple[str, ...]
+    pooling: tuple[str, ...]
+    dimension: int
+    max_seq_length: int
+    do_lower_case: bool
+    prompt: str = ""
+    layers: int
+    heads: int
+    hidden_size: int

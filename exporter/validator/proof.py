@@ -1,0 +1,179 @@
+"""Proof: the checks that judge a candidate besides its gate, from the checkpoint's own files and parameters.
+
+A gate sees real sentences, and they reach some thousand words, batches of a few sizes and a part of all widths. The
+checks cover the rest, each from a witness that the export has not made::
+
+    tokenizer     the published tokenizer and the checkpoint's own files, read without transformers
+    weights       the published engine and the checkpoint's parameters
+    graph         the published engine and the float32 graph that passed gate 1, operator for operator
+    lookup        the rows of word vectors that the float32 graph finds for every id, and the checkpoint's
+    sweep         the engine and PyTorch on word rows and positions; the engine and itself on batches and widths
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from exporter.checkpoint import Checkpoint
+from exporter.engines import Engine, backend_of
+from exporter.errors import BundleError
+from exporter.graph import Graph
+from exporter.graph.passes import passes_for, run_passes
+from exporter.machine import tool_versions
+from exporter.recipe import Gate, Range, Shapes
+from exporter.runtime.encoder import Encoder
+from exporter.targets import Backend, Precision, Target
+from exporter.validator import Check
+from exporter.validator.lookup import check_lookup
+from exporter.validator.provenance import (
+    Parameter,
+    StoredGraph,
+    check_weights,
+    read_onnx,
+    read_onnx_by_openvino,
+    read_openvino,
+)
+from exporter.validator.provenance.parameters import dependent_parameters
+from exporter.validator.sweeps import SweepReference, sweep
+from exporter.validator.tokenizer import check_tokenizer
+
+FOLDING_TOOLS = ("korsbert", "torch", "transformers", "sentence-transformers", "onnxscript", "onnx-ir")
+"""What decides in which operators a checkpoint is folded."""
+
+
+class Proof:
+    """What judges every candidate of one checkpoint. What the checks need is computed once.
+
+    Args:
+        checkpoint: The reference.
+        texts: The probes, without the prompt.
+        shapes: Batch and sequence extents that an engine must serve.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, texts: Sequence[str], shapes: Shapes) -> None:
+        self._checkpoint = checkpoint
+        self._texts = [checkpoint.facts.prompt + text for text in texts]
+        self._shapes = shapes
+
+    @cached_property
+    def _parameters(self) -> dict[str, Parameter]:
+        return dependent_parameters(self._checkpoint)
+
+    @cached_property
+    def _sweep_reference(self) -> SweepReference:
+        return SweepReference(self._checkpoint)
+
+    def tokenizer(self, published: Tokenizer) -> Check:
+        """Compare the published tokenizer with the checkpoint's own files on all probes and the whole vocabulary."""
+        return check_tokenizer(self._checkpoint.anchor, published, self._texts)
+
+    def weights(self, stored: StoredGraph, precision: str) -> Check:
+        """Derive every stored weight from a parameter of the checkpoint, and find every parameter."""
+        return check_weights(self._parameters, stored, precision)
+
+    def lookup(self, folded: Graph) -> Check:
+        """Look every word vector up by the folded graph."""
+        table = self._checkpoint.model[0].auto_model.get_input_embeddings().weight
+        return check_lookup(folded.model, table.detach().cpu().numpy(), folded.max_sequence)
+
+    def sweep(
+        self, encoder: Encoder, gate: Gate, precision: str, *, tables_proven: bool, lengths: bool, width_tokens: int
+    ) -> Check:
+        """Sweep word rows, positions, batch sizes and padded widths.
+
+        Args:
+            encoder: The candidate.
+            gate: Its bounds.
+            precision: What it computes in.
+            tables_proven: Whether ``weights`` has passed for it: then a sample of the word rows is enough.
+            lengths: Whether its attention takes lengths instead of a mask, and right padding only.
+            width_tokens: How many tokens may be spent on padded widths beyond those around boundaries.
+        """
+        return sweep(
+            self._sweep_reference,
+            encoder,
+            self._shapes,
+            gate,
+            rows="sample" if tables_proven else "all",
+            width_tokens=width_tokens,
+            scales_from_batch=Precision(precision).scales_from_batch,
+            right_padding_only=lengths,
+        )
+
+
+def stored_graph(engine: Engine, read: Callable[[str], bytes]) -> StoredGraph | None:
+    """Read what a published engine stores and computes; None for an engine whose files cannot be read (TensorRT).
+
+    Args:
+        engine: What the manifest says of it.
+        read: Returns the content of one of its files.
+    """
+    match engine.backend, engine.files:
+        case "onnxruntime", (model,):
+            return read_onnx(read(model), model)
+        case "openvino", (xml, weights):
+            return read_openvino(read(xml), read(weights), xml)
+        case backend, files if backend.needs_gpu and files:
+            return None
+    raise BundleError(
+        f"an engine of {engine.backend} has other files than {', '.join(engine.files)}", next_step="export it again"
+    )
+
+
+def proven_graph(folded: Graph, target: Target, *, padding: str, as_read_by: str | None = None) -> StoredGraph:
+    """Return the float32 graph that passed gate 1, after the passes of a target, to compare a published one with.
+
+    Args:
+        folded: The folded graph.
+        target: What the published graph was typed and built for.
+        padding: The side on which the tokenizer pads.
+        as_read_by: What the published graph was read by: ``"openvino"`` for its IR, which has other operators; by
+            default the backend.
+    """
+    missing = backend_of(target.backend).missing_operators()
+    model = folded.editable()
+    run_passes(model, passes_for(target.backend, target.device, target.precision, padding=padding, missing=missing))
+    if (as_read_by or target.backend) == "openvino":
+        return read_onnx_by_openvino(folded.with_model(model).to_bytes(), folded.max_sequence)
+    return read_onnx(model, "the proven graph")
+
+
+def at_least_default(shapes: Shapes, backend: Backend) -> Shapes:
+    """Return the shapes to sweep a published bundle by: its own, and no smaller batches than korsbert's default.
+
+    A bundle states its shapes itself. Engines of TensorRT refuse other shapes, so theirs are taken as stated.
+    """
+    if backend.needs_gpu:
+        return shapes
+    default, own = Shapes().batch, shapes.batch
+    largest = max(own.max, default.max)
+    batch = Range(min=1, opt=min(max(own.opt, default.opt), largest), max=largest)
+    return shapes.model_copy(update={"batch": batch})
+
+
+def check_facts(stated: Mapping[str, Any], read: Mapping[str, Any]) -> Check:
+    """Compare what a manifest states of the encoder with what is read from the checkpoint."""
+    failures = tuple(
+        f"{name} is {stated.get(name)!r} in the manifest, and {read.get(name)!r} in the checkpoint"
+        for name in sorted(stated.keys() | read.keys())
+        if stated.get(name) != read.get(name)
+    )
+    return Check("facts", f"{len(read)} facts of the encoder, of the manifest and of the checkpoint", failures)
+
+
+def other_tools(tools: Mapping[str, str]) -> str | None:
+    """Return which of the tools that fold a checkpoint have other versions here than a manifest names; None if none.
+
+    Another version of torch may write the same model in other operators.
+    """
+    here = tool_versions(FOLDING_TOOLS)
+    other = [
+        f"{name} {tools.get(name)}, here {here.get(name)}"
+        for name in FOLDING_TOOLS
+        if tools.get(name) != here.get(name)
+    ]
+    return ", ".join(other) or None

@@ -1,0 +1,80 @@
+"""Which parameters a sentence vector depends on, by differentiating it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from exporter.checkpoint import Checkpoint
+from exporter.validator.provenance.parameter import Parameter
+
+_TOKENS = 8
+
+
+def dependent_parameters(checkpoint: Checkpoint) -> dict[str, Parameter]:
+    """Return the parameters that a sentence vector depends on, by name.
+
+    One small batch is encoded and differentiated: a parameter without a gradient (a pooler) takes no part. A table that
+    was read at one and the same row throughout (token types) takes part with that row alone.
+
+    Returns:
+        Views of the reference's own float32 parameters, or copies of them where they are on a GPU.
+    """
+    model = checkpoint.model
+    named = dict(model.named_parameters())
+    with _differentiable(list(named.values())), _indices_of_tables(model) as indices, torch.enable_grad():
+        vectors = _encode(checkpoint)
+        weights = torch.linspace(1, 2, vectors.numel(), device=vectors.device).reshape(vectors.shape)
+        gradients = torch.autograd.grad((vectors * weights).sum(), list(named.values()), allow_unused=True)
+    return {
+        name: Parameter(name, parameter.detach().cpu().numpy(), _fixed_rows(parameter, indices))
+        for (name, parameter), gradient in zip(named.items(), gradients, strict=True)
+        if gradient is not None
+    }
+
+
+def _encode(checkpoint: Checkpoint) -> Tensor:
+    """Encode two rows of different tokens, one of them padded: (2, dimension)."""
+    length = min(_TOKENS, checkpoint.facts.max_seq_length)
+    vocabulary = checkpoint.model[0].auto_model.get_input_embeddings().num_embeddings
+    ids = (checkpoint.pad_token_id + 1 + torch.arange(2 * length).reshape(2, length)) % vocabulary
+    mask = torch.ones_like(ids)
+    mask[1, length // 2 :] = 0
+    return checkpoint.forward(ids, mask)
+
+
+@contextmanager
+def _differentiable(parameters: list[nn.Parameter]) -> Iterator[None]:
+    before = [parameter.requires_grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter, required in zip(parameters, before, strict=True):
+            parameter.requires_grad_(required)
+
+
+@contextmanager
+def _indices_of_tables(model: nn.Module) -> Iterator[dict[int, set[int]]]:
+    """Yield the rows that each table has been read at, by the identity of the table; filled by the encoding inside."""
+    read: dict[int, set[int]] = {}
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        read.setdefault(id(module.weight), set()).update(torch.unique(inputs[0]).tolist())
+
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    hooks = [table.register_forward_pre_hook(note) for table in tables]
+    try:
+        yield read
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _fixed_rows(parameter: nn.Parameter, indices: dict[int, set[int]]) -> tuple[int, ...] | None:
+    rows = indices.get(id(parameter))
+    return tuple(rows) if rows is not None and len(rows) == 1 else None

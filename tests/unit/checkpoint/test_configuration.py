@@ -1,0 +1,87 @@
+"""Which keys of a checkpoint's JSON files reach a loader."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import CONFIG_MAPPING
+
+from exporter.checkpoint.configuration import (
+    MODEL_TYPES,
+    SENTENCE_BERT,
+    SENTENCE_TRANSFORMERS,
+    TOKENIZER,
+    hidden_size,
+    transformer_rules,
+)
+from exporter.checkpoint.rules import select_keys
+from exporter.errors import CheckpointError, UnsupportedModelError
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_what_transformers_saves_of_an_architecture_is_understood(model_type: str) -> None:
+    saved = CONFIG_MAPPING[model_type]().to_dict()
+    seen, unknown = select_keys(saved, transformer_rules(model_type, "config.json"), "config.json")
+    assert unknown == ()
+    assert CONFIG_MAPPING[model_type](**seen).to_dict() == saved
+    assert hidden_size(seen) == 768 if model_type not in {"albert", "electra"} else hidden_size(seen) > 0
+
+
+@pytest.mark.parametrize("key", ["transformers_weights", "quantization_config", "fusion_config", "device_map"])
+def test_a_key_that_steers_says_nothing_where_it_is_empty(key: str) -> None:
+    for nothing in (None, False, "", [], {}):
+        assert select_keys({key: nothing}, transformer_rules("bert", "c"), "c") == ({}, ())
+    for something in (0, "x", ["x"], {"x": 1}, True):
+        with pytest.raises(CheckpointError, match=f"c: the key '{key}' controls what a library loads"):
+            select_keys({key: something}, transformer_rules("bert", "c"), "c")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("model_kwargs", "model_args", "tokenizer_kwargs", "tokenizer_args", "processor_kwargs", "config_kwargs"),
+        *("tokenizer_name_or_path", "cache_dir", "cache_folder", "subfolder", "revision", "trust_remote_code"),
+        *("weights_only", "use_safetensors", "allow_all_kernels", "kernel_config", "vocab_file", "adapter_name"),
+    ],
+)
+def test_sentence_bert_config_steers_no_loader(key: str) -> None:
+    with pytest.raises(CheckpointError, match=f"'{key}'"):
+        select_keys({key: "x"}, SENTENCE_BERT, "sentence_bert_config.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("query_expansion", {"length": 32}),
+        ("module_output_name", "sentence_embedding"),
+        ("modality_config", {"text": {"method": "get_text_features", "method_output_name": "pooler_output"}}),
+    ],
+)
+def test_a_transformer_that_does_something_else_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(CheckpointError, match=f"{key} is "):
+        select_keys({key: value}, SENTENCE_BERT, "sentence_bert_config.json")
+
+
+def test_a_number_is_no_truth_value() -> None:
+    with pytest.raises(CheckpointError, match="is_decoder is 0"):
+        select_keys({"is_decoder": 0}, transformer_rules("bert", "c"), "c")
+
+
+def test_prompts_are_text_and_may_hold_a_slash() -> None:
+    prompts = {"query": "question / answer: "}
+    assert select_keys({"prompts": prompts}, SENTENCE_TRANSFORMERS, "c")[0] == {"prompts": prompts}
+
+
+def test_special_tokens_may_hold_a_slash_and_other_strings_may_not() -> None:
+    assert select_keys({"eos_token": "</s>"}, TOKENIZER, "c")[0] == {"eos_token": "</s>"}
+    for value in ("owner/tokenizer", "..\\tokenizer", ["owner/tokenizer"]):
+        with pytest.raises(CheckpointError, match=r"tokenizer_class is .* a path or the name of a repository"):
+            select_keys({"tokenizer_class": value}, TOKENIZER, "c")
+
+
+def test_an_architecture_that_is_not_known_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="architecture 'gpt2' cannot be folded"):
+        transformer_rules("gpt2", "config.json")
+    with pytest.raises(UnsupportedModelError, match=r"architecture \['bert'\] cannot be folded"):
+        transformer_rules(["bert"], "config.json")

@@ -1,0 +1,122 @@
+"""What of a graph fell to the CPU, by the session's own words; and runners that hold a graph's contract."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from exporter.engines.cuda import Cuda
+from exporter.engines.onnxruntime import OnnxRuntimeCudaRunner, OnnxRuntimeRunner, nodes_on_the_cpu
+from exporter.errors import EngineError
+from tests.support.fake_cuda import FakeDriver, array_at
+from tests.support.graphs import model_of
+
+SUM = """
+g (int64[B,S] input_ids, int64[B,S] attention_mask) => (int64[B] sentence_embedding) <int64[1] axes = {1}> {
+  kept = Mul(input_ids, attention_mask)
+  sentence_embedding = ReduceSum<keepdims = 0>(kept, axes)
+}
+"""
+
+
+def session_of(text: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    data = ir.to_proto(model_of(text)).SerializeToString()
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def test_nodes_are_told_as_onnxruntime_assigned_them() -> None:
+    assignment = session_of(SUM).get_provider_graph_assignment_info()
+    assert nodes_on_the_cpu(assignment, ()) == ["node.0/Mul (Mul)", "node.1/ReduceSum (ReduceSum)"]
+    assert nodes_on_the_cpu(assignment, ("node.0/Mul",)) == ["node.1/ReduceSum (ReduceSum)"]
+
+
+def test_nodes_elsewhere_have_not_fallen() -> None:
+    nodes = [SimpleNamespace(name="a", op_type="MatMul")]
+    on_gpu = SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: nodes)
+    on_cpu = SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda: nodes)
+    assert nodes_on_the_cpu([on_gpu], ()) == []
+    assert nodes_on_the_cpu([on_gpu, on_cpu], ()) == ["a (MatMul)"]
+
+
+def test_a_graph_that_takes_lengths_refuses_left_padding_before_it_runs() -> None:
+    ids, mask = np.ones((1, 3), dtype=np.int64), np.array([[0, 1, 1]])
+    with OnnxRuntimeRunner(session_of(SUM), right_padded=True) as runner:
+        with pytest.raises(EngineError, match="padding before or between"):
+            runner.run(ids, mask)
+        assert runner.run(ids, mask[:, ::-1]).tolist() == [2]
+    with OnnxRuntimeRunner(session_of(SUM)) as runner:
+        assert runner.run(ids, mask).tolist() == [2]
+
+
+class FakeSession:
+    """A session on the CUDA provider whose graph sums the ids that the mask lets through; it takes addresses."""
+
+    dimension = 2
+
+    def __init__(self) -> None:
+        self.bound: dict[str, tuple[Any, ...]] = {}
+
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(shape=["batch", self.dimension])]
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def io_binding(self) -> Any:
+        def bind(name: str, device: str, number: int, dtype: type, shape: tuple[int, ...], address: int) -> None:
+            assert (device, number) == ("cuda", 0)
+            self.bound[name] = (address, tuple(shape), dtype)
+
+        return SimpleNamespace(bind_input=bind, bind_output=bind)
+
+    def run_with_iobinding(self, binding: Any) -> None:  # noqa: ARG002
+        ids, mask, vectors = (
+            array_at(*self.bound[name]) for name in ("input_ids", "attention_mask", "sentence_embedding")
+        )
+        if ids.shape[1] > 8:
+            raise RuntimeError("[ONNXRuntimeError] : the Reshape of limit does not fit\nmore")
+        vectors[:] = (ids * mask).sum(axis=1, keepdims=True)
+
+
+class TestCuda:
+    def runner(self, driver: FakeDriver, **options: Any) -> OnnxRuntimeCudaRunner:
+        cuda = Cuda(driver)
+        cuda.enter()
+        options = {"right_padded": True, "on_cpu": (), **options}
+        return OnnxRuntimeCudaRunner(FakeSession(), cuda, cuda.create_stream(), **options)
+
+    def test_batches_of_any_size_go_through_buffers_that_stay(self) -> None:
+        driver = FakeDriver()
+        with self.runner(driver) as runner:
+            for rows, tokens in [(2, 3), (5, 8), (1, 1), (5, 8)]:
+                ids = np.random.default_rng(rows).integers(1, 99, (rows, tokens))
+                mask = np.ones_like(ids)
+                mask[0, 1:] = 0
+                found = runner.run(ids, mask)
+                assert found.shape == (rows, 2)
+                np.testing.assert_array_equal(found[:, 0], (ids * mask).sum(axis=1))
+            assert driver.calls.count("cuMemAlloc_v2") == 6, "three buffers, made larger once"
+        assert driver.memory == {}
+        assert driver.held == 0
+
+    def test_what_fell_to_the_cpu_is_told(self) -> None:
+        told = self.runner(FakeDriver(), on_cpu=["a (MatMul)"]).execution
+        assert told == "CUDAExecutionProvider on Imagined GPU, 1 nodes on the CPU (a (MatMul))"
+        assert self.runner(FakeDriver()).execution == "CUDAExecutionProvider on Imagined GPU"
+
+    def test_a_refused_batch_is_one_sentence_and_leaves_the_runner_sound(self) -> None:
+        runner = self.runner(FakeDriver())
+        with pytest.raises(EngineError, match=r"refused a batch of \(1, 9\): .* does not fit$"):
+            runner.run(np.ones((1, 9), dtype=np.int64), np.ones((1, 9), dtype=np.int64))
+        assert runner.run(np.ones((1, 2), dtype=np.int64), np.ones((1, 2), dtype=np.int64)).tolist() == [[2, 2]]
+
+    def test_left_padding(self) -> None:
+        with pytest.raises(EngineError, match="padding before or between"):
+            self.runner(FakeDriver()).run(np.ones((1, 2), dtype=np.int64), np.array([[0, 1]]))

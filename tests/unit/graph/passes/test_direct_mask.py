@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from exporter.graph.passes import remove_unused
+from exporter.graph.passes.direct_mask import direct_mask
+from tests.support.graphs import evaluate, model_of, ops
+
+# The mask as an exporter may write it: MASK yields "mask", bool (batch, 1, sequence, sequence).
+ATTENTION = """
+g (int64[B,S] input_ids, int64[B,S] attention_mask, float[B,2,S,4] q) => (float[B,2,S,4] y)
+<int64[2] axes = {1, 2}, int64[1] one = {1}, int64 zero = {0}, int64 step = {1}, int64[1] first = {0},
+ int64[1] second = {1}> {
+  bools = Cast<to = 9>(attention_mask)
+  rows = Unsqueeze(bools, axes)
+  length = Shape<start = 1, end = 2>(attention_mask)
+  square = Concat<axis = 0>(one, one, length, one)
+  MASK
+  y = Attention(q, q, q, mask)
+}
+"""
+PLAIN = """
+  some = ReduceMax<keepdims = 1>(square)
+  yes = Cast<to = 9>(some)
+  wide = Expand(rows, square)
+  mask = And(wide, yes)
+"""
+WINDOW = """
+  scalar = Squeeze(length)
+  positions = Range(zero, scalar, step)
+  column = Unsqueeze(positions, second)
+  row = Unsqueeze(positions, first)
+  apart = Sub(column, row)
+  distance = Abs(apart)
+  limit = Constant<value_int = 100>()
+  near = Less(distance, limit)
+  wide = Expand(rows, square)
+  mask = And(wide, near)
+"""
+CAUSAL = (
+    WINDOW.replace("distance = Abs(apart)", "distance = Identity(apart)")
+    .replace("value_int = 100", "value_int = 1")
+    .replace("Less(", "Greater(")
+)
+INVERTED = "none = Not(rows)\n mask = Expand(none, square)"
+
+
+def feeds(sequence: int = 6) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    mask = np.ones((3, sequence), dtype=np.int64)
+    mask[0, 4:] = 0
+    mask[1, 2] = 0
+    return {
+        "input_ids": np.ones((3, sequence), dtype=np.int64),
+        "attention_mask": mask,
+        "q": rng.standard_normal((3, 2, sequence, 4)).astype(np.float32),
+    }
+
+
+def test_a_padding_mask_is_built_directly_and_attends_the_same() -> None:
+    model = model_of(ATTENTION.replace("MASK", PLAIN))
+    (before,) = evaluate(model, feeds())
+    assert direct_mask(model) == 1
+    remove_unused(model)
+    assert "And" not in ops(model)
+    np.testing.assert_array_equal(evaluate(model, feeds())[0], before)
+
+
+@pytest.mark.parametrize(("name", "mask"), [("sliding window", WINDOW), ("causal", CAUSAL), ("inverted", INVERTED)])
+def test_any_other_mask_stays(name: str, mask: str) -> None:
+    model = model_of(ATTENTION.replace("MASK", mask))
+    assert direct_mask(model) == 0, name
+
+
+def test_a_mask_that_looks_at_the_ids_stays() -> None:
+    mask = "same = Equal(input_ids, attention_mask)\n r = Unsqueeze(same, axes)\n mask = Expand(r, square)"
+    assert direct_mask(model_of(ATTENTION.replace("MASK", mask))) == 0
+
+
+def test_an_additive_mask_stays() -> None:
+    mask = "f = Cast<to = 1>(rows)\n mask = Expand(f, square)"
+    assert direct_mask(model_of(ATTENTION.replace("MASK", mask))) == 0

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from exporter.calibration import TokenBatches
+from exporter.precisions.int8.calibrate import calibrate, quantize
+from exporter.precisions.int8.emulator import Emulator
+from exporter.precisions.int8.judge import Judge, Ledger
+from exporter.precisions.int8.observer import observe
+from exporter.precisions.int8.scheme import STATIC
+from exporter.recipe import Gates
+from tests.support.encoders import numbers, small_encoder, word_tokenizer
+
+FIT, HELD_OUT = (TokenBatches(numbers(60, seed=seed), word_tokenizer()) for seed in (1, 2))
+S8 = STATIC["openvino", "cpu"]
+
+
+def test_a_bias_makes_up_for_the_mean_error_of_its_product() -> None:
+    emulator = Emulator(small_encoder(outlier=30), S8)
+    seen = observe(emulator, FIT)
+    quantization = quantize(emulator, S8, seen, "minmax", {})
+    product = emulator.products[0]
+    how, weight = quantization.activations[product.activation], quantization.weights[product.weight].restored()
+    sample = seen[product.activation].sample
+    wanted = sample @ emulator.weight(product.weight) + emulator.bias(product)
+    plain = S8.restored(sample, how) @ weight
+    corrected = plain + quantization.biases[product.node]
+    uncorrected = plain + emulator.bias(product)
+    assert np.abs((corrected - wanted).mean(axis=0)).max() < 1e-4
+    assert np.abs((uncorrected - wanted).mean(axis=0)).max() > 1e-3
+
+
+@pytest.mark.parametrize("outlier", [1.0, 40.0])
+def test_the_choice_is_what_loses_least_on_text_that_is_held_out(outlier: float) -> None:
+    graph, gate = small_encoder(outlier=outlier), Gates().int8
+    emulator = Emulator(graph, S8)
+    batches = list(HELD_OUT)
+    judge = Judge(emulator, batches, emulator.run(batches), Ledger(None, ""))
+    chosen = calibrate(emulator, S8, observe(emulator, FIT), judge, gate)
+    least = min(trial.loss.strain(gate) for trial in chosen.trials)
+    assert chosen.trial.loss.strain(gate) <= least / 0.9 + 1e-12
+    assert chosen.trial.smoothed or outlier == 1
+    assert len(chosen.trials) == 8
+    everything = frozenset(product.node for product in emulator.products)
+    assert judge.loss("chosen", chosen.quantization, everything) == chosen.trial.loss

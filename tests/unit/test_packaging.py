@@ -1,0 +1,81 @@
+"""What `pyproject.toml` promises agrees with the files beside it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def extras_of_the_suite() -> list[str]:
+    """Return the extras that the Makefile installs to run the tests."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (extras,) = re.findall(r"^EXTRAS := (.*)$", makefile, flags=re.MULTILINE)
+    return str(extras).split(",")
+
+
+def requirements(*more: str) -> list[Requirement]:
+    """Return what the suite requires, and the extras ``more``."""
+    extras = PROJECT["optional-dependencies"]
+    lines = [line for extra in (*extras_of_the_suite(), *more) for line in extras[extra]]
+    return [Requirement(line) for line in (*PROJECT["dependencies"], *lines)]
+
+
+def lower_bounds() -> dict[str, Version]:
+    """Return the highest lower bound of every required package that has one."""
+    found: dict[str, Version] = {}
+    for requirement in requirements():
+        for bound in requirement.specifier:
+            if bound.operator in {">=", "=="}:
+                name, version = canonicalize_name(requirement.name), Version(bound.version)
+                found[name] = max(version, found.get(name, version))
+    return found
+
+
+def pinned(file: str) -> dict[str, Version]:
+    """Read a file of constraints: every line is a comment or `name==version`."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if not line.startswith("#"))
+    return {canonicalize_name(name): Version(version) for name, version in pairs}
+
+
+def test_the_oldest_constraints_are_the_lower_bounds() -> None:
+    assert pinned("constraints-oldest.txt") == lower_bounds()
+
+
+@pytest.mark.parametrize("file", ["constraints.txt", "constraints-oldest.txt"])
+def test_every_constraint_is_allowed(file: str) -> None:
+    versions = pinned(file)
+    for requirement in requirements("docs"):
+        name = canonicalize_name(requirement.name)
+        if name in versions:
+            assert requirement.specifier.contains(versions[name]), f"{file}: {name} {versions[name]}: {requirement}"
+
+
+def test_every_required_package_is_pinned() -> None:
+    required = {canonicalize_name(requirement.name) for requirement in requirements("docs")}
+    missing = required - pinned("constraints.txt").keys()
+    assert missing == set()
+
+
+def test_every_address_is_in_the_one_repository() -> None:
+    source = PROJECT["urls"]["Source"]
+    assert all(url.startswith(source) for url in PROJECT["urls"].values())
+
+
+def test_the_workflow_runs_the_targets_of_the_local_script() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    matrix = workflow["jobs"]["make"]["strategy"]["matrix"]
+    assert set(matrix["target"]) == {*re.findall(r"^make (\S+)", script, flags=re.MULTILINE), "coverage"}
+    supported = {line.rpartition(" ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line}
+    assert set(matrix["python"]) == supported
