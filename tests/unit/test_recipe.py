@@ -227,7 +227,7 @@ class TestKnownAnswer:
     def test_the_right_one_is_accepted(self, tmp_path: Path, answer: dict[str, Any]) -> None:
         from exporter.checkpoint import load_checkpoint
 
-        assert load_checkpoint(self.recipe(tmp_path, answer)).dimension == 256
+        assert load_checkpoint(self.recipe(tmp_path, answer)).facts.dimension == 256
 
     @pytest.mark.parametrize("wrong", ["first", "last", "cosine", "sentences"])
     def test_a_wrong_one_is_refused(self, tmp_path: Path, answer: dict[str, Any], wrong: str) -> None:

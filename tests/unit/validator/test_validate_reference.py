@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,7 @@ def vectors_of(sentences: Sequence[str]) -> np.ndarray:
 class Model:
     """What a checkpoint is to the reference."""
 
-    max_seq_length = 16
-    prompt = "글: "
+    facts = SimpleNamespace(max_seq_length=16, prompt="글: ")
 
     def __init__(self) -> None:
         words = sorted({word for probe in shipped_probes() for word in probe.text.split()})
@@ -41,7 +41,7 @@ class Model:
             models.WordLevel({word: number for number, word in enumerate(["?", "글:", *words])}, unk_token="?")
         )
         self.tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        self.tokenizer.enable_truncation(self.max_seq_length)
+        self.tokenizer.enable_truncation(self.facts.max_seq_length)
 
     def encode(self, sentences: list[str]) -> np.ndarray:
         assert isinstance(sentences, list)
