@@ -9,14 +9,13 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from exporter.errors import InputError, RecipeError
+from exporter.errors import RecipeError
 
 PoolingMode = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
@@ -406,19 +405,6 @@ class Source(_Frozen):
     weights_sha256: str
     files: dict[str, str]
     pooling: tuple[str, ...] | None = None
-
-
-def pooling_modes(asked: Sequence[str]) -> tuple[str, ...]:
-    """Return the pooling modes that a user asks for.
-
-    Raises:
-        InputError: None, or one that sentence-transformers does not have.
-    """
-    legal = get_args(PoolingMode)
-    wrong = [mode for mode in asked if mode not in legal]
-    if wrong or not asked:
-        raise InputError(f"pooling is {wrong[0] if wrong else 'empty'!r}", next_step=f"one of {', '.join(legal)}")
-    return tuple(asked)
 
 
 def recipes_folder() -> Path:

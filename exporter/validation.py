@@ -15,7 +15,7 @@ from exporter.graph.folding import fold
 from exporter.recipe import Gate
 from exporter.runtime.encoder import Encoder
 from exporter.runtime.tokens import TextTokenizer
-from exporter.targets import Backend, Device, Precision, Target
+from exporter.targets import Target
 from exporter.validator import Check, ParityReport, Reference, reference_of, validate
 from exporter.validator.proof import Proof, at_least_default, check_facts, other_tools, proven_graph, stored_graph
 from exporter.validator.provenance import check_graph
@@ -74,7 +74,7 @@ def _check_files(bundle: Bundle, checkpoint: Checkpoint, reference: Reference) -
         return [*checks, Check("graph", f"not compared: an engine of {engine.backend} cannot be read")]
     checks.append(proof.weights(stored, precision))
     folded, padding = fold(checkpoint), TextTokenizer(checkpoint.tokenizer).padding
-    target = Target(Precision(precision), Backend(engine.backend), Device(manifest.validation.device))
+    target = Target(precision, engine.backend, manifest.validation.device)
     graph = check_graph(proven_graph(folded, target, padding=padding), stored, precision)
     if not graph.passed and (other := other_tools(manifest.tools)) is not None:
         graph = graph.because(f"the checkpoint was folded by {other}: validate with the versions in the manifest")

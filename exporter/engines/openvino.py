@@ -40,7 +40,7 @@ class OpenVinoRunner:
         """Encode (batch, sequence) int64 ids and mask to (batch, dimension) float32."""
         feeds = dict(zip(INPUTS, (input_ids, attention_mask), strict=True))
         with self._turn:
-            # share_inputs: no copy, and the shapes are held against the model's bounds, which the copying way skips.
+            # share_inputs: no copy. It also compares shapes with the model's bounds, which copying skips.
             try:
                 result: npt.NDArray[np.float32] = self._request.infer(feeds, share_inputs=True)[0].copy()
             except RuntimeError as error:

@@ -46,7 +46,7 @@ class Candidate(Protocol):
 
 @dataclass(frozen=True)
 class Reference:
-    """What the FP32 PyTorch model answers, computed once and held against every candidate.
+    """What the FP32 PyTorch model answers, computed once and compared with every candidate.
 
     Attributes:
         probes: The texts that judge.

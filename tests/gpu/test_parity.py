@@ -75,7 +75,7 @@ def test_tensorrt_passes(model: Model, name: str, backend: str, precision: str, 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt-rtx", "tensorrt"])
 def test_shapes_in_any_order_and_again_and_again(model: Model, backend: str, tmp_path: Path) -> None:
-    """Graph replay, buffers that stay and profiles must not change an answer: each is held against itself alone."""
+    """Graph replay, buffers that stay and profiles must not change an answer: each is compared with itself alone."""
     bundle = bundle_of(model, "demo", "fp16", backend, tmp_path)
     texts = [("한강 공원에서 자전거를 탔다. " * repeat).strip() for repeat in (1, 2, 5, 12, 30)]
     with bundle.encoder() as encoder:

@@ -1,7 +1,7 @@
 """From what an activation held to the range it is quantized in: MinMax, percentile, entropy and least squares.
 
 onnxruntime's calibrators are not used: they keep every activation of every batch, their percentile fails on batches of
-different lengths, and they count padding. Its entropy is what ours is held against in the tests.
+different lengths, and they count padding. The tests compare our entropy method with its own.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@
     engines.py       what an engine in a repository really has
     lint/            a repository -> its mistakes
     remote.py        a running server as an encoder, over HTTP or gRPC
-    verify.py        a running server held against the checkpoint
+    verify.py        compare a running server with the checkpoint
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def ship(
     """Put bundles into a model repository, each as one version of three models.
 
     Args:
-        bundles: Opened, and with that held against their hashes.
+        bundles: Opened bundles, whose files were compared with their hashes.
         folder: The repository; made where there is none. Its parent is written to as well, for what is not whole yet.
         options: How they are served.
         name: Of the encoder, for a single bundle; by default its recipe's.

@@ -1,7 +1,7 @@
-"""verify(): a running server held against the checkpoint, from string to vector, over both protocols and under load.
+"""verify(): compare a running server with the checkpoint, from string to vector, over both protocols and under load.
 
 First the probes go through the bundle's own gate over HTTP and over gRPC. Then many clients at once ask for sentences
-of all lengths, one a request, and every answer is held against the sentence it was asked for. What the server counted
+of all lengths, one a request, and every answer is compared with the sentence of its request. What the server counted
 meanwhile tells whether requests shared batches: inferences over executions.
 """
 

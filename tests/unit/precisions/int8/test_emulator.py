@@ -1,4 +1,4 @@
-"""The emulator must say what an engine will do: it is held against the very graphs that are written."""
+"""The emulator must say what an engine will do: it is compared with the graphs that are written."""
 
 from __future__ import annotations
 
