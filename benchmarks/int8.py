@@ -223,7 +223,7 @@ def _report(
     ]
     if name in REAL:
         targets += [
-            Target(f"{static.label}: share of the work kept high", static.share_high, MOST_HIGH)
+            Target(f"{static.label}: share of the work excluded", static.share_high, MOST_HIGH)
             for static in (found["openvino int8"], *uncompiled)
         ]
     if name in PLAIN_DYNAMIC:
@@ -239,7 +239,7 @@ def _report(
     header = (
         "",
         "calibration",
-        "kept high",
+        "excluded",
         "min cosine",
         "mean",
         "min, mean of the text",

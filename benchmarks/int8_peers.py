@@ -221,7 +221,7 @@ def _ours(
         plan = make_plan(graph, Request(scheme, text, Gates().of(precision)))
         convert = dynamic.convert if scheme.dynamic else static.convert
         typed = convert(plan, plan.found.ladder[0], text.fit)
-        kept = f"{label}, {plan.found.ladder[0].share:.1%} kept high"
+        kept = f"{label}, {plan.found.ladder[0].share:.1%} excluded"
         data = typed.to_bytes()
         rows.append(_row(name, kept, loss_between(reference, _run(data, judges), ids), len(data)))
         print(rows[-1], flush=True)

@@ -127,7 +127,7 @@ def _verdicts_of_rows(parity: Parity, gate: Gate, format_loss: FormatLoss | None
         if not widened.all():
             yield Verdict(name, _worst(values[~widened], ideal), bound, relation)
         if format_loss is not None and widened.any():
-            row = _most_strained(np.abs(ideal - values), allowed, widened)
+            row = _most_of_budget(np.abs(ideal - values), allowed, widened)
             yield Verdict(
                 f"{name}, widened for {int(widened.sum())} probes",
                 float(values[row]),
@@ -142,7 +142,7 @@ def _worst(values: Matrix, ideal: float) -> float:
     return float(np.min(values) if ideal else np.max(values))
 
 
-def _most_strained(loss: Matrix, allowed: Matrix, rows: np.ndarray) -> int:
+def _most_of_budget(loss: Matrix, allowed: Matrix, rows: np.ndarray) -> int:
     """Return which of ``rows`` uses up most of what it may lose: the first that is not a number, if there is one."""
     used = np.where(rows, np.nan_to_num(loss / allowed, nan=np.inf), -np.inf)
     return int(np.argmax(used))

@@ -80,7 +80,7 @@ def calibrate(
             name = trial_name("dynamic" if scheme.dynamic else method, smooth if smoothed else {})
             progress(name)
             trials.append(Trial(name, method, smoothed, judge.loss(name, quantization, everything)))
-    trial = min(trials, key=lambda trial: trial.loss.strain(gate) * (1 if trial.smoothed else MULTIPLICATION))
+    trial = min(trials, key=lambda trial: trial.loss.budget_used(gate) * (1 if trial.smoothed else MULTIPLICATION))
     smooth = smooth if trial.smoothed else {}
     return Calibrated(quantize(emulator, scheme, seen, trial.method, smooth), trial, tuple(trials), tuple(smooth))
 

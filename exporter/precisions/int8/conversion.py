@@ -90,10 +90,10 @@ class Int8Conversion:
             yield Candidate(self._converter(assignment), self._comparer(assignment))
             if self.tried[-1].loss.passes(self.gate):
                 return
-        nearest = min(self.tried, key=lambda one: one.loss.strain(self.gate))
+        nearest = min(self.tried, key=lambda one: one.loss.budget_used(self.gate))
         self.tried.remove(nearest)
         self.tried.append(nearest)
-        if nearest.loss.strain(self.gate) > 1:
+        if nearest.loss.budget_used(self.gate) > 1:
             raise GateError(
                 f"{self.request.subject}: no engine passes on held-out calibration text{self.explain()}",
                 report={"tried": [asdict(one.loss) for one in self.tried]},

@@ -42,7 +42,7 @@ class Loss:
     max_relative_error: float
     max_norm_error: float
 
-    def strain(self, gate: Gate) -> float:
+    def budget_used(self, gate: Gate) -> float:
         """Return the largest share of what ``gate`` allows that is used up: above 1 it fails.
 
         Every share is one of squared distances, which the distance of a cosine from 1 is by itself: half the error is
@@ -62,7 +62,7 @@ class Loss:
 
     def passes(self, gate: Gate) -> bool:
         """Return whether ``gate`` holds on the held-out sentences with a margin: the probes are other sentences."""
-        return self.strain(gate) <= MARGIN
+        return self.budget_used(gate) <= MARGIN
 
     def __str__(self) -> str:
         return f"min cosine {self.min_cosine:.4f}, mean {self.mean_cosine:.4f}, neighbours {self.neighbor_overlap:.1%}"

@@ -24,8 +24,8 @@ from exporter.precisions.int8.search import MOST_HIGH, Assignment, Costs, Found,
 from exporter.recipe import Gate
 from exporter.runtime.tokens import IntArray
 
-TABLE_STRAIN = 0.1  # of what the gate allows: what an int8 table of word vectors may use up
-SCOUTED = 4  # one in so many of the held-out sentences measures what a product loses alone
+TABLE_BUDGET = 0.1  # of what the gate allows: what an int8 table of word vectors may use up
+SENSITIVITY_STEP = 4  # one in so many of the held-out sentences measures what a product loses alone
 _TOOLS = ("korsbert", "onnxruntime", "numpy")
 
 Growth = tuple[tuple[Product, float], ...]
@@ -129,15 +129,19 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
     reference = emulator.run(held_out)
     graph, emulator, table, table_kept = _with_small_table(graph, emulator, held_out, reference, request)
     judge = Judge(emulator, held_out, reference, ledger)
-    part = list(replace(request.calibration.held_out, sentences=request.calibration.held_out.sentences[::SCOUTED]))
-    scout = Judge(emulator, part, emulator.run(part), ledger)
+    part = list(
+        replace(request.calibration.held_out, sentences=request.calibration.held_out.sentences[::SENSITIVITY_STEP])
+    )
+    sensitivity_judge = Judge(emulator, part, emulator.run(part), ledger)
 
     seen = observe(emulator, request.calibration.fit, lambda done: progress(f"calibration: {done}"))
     calibrated = calibrate(
         emulator, request.scheme, seen, judge, request.gate, lambda step: progress(f"calibration: {step}")
     )
     costs = Costs(emulator.products, attention_macs(graph, _tokens(held_out)), request.scheme.speedup)
-    found = search(calibrated, scout, judge, request.gate, costs, keep, lambda step: progress(f"search: {step}"))
+    found = search(
+        calibrated, sensitivity_judge, judge, request.gate, costs, keep, lambda step: progress(f"search: {step}")
+    )
     ranges = {name: (float(there.low.min()), float(there.high.max())) for name, there in seen.items()}
     growth = _growth(emulator, calibrated.quantization, [assignment.high for assignment in found.ladder], held_out)
     return Plan(
@@ -177,7 +181,7 @@ def _with_small_table(
     small = graph.with_model(model)
     small_emulator = Emulator(small, request.scheme)
     loss = loss_between(reference, small_emulator.run(held_out), token_ids_of(held_out))
-    if loss.strain(request.gate) > TABLE_STRAIN:
+    if loss.budget_used(request.gate) > TABLE_BUDGET:
         return graph, emulator, loss, False
     return small, small_emulator, loss, True
 

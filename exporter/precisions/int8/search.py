@@ -1,6 +1,6 @@
 """Which products stay in high precision: as few as parity allows, found by measuring.
 
-Each product is first quantized alone, which gives its sensitivity. Products are then kept high in the order of what
+Each product is first quantized alone, which gives its sensitivity. MatMuls are then excluded in the order of what
 they lose for what they cost, the fewest that pass are found by halving, and each of those is tried in int8 once more.
 A search that took every subset would be 2^72; this one takes as many measurements as there are products, and a few.
 
@@ -22,23 +22,17 @@ from exporter.recipe import Gate
 
 MOST_HIGH = 0.5
 """Largest share of the products' work that may stay in high precision."""
-_SHARES = (
-    0.0,
-    0.05,
-    0.1,
-    0.15,
-    0.25,
-    MOST_HIGH,
-)  # of the work kept high: what the plot shows, and what is tried in turn
+_SHARES = (0.0, 0.05, 0.1, 0.15, 0.25, MOST_HIGH)
+"""Shares of the work excluded from int8: what the plot shows, and what is tried in turn."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Products in int8 and products kept high.
+    """Which MatMuls are in int8, and which are excluded.
 
     Attributes:
-        high: Nodes of the products kept high.
-        share: Share of all matrix products' work (multiplications) that is kept high, attention's own included.
+        high: Nodes of the excluded MatMuls.
+        share: Share of all matrix products' work (multiplications) that is excluded, attention's own included.
         time: Modelled time of the matrix products, relative to all of them in high precision.
         loss: On the held-out sentences.
     """
@@ -88,7 +82,7 @@ class Costs:
 
 def search(
     calibrated: Calibrated,
-    scout: Judge,
+    sensitivity_judge: Judge,
     judge: Judge,
     gate: Gate,
     costs: Costs,
@@ -99,7 +93,7 @@ def search(
 
     Args:
         calibrated: The scales.
-        scout: Measures parity on a part of that text: what products lose alone only puts them in order.
+        sensitivity_judge: Measures parity on a part of that text: what products lose alone only puts them in order.
         judge: Measures parity on text that is held out.
         gate: The bounds.
         costs: What each product is worth.
@@ -110,17 +104,17 @@ def search(
     sensitivities: dict[str, Loss] = {}
     for number, product in enumerate(costs.products, start=1):
         progress(f"{product.title} alone ({number} of {len(costs.products)})")
-        sensitivities[product.node] = scout.loss(
+        sensitivities[product.node] = sensitivity_judge.loss(
             calibrated.trial.name, calibrated.quantization, frozenset([product.node])
         )
 
     def measured(high: frozenset[str]) -> Assignment:
-        progress(f"{len(high)} of {len(everything)} products kept high")
+        progress(f"{len(high)} of {len(everything)} products excluded")
         return costs.assignment(high, judge.loss(calibrated.trial.name, calibrated.quantization, everything - high))
 
     order = sorted(
         (product for product in costs.products if product.node not in keep),
-        key=lambda product: (-sensitivities[product.node].strain(gate) / product.macs, product.node),
+        key=lambda product: (-sensitivities[product.node].budget_used(gate) / product.macs, product.node),
     )
     prefixes = _prefixes(keep, order, costs)
     count = _fewest(prefixes, lambda high: _passes(measured(high), gate))
@@ -152,7 +146,7 @@ def _prefixes(keep: frozenset[str], order: Sequence[Product], costs: Costs) -> l
 
 
 def _fewest(prefixes: Sequence[frozenset[str]], passes: Callable[[frozenset[str]], bool]) -> int:
-    """Return the smallest prefix that passes, if more kept high is never worse; the last where none does."""
+    """Return the smallest prefix that passes, if excluding more is never worse; the last where none does."""
     low, high = 0, len(prefixes) - 1
     while low < high:
         middle = 0 if low == 0 and high == len(prefixes) - 1 else (low + high) // 2
@@ -186,7 +180,7 @@ def _spread(prefixes: Sequence[frozenset[str]], costs: Costs) -> list[frozenset[
 
 
 def describe(scheme: Scheme, assignment: Assignment, products: Sequence[Product]) -> str:
-    """Return in one sentence what is kept high, by name."""
+    """Return in one sentence which MatMuls are excluded, by name."""
     titles = [product.title for product in products if product.node in assignment.high]
     kept = ", ".join(titles) or "nothing but attention's own products"
     return f"{assignment.share:.1%} of the matrix products' work stays {scheme.remainder}: {kept}"

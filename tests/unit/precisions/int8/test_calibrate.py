@@ -38,8 +38,8 @@ def test_the_choice_is_what_loses_least_on_text_that_is_held_out(outlier: float)
     batches = list(HELD_OUT)
     judge = Judge(emulator, batches, emulator.run(batches), Ledger(None, ""))
     chosen = calibrate(emulator, S8, observe(emulator, FIT), judge, gate)
-    least = min(trial.loss.strain(gate) for trial in chosen.trials)
-    assert chosen.trial.loss.strain(gate) <= least / 0.9 + 1e-12
+    least = min(trial.loss.budget_used(gate) for trial in chosen.trials)
+    assert chosen.trial.loss.budget_used(gate) <= least / 0.9 + 1e-12
     assert chosen.trial.smoothed or outlier == 1
     assert len(chosen.trials) == 8
     everything = frozenset(product.node for product in emulator.products)

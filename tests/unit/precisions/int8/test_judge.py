@@ -21,10 +21,10 @@ LOSS = Loss(0.985, 0.99, 0.995, 1.0, 0.0, 0.0)
 NOTHING = Loss(1.0, 1.0, 1.0, 1.0, 0.0, 0.0)
 
 
-def test_a_strain_is_the_largest_share_of_what_a_gate_allows() -> None:
-    assert LOSS.strain(GATE) == pytest.approx(0.5)
-    assert replace(LOSS, p01_cosine=0.984).strain(GATE) == pytest.approx(0.8)
-    assert replace(LOSS, min_cosine=0.95).strain(GATE) > 1
+def test_the_budget_used_is_the_largest_share_of_what_a_gate_allows() -> None:
+    assert LOSS.budget_used(GATE) == pytest.approx(0.5)
+    assert replace(LOSS, p01_cosine=0.984).budget_used(GATE) == pytest.approx(0.8)
+    assert replace(LOSS, min_cosine=0.95).budget_used(GATE) > 1
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def test_a_strain_is_the_largest_share_of_what_a_gate_allows() -> None:
     ],
 )
 def test_every_bound_of_the_gate_has_a_share_of_squared_distances(loss: Loss, share: float) -> None:
-    assert loss.strain(GATE) == pytest.approx(share)
-    assert loss.strain(Gate(min_cosine=0.9)) == 0  # a gate that does not bound it
+    assert loss.budget_used(GATE) == pytest.approx(share)
+    assert loss.budget_used(Gate(min_cosine=0.9)) == 0  # a gate that does not bound it
 
 
 def test_a_neighbour_is_not_all_or_nothing() -> None:
     """One neighbour more or less is luck: it may not decide between two assignments of nearly the same loss."""
     one_lost = replace(LOSS, neighbor_overlap=0.999)
-    assert one_lost.strain(GATE) == LOSS.strain(GATE)
+    assert one_lost.budget_used(GATE) == LOSS.budget_used(GATE)
 
 
 def test_what_passes_leaves_a_fifth_of_what_the_gate_allows() -> None:
@@ -61,13 +61,13 @@ def test_what_is_not_finite_counts_as_opposite() -> None:
     assert loss.min_cosine == -1
     assert loss.max_relative_error == loss.max_norm_error == 2
     assert loss.neighbor_overlap < 1
-    assert loss.strain(GATE) > 1
+    assert loss.budget_used(GATE) > 1
 
 
 def test_a_loss_is_measured_between_two_sets_of_vectors() -> None:
     reference = np.random.default_rng(0).standard_normal((30, 8)).astype(np.float32)
     ids = [[row] for row in range(30)]
-    assert loss_between(reference, reference, ids).strain(GATE) == pytest.approx(0, abs=1e-9)
+    assert loss_between(reference, reference, ids).budget_used(GATE) == pytest.approx(0, abs=1e-9)
     loss = loss_between(reference, 1.05 * reference, ids)
     assert loss.min_cosine == pytest.approx(1)
     assert loss.max_relative_error == pytest.approx(0.05)

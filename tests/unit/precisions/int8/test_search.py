@@ -61,10 +61,12 @@ def test_what_turns_out_needless_goes_back_to_int8() -> None:
     limit = 0.03 * MARGIN
     result, _ = found({NODES[1]: limit * 0.9, NODES[2]: limit * 0.95, NODES[3]: limit * 0.8, NODES[5]: limit * 0.1})
     (first, *_) = result.ladder
-    assert first.loss.strain(GATE) <= MARGIN
+    assert first.loss.budget_used(GATE) <= MARGIN
     for node in first.high:
         fewer = Adding({NODES[1]: limit * 0.9, NODES[2]: limit * 0.95, NODES[3]: limit * 0.8, NODES[5]: limit * 0.1})
-        assert fewer.loss("", CALIBRATED.quantization, frozenset(NODES) - first.high | {node}).strain(GATE) > MARGIN
+        assert (
+            fewer.loss("", CALIBRATED.quantization, frozenset(NODES) - first.high | {node}).budget_used(GATE) > MARGIN
+        )
 
 
 def test_what_passes_without_a_margin_is_not_enough() -> None:
@@ -111,7 +113,7 @@ def test_what_would_leave_next_to_nothing_in_int8_is_not_tried() -> None:
     """Float32 passes any gate: a search that may keep everything high would call that int8."""
     result, judge = found(dict.fromkeys(NODES, 0.02))
     assert max(assignment.share for assignment in result.ladder) == pytest.approx(MOST_HIGH)
-    assert all(assignment.loss.strain(GATE) > 1 for assignment in result.ladder)
+    assert all(assignment.loss.budget_used(GATE) > 1 for assignment in result.ladder)
     assert min(len(on) for on in judge.asked if len(on) > 1) == len(NODES) // 2
 
 

@@ -46,13 +46,13 @@ def searched(
     *,
     keep: tuple[int, ...] = (),
     attention: float = 0.0,
-    scout: Losing | None = None,
+    sensitivity_judge: Losing | None = None,
 ) -> tuple[Found, Losing, list[str]]:
     products = products_of(*work)
     judge, said = Losing(losses), []
     kept = frozenset(products[number].node for number in keep)
     costs = Costs(products, attention, speedup=4.0)
-    return search(CALIBRATED, scout or Losing(losses), judge, GATE, costs, kept, said.append), judge, said
+    return search(CALIBRATED, sensitivity_judge or Losing(losses), judge, GATE, costs, kept, said.append), judge, said
 
 
 def numbers(high: frozenset[str]) -> list[int]:
@@ -68,10 +68,10 @@ def test_shares_and_times_count_attention() -> None:
     assert costs.assignment(frozenset(), NOTHING).share == pytest.approx(0.2)
 
 
-def test_each_product_is_measured_alone_by_the_scout_and_the_rest_by_the_judge() -> None:
-    scout = Losing({1: 0.5})
-    found, judge, said = searched((10, 10, 10, 10), {1: 0.5}, scout=scout)
-    assert [numbers(on) for on in scout.asked] == [[0], [1], [2], [3]]
+def test_each_product_is_measured_alone_by_the_sensitivity_judge_and_the_rest_by_the_judge() -> None:
+    sensitivity_judge = Losing({1: 0.5})
+    found, judge, said = searched((10, 10, 10, 10), {1: 0.5}, sensitivity_judge=sensitivity_judge)
+    assert [numbers(on) for on in sensitivity_judge.asked] == [[0], [1], [2], [3]]
     assert all(len(on) > 1 for on in judge.asked)
     assert numbers(judge.asked[0]) == [0, 1, 2, 3]
     assert numbers(found.ladder[0].high) == [1]
@@ -79,12 +79,12 @@ def test_each_product_is_measured_alone_by_the_scout_and_the_rest_by_the_judge()
         f"layer.{number}.ffn/MatMul": 0.5 if number == 1 else 1.0 for number in range(4)
     }
     assert said[:4] == [f"layer {number} feed-forward in alone ({number + 1} of 4)" for number in range(4)]
-    assert said[4:] == [f"{4 - len(on)} of 4 products kept high" for on in judge.asked]
+    assert said[4:] == [f"{4 - len(on)} of 4 products excluded" for on in judge.asked]
 
 
 def test_products_are_kept_in_the_order_of_what_they_lose_for_their_work() -> None:
     """The first loses twice as much as the second, and costs four times as much."""
-    found, _, _ = searched((40, 10, 10, 40), {0: 0.2, 1: 0.1}, scout=Losing({0: 0.2, 1: 0.1}))
+    found, _, _ = searched((40, 10, 10, 40), {0: 0.2, 1: 0.1}, sensitivity_judge=Losing({0: 0.2, 1: 0.1}))
     assert [numbers(rung.high) for rung in found.frontier] == [[], [1], [0, 1]]
 
 
