@@ -1,4 +1,4 @@
-"""Graphs that read lengths instead of a mask: what their runners must hold a batch to."""
+"""Graphs that rely on padding being on the right: what their runners must hold a batch to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from exporter.errors import EngineError
 
 
 def refuse_other_than_right_padding(attention_mask: npt.NDArray[np.int64]) -> None:
-    """Refuse a batch that an engine with attention by lengths would answer wrongly.
+    """Refuse a batch that an engine built for right padding would answer wrongly.
 
     Args:
         attention_mask: (batch, sequence) int64.
@@ -22,6 +22,6 @@ def refuse_other_than_right_padding(attention_mask: npt.NDArray[np.int64]) -> No
     if not sound.all():
         row = int(np.argmin(sound))
         raise EngineError(
-            f"row {row} of the batch has padding before or between its tokens, but this engine takes sequence lengths",
+            f"row {row} of the batch has padding before or between its tokens, but this engine needs it on the right",
             next_step="pad on the right",
         )

@@ -47,7 +47,7 @@ class Graph:
 
     @property
     def padding(self) -> Padding:
-        """Where rows may be padded: on the right only if attention takes lengths."""
+        """Where rows may be padded: on the right only, once a pass has relied on it."""
         return Padding(self.model.metadata_props.get("padding", Padding.ANY))
 
     def shape_nodes(self) -> tuple[str, ...]:

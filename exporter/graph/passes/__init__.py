@@ -16,6 +16,7 @@ from onnx_ir.passes.common import DeduplicateInitializersPass, RemoveUnusedNodes
 from exporter.graph.passes.attention_lengths import attention_lengths
 from exporter.graph.passes.decompose_attention import decompose_attention
 from exporter.graph.passes.direct_mask import direct_mask
+from exporter.graph.passes.first_token import first_token
 from exporter.graph.passes.fold_token_types import fold_token_types
 from exporter.graph.passes.fold_transposes import fold_transposes
 from exporter.graph.passes.limit_sequence import limit_sequence
@@ -54,8 +55,8 @@ FOLDING: tuple[Pass, ...] = (
 TARGETS: dict[tuple[str, str, str], tuple[Pass, ...]] = {
     ("onnxruntime", "cpu", "*"): (),
     # Flash Attention takes half precision and lengths; float32 has a kernel for the mask and none that is faster.
-    ("onnxruntime", "cuda", "fp32"): (),
-    ("onnxruntime", "cuda", "*"): (attention_lengths,),
+    ("onnxruntime", "cuda", "fp32"): (first_token,),
+    ("onnxruntime", "cuda", "*"): (attention_lengths, first_token),
     ("openvino", "*", "*"): (decompose_attention,),
     ("tensorrt*", "cuda", "fp32"): (decompose_attention,),  # no kernel for attention in float32
     ("tensorrt*", "cuda", "*"): (attention_lengths,),
@@ -65,7 +66,7 @@ TARGETS: dict[tuple[str, str, str], tuple[Pass, ...]] = {
 def passes_for(
     backend: str, device: str, precision: str, *, padding: str = "right", missing: Set[str] = frozenset()
 ) -> tuple[Pass, ...]:
-    """Return what a target asks for on top of the folded graph.
+    """Return what a target asks for on top of the folded graph, and the removal of what that leaves without a use.
 
     Args:
         backend: Name of the backend.
@@ -78,12 +79,17 @@ def passes_for(
         KeyError: No such target.
     """
     if "Attention" in missing:
-        return (decompose_attention,)
+        return (decompose_attention, remove_unused)
     target = (backend, device, precision)
     for pattern, passes in TARGETS.items():
         if all(fnmatch(part, wanted) for part, wanted in zip(target, pattern, strict=True)):
-            keeps_mask = padding != "right" or "nonpad_kv_seqlen" in missing
-            return tuple(rewrite for rewrite in passes if not (keeps_mask and rewrite is attention_lengths))
+            padded_left = padding != "right"
+            unsound: dict[Pass, bool] = {
+                attention_lengths: padded_left or "nonpad_kv_seqlen" in missing,
+                first_token: padded_left,
+            }
+            kept = tuple(rewrite for rewrite in passes if not unsound.get(rewrite))
+            return (*kept, remove_unused) if kept else ()
     raise KeyError(target)
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from exporter.graph.passes import passes_for, remove_unused
 from exporter.graph.passes.attention_lengths import attention_lengths
+from exporter.graph.passes.decompose_attention import decompose_attention
+from exporter.graph.passes.first_token import first_token
 from tests.support.graphs import evaluate, model_of, ops
 
 BODY = """
@@ -81,8 +83,15 @@ def test_without_a_mask_there_is_nothing_to_do() -> None:
 class TestTargets:
     @pytest.mark.parametrize("precision", ["fp16", "bf16"])
     @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt", "tensorrt-rtx"])
-    def test_half_precision_on_a_gpu_takes_lengths(self, backend: str, precision: str) -> None:
-        assert passes_for(backend, "cuda", precision) == (attention_lengths,)
+    def test_half_precision_on_a_gpu_takes_lengths_and_drops_the_mask(self, backend: str, precision: str) -> None:
+        first, *_, last = passes_for(backend, "cuda", precision)
+        assert (first, last) == (attention_lengths, remove_unused)
+
+    @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+    def test_onnxruntime_on_a_gpu_finds_the_first_token_by_its_position(self, precision: str) -> None:
+        assert first_token in passes_for("onnxruntime", "cuda", precision)
+        assert first_token not in passes_for("onnxruntime", "cuda", precision, padding="left")
+        assert first_token not in passes_for("onnxruntime", "cpu", precision)
 
     def test_a_tokenizer_that_pads_left_keeps_the_mask(self) -> None:
         assert passes_for("onnxruntime", "cuda", "fp16", padding="left") == ()
@@ -90,12 +99,12 @@ class TestTargets:
 
     def test_an_older_tensorrt_keeps_the_mask_and_one_from_before_the_operator_has_it_written_out(self) -> None:
         assert passes_for("tensorrt", "cuda", "fp16", missing={"nonpad_kv_seqlen"}) == ()
-        (rewrite,) = passes_for("tensorrt", "cuda", "fp16", missing={"Attention"})
-        assert rewrite.__name__ == "decompose_attention"
+        rewrites = passes_for("tensorrt", "cuda", "fp16", missing={"Attention"})
+        assert rewrites == (decompose_attention, remove_unused)
 
     @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
     def test_float32_is_written_out_for_tensorrt(self, backend: str) -> None:
-        assert [rewrite.__name__ for rewrite in passes_for(backend, "cuda", "fp32")] == ["decompose_attention"]
+        assert passes_for(backend, "cuda", "fp32") == (decompose_attention, remove_unused)
 
     def test_a_target_that_there_is_not(self) -> None:
         with pytest.raises(KeyError, match="tpu"):
