@@ -192,7 +192,7 @@ class Graphs:
         checkpoint = self._checkpoint
         text = calibration_set(None, self._batches.sentences, checkpoint.tokenizer, checkpoint.facts.prompt)
         plan = make_plan(self._made["folded"], Request(scheme, text, Gates().of(precision)))
-        return static.convert(plan, plan.found.ladder[0], self._batches)
+        return static.convert(plan, plan.found.candidates[0], self._batches)
 
 
 def open_torch(spec: TorchSubject, folder: Path, device: str) -> ModelSubject:

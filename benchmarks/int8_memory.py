@@ -4,7 +4,7 @@
 
 The folded graph of a full-size twin is planned (``make_plan``, as an export does) in a process of its own, which has
 imported everything and read the graph before its memory is taken for the first time. What is reported is its peak less
-that: sessions, activations, samples, integers and all. The run stops after the first products of the search, which does
+that: sessions, activations, samples, integers and all. The run stops after the first MatMuls of the search, which does
 the same over and over. Linux only.
 """
 

@@ -144,7 +144,7 @@ def main() -> None:
     conditions = (
         "The folded float32 graph of each model, quantized by each tool with the same calibration sentences (those "
         "that ship, less the probes), and run over the probes: by OpenVINO what NNCF made, by onnxruntime the rest. "
-        "Plain settings of each tool, matrix products only. korsbert's rows are the first assignment of its search."
+        "Plain settings of each tool, MatMuls only. korsbert's rows are the first assignment of its search."
     )
     data = {"rows": [dict(zip(header, row, strict=True)) for row in rows]}
     publish("int8_peers", options.results, data, ("# INT8 of other tools", conditions, table(header, rows)), ())
@@ -220,8 +220,8 @@ def _ours(
         scheme = scheme_of(precision, backend, "cpu")
         plan = make_plan(graph, Request(scheme, text, Gates().of(precision)))
         convert = dynamic.convert if scheme.dynamic else static.convert
-        typed = convert(plan, plan.found.ladder[0], text.fit)
-        kept = f"{label}, {plan.found.ladder[0].share:.1%} excluded"
+        typed = convert(plan, plan.found.candidates[0], text.fit)
+        kept = f"{label}, {plan.found.candidates[0].share:.1%} excluded"
         data = typed.to_bytes()
         rows.append(_row(name, kept, loss_between(reference, _run(data, judges), ids), len(data)))
         print(rows[-1], flush=True)

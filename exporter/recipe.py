@@ -283,10 +283,10 @@ class Int8Options(_Frozen):
     """What the user decides about int8.
 
     Attributes:
-        keep_high: Module names (or their beginnings, as the report prints them) that are not quantized.
+        exclude: Names of modules, or their prefixes, that are not quantized. ``int8.json`` lists the names.
     """
 
-    keep_high: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 class Precisions(_Frozen):

@@ -112,7 +112,7 @@ def test_onnxruntime_really_multiplies_integers(demo_onnxruntime: Bundle, tmp_pa
         str(demo_onnxruntime.folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
     )
     operators = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
-    assert operators.count("MatMulIntegerToFloat") == len(facts(demo_onnxruntime)["products"])
+    assert operators.count("MatMulIntegerToFloat") == len(facts(demo_onnxruntime)["matmuls"])
     assert "MatMul" not in operators
 
 
@@ -127,7 +127,7 @@ def test_openvino_really_multiplies_integers_and_keeps_the_table_small(demo_open
         for node in compiled.get_runtime_model().get_ops()
         if node.get_rt_info()["layerType"].astype(str) in {"FullyConnected", "MatMul"}
     ]
-    assert sum(kind in {"i8", "u8"} for kind in types) == len(facts(demo_openvino)["products"])
+    assert sum(kind in {"i8", "u8"} for kind in types) == len(facts(demo_openvino)["matmuls"])
     assert (demo_openvino.folder / "openvino_model.bin").stat().st_size < 3_000_000
 
 
@@ -138,8 +138,8 @@ def test_the_bundle_says_what_was_decided_and_from_what(demo_openvino: Bundle) -
     assert manifest.quantization.method == said["calibration"]["method"]
     assert {"int8.json", "int8.svg"} <= set(manifest.files)
     assert {trial["name"] for trial in said["calibration"]["trials"]} >= {"minmax", "percentile", "entropy", "mse"}
-    assert {"layer 0 attention query", "layer 3 feed-forward out"} <= {entry["name"] for entry in said["products"]}
-    assert any("products in int8" in decision for decision in manifest.decisions)
+    assert {"layer 0 attention query", "layer 3 feed-forward out"} <= {entry["name"] for entry in said["matmuls"]}
+    assert any("MatMuls in int8" in decision for decision in manifest.decisions)
     card = (demo_openvino.folder / "README.md").read_text(encoding="utf-8")
     assert re.search(r"\| layer 0 attention query \| (int8|fp32) \| \d\.\de-\d\d \| \d\.\de-\d\d \|", card)
     assert "<svg" in (demo_openvino.folder / "int8.svg").read_text(encoding="utf-8")
@@ -174,7 +174,7 @@ def test_tensorrt_rtx_builds_the_graph_of_every_twin(name: str, some_text: Path,
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86_64 only)")
     checkpoint = load_checkpoint(find_recipe(str(build_twin(name, tmp_path / name))))
     plan = plan_of(checkpoint, fold(checkpoint), some_text, "tensorrt-rtx", "cuda")
-    typed = static.convert(plan, plan.found.ladder[0], plan.request.calibration.fit)
+    typed = static.convert(plan, plan.found.candidates[0], plan.request.calibration.fit)
     assert typed.op_counts()["QuantizeLinear"] > 0
     model = typed.editable()
     run_passes(model, passes_for("tensorrt-rtx", "cuda", "int8"))
@@ -238,7 +238,7 @@ class TestPoisonedText:
             assert not (out / "demo" / "int8-openvino").exists()
             return False, ()
         assert statistics(bundle)["min_cosine"] >= 0.97
-        assert facts(bundle)["share_kept_high"] <= 0.5  # float32 by another name would have passed too
+        assert facts(bundle)["share_excluded"] <= 0.5  # float32 by another name would have passed too
         return True, bundle.manifest.decisions
 
     def test_one_sentence_over_and_over_is_refused(self, tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_gate_that_nothing_passes_publishes_nothing_and_says_how_near_it_was(t
     with pytest.raises(GateError) as refusal:
         export(recipe, ExportOptions(precision="int8", backend="openvino", out=tmp_path, calibration=text))
     assert "the closest of" in str(refusal.value)
-    assert "of the matrix products' work stays" in str(refusal.value)
+    assert "of the work of all MatMuls stays" in str(refusal.value)
     assert not (tmp_path / "strict" / "int8-openvino").exists()
 
 
@@ -312,9 +312,9 @@ def test_a_search_that_was_interrupted_goes_on(
 
 def test_what_the_user_keeps_high_is_kept(twin: Path, tmp_path: Path, some_text: Path) -> None:
     kept = ["layer.0.output.dense", "layer.1.attention"]
-    recipe = Recipe(name="kept", source=str(twin), precision={"int8": {"keep_high": kept}})
+    recipe = Recipe(name="kept", source=str(twin), precision={"int8": {"exclude": kept}})
     bundle = export(recipe, ExportOptions(precision="int8", backend="openvino", out=tmp_path, calibration=some_text))
-    precision = {entry["module"]: entry["precision"] for entry in facts(bundle)["products"]}
+    precision = {entry["module"]: entry["precision"] for entry in facts(bundle)["matmuls"]}
     assert precision["layer.0.output.dense"] == precision["layer.1.attention.self.query"] == "fp32"
     assert precision["layer.0.intermediate.dense"] == "int8"
 
@@ -324,7 +324,7 @@ def test_a_name_to_keep_that_is_no_product_is_refused(
 ) -> None:
     calibration = calibration_set(some_text, [], twin_checkpoint.tokenizer, "")
     request = Request(scheme_of("int8", "openvino", "cpu"), calibration, Gates().int8, ("layer.99.",))
-    with pytest.raises(InputError, match=r"keep_high names 'layer\.99\.'"):
+    with pytest.raises(InputError, match=r"exclude names 'layer\.99\.'"):
         make_plan(twin_graph, request)
 
 
@@ -334,7 +334,7 @@ def test_keeping_half_of_the_work_is_refused(
 ) -> None:
     calibration = calibration_set(some_text, [], twin_checkpoint.tokenizer, "")
     request = Request(scheme_of("int8", "openvino", "cpu"), calibration, Gates().int8, names)
-    with pytest.raises(InputError, match=r"keep_high keeps \d+\.\d% of the matrix products' work out of int8"):
+    with pytest.raises(InputError, match=r"exclude keeps \d+\.\d% of the work of all MatMuls out of int8"):
         make_plan(twin_graph, request)
 
 
@@ -392,7 +392,7 @@ class TestWhoChooses:
         assert stages.count(self.GATE) == 1
         first, second = facts(outcome)["built"]
         assert (first["min_cosine"], second["min_cosine"]) == (0.5, 0.999)
-        assert first["share_kept_high"] < second["share_kept_high"] == facts(outcome)["share_kept_high"]
+        assert first["share_excluded"] < second["share_excluded"] == facts(outcome)["share_excluded"]
 
     def test_no_engine_that_fails_on_held_out_text_is_judged(
         self, twin: Path, tmp_path: Path, some_text: Path, monkeypatch: pytest.MonkeyPatch
@@ -416,7 +416,7 @@ class TestWhoChooses:
         assert stages.count(self.GATE) == 1
         built = facts(outcome)["built"]
         assert built[-1]["min_cosine"] == 0.975
-        assert facts(outcome)["share_kept_high"] == built[-1]["share_kept_high"]
+        assert facts(outcome)["share_excluded"] == built[-1]["share_excluded"]
         report = validate_bundle(outcome)
         assert report.passed
         assert report.statistics["min_cosine"] == pytest.approx(statistics(outcome)["min_cosine"], abs=1e-6)
@@ -435,7 +435,7 @@ def test_dynamic_int8_gives_what_the_emulator_says(
     calibration = calibration_set(some_text, [], twin_checkpoint.tokenizer, "")
     scheme = scheme_of("int8_dynamic", "onnxruntime", "cpu")
     plan = make_plan(twin_graph, Request(scheme, calibration, Gates().int8_dynamic))
-    typed = dynamic.convert(plan, plan.found.ladder[0], calibration.fit)
+    typed = dynamic.convert(plan, plan.found.candidates[0], calibration.fit)
     assert {"MatMulInteger", "DynamicQuantizeLinear"} <= set(typed.op_counts())
     batches = list(calibration.held_out)
     wanted = encode(twin_graph, batches)
@@ -443,7 +443,7 @@ def test_dynamic_int8_gives_what_the_emulator_says(
         float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
         for a, b in zip(encode(typed, batches), wanted, strict=True)
     ]
-    assert min(cosine) == pytest.approx(plan.found.ladder[0].loss.min_cosine, abs=2e-3)
+    assert min(cosine) == pytest.approx(plan.found.candidates[0].loss.min_cosine, abs=2e-3)
 
 
 def test_dynamic_int8_is_refused_elsewhere_before_any_work(twin: Path, tmp_path: Path) -> None:

@@ -29,4 +29,4 @@ def test_the_same_weights_pass_in_other_architectures(shared: Shared, architectu
     bundle = int8_bundle(shared, str(model / "checkpoint"), "int8", "openvino")
     assert statistics(bundle)["min_cosine"] >= 0.97
     assert statistics(bundle)["mean_neighbor_overlap"] >= 0.85
-    assert facts(bundle)["share_kept_high"] <= 0.15
+    assert facts(bundle)["share_excluded"] <= 0.15

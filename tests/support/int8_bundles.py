@@ -35,4 +35,4 @@ def require_small_loss(bundle: Bundle) -> None:
     assert found["min_cosine"] >= 0.97
     assert found["mean_cosine"] >= 0.992
     assert found["mean_neighbor_overlap"] >= 0.85
-    assert facts(bundle)["share_kept_high"] <= 0.15
+    assert facts(bundle)["share_excluded"] <= 0.15

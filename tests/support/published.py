@@ -19,7 +19,7 @@ from exporter.graph.folding import fold
 from exporter.graph.passes import passes_for, run_passes
 from exporter.precisions import cast_graph, fp16
 from exporter.precisions.int8.calibrate import quantize
-from exporter.precisions.int8.dynamic import quantize_products
+from exporter.precisions.int8.dynamic import quantize_matmuls
 from exporter.precisions.int8.embedding import quantize_tables
 from exporter.precisions.int8.emulator import Emulator
 from exporter.precisions.int8.observer import observe
@@ -100,7 +100,7 @@ def for_target(graph: Graph, target: Target) -> Graph:
 
 
 def _quantized(graph: Graph, target: Target, batches: TokenBatches) -> Graph:
-    """Return a graph in int8, its first product kept in high precision."""
+    """Return a graph in int8, its first MatMul excluded."""
     scheme = scheme_of(target.precision, target.backend, target.device)
     model = graph.editable()
     quantize_tables(model)
@@ -108,13 +108,13 @@ def _quantized(graph: Graph, target: Target, batches: TokenBatches) -> Graph:
     emulator = Emulator(graph, scheme)
     seen = observe(emulator, batches)
     quantization = quantize(emulator, scheme, seen, "minmax", choose_smoothing(emulator, seen, scheme))
-    on = frozenset(product.node for product in emulator.products[1:])
+    on = frozenset(matmul.node for matmul in emulator.matmuls[1:])
     model = graph.editable()
     if scheme.dynamic:
-        return graph.with_model(quantize_products(model, emulator.products, quantization, on), precision="int8_dynamic")
-    insert_qdq(model, emulator.products, quantization, scheme, on)
+        return graph.with_model(quantize_matmuls(model, emulator.matmuls, quantization, on), precision="int8_dynamic")
+    insert_qdq(model, emulator.matmuls, quantization, scheme, on)
     quantized = graph.with_model(model)
-    if scheme.remainder == "fp16":
+    if scheme.fallback_dtype == "fp16":
         quantized = fp16.cast(quantized, fp16.audit(graph, batches))
     return quantized.with_model(quantized.model, precision="int8")
 

@@ -88,12 +88,12 @@ def change_stored(value: ir.Value, change: Change) -> None:
     value.const_value = ir.tensor(changed(value.const_value.numpy(), change), name=value.name)
 
 
-def change_weight(model: ir.Model, product: ir.Node, change: Change, *, may_vanish: bool = False) -> None:
-    """Change the weight of one matrix product, for this product alone. In an int8 graph the integers are changed.
+def change_weight(model: ir.Model, matmul: ir.Node, change: Change, *, may_vanish: bool = False) -> None:
+    """Change the weight of one MatMul, for this MatMul alone. In an int8 graph the integers are changed.
 
     ``may_vanish`` allows a change that rounding undoes.
     """
-    weight = product.inputs[1]
+    weight = matmul.inputs[1]
     assert weight is not None
     dequantize = weight.producer()
     stored = weight if dequantize is None else dequantize.inputs[0]
@@ -110,9 +110,9 @@ def change_weight(model: ir.Model, product: ir.Node, change: Change, *, may_vani
             weight.shape,
             {"axis": 1},
         )
-        model.graph.insert_before(product, node)
+        model.graph.insert_before(matmul, node)
         other = node.outputs[0]
-    product.replace_input_with(1, other)
+    matmul.replace_input_with(1, other)
 
 
 def changed(array: np.ndarray, change: Change, *, may_vanish: bool = False) -> np.ndarray:
@@ -141,7 +141,7 @@ def layer_nodes(model: ir.Model, layer: int) -> list[ir.Node]:
 
 
 def layer_products(model: ir.Model, layer: int) -> list[ir.Node]:
-    """Return the matrix products of one layer."""
+    """Return the MatMuls of one layer."""
     return [node for node in layer_nodes(model, layer) if node.op_type == "MatMul"]
 
 

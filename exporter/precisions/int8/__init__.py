@@ -1,6 +1,7 @@
-"""INT8: what is quantized, from which ranges, and at what loss.
+"""INT8: which MatMuls are quantized, with which ranges, and at what loss.
 
-``products`` finds the matrix products, ``observer`` looks at what they read over real text, ``ranges`` and
-``smoothing`` turn that into scales, ``emulator`` measures any assignment of int8 to products without building an
-engine, ``search`` chooses one, and ``qdq`` writes it into the graph. ``scheme`` says what each target wants.
+``matmuls`` finds them in the graph. ``observer`` collects statistics of their inputs over calibration text; ``ranges``
+and ``smoothing`` turn these into scales. ``emulator`` measures any assignment of int8 to MatMuls without building an
+engine, ``search`` chooses an assignment, and ``qdq`` writes it into the graph. ``scheme`` has the number formats of
+each target.
 """

@@ -9,8 +9,8 @@ import numpy as np
 
 from exporter.precisions.int8.emulator import Emulator
 from exporter.precisions.int8.judge import Judge, Loss
+from exporter.precisions.int8.matmuls import MatMul
 from exporter.precisions.int8.observer import Observation
-from exporter.precisions.int8.products import Product
 from exporter.precisions.int8.ranges import METHODS, Method, value_range
 from exporter.precisions.int8.scheme import Array, Quantization, Scheme
 from exporter.precisions.int8.smoothing import choose_smoothing
@@ -21,7 +21,7 @@ MULTIPLICATION = 0.9  # smoothing costs a multiplication per number: it has to b
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to calibrate and what it lost with every product in int8.
+    """One way to calibrate and what it lost with every MatMul in int8.
 
     Attributes:
         name: Method and smoothing in words; ``"dynamic"`` where ranges come from each batch.
@@ -61,7 +61,7 @@ def calibrate(
     gate: Gate,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Calibrated:
-    """Choose method and smoothing by what all products in int8 lose together.
+    """Choose method and smoothing by what all MatMuls in int8 lose together.
 
     Args:
         emulator: The graph with switches.
@@ -72,7 +72,7 @@ def calibrate(
         progress: Told what is tried.
     """
     smooth = choose_smoothing(emulator, seen, scheme, lambda title: progress(f"outliers: {title}"))
-    everything = frozenset(product.node for product in emulator.products)
+    everything = frozenset(matmul.node for matmul in emulator.matmuls)
     trials: list[Trial] = []
     for smoothed in (False, True) if smooth else (False,):
         for method in ("minmax",) if scheme.dynamic else METHODS:
@@ -97,9 +97,9 @@ def quantize(
     method: Method,
     smooth: Mapping[str, Array],
 ) -> Quantization:
-    """Return scales, integers and biases for every product.
+    """Return scales, integers and biases for every MatMul.
 
-    A bias makes up for the mean of what rounding does to its product on the calibration text: averages survive the sum
+    A bias makes up for the mean of what rounding does to its MatMul on the calibration text: averages survive the sum
     of many terms, and mean pooling, where noise does not.
 
     Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, section 4.2.
@@ -112,30 +112,28 @@ def quantize(
         limits = value_range(scaled, float(low.min()), float(high.max()), method, symmetric=scheme.symmetric)
         activations[name] = scheme.activation_of(*limits, factor)
     weights = {}
-    for product in emulator.products:
-        if product.weight not in weights:
-            factor = smooth.get(product.activation)
-            weight = emulator.weight(product.weight)
-            weights[product.weight] = scheme.weight_of(weight if factor is None else weight * factor[:, None])
+    for matmul in emulator.matmuls:
+        if matmul.weight not in weights:
+            factor = smooth.get(matmul.activation)
+            weight = emulator.weight(matmul.weight)
+            weights[matmul.weight] = scheme.weight_of(weight if factor is None else weight * factor[:, None])
     quantization = Quantization(activations, weights)
-    biases = {
-        product.node: _corrected_bias(product, quantization, emulator, scheme, seen) for product in emulator.products
-    }
+    biases = {matmul.node: _corrected_bias(matmul, quantization, emulator, scheme, seen) for matmul in emulator.matmuls}
     return Quantization(activations, weights, biases)
 
 
 def _corrected_bias(
-    product: Product,
+    matmul: MatMul,
     quantization: Quantization,
     emulator: Emulator,
     scheme: Scheme,
     seen: Mapping[str, Observation],
 ) -> Array:
-    how = quantization.activations[product.activation]
-    sample = seen[product.activation].sample
+    how = quantization.activations[matmul.activation]
+    sample = seen[matmul.activation].sample
     restored = sample if how.smooth is None else sample / how.smooth
     if not scheme.dynamic:  # with scales of its own for every batch, only the weight's rounding is known beforehand
         restored = scheme.restored(restored, how)
-    wanted = sample.mean(axis=0) @ emulator.weight(product.weight)
-    found = restored.mean(axis=0) @ quantization.weights[product.weight].restored()
-    return np.asarray(emulator.bias(product) + wanted - found, np.float32)
+    wanted = sample.mean(axis=0) @ emulator.weight(matmul.weight)
+    found = restored.mean(axis=0) @ quantization.weights[matmul.weight].restored()
+    return np.asarray(emulator.bias(matmul) + wanted - found, np.float32)

@@ -47,7 +47,7 @@ def prepare(request: ConversionRequest, convert: Convert) -> Int8Conversion:
             scheme=scheme_of(target.precision, target.backend, target.device),
             calibration=text,
             gate=recipe.gates.of(target.precision),
-            keep_high=getattr(recipe.precision, target.precision).keep_high,
+            exclude=getattr(recipe.precision, target.precision).exclude,
             ledger=request.ledger,
         )
         plan = make_plan(request.graph, wanted, request.stages.progress)
@@ -86,7 +86,7 @@ class Int8Conversion:
         Raises:
             GateError: No engine passes on held-out text.
         """
-        for assignment in self.plan.found.ladder:
+        for assignment in self.plan.found.candidates:
             yield Candidate(self._converter(assignment), self._comparer(assignment))
             if self.tried[-1].loss.passes(self.gate):
                 return
@@ -118,7 +118,7 @@ class Int8Conversion:
         The emulator computes in float32 what is not int8. Where that is float16, its loss would be too small, and None
         is returned.
         """
-        if self.plan.request.scheme.remainder != "fp32":
+        if self.plan.request.scheme.fallback_dtype != "fp32":
             return None
         rows, tokenizer = reference.token_ids, TextTokenizer(self.request.tokenizer)
         batches = list(encoder_batches([len(row) for row in rows]))
@@ -132,9 +132,10 @@ class Int8Conversion:
         """Return every assignment that was built, with its loss on held-out text, one line each."""
         scheme = self.plan.request.scheme
         lines = [
-            f"built with {one.assignment.share:.1%} of the work in {scheme.remainder}: {one.loss}" for one in self.tried
+            f"built with {one.assignment.share:.1%} of the work in {scheme.fallback_dtype}: {one.loss}"
+            for one in self.tried
         ]
-        nearest = describe(scheme, self.tried[-1].assignment, self.plan.products)
+        nearest = describe(scheme, self.tried[-1].assignment, self.plan.matmuls)
         lines.append(f"the closest of {len(self.tried)}: {nearest}")
         lines += [f"calibration text: {warning}" for warning in self.plan.request.calibration.warnings]
         return "".join(f"\n  {line}" for line in lines)

@@ -17,8 +17,8 @@ from exporter.graph.passes import remove_unused
 from exporter.graph.surgery import add_constant
 from exporter.precisions import Conversion, ConversionRequest
 from exporter.precisions.int8 import conversion
+from exporter.precisions.int8.matmuls import MatMul
 from exporter.precisions.int8.plan import Plan
-from exporter.precisions.int8.products import Product
 from exporter.precisions.int8.qdq import set_bias, smoothed
 from exporter.precisions.int8.scheme import Quantization
 from exporter.precisions.int8.search import Assignment
@@ -39,25 +39,25 @@ def prepare(request: ConversionRequest) -> Conversion:
 
 def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:  # noqa: ARG001 - nothing is audited
     """Return the plan's graph with ``assignment`` in int8, its outliers moved into weights first."""
-    on = frozenset(product.node for product in plan.products) - assignment.high
-    converted = quantize_products(plan.graph.editable(), plan.products, plan.calibrated.quantization, on)
+    on = frozenset(matmul.node for matmul in plan.matmuls) - assignment.excluded
+    converted = quantize_matmuls(plan.graph.editable(), plan.matmuls, plan.calibrated.quantization, on)
     return plan.graph.with_model(converted, precision=Precision.INT8_DYNAMIC, decisions=decisions(plan, assignment))
 
 
-def quantize_products(
-    model: ir.Model, products: Sequence[Product], quantization: Quantization, on: frozenset[str]
+def quantize_matmuls(
+    model: ir.Model, matmuls: Sequence[MatMul], quantization: Quantization, on: frozenset[str]
 ) -> ir.Model:
-    """Return ``model`` with the products named in ``on`` in int8, by scales that are computed from each batch.
+    """Return ``model`` with the MatMuls named in ``on`` in int8, by scales that are computed from each batch.
 
     Args:
         model: The folded float32 model; it is rewritten.
-        products: All products of it.
+        matmuls: All MatMuls of it.
         quantization: How activations are smoothed, and biases; weights are the quantizer's own.
-        on: Nodes of the products that compute in int8: one at least, as the quantizer takes none for all.
+        on: Nodes of the MatMuls that compute in int8: one at least, as the quantizer takes none for all.
     """
     if not on:
-        raise ValueError("no product is to be in int8")
-    _prepare(model, products, quantization, on)
+        raise ValueError("no MatMul is to be in int8")
+    _prepare(model, matmuls, quantization, on)
     model.metadata_props.update(_PREPROCESSED)
     quantizer = require("onnxruntime.quantization")
     with tempfile.TemporaryDirectory(prefix="korsbert-") as scratch:
@@ -91,24 +91,24 @@ def _without_its_advice() -> Iterator[None]:
         logging.disable(before)
 
 
-def _prepare(model: ir.Model, products: Sequence[Product], quantization: Quantization, on: frozenset[str]) -> None:
+def _prepare(model: ir.Model, matmuls: Sequence[MatMul], quantization: Quantization, on: frozenset[str]) -> None:
     """Set the biases, divide each activation that is smoothed by its scales, and multiply the weights that read it."""
     nodes = {str(node.name): node for node in model.graph}
     activations: dict[str, ir.Value] = {}
     weights: dict[str, ir.Value] = {}
-    for product in products:
-        if product.node in on:
-            set_bias(model, nodes[product.node], product, quantization.biases[product.node])
-        smooth = quantization.activations[product.activation].smooth
-        node = nodes[product.node]
+    for matmul in matmuls:
+        if matmul.node in on:
+            set_bias(model, nodes[matmul.node], matmul, quantization.biases[matmul.node])
+        smooth = quantization.activations[matmul.activation].smooth
+        node = nodes[matmul.node]
         source, weight = node.inputs
-        if product.node not in on or smooth is None or source is None or weight is None or weight.const_value is None:
+        if matmul.node not in on or smooth is None or source is None or weight is None or weight.const_value is None:
             continue
-        if product.activation not in activations:
-            activations[product.activation] = smoothed(model, node, source, smooth)
-        if product.weight not in weights:
+        if matmul.activation not in activations:
+            activations[matmul.activation] = smoothed(model, node, source, smooth)
+        if matmul.weight not in weights:
             array = weight.const_value.numpy() * smooth[:, None]
-            weights[product.weight] = add_constant(model, f"{product.weight}.smoothed", array)
-        node.replace_input_with(0, activations[product.activation])
-        node.replace_input_with(1, weights[product.weight])
+            weights[matmul.weight] = add_constant(model, f"{matmul.weight}.smoothed", array)
+        node.replace_input_with(0, activations[matmul.activation])
+        node.replace_input_with(1, weights[matmul.weight])
     remove_unused(model)

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from exporter.graph import Graph
 from exporter.graph.passes import remove_unused
 from exporter.graph.surgery import input_of, make_node, replace_bias
-from exporter.precisions.int8.products import Product, products_of
+from exporter.precisions.int8.matmuls import MatMul, matmuls_of
 from exporter.precisions.int8.scheme import Activation, Array, Quantization, Scheme
 from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.runtime.session import open_on_cpu
@@ -33,18 +33,18 @@ class Emulator:
     """One session over the float32 graph with switches.
 
     Attributes:
-        products: What can be switched to int8, in the order of computation.
+        MatMuls: What can be switched to int8, in the order of computation.
     """
 
     def __init__(self, graph: Graph, scheme: Scheme) -> None:
-        self.products = products_of(graph)
+        self.matmuls = matmuls_of(graph)
         self._scheme = scheme
         model = graph.editable()
         stored = {name: value.const_value for name, value in model.graph.initializers.items() if value.const_value}
-        self._weights: dict[str, Array] = {p.weight: stored[p.weight].numpy() for p in self.products}
-        self._channels = {p.activation: p.inputs for p in self.products}
+        self._weights: dict[str, Array] = {p.weight: stored[p.weight].numpy() for p in self.matmuls}
+        self._channels = {p.activation: p.inputs for p in self.matmuls}
         self._biases: dict[str, Array] = {}
-        _install_switches(model, self.products, scheme, self._biases)
+        _install_switches(model, self.matmuls, scheme, self._biases)
         self._tables = _feed_large(model)
         self._session = open_on_cpu(ir.to_proto(model).SerializeToString())
 
@@ -52,9 +52,9 @@ class Emulator:
         """Return a stored weight, (inputs, outputs) float32."""
         return self._weights[name]
 
-    def bias(self, product: Product) -> Array:
+    def bias(self, matmul: MatMul) -> Array:
         """Return the stored bias of a MatMul, (outputs,) float32."""
-        return self._biases[product.node]
+        return self._biases[matmul.node]
 
     def run(
         self,
@@ -108,17 +108,17 @@ class Emulator:
             smooth = np.ones(channels, np.float32) if how.smooth is None else how.smooth
             feeds[f"{name}/inverse"] = (1 / smooth).astype(np.float32)
         restored: dict[str, Array] = {}
-        for product in self.products:
-            switched = product.node in on and quantization is not None
-            feeds[f"{product.node}/on"] = np.array(switched)
-            feeds[f"{product.node}/weight"] = self._weights[product.weight]
-            bias = self._biases[product.node]
+        for matmul in self.matmuls:
+            switched = matmul.node in on and quantization is not None
+            feeds[f"{matmul.node}/on"] = np.array(switched)
+            feeds[f"{matmul.node}/weight"] = self._weights[matmul.weight]
+            bias = self._biases[matmul.node]
             if switched and quantization is not None:
-                if product.weight not in restored:
-                    restored[product.weight] = quantization.weights[product.weight].restored()
-                feeds[f"{product.node}/weight"] = restored[product.weight]
-                bias = quantization.biases.get(product.node, bias)
-            feeds[f"{product.node}/bias"] = bias
+                if matmul.weight not in restored:
+                    restored[matmul.weight] = quantization.weights[matmul.weight].restored()
+                feeds[f"{matmul.node}/weight"] = restored[matmul.weight]
+                bias = quantization.biases.get(matmul.node, bias)
+            feeds[f"{matmul.node}/bias"] = bias
         return feeds
 
 
@@ -140,37 +140,37 @@ def _ids(batch: Batch) -> dict[str, npt.NDArray[np.int64]]:
     return dict(zip(INPUTS, batch, strict=True))
 
 
-def _install_switches(model: ir.Model, products: tuple[Product, ...], scheme: Scheme, biases: dict[str, Array]) -> None:
+def _install_switches(model: ir.Model, matmuls: tuple[MatMul, ...], scheme: Scheme, biases: dict[str, Array]) -> None:
     """Rewrite every MatMul of ``model`` that could compute in int8 in place, and collect the stored biases by node."""
     nodes = {str(node.name): node for node in model.graph}
     quantized: dict[str, ir.Value] = {}
-    for product in products:
-        node = nodes[product.node]
+    for matmul in matmuls:
+        node = nodes[matmul.node]
         activation = input_of(node)
-        if product.activation not in quantized:
-            new = _fake_quantized(model, activation, product.inputs, scheme)
+        if matmul.activation not in quantized:
+            new = _fake_quantized(model, activation, matmul.inputs, scheme)
             model.graph.insert_before(node, new)
-            quantized[product.activation] = new[-1].outputs[0]
-        on = _input(model, f"{product.node}/on", ir.DataType.BOOL, ())
+            quantized[matmul.activation] = new[-1].outputs[0]
+        on = _input(model, f"{matmul.node}/on", ir.DataType.BOOL, ())
         chosen = make_node(
-            "Where", [on, quantized[product.activation], activation], f"{product.node}/Where", ir.DataType.FLOAT, None
+            "Where", [on, quantized[matmul.activation], activation], f"{matmul.node}/Where", ir.DataType.FLOAT, None
         )
         model.graph.insert_before(node, chosen)
         node.replace_input_with(0, chosen.outputs[0])
-        shape = (product.inputs, product.outputs)
-        node.replace_input_with(1, _input(model, f"{product.node}/weight", ir.DataType.FLOAT, shape))
-        biases[product.node] = _switch_bias(model, node, product)
+        shape = (matmul.inputs, matmul.outputs)
+        node.replace_input_with(1, _input(model, f"{matmul.node}/weight", ir.DataType.FLOAT, shape))
+        biases[matmul.node] = _switch_bias(model, node, matmul)
     values = {str(value.name): value for node in nodes.values() for value in node.outputs}
-    seen = dict.fromkeys(values[product.activation] for product in products)
+    seen = dict.fromkeys(values[matmul.activation] for matmul in matmuls)
     model.graph.outputs.extend(value for value in seen if value not in model.graph.outputs)
     remove_unused(model)
 
 
-def _switch_bias(model: ir.Model, node: ir.Node, product: Product) -> Array:
+def _switch_bias(model: ir.Model, node: ir.Node, matmul: MatMul) -> Array:
     """Feed the bias of a MatMul as an input, with an addition where it has none; returns the stored one."""
-    fed = _input(model, f"{product.node}/bias", ir.DataType.FLOAT, (product.outputs,))
-    stored = replace_bias(model, node, fed, f"{product.node}/Add")
-    return np.zeros(product.outputs, np.float32) if stored is None else stored
+    fed = _input(model, f"{matmul.node}/bias", ir.DataType.FLOAT, (matmul.outputs,))
+    stored = replace_bias(model, node, fed, f"{matmul.node}/Add")
+    return np.zeros(matmul.outputs, np.float32) if stored is None else stored
 
 
 def _fake_quantized(model: ir.Model, value: ir.Value, channels: int, scheme: Scheme) -> list[ir.Node]:

@@ -1,4 +1,4 @@
-"""How near an assignment of int8 to products comes to float32, on sentences that no scale was taken from.
+"""How near an assignment of int8 to MatMuls comes to float32, on sentences that no scale was taken from.
 
 Every result is written to a ledger as soon as it is known, so that an export that was interrupted goes on where it was.
 """
@@ -132,7 +132,7 @@ class Judge:
         Args:
             name: Of ``quantization``, under which the result is kept.
             quantization: Scales and integers.
-            on: Nodes of the products that compute in int8.
+            on: Nodes of the MatMuls that compute in int8.
         """
         key = f"{name}, {len(self._token_ids)} rows, {hashlib.sha256(' '.join(sorted(on)).encode()).hexdigest()[:16]}"
         known = self._ledger.get(key)

@@ -49,7 +49,7 @@ def observe(
         batches: Real text.
         progress: Called with a text after each batch.
     """
-    channels = {product.activation: product.inputs for product in emulator.products}
+    channels = {matmul.activation: matmul.inputs for matmul in emulator.matmuls}
     tokens = sum(emulator.tokens_looked_at(batch) for batch in batches)
     wanted = min(tokens, _MOST_TOKENS, max(256, SAMPLE_BYTES // (4 * sum(channels.values()))))
     chosen = np.sort(np.random.default_rng(0).choice(tokens, wanted, replace=False))

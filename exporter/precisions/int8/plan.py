@@ -1,4 +1,4 @@
-"""From a float32 graph and calibration text to what int8 is to be: scales, and which products take them."""
+"""Plan a quantization from a float32 graph and calibration text: the scales, and the MatMuls that use them."""
 
 from __future__ import annotations
 
@@ -17,60 +17,60 @@ from exporter.precisions.int8.calibrate import Calibrated, calibrate
 from exporter.precisions.int8.embedding import quantize_tables
 from exporter.precisions.int8.emulator import Batch, Emulator
 from exporter.precisions.int8.judge import Judge, Ledger, Loss, loss_between, token_ids_of
+from exporter.precisions.int8.matmuls import MatMul, attention_macs
 from exporter.precisions.int8.observer import observe
-from exporter.precisions.int8.products import Product, attention_macs
 from exporter.precisions.int8.scheme import Array, Quantization, Scheme
-from exporter.precisions.int8.search import MOST_HIGH, Assignment, Costs, Found, search
+from exporter.precisions.int8.search import MAX_EXCLUDED, Assignment, Costs, Found, search
 from exporter.recipe import Gate
 from exporter.runtime.tokens import IntArray
 
-TABLE_BUDGET = 0.1  # of what the gate allows: what an int8 table of word vectors may use up
-SENSITIVITY_STEP = 4  # one in so many of the held-out sentences measures what a product loses alone
+TABLE_BUDGET = 0.1  # share of the gate's budget that an int8 table of word vectors may use
+SENSITIVITY_STEP = 4  # every fourth held-out sentence measures the sensitivity of a single MatMul
 _TOOLS = ("korsbert", "onnxruntime", "numpy")
 
-Growth = tuple[tuple[Product, float], ...]
+Growth = tuple[tuple[MatMul, float], ...]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What int8 is asked for.
+    """What a quantization is to meet.
 
     Attributes:
         scheme: The target's types.
         calibration: Text to take scales from, and text to judge them by. The probes are not in it.
         gate: The bounds.
-        keep_high: Beginnings of module names that are not quantized.
+        exclude: Prefixes of the names of modules that are not quantized.
         ledger: Where results are kept while the search goes on, or None.
     """
 
     scheme: Scheme
     calibration: CalibrationSet
     gate: Gate
-    keep_high: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     ledger: Path | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What int8 is to be.
+    """A quantization that is ready to be built.
 
     Attributes:
-        graph: The float32 graph, its table of word vectors in int8 where parity allows that.
-        products: What can be in int8.
-        request: What was asked for.
-        calibrated: Scales, integers, and how they were come by.
-        found: Assignments to try, cheapest first.
-        table: What tables of word vectors in int8 lose by themselves, or None where the target or the graph has none.
-        table_kept: Whether they are in int8, which they are where they lose little.
+        graph: The float32 graph. Its table of word vectors is in int8 if parity allows it.
+        matmuls: The MatMuls that can be quantized.
+        request: What it was to meet.
+        calibrated: Scales and integers, and the method that gave them.
+        found: The outcome of the search.
+        table: Loss of an int8 table of word vectors alone; None if the target or the graph has no such table.
+        table_kept: Whether the graph has it: it must use little of the gate's budget.
         ranges: (low, high) of each activation over the calibration text, by name.
         reference: (held-out sentences, dimension) float32, vectors of the float32 graph, in the order of the batches.
-        growth: By ``Assignment.high`` of each assignment of the ladder, (product, relative error of what it reads) at
+        growth: By ``Assignment.excluded`` of each candidate, (MatMul, relative error of what it reads) at
             the beginning of each layer: how the error grows from layer to layer, or from use to use of a shared one.
-        ledger: Results of this search, and what was there of one that was interrupted.
+        ledger: Results of this search, and those of an interrupted one that were reused.
     """
 
     graph: Graph
-    products: tuple[Product, ...]
+    matmuls: tuple[MatMul, ...]
     request: Request
     calibrated: Calibrated
     found: Found
@@ -82,11 +82,11 @@ class Plan:
     ledger: Ledger
 
     def summary(self) -> str:
-        """Return what was found in one line."""
+        """Return the outcome in one line."""
         resumed = f", {self.ledger.resumed} results of an interrupted search" if self.ledger.resumed else ""
         if self.ledger.damaged:
-            resumed = ", what an interrupted search had left could not be read and was measured anew"
-        return f"{len(self.products)} products, {self.calibrated.trial.name}{resumed}"
+            resumed = ", the results of an interrupted search could not be read and were measured again"
+        return f"{len(self.matmuls)} MatMuls, {self.calibrated.trial.name}{resumed}"
 
     def loss_of(self, run: Callable[[IntArray, IntArray], Array]) -> Loss:
         """Return what an engine loses on the held-out calibration text, by its own vectors.
@@ -100,7 +100,7 @@ class Plan:
 
     def emulate(self, assignment: Assignment, batches: Iterable[Batch]) -> Array:
         """Return what an assignment should answer: (rows, dimension) float32, in the order of the batches."""
-        on = frozenset(product.node for product in self.products) - assignment.high
+        on = frozenset(matmul.node for matmul in self.matmuls) - assignment.excluded
         return Emulator(self.graph, self.request.scheme).run(batches, self.calibrated.quantization, on)
 
 
@@ -108,24 +108,24 @@ Progress = Callable[[str], None]
 
 
 def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: None) -> Plan:
-    """Calibrate, and search for the assignment that passes at least cost.
+    """Calibrate, and search for the cheapest assignment that passes the gate.
 
     Args:
         graph: The folded float32 graph.
-        request: What is asked for.
-        progress: Told what is being done.
+        request: What the quantization is to meet.
+        progress: Called with each step.
 
     Raises:
-        InputError: ``keep_high`` names no product of this graph, or half of the work.
-        BuildError: The graph has no product that int8 could take.
+        InputError: ``exclude`` names no MatMul of this graph, or half of the work or more.
+        BuildError: The graph has no MatMul that can be quantized.
     """
     ledger = Ledger(request.ledger, _identity(graph, request))
     held_out = list(request.calibration.held_out)
     progress("float32")
     emulator = Emulator(graph, request.scheme)
-    if not emulator.products:
+    if not emulator.matmuls:
         raise BuildError("the graph multiplies no activation by a stored weight", next_step="another precision")
-    keep = _kept_by_name(emulator.products, request.keep_high)
+    keep = _excluded_by_name(emulator.matmuls, request.exclude)
     reference = emulator.run(held_out)
     graph, emulator, table, table_kept = _with_small_table(graph, emulator, held_out, reference, request)
     judge = Judge(emulator, held_out, reference, ledger)
@@ -138,33 +138,35 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
     calibrated = calibrate(
         emulator, request.scheme, seen, judge, request.gate, lambda step: progress(f"calibration: {step}")
     )
-    costs = Costs(emulator.products, attention_macs(graph, _tokens(held_out)), request.scheme.speedup)
+    costs = Costs(emulator.matmuls, attention_macs(graph, _tokens(held_out)), request.scheme.speedup)
     found = search(
         calibrated, sensitivity_judge, judge, request.gate, costs, keep, lambda step: progress(f"search: {step}")
     )
     ranges = {name: (float(there.low.min()), float(there.high.max())) for name, there in seen.items()}
-    growth = _growth(emulator, calibrated.quantization, [assignment.high for assignment in found.ladder], held_out)
+    growth = _growth(
+        emulator, calibrated.quantization, [assignment.excluded for assignment in found.candidates], held_out
+    )
     return Plan(
-        graph, emulator.products, request, calibrated, found, table, table_kept, ranges, reference, growth, ledger
+        graph, emulator.matmuls, request, calibrated, found, table, table_kept, ranges, reference, growth, ledger
     )
 
 
 def _growth(
-    emulator: Emulator, quantization: Quantization, ladder: Sequence[frozenset[str]], batches: Sequence[Batch]
+    emulator: Emulator, quantization: Quantization, candidates: Sequence[frozenset[str]], batches: Sequence[Batch]
 ) -> dict[frozenset[str], Growth]:
-    """Return the relative error of what the first product of each layer reads: Euclidean, over one batch's tokens."""
-    firsts: dict[str, Product] = {}
-    for product in emulator.products:
-        firsts.setdefault(product.layer, product)
-    names = tuple(product.activation for product in firsts.values())
-    everything = frozenset(product.node for product in emulator.products)
+    """Return the relative error of what the first MatMul of each layer reads: Euclidean, over one batch's tokens."""
+    firsts: dict[str, MatMul] = {}
+    for matmul in emulator.matmuls:
+        firsts.setdefault(matmul.layer, matmul)
+    names = tuple(matmul.activation for matmul in firsts.values())
+    everything = frozenset(matmul.node for matmul in emulator.matmuls)
     (wanted,) = emulator.look(batches[:1], names)
     growth = {}
-    for high in ladder:
-        (found,) = emulator.look(batches[:1], names, quantization, everything - high)
-        growth[high] = tuple(
-            (product, float(np.linalg.norm(found[name] - wanted[name]) / np.linalg.norm(wanted[name])))
-            for name, product in zip(names, firsts.values(), strict=True)
+    for excluded in candidates:
+        (found,) = emulator.look(batches[:1], names, quantization, everything - excluded)
+        growth[excluded] = tuple(
+            (matmul, float(np.linalg.norm(found[name] - wanted[name]) / np.linalg.norm(wanted[name])))
+            for name, matmul in zip(names, firsts.values(), strict=True)
         )
     return growth
 
@@ -186,27 +188,27 @@ def _with_small_table(
     return small, small_emulator, loss, True
 
 
-def _kept_by_name(products: Sequence[Product], names: tuple[str, ...]) -> frozenset[str]:
-    kept = frozenset(product.node for product in products if names and product.node.startswith(names))
-    unknown = [name for name in names if not any(product.node.startswith(name) for product in products)]
+def _excluded_by_name(matmuls: Sequence[MatMul], names: tuple[str, ...]) -> frozenset[str]:
+    excluded = frozenset(matmul.node for matmul in matmuls if names and matmul.node.startswith(names))
+    unknown = [name for name in names if not any(matmul.node.startswith(name) for matmul in matmuls)]
     if unknown:
         raise InputError(
-            f"keep_high names {unknown[0]!r}, and no product begins so",
-            next_step=f"in the recipe, keep_high: beginnings of {_some(products)}",
+            f"`exclude` names {unknown[0]!r}, but no MatMul's name starts with it",
+            next_step=f"name prefixes of {_some(matmuls)}",
         )
-    share = sum(product.macs for product in products if product.node in kept) / sum(p.macs for p in products)
-    if share >= MOST_HIGH:
+    share = sum(matmul.macs for matmul in matmuls if matmul.node in excluded) / sum(p.macs for p in matmuls)
+    if share >= MAX_EXCLUDED:
         raise InputError(
-            f"keep_high keeps {share:.1%} of the matrix products' work out of int8; it must be below {MOST_HIGH:.0%}",
-            next_step="a shorter list in the recipe, or precision fp16",
+            f"`exclude` covers {share:.1%} of the work of all MatMuls; it must be less than {MAX_EXCLUDED:.0%}",
+            next_step="shorten the list in the recipe, or use `precision=fp16`",
         )
-    return kept
+    return excluded
 
 
-def _some(products: Sequence[Product]) -> str:
+def _some(matmuls: Sequence[MatMul]) -> str:
     """Return the names of the first layer's modules, which stand for those of the others."""
-    modules = list(dict.fromkeys(product.module for product in products))
-    first = [name for name in modules if name.startswith(products[-1].layer.rpartition(".")[0] + ".0.")] or modules
+    modules = list(dict.fromkeys(matmul.module for matmul in matmuls))
+    first = [name for name in modules if name.startswith(matmuls[-1].layer.rpartition(".")[0] + ".0.")] or modules
     return ", ".join(first) + (f", ... ({len(modules)} in all)" if len(first) < len(modules) else "")
 
 

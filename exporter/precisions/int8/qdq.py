@@ -23,20 +23,20 @@ import onnx_ir as ir
 
 from exporter.graph.passes import remove_unused
 from exporter.graph.surgery import add_constant, input_of, make_node, replace_bias
-from exporter.precisions.int8.products import Product
+from exporter.precisions.int8.matmuls import MatMul
 from exporter.precisions.int8.scheme import Activation, Array, Quantization, Scheme
 
 _FLOAT = ir.DataType.FLOAT
 
 
 def insert_qdq(
-    model: ir.Model, products: Sequence[Product], quantization: Quantization, scheme: Scheme, on: frozenset[str]
+    model: ir.Model, matmuls: Sequence[MatMul], quantization: Quantization, scheme: Scheme, on: frozenset[str]
 ) -> int:
     """Rewrite the MatMuls named in ``on`` in place; returns how many.
 
     Args:
         model: The folded float32 model.
-        products: All MatMuls of it that could compute in int8.
+        matmuls: All MatMuls of it that could compute in int8.
         quantization: Scales and integers.
         scheme: The target's types.
         on: Names of the MatMuls that compute in int8; the others keep their float32 weight.
@@ -44,18 +44,18 @@ def insert_qdq(
     nodes = {str(node.name): node for node in model.graph}
     activations: dict[str, ir.Value] = {}
     weights: dict[str, ir.Value] = {}
-    chosen = [product for product in products if product.node in on]
-    for product in chosen:
-        node = nodes[product.node]
-        if product.activation not in activations:
-            how = quantization.activations[product.activation]
-            activations[product.activation] = _quantized(model, node, input_of(node), how, scheme)
-        if product.weight not in weights:
-            weights[product.weight] = _weight(model, node, product, quantization)
-        node.replace_input_with(0, activations[product.activation])
-        node.replace_input_with(1, weights[product.weight])
-        if product.node in quantization.biases:
-            set_bias(model, node, product, quantization.biases[product.node])
+    chosen = [matmul for matmul in matmuls if matmul.node in on]
+    for matmul in chosen:
+        node = nodes[matmul.node]
+        if matmul.activation not in activations:
+            how = quantization.activations[matmul.activation]
+            activations[matmul.activation] = _quantized(model, node, input_of(node), how, scheme)
+        if matmul.weight not in weights:
+            weights[matmul.weight] = _weight(model, node, matmul, quantization)
+        node.replace_input_with(0, activations[matmul.activation])
+        node.replace_input_with(1, weights[matmul.weight])
+        if matmul.node in quantization.biases:
+            set_bias(model, node, matmul, quantization.biases[matmul.node])
     remove_unused(model)
     return len(chosen)
 
@@ -73,16 +73,16 @@ def _quantized(model: ir.Model, before: ir.Node, value: ir.Value, how: Activatio
     return back.outputs[0]
 
 
-def _weight(model: ir.Model, before: ir.Node, product: Product, quantization: Quantization) -> ir.Value:
+def _weight(model: ir.Model, before: ir.Node, matmul: MatMul, quantization: Quantization) -> ir.Value:
     """Return the dequantized int8 weight, computed right before its first reader."""
-    weight = quantization.weights[product.weight]
-    values = add_constant(model, f"{product.weight}.int8", weight.values)
-    scales = add_constant(model, f"{product.weight}.scales", weight.scales)
-    zero_points = add_constant(model, f"{product.weight}.zero_points", np.zeros(product.outputs, np.int8))
+    weight = quantization.weights[matmul.weight]
+    values = add_constant(model, f"{matmul.weight}.int8", weight.values)
+    scales = add_constant(model, f"{matmul.weight}.scales", weight.scales)
+    zero_points = add_constant(model, f"{matmul.weight}.zero_points", np.zeros(matmul.outputs, np.int8))
     node = make_node(
         "DequantizeLinear",
         [values, scales, zero_points],
-        f"{product.weight}/Dequantize",
+        f"{matmul.weight}/Dequantize",
         _FLOAT,
         weight.values.shape,
         {"axis": 1},
@@ -100,7 +100,7 @@ def smoothed(model: ir.Model, before: ir.Node, value: ir.Value, smooth: Array) -
     return node.outputs[0]
 
 
-def set_bias(model: ir.Model, node: ir.Node, product: Product, bias: Array) -> None:
+def set_bias(model: ir.Model, node: ir.Node, matmul: MatMul, bias: Array) -> None:
     """Give one use of a weight its own bias, with an addition where it has none."""
-    constant = add_constant(model, f"{product.module}.bias.int8", bias)
-    replace_bias(model, node, constant, f"{product.module}/Add.int8")
+    constant = add_constant(model, f"{matmul.module}.bias.int8", bias)
+    replace_bias(model, node, constant, f"{matmul.module}/Add.int8")

@@ -20,7 +20,7 @@ class Tried:
     """An assignment that was built.
 
     Attributes:
-        assignment: Which products stay in high precision.
+        assignment: Which MatMuls are excluded from quantization.
         loss: What its engine lost on the held-out calibration text.
     """
 
@@ -40,7 +40,7 @@ def report_of(plan: Plan, tried: Sequence[Tried]) -> dict[str, Any]:
         "scheme": {
             "activations": request.scheme.activation.name.lower(),
             "weights": "int8, symmetric, per output channel",
-            "remainder": request.scheme.remainder,
+            "fallback_dtype": request.scheme.fallback_dtype,
             "dynamic": request.scheme.dynamic,
         },
         "calibration": {
@@ -62,37 +62,37 @@ def report_of(plan: Plan, tried: Sequence[Tried]) -> dict[str, Any]:
             }
             for name, (low, high) in plan.ranges.items()
         },
-        "products": [
+        "matmuls": [
             {
-                "module": product.module,
-                "name": product.title,
-                "macs_per_token": product.macs,
-                "precision": request.scheme.remainder if product.node in assignment.high else "int8",
-                "alone": asdict(plan.found.sensitivities[product.node]),
+                "module": matmul.module,
+                "name": matmul.title,
+                "macs_per_token": matmul.macs,
+                "precision": request.scheme.fallback_dtype if matmul.node in assignment.excluded else "int8",
+                "alone": asdict(plan.found.sensitivities[matmul.node]),
             }
-            for product in plan.products
+            for matmul in plan.matmuls
         ],
-        "share_kept_high": assignment.share,
+        "share_excluded": assignment.share,
         "time_model": f"multiplications, at {request.scheme.speedup:g} times the rate in int8",
         "frontier": [
-            {"share_kept_high": other.share, "relative_time": other.time, **asdict(other.loss)}
+            {"share_excluded": other.share, "relative_time": other.time, **asdict(other.loss)}
             for other in plan.found.frontier
         ],
-        "built": [{"share_kept_high": one.assignment.share, **asdict(one.loss)} for one in tried],
+        "built": [{"share_excluded": one.assignment.share, **asdict(one.loss)} for one in tried],
         "error_by_layer": [
-            {"layer": product.layer, "relative_error": round(error, 6)}
-            for product, error in plan.growth[assignment.high]
+            {"layer": matmul.layer, "relative_error": round(error, 6)}
+            for matmul, error in plan.growth[assignment.excluded]
         ],
     }
 
 
 def table_of(plan: Plan, assignment: Assignment) -> str:
-    """Return as Markdown what each product computes in, and what it loses in int8 if nothing else is."""
+    """Return as Markdown what each MatMul computes in, and what it loses in int8 if nothing else is."""
     rows = [
-        f"| {product.title} | {plan.request.scheme.remainder if product.node in assignment.high else 'int8'} "
-        f"| {1 - plan.found.sensitivities[product.node].min_cosine:.1e} "
-        f"| {1 - plan.found.sensitivities[product.node].mean_cosine:.1e} |\n"
-        for product in plan.products
+        f"| {matmul.title} | {plan.request.scheme.fallback_dtype if matmul.node in assignment.excluded else 'int8'} "
+        f"| {1 - plan.found.sensitivities[matmul.node].min_cosine:.1e} "
+        f"| {1 - plan.found.sensitivities[matmul.node].mean_cosine:.1e} |\n"
+        for matmul in plan.matmuls
     ]
     head = "| module | computes in | 1 - min cosine, alone in int8 | 1 - mean |\n|---|---|---|---|\n"
     return head + "".join(rows)
@@ -123,7 +123,7 @@ def plot_of(plan: Plan, assignment: Assignment) -> bytes:
             axes.plot(times, values, mark, label=label)
         axes.axhline(plan.request.gate.min_cosine, linestyle="--", color="grey", label="gate, min cosine")
         axes.plot([1 / assignment.time], [assignment.loss.min_cosine], "*", markersize=14, label="in this bundle")
-        axes.set_xlabel(f"speed of the matrix products, {plan.request.scheme.remainder} = 1 (modelled)")
+        axes.set_xlabel(f"speed of the MatMuls, {plan.request.scheme.fallback_dtype} = 1 (modelled)")
         axes.set_ylabel("cosine to float32, held-out sentences")
         axes.legend()
         buffer = io.BytesIO()

@@ -49,12 +49,12 @@ class Weight:
 
 @dataclass(frozen=True)
 class Quantization:
-    """Everything that int8 takes, whatever products it is then used for.
+    """Everything that int8 takes, whatever MatMuls it is then used for.
 
     Attributes:
         activations: By name of the value.
         weights: By name of the initializer.
-        biases: (outputs,) float32 by name of the product's node, where it differs from the stored one.
+        biases: (outputs,) float32 by name of the MatMul's node, where it differs from the stored one.
     """
 
     activations: Mapping[str, Activation]
@@ -68,14 +68,14 @@ class Scheme:
 
     Attributes:
         activation: ``INT8`` (symmetric) or ``UINT8`` (with a zero point); one scale per tensor.
-        remainder: Precision of what is not int8: ``"fp32"`` or ``"fp16"``.
-        speedup: Time of a product in the remainder's precision over its time in int8: what the search weighs with.
+        fallback_dtype: Format of what is not int8: ``"fp32"`` or ``"fp16"``.
+        speedup: Time of a MatMul in the fallback dtype over its time in int8, by which the search weighs.
         dynamic: Whether an activation's scale is computed from each batch as it comes.
         gathers_int8: Whether rows of an int8 table can be gathered; TensorRT knows int8 only between Q and DQ.
     """
 
     activation: ir.DataType
-    remainder: str
+    fallback_dtype: str
     speedup: float
     dynamic: bool = False
     gathers_int8: bool = True
@@ -92,7 +92,7 @@ class Scheme:
 
     def storable(self, scales: npt.NDArray[np.floating]) -> Array:
         """Round scales to what the graph can hold: in a float16 graph they are float16, and must not become 0."""
-        if self.remainder != "fp16":
+        if self.fallback_dtype != "fp16":
             return np.asarray(scales, np.float32)
         return np.asarray(np.maximum(scales, 2.0**-24).astype(np.float16), np.float32)
 
@@ -120,7 +120,7 @@ class Scheme:
 # (backend, device) -> scheme. Speedups are a model, one number per target: 3 on CPUs, which is what a whole BERT-base
 # gains over float32 by ONNX Runtime on two cores with VNNI (3.60x sentence-transformers where float32 has 1.12x;
 # OpenVINO, which uses AMX too, gains 7.0x: benchmarks/results), and on GPUs, where nothing has been measured, the 2
-# that data sheets state. As all products of a target share it, it moves the plot's axis and not the choice.
+# that data sheets state. As all MatMuls of a target share it, it moves the plot's axis and not the choice.
 STATIC = {
     ("onnxruntime", "cpu"): Scheme(ir.DataType.UINT8, "fp32", 3.0),
     ("onnxruntime", "cuda"): Scheme(ir.DataType.INT8, "fp16", 2.0),

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from exporter.precisions.int8.emulator import Emulator
+from exporter.precisions.int8.matmuls import MatMul
 from exporter.precisions.int8.observer import Observation
-from exporter.precisions.int8.products import Product
 from exporter.precisions.int8.scheme import Array, Scheme
 
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -28,18 +28,18 @@ _TOKENS = 512  # of the sample, for choosing
 _SMALLEST = 1e-5
 
 
-def groups_of(products: Sequence[Product]) -> list[tuple[Product, ...]]:
+def groups_of(matmuls: Sequence[MatMul]) -> list[tuple[MatMul, ...]]:
     """Return the MatMuls in groups that must share one scale: by activation, and by weight where it is shared."""
     group: dict[str, int] = {}
-    for product in products:
-        ends = (f"x {product.activation}", f"w {product.weight}")
+    for matmul in matmuls:
+        ends = (f"x {matmul.activation}", f"w {matmul.weight}")
         known = sorted({group[end] for end in ends if end in group})
         number = known[0] if known else len(group)
         for end, other in group.items():
             group[end] = number if other in known else other
         group |= dict.fromkeys(ends, number)
-    numbers = list(dict.fromkeys(group[f"x {product.activation}"] for product in products))
-    return [tuple(p for p in products if group[f"x {p.activation}"] == number) for number in numbers]
+    numbers = list(dict.fromkeys(group[f"x {matmul.activation}"] for matmul in matmuls))
+    return [tuple(p for p in matmuls if group[f"x {p.activation}"] == number) for number in numbers]
 
 
 def choose_smoothing(
@@ -50,19 +50,19 @@ def choose_smoothing(
 ) -> dict[str, Array]:
     """Return (channels,) float32 by the name of each activation that gains by smoothing."""
     chosen: dict[str, Array] = {}
-    for group in groups_of(emulator.products):
+    for group in groups_of(emulator.matmuls):
         progress(group[0].title)
         plain = _error(group, None, emulator, seen, scheme)
         tried = [_scales(group, strength, emulator, seen) for strength in STRENGTHS]
         errors = [_error(group, smooth, emulator, seen, scheme) for smooth in tried]
         best = int(np.argmin(errors))
         if errors[best] < WORTH_IT * plain:
-            chosen |= dict.fromkeys((product.activation for product in group), tried[best])
+            chosen |= dict.fromkeys((matmul.activation for matmul in group), tried[best])
     return chosen
 
 
-def _scales(group: Sequence[Product], strength: float, emulator: Emulator, seen: Mapping[str, Observation]) -> Array:
-    largest = _largest(seen[product.activation].largest for product in group)
+def _scales(group: Sequence[MatMul], strength: float, emulator: Emulator, seen: Mapping[str, Observation]) -> Array:
+    largest = _largest(seen[matmul.activation].largest for matmul in group)
     weight = _largest(np.abs(emulator.weight(name)).max(axis=1) for name in {p.weight: None for p in group})
     scales = largest**strength / weight ** (1 - strength)
     return np.asarray(scales / np.exp(np.log(scales).mean()), np.float32)
@@ -73,7 +73,7 @@ def _largest(channels: Iterable[Array]) -> Array:
 
 
 def _error(
-    group: Sequence[Product],
+    group: Sequence[MatMul],
     smooth: Array | None,
     emulator: Emulator,
     seen: Mapping[str, Observation],
@@ -87,15 +87,15 @@ def _error(
     factor = 1.0 if smooth is None else smooth
     weights = {
         name: scheme.weight_of(emulator.weight(name) * np.reshape(factor, (-1, 1))).restored()
-        for name in {product.weight: None for product in group}
+        for name in {matmul.weight: None for matmul in group}
     }
-    for product in group:
-        there = seen[product.activation]
+    for matmul in group:
+        there = seen[matmul.activation]
         x = there.sample[:: max(1, len(there.sample) // _TOKENS)]
         low, high = float((there.low / factor).min()), float((there.high / factor).max())
         activation = scheme.activation_of(low, high)
         restored = scheme.restored(x / factor, activation)
-        wanted = x @ emulator.weight(product.weight)
-        lost = restored @ weights[product.weight] - wanted
+        wanted = x @ emulator.weight(matmul.weight)
+        lost = restored @ weights[matmul.weight] - wanted
         total += float(lost.var(axis=0).sum() / max(float(wanted.var(axis=0).sum()), _SMALLEST))
     return total

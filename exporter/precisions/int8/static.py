@@ -26,15 +26,15 @@ def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:
 
     Args:
         plan: From ``make_plan``.
-        assignment: One of its ladder.
+        assignment: One of its candidates.
         batches: Real text, for the range audit where the remainder is float16.
     """
     scheme, graph = plan.request.scheme, plan.graph
-    on = frozenset(product.node for product in plan.products) - assignment.high
+    on = frozenset(matmul.node for matmul in plan.matmuls) - assignment.excluded
     model = graph.editable()
-    insert_qdq(model, plan.products, plan.calibrated.quantization, scheme, on)
+    insert_qdq(model, plan.matmuls, plan.calibrated.quantization, scheme, on)
     quantized = graph.with_model(model)
-    if scheme.remainder == "fp16":
+    if scheme.fallback_dtype == "fp16":
         quantized = fp16.cast(quantized, fp16.audit(graph, batches))
     return quantized.with_model(quantized.model, precision=Precision.INT8, decisions=decisions(plan, assignment))
 
@@ -45,9 +45,9 @@ def decisions(plan: Plan, assignment: Assignment) -> tuple[str, ...]:
     tried = "; ".join(f"{other.name} {other.loss.min_cosine:.4f}" for other in plan.calibrated.trials)
     text = request.calibration
     said = [
-        f"{len(plan.products) - len(assignment.high)} of {len(plan.products)} products in int8 "
+        f"{len(plan.matmuls) - len(assignment.excluded)} of {len(plan.matmuls)} MatMuls in int8 "
         f"({ir.DataType(request.scheme.activation).name.lower()} activations, int8 weights per channel)",
-        describe(request.scheme, assignment, plan.products),
+        describe(request.scheme, assignment, plan.matmuls),
         f"{'scales from each batch as it comes; biases' if request.scheme.dynamic else f'calibrated by {trial.name}'} "
         f"on {text.fit.count} texts: {text.source}, less what is held out, and some edge cases (sha256 {text.sha256})",
         f"chosen by what {text.held_out.count} other texts lose (their min cosine): {tried}",

@@ -20,13 +20,13 @@ def test_a_bias_makes_up_for_the_mean_error_of_its_product() -> None:
     emulator = Emulator(small_encoder(outlier=30), S8)
     seen = observe(emulator, FIT)
     quantization = quantize(emulator, S8, seen, "minmax", {})
-    product = emulator.products[0]
-    how, weight = quantization.activations[product.activation], quantization.weights[product.weight].restored()
-    sample = seen[product.activation].sample
-    wanted = sample @ emulator.weight(product.weight) + emulator.bias(product)
+    matmul = emulator.matmuls[0]
+    how, weight = quantization.activations[matmul.activation], quantization.weights[matmul.weight].restored()
+    sample = seen[matmul.activation].sample
+    wanted = sample @ emulator.weight(matmul.weight) + emulator.bias(matmul)
     plain = S8.restored(sample, how) @ weight
-    corrected = plain + quantization.biases[product.node]
-    uncorrected = plain + emulator.bias(product)
+    corrected = plain + quantization.biases[matmul.node]
+    uncorrected = plain + emulator.bias(matmul)
     assert np.abs((corrected - wanted).mean(axis=0)).max() < 1e-4
     assert np.abs((uncorrected - wanted).mean(axis=0)).max() > 1e-3
 
@@ -42,5 +42,5 @@ def test_the_choice_is_what_loses_least_on_text_that_is_held_out(outlier: float)
     assert chosen.trial.loss.budget_used(gate) <= least / 0.9 + 1e-12
     assert chosen.trial.smoothed or outlier == 1
     assert len(chosen.trials) == 8
-    everything = frozenset(product.node for product in emulator.products)
+    everything = frozenset(matmul.node for matmul in emulator.matmuls)
     assert judge.loss("chosen", chosen.quantization, everything) == chosen.trial.loss

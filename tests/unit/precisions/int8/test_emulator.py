@@ -8,7 +8,7 @@ import pytest
 
 from exporter.calibration import TokenBatches
 from exporter.precisions.int8.calibrate import quantize
-from exporter.precisions.int8.dynamic import quantize_products
+from exporter.precisions.int8.dynamic import quantize_matmuls
 from exporter.precisions.int8.emulator import Emulator
 from exporter.precisions.int8.observer import observe
 from exporter.precisions.int8.qdq import insert_qdq
@@ -33,9 +33,9 @@ def test_an_assignment_gives_what_the_written_graph_gives(scheme: Scheme, shared
     seen = observe(emulator, BATCHES)
     smooth = {name: np.linspace(0.5, 2, there.low.size).astype(np.float32) for name, there in seen.items()}
     quantization = quantize(emulator, scheme, seen, "mse", smooth)
-    on = frozenset(product.node for product in emulator.products[kept:])
+    on = frozenset(matmul.node for matmul in emulator.matmuls[kept:])
     model = graph.editable()
-    assert insert_qdq(model, emulator.products, quantization, scheme, on) == 4 - kept
+    assert insert_qdq(model, emulator.matmuls, quantization, scheme, on) == 4 - kept
     written = encode(graph.with_model(model), BATCHES)
     # A sum in another order may round to the next integer somewhere.
     np.testing.assert_allclose(emulator.run(BATCHES, quantization, on), written, atol=0.02 * np.abs(written).max())
@@ -46,7 +46,7 @@ def test_the_dynamic_scheme_takes_its_scale_from_the_batch() -> None:
     graph = small_encoder()
     emulator = Emulator(graph, DYNAMIC["onnxruntime", "cpu"])
     quantization = quantize(emulator, DYNAMIC["onnxruntime", "cpu"], observe(emulator, BATCHES), "minmax", {})
-    on = frozenset(product.node for product in emulator.products)
+    on = frozenset(matmul.node for matmul in emulator.matmuls)
     found, wanted = emulator.run(BATCHES, quantization, on), encode(graph, BATCHES)
     assert 0 < np.abs(found - wanted).max() < 0.1 * np.abs(wanted).max()
 
@@ -58,9 +58,9 @@ def test_a_dynamic_assignment_gives_what_the_quantizer_s_graph_gives() -> None:
     seen = observe(emulator, BATCHES)
     smooth = {name: np.linspace(0.5, 2, there.low.size).astype(np.float32) for name, there in seen.items()}
     quantization = quantize(emulator, scheme, seen, "minmax", smooth)
-    kept = emulator.products[0].node
-    on = frozenset(product.node for product in emulator.products) - {kept}
-    model = quantize_products(graph.editable(), emulator.products, quantization, on)
+    kept = emulator.matmuls[0].node
+    on = frozenset(matmul.node for matmul in emulator.matmuls) - {kept}
+    model = quantize_matmuls(graph.editable(), emulator.matmuls, quantization, on)
     written = encode(graph.with_model(model), BATCHES)
     found = emulator.run(BATCHES, quantization, on)
     np.testing.assert_allclose(found, written, atol=0.02 * np.abs(written).max())
@@ -82,7 +82,7 @@ def test_large_tables_are_fed_and_no_session_holds_them() -> None:
 
 def test_a_value_may_be_asked_for_twice() -> None:
     emulator = Emulator(small_encoder(), S8)
-    name = emulator.products[0].activation
+    name = emulator.matmuls[0].activation
     for once, twice in zip(emulator.look(BATCHES, (name,)), emulator.look(BATCHES, (name, name)), strict=True):
         np.testing.assert_array_equal(once[name], twice[name])
 
@@ -94,7 +94,7 @@ def test_padding_is_not_looked_at() -> None:
     padded[0] = np.arange(WIDTH)  # the row that pads, like no other
     table.const_value = ir.tensor(padded, name="words.weight")
     emulator = Emulator(graph, S8)
-    name = emulator.products[0].activation
+    name = emulator.matmuls[0].activation
     tokens = sum(int(mask.sum()) for _, mask in BATCHES)
     looked = np.concatenate([found[name] for found in emulator.look(BATCHES, (name,))])
     assert looked.shape[0] == tokens < sum(mask.size for _, mask in BATCHES)

@@ -16,7 +16,7 @@ def test_extremes_are_those_of_every_token_and_the_sample_is_bounded(monkeypatch
     monkeypatch.setattr(observer, "SAMPLE_BYTES", 1)
     batches = TokenBatches(numbers(200), word_tokenizer(), batch_size=8)
     emulator = Emulator(small_encoder(), S8)
-    names = tuple(dict.fromkeys(product.activation for product in emulator.products))
+    names = tuple(dict.fromkeys(matmul.activation for matmul in emulator.matmuls))
     everything = {name: np.concatenate([f[name] for f in emulator.look(batches, (name,))]) for name in names}
     seen = observe(emulator, batches)
     for name, there in seen.items():
@@ -30,7 +30,7 @@ def test_extremes_are_those_of_every_token_and_the_sample_is_bounded(monkeypatch
 def test_padding_counts_where_scales_come_from_each_batch_as_it_is() -> None:
     batches = TokenBatches(numbers(20), word_tokenizer(), batch_size=8)
     graph = small_encoder()
-    name = Emulator(graph, S8).products[0].activation
+    name = Emulator(graph, S8).matmuls[0].activation
     without, with_padding = (
         observe(Emulator(graph, scheme), batches)[name] for scheme in (S8, DYNAMIC["onnxruntime", "cpu"])
     )

@@ -1,4 +1,4 @@
-"""make_plan on a small encoder: what is kept in high precision, what a ledger belongs to, and what an engine loses."""
+"""make_plan on a small encoder: what is excluded, what a ledger belongs to, and what an engine loses."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ GATE = Gate(min_cosine=0.9)
 GRAPH = small_encoder(layers=3)
 
 
-def plan_of(gate: Gate = GATE, keep_high: tuple[str, ...] = (), text: CalibrationSet = TEXT, **options: Path) -> Plan:
-    return make_plan(GRAPH, Request(S8, text, gate, keep_high, **options))
+def plan_of(gate: Gate = GATE, exclude: tuple[str, ...] = (), text: CalibrationSet = TEXT, **options: Path) -> Plan:
+    return make_plan(GRAPH, Request(S8, text, gate, exclude, **options))
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +38,21 @@ def plan() -> Plan:
     return plan_of()
 
 
-def test_less_than_half_of_the_work_may_be_kept_by_name() -> None:
-    assert plan_of(keep_high=("layer.0.",)).found.ladder[0].high >= {"layer.0.ffn/MatMul", "layer.0.ffn_output/MatMul"}
-    with pytest.raises(InputError, match=r"keep_high keeps 66\.7% of the matrix products' work out of int8") as refusal:
-        plan_of(keep_high=("layer.0.", "layer.1."))
+def test_less_than_half_of_the_work_may_be_excluded_by_name() -> None:
+    assert plan_of(exclude=("layer.0.",)).found.candidates[0].excluded >= {
+        "layer.0.ffn/MatMul",
+        "layer.0.ffn_output/MatMul",
+    }
+    with pytest.raises(InputError, match=r"`exclude` covers 66\.7% of the work of all MatMuls; ") as refusal:
+        plan_of(exclude=("layer.0.", "layer.1."))
     assert refusal.value.exit_code == 2
-    assert refusal.value.next_step == "a shorter list in the recipe, or precision fp16"
+    assert refusal.value.next_step == "shorten the list in the recipe, or use `precision=fp16`"
 
 
 def test_half_of_the_work_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.precisions.int8.plan.MOST_HIGH", 1 / 3)  # which is the first layer's share
-    with pytest.raises(InputError, match="keep_high keeps"):
-        plan_of(keep_high=("layer.0.",))
+    monkeypatch.setattr("exporter.precisions.int8.plan.MAX_EXCLUDED", 1 / 3)  # which is the first layer's share
+    with pytest.raises(InputError, match="`exclude` covers"):
+        plan_of(exclude=("layer.0.",))
 
 
 def test_results_of_other_calibration_text_are_not_used(tmp_path: Path) -> None:
@@ -76,11 +79,11 @@ def test_an_engine_is_compared_with_the_float32_graph_on_the_held_out_text(plan:
 
 
 def test_what_an_assignment_should_answer_can_be_emulated_on_any_text(plan: Plan) -> None:
-    assignment = plan.found.ladder[0]
+    assignment = plan.found.candidates[0]
     batches = list(TEXT.held_out)
     emulated = plan.emulate(assignment, batches)
     assert len(emulated) == len(token_ids_of(batches))
-    everything = frozenset(product.node for product in plan.products)
-    again = Emulator(plan.graph, S8).run(batches, plan.calibrated.quantization, everything - assignment.high)
+    everything = frozenset(matmul.node for matmul in plan.matmuls)
+    again = Emulator(plan.graph, S8).run(batches, plan.calibrated.quantization, everything - assignment.excluded)
     np.testing.assert_array_equal(emulated, again)
     assert plan.loss_of(lambda *batch: plan.emulate(assignment, [batch])) == assignment.loss

@@ -22,8 +22,8 @@ def written(graph: Graph, scheme: Scheme, kept: int = 0) -> ir.Model:
     emulator = Emulator(graph, scheme)
     quantization = quantize(emulator, scheme, observe(emulator, BATCHES), "minmax", {})
     model = graph.editable()
-    on = frozenset(product.node for product in emulator.products[kept:])
-    insert_qdq(model, emulator.products, quantization, scheme, on)
+    on = frozenset(matmul.node for matmul in emulator.matmuls[kept:])
+    insert_qdq(model, emulator.matmuls, quantization, scheme, on)
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     return model
 
@@ -35,8 +35,8 @@ def test_every_product_reads_int8_and_the_target_s_activations(target: str, dtyp
     assert ops(model).count("DequantizeLinear") == 8
     zero_points = {node.inputs[2].dtype for node in model.graph if node.op_type == "QuantizeLinear"}
     assert zero_points == {dtype}
-    products = [node for node in model.graph if node.op_type == "MatMul" and "head.weight" not in str(node.inputs)]
-    assert all(value.producer().op_type == "DequantizeLinear" for node in products for value in node.inputs)
+    matmuls = [node for node in model.graph if node.op_type == "MatMul" and "head.weight" not in str(node.inputs)]
+    assert all(value.producer().op_type == "DequantizeLinear" for node in matmuls for value in node.inputs)
 
 
 def test_a_shared_weight_is_stored_once_and_each_use_has_its_own_scale() -> None:

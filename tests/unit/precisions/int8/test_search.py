@@ -8,18 +8,18 @@ import pytest
 
 from exporter.precisions.int8.calibrate import Calibrated, Trial
 from exporter.precisions.int8.judge import MARGIN, Loss
-from exporter.precisions.int8.products import Product
+from exporter.precisions.int8.matmuls import MatMul
 from exporter.precisions.int8.scheme import STATIC, Quantization
-from exporter.precisions.int8.search import MOST_HIGH, Costs, describe, search
+from exporter.precisions.int8.search import MAX_EXCLUDED, Costs, describe, search
 from exporter.recipe import Gate
 
 GATE = Gate(min_cosine=0.97, p01_cosine=0.98, mean_cosine=0.99)
 PRODUCTS = tuple(
-    Product(f"layer.{number}.ffn/MatMul", f"layer.{number}.ffn", f"x{number}", f"w{number}", None, 10, 10)
+    MatMul(f"layer.{number}.ffn/MatMul", f"layer.{number}.ffn", f"x{number}", f"w{number}", None, 10, 10)
     for number in range(10)
 )
 COSTS = Costs(PRODUCTS, attention=0.0, speedup=2.0)
-NODES = [product.node for product in PRODUCTS]
+NODES = [matmul.node for matmul in PRODUCTS]
 NOTHING = Loss(1.0, 1.0, 1.0, 1.0, 0.0, 0.0)
 TRIAL = Trial("minmax", "minmax", False, NOTHING)
 CALIBRATED = Calibrated(Quantization({}, {}), TRIAL, (TRIAL,), ())
@@ -27,7 +27,7 @@ CALIBRATED = Calibrated(Quantization({}, {}), TRIAL, (TRIAL,), ())
 
 @dataclass
 class Adding:
-    """Each product in int8 takes its own amount off the smallest cosine."""
+    """Each MatMul in int8 takes its own amount off the smallest cosine."""
 
     losses: dict[str, float]
     asked: list[frozenset[str]] = field(default_factory=list)
@@ -44,14 +44,14 @@ def found(losses: dict[str, float], keep: frozenset[str] = frozenset()):
 
 def test_everything_is_int8_where_that_passes() -> None:
     result, _ = found({})
-    assert result.ladder[0].high == frozenset()
-    assert result.ladder[0].time == pytest.approx(0.5)
+    assert result.candidates[0].excluded == frozenset()
+    assert result.candidates[0].time == pytest.approx(0.5)
 
 
 def test_only_what_loses_too_much_is_kept() -> None:
     result, judge = found({NODES[2]: 0.05, NODES[7]: 0.04, NODES[4]: 0.001})
-    assert result.ladder[0].high == {NODES[2], NODES[7]}
-    assert result.ladder[0].share == pytest.approx(0.2)
+    assert result.candidates[0].excluded == {NODES[2], NODES[7]}
+    assert result.candidates[0].share == pytest.approx(0.2)
     assert result.sensitivities[NODES[2]].min_cosine == pytest.approx(0.95)
     assert len(judge.asked) < 30
 
@@ -60,42 +60,43 @@ def test_what_turns_out_needless_goes_back_to_int8() -> None:
     # Costs as much per multiplication as the culprit, but is not needed once that is kept.
     limit = 0.03 * MARGIN
     result, _ = found({NODES[1]: limit * 0.9, NODES[2]: limit * 0.95, NODES[3]: limit * 0.8, NODES[5]: limit * 0.1})
-    (first, *_) = result.ladder
+    (first, *_) = result.candidates
     assert first.loss.budget_used(GATE) <= MARGIN
-    for node in first.high:
+    for node in first.excluded:
         fewer = Adding({NODES[1]: limit * 0.9, NODES[2]: limit * 0.95, NODES[3]: limit * 0.8, NODES[5]: limit * 0.1})
         assert (
-            fewer.loss("", CALIBRATED.quantization, frozenset(NODES) - first.high | {node}).budget_used(GATE) > MARGIN
+            fewer.loss("", CALIBRATED.quantization, frozenset(NODES) - first.excluded | {node}).budget_used(GATE)
+            > MARGIN
         )
 
 
 def test_what_passes_without_a_margin_is_not_enough() -> None:
-    """The gate allows 0.03; a product that takes 0.027 of it leaves the probes, other sentences, no room."""
+    """The gate allows 0.03; a MatMul that takes 0.027 of it leaves the probes, other sentences, no room."""
     result, _ = found({NODES[6]: 0.9 * 0.03})
-    assert result.ladder[0].high == {NODES[6]}
+    assert result.candidates[0].excluded == {NODES[6]}
     result, _ = found({NODES[6]: 0.7 * 0.03})
-    assert result.ladder[0].high == frozenset()
+    assert result.candidates[0].excluded == frozenset()
 
 
 def test_a_product_that_was_kept_on_the_way_to_the_culprit_goes_back() -> None:
     """The culprit costs much, so two others come before it in the order; alone they are no harm."""
-    products = [*PRODUCTS[:9], replace(PRODUCTS[9], inputs=30)]
-    costs = Costs(tuple(products), attention=0.0, speedup=2.0)
+    matmuls = [*PRODUCTS[:9], replace(PRODUCTS[9], inputs=30)]
+    costs = Costs(tuple(matmuls), attention=0.0, speedup=2.0)
     judge = Adding({NODES[9]: 0.05, NODES[0]: 0.017, NODES[1]: 0.0169})
     result = search(CALIBRATED, judge, judge, GATE, costs)
-    assert result.ladder[0].high == {NODES[9], NODES[1]}
+    assert result.candidates[0].excluded == {NODES[9], NODES[1]}
 
 
 def test_what_to_try_next_costs_more_and_more() -> None:
     result, _ = found({NODES[2]: 0.05})
-    shares = [assignment.share for assignment in result.ladder]
+    shares = [assignment.share for assignment in result.candidates]
     assert shares == sorted(shares)
     assert len(set(shares)) == len(shares) > 1
 
 
 def test_what_the_user_keeps_is_kept() -> None:
     result, _ = found({}, keep=frozenset([NODES[9]]))
-    assert all(NODES[9] in assignment.high for assignment in result.ladder)
+    assert all(NODES[9] in assignment.excluded for assignment in result.candidates)
 
 
 def test_twice_is_the_same() -> None:
@@ -105,34 +106,34 @@ def test_twice_is_the_same() -> None:
 
 def test_modules_are_named() -> None:
     result, _ = found({NODES[2]: 0.05})
-    said = describe(STATIC["openvino", "cpu"], result.ladder[0], PRODUCTS)
-    assert said == "10.0% of the matrix products' work stays fp32: layer 2 feed-forward in"
+    said = describe(STATIC["openvino", "cpu"], result.candidates[0], PRODUCTS)
+    assert said == "10.0% of the work of all MatMuls stays fp32: layer 2 feed-forward in"
 
 
 def test_what_would_leave_next_to_nothing_in_int8_is_not_tried() -> None:
-    """Float32 passes any gate: a search that may keep everything high would call that int8."""
+    """Float32 passes any gate: a search that may exclude everything would call that int8."""
     result, judge = found(dict.fromkeys(NODES, 0.02))
-    assert max(assignment.share for assignment in result.ladder) == pytest.approx(MOST_HIGH)
-    assert all(assignment.loss.budget_used(GATE) > 1 for assignment in result.ladder)
+    assert max(assignment.share for assignment in result.candidates) == pytest.approx(MAX_EXCLUDED)
+    assert all(assignment.loss.budget_used(GATE) > 1 for assignment in result.candidates)
     assert min(len(on) for on in judge.asked if len(on) > 1) == len(NODES) // 2
 
 
 def test_what_the_user_keeps_counts_towards_the_half() -> None:
     result, judge = found(dict.fromkeys(NODES, 0.02), keep=frozenset(NODES[:4]))
-    assert max(assignment.share for assignment in result.ladder) == pytest.approx(MOST_HIGH)
+    assert max(assignment.share for assignment in result.candidates) == pytest.approx(MAX_EXCLUDED)
     assert min(len(on) for on in judge.asked if len(on) > 1) == len(NODES) // 2
 
 
 def test_a_product_that_would_pass_the_half_is_not_kept() -> None:
-    products = (replace(PRODUCTS[0], inputs=80), *PRODUCTS[1:])
-    costs = Costs(products, attention=0.0, speedup=2.0)
+    matmuls = (replace(PRODUCTS[0], inputs=80), *PRODUCTS[1:])
+    costs = Costs(matmuls, attention=0.0, speedup=2.0)
     judge = Adding({NODES[0]: 0.5})
     result = search(CALIBRATED, judge, judge, GATE, costs)
-    assert all(assignment.share <= MOST_HIGH for assignment in result.ladder)
+    assert all(assignment.share <= MAX_EXCLUDED for assignment in result.candidates)
 
 
 def test_a_single_product_is_int8_or_nothing_is() -> None:
     costs = Costs(PRODUCTS[:1], attention=0.0, speedup=2.0)
     judge = Adding({NODES[0]: 0.5})
     result = search(CALIBRATED, judge, judge, GATE, costs)
-    assert [assignment.high for assignment in result.ladder] == [frozenset()]
+    assert [assignment.excluded for assignment in result.candidates] == [frozenset()]

@@ -5,8 +5,8 @@ import numpy as np
 from exporter.calibration import TokenBatches
 from exporter.precisions.int8.calibrate import quantize
 from exporter.precisions.int8.emulator import Emulator
+from exporter.precisions.int8.matmuls import matmuls_of
 from exporter.precisions.int8.observer import observe
-from exporter.precisions.int8.products import products_of
 from exporter.precisions.int8.scheme import STATIC, Scheme
 from exporter.precisions.int8.smoothing import choose_smoothing, groups_of
 from tests.support.encoders import encode, numbers, small_encoder, word_tokenizer
@@ -17,7 +17,7 @@ S8 = STATIC["openvino", "cpu"]
 
 def error_of(graph, smooth, emulator, seen) -> float:
     quantization = quantize(emulator, S8, seen, "minmax", smooth)
-    found = emulator.run(BATCHES, quantization, frozenset(product.node for product in emulator.products))
+    found = emulator.run(BATCHES, quantization, frozenset(matmul.node for matmul in emulator.matmuls))
     return float(np.linalg.norm(found - encode(graph, BATCHES)))
 
 
@@ -26,7 +26,7 @@ def test_an_outlier_channel_is_moved_into_the_weight_and_parity_gains() -> None:
     emulator = Emulator(graph, S8)
     seen = observe(emulator, BATCHES)
     smooth = choose_smoothing(emulator, seen, S8)
-    moved = smooth[emulator.products[0].activation]
+    moved = smooth[emulator.matmuls[0].activation]
     assert moved.argmax() == 3
     assert moved[3] > 4 * np.median(moved)
     assert error_of(graph, smooth, emulator, seen) < 0.5 * error_of(graph, {}, emulator, seen)
@@ -35,16 +35,16 @@ def test_an_outlier_channel_is_moved_into_the_weight_and_parity_gains() -> None:
 def test_it_is_off_where_no_channel_stands_out() -> None:
     emulator = Emulator(small_encoder(), S8)
     smooth = choose_smoothing(emulator, observe(emulator, BATCHES), S8)
-    assert emulator.products[0].activation not in smooth
+    assert emulator.matmuls[0].activation not in smooth
 
 
 def test_products_that_share_a_weight_or_an_activation_share_their_scales() -> None:
     graph = small_encoder(outlier=40, layers=3, shared=True)
-    assert [len(group) for group in groups_of(products_of(graph))] == [3, 3]
-    assert [len(group) for group in groups_of(products_of(small_encoder(layers=3)))] == [1] * 6
+    assert [len(group) for group in groups_of(matmuls_of(graph))] == [3, 3]
+    assert [len(group) for group in groups_of(matmuls_of(small_encoder(layers=3)))] == [1] * 6
     emulator = Emulator(graph, S8)
     smooth = choose_smoothing(emulator, observe(emulator, BATCHES), S8)
-    first, second = (emulator.products[number].activation for number in (0, 2))
+    first, second = (emulator.matmuls[number].activation for number in (0, 2))
     np.testing.assert_array_equal(smooth[first], smooth[second])
 
 

@@ -22,13 +22,13 @@ def judged(correction: float, *, step: float | None, largest: float | None) -> t
     values = Value("w", "int8", rounded.shape, load=lambda: rounded)
     integers = Integers(values, np.array(SCALE), np.array(0.0), (values,))
     output, activation = Value("y", "float32"), Value("x", "float32")
-    product = QuantizedMatMul(Node("layer/MatMul", "MatMul", ()), output, activation, None, integers, step, largest)
+    matmul = QuantizedMatMul(Node("layer/MatMul", "MatMul", ()), output, activation, None, integers, step, largest)
     errors, restored = rounded * SCALE - weight.astype(np.float64), rounded * SCALE
     squares = ((largest or 1.0) * errors[:, 3]) ** 2 + ((step or 0.0) / 2 * restored[:, 3]) ** 2
     root = float(np.sqrt(squares.sum()))
     bias = np.zeros(OUTPUTS, np.float32)
     bias[3] = correction * root
-    return judge_correction("b", bias, np.zeros(OUTPUTS, np.float32), product, MatMulTensor(product), weight, "p"), root
+    return judge_correction("b", bias, np.zeros(OUTPUTS, np.float32), matmul, MatMulTensor(matmul), weight, "p"), root
 
 
 @pytest.mark.parametrize(("step", "largest"), [(STEP, LARGEST), (None, None)], ids=["static", "dynamic"])

@@ -14,9 +14,9 @@ import pytest
 from exporter.engines import backend_of
 from exporter.graph import Graph
 from exporter.graph.surgery import add_constant
-from exporter.precisions.int8.dynamic import quantize_products
+from exporter.precisions.int8.dynamic import quantize_matmuls
 from exporter.precisions.int8.embedding import quantize_tables
-from exporter.precisions.int8.products import products_of
+from exporter.precisions.int8.matmuls import matmuls_of
 from exporter.precisions.int8.qdq import insert_qdq
 from exporter.precisions.int8.scheme import Quantization, Scheme, Weight, scheme_of
 from exporter.precisions.retype import retype
@@ -55,23 +55,23 @@ def numbers(graph: Graph, parameters: dict[str, Parameter], target: str) -> Numb
     scheme = scheme_for(target)
     rng = np.random.default_rng(1)
     activations, weights, biases = {}, {}, {}
-    for product in products_of(graph):
-        layer = f"0.model.encoder.{product.module}"
+    for matmul in matmuls_of(graph):
+        layer = f"0.model.encoder.{matmul.module}"
         weight = parameters[f"{layer}.weight"].values.T
-        smooth = np.exp(rng.normal(size=WIDTH)).astype(np.float32) if product.inputs == WIDTH else None
-        activations[product.activation] = scheme.activation_of(-3.0, 4.0, smooth)
-        weights[product.weight] = scheme.weight_of(weight if smooth is None else weight * smooth[:, None])
+        smooth = np.exp(rng.normal(size=WIDTH)).astype(np.float32) if matmul.inputs == WIDTH else None
+        activations[matmul.activation] = scheme.activation_of(-3.0, 4.0, smooth)
+        weights[matmul.weight] = scheme.weight_of(weight if smooth is None else weight * smooth[:, None])
         correction = 1e-4 * rng.normal(size=INNER)
-        biases[product.node] = (parameters[f"{layer}.bias"].values + correction).astype(np.float32)
+        biases[matmul.node] = (parameters[f"{layer}.bias"].values + correction).astype(np.float32)
     return Numbers(Quantization(activations, weights, biases))
 
 
 def in_int8(parameters: dict[str, Parameter], target: str, folder: Path) -> StoredGraph:
     """Return the small encoder as it is published with every MatMul in int8."""
     graph = small_graph(parameters)
-    model, products = graph.editable(), products_of(graph)
+    model, matmuls = graph.editable(), matmuls_of(graph)
     quantization = numbers(graph, parameters, target).quantization
-    insert_qdq(model, products, quantization, scheme_for(target), frozenset(product.node for product in products))
+    insert_qdq(model, matmuls, quantization, scheme_for(target), frozenset(matmul.node for matmul in matmuls))
     return stored(graph, model, target, folder)[1]
 
 
@@ -87,12 +87,12 @@ def checks(
     chosen = numbers(graph, parameters, target)
     fault(chosen)
     model = graph.editable()
-    products, on = products_of(graph), frozenset(product.node for product in products_of(graph))
+    matmuls, on = matmuls_of(graph), frozenset(matmul.node for matmul in matmuls_of(graph))
     quantize_tables(model)
     if target == DYNAMIC:
-        model = quantize_products(model, products, chosen.quantization, on)
+        model = quantize_matmuls(model, matmuls, chosen.quantization, on)
     else:
-        insert_qdq(model, products, chosen.quantization, scheme_for(target), on)
+        insert_qdq(model, matmuls, chosen.quantization, scheme_for(target), on)
     if target == FLOAT16:
         retype(model, ir.DataType.FLOAT16, set())
     edit(model)
@@ -150,7 +150,7 @@ def test_a_weight_that_is_off_by_six_tenths_of_a_step_is_found() -> None:
     chosen = numbers(graph, parameters, STATIC)
     model = graph.editable()
     on = frozenset({"layer.1.ffn/MatMul"})
-    insert_qdq(model, products_of(graph), chosen.quantization, scheme_for(STATIC), on)
+    insert_qdq(model, matmuls_of(graph), chosen.quantization, scheme_for(STATIC), on)
     name = "0.model.encoder.layer.1.ffn.weight"
     restored = chosen.weight(1).restored().T
     for share, passed in ((0.499, True), (0.6, False)):
@@ -287,13 +287,13 @@ def test_an_added_bias_is_judged_as_a_correction_of_none() -> None:
     graph.model.graph.remove(add, safe=True)
     graph.model.graph.initializers.pop("layer.0.ffn.b")
     scheme = scheme_for(STATIC)
-    (first, _) = products_of(graph)
+    (first, _) = matmuls_of(graph)
     weight = scheme.weight_of(parameters["0.model.encoder.layer.0.ffn.weight"].values.T)
     for size, passed in ((1e-3, True), (100.0, False)):
         biases = {first.node: np.full(INNER, size, np.float32)}
         quantization = Quantization({first.activation: scheme.activation_of(-3, 4)}, {first.weight: weight}, biases)
         model = graph.editable()
-        insert_qdq(model, products_of(graph), quantization, scheme, frozenset({first.node}))
+        insert_qdq(model, matmuls_of(graph), quantization, scheme, frozenset({first.node}))
         assert check_weights(parameters, read_onnx(model), "int8").passed == passed
         assert check_graph(read_onnx(graph.model), read_onnx(model), "int8").passed == passed
 

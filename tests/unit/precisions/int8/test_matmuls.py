@@ -2,28 +2,28 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.precisions.int8.products import Product, attention_macs, products_of
+from exporter.precisions.int8.matmuls import MatMul, attention_macs, matmuls_of
 from tests.support.encoders import INNER, WIDTH, small_encoder
 from tests.support.graphs import model_of
 
 
 def test_the_products_of_the_transformer_are_found_in_order_and_those_of_the_head_are_not() -> None:
-    found = products_of(small_encoder())
-    assert [product.module for product in found] == [
+    found = matmuls_of(small_encoder())
+    assert [matmul.module for matmul in found] == [
         "layer.0.ffn",
         "layer.0.ffn_output",
         "layer.1.ffn",
         "layer.1.ffn_output",
     ]
-    assert [product.macs for product in found] == [WIDTH * INNER] * 4
-    assert [product.bias for product in found] == [f"{product.module}/Add" for product in found]
+    assert [matmul.macs for matmul in found] == [WIDTH * INNER] * 4
+    assert [matmul.bias for matmul in found] == [f"{matmul.module}/Add" for matmul in found]
 
 
 def test_uses_of_a_shared_weight_are_products_of_their_own() -> None:
-    found = products_of(small_encoder(shared=True))
+    found = matmuls_of(small_encoder(shared=True))
     assert len(found) == 4
-    assert len({product.weight for product in found}) == 2
-    assert len({product.activation for product in found}) == 4
+    assert len({matmul.weight for matmul in found}) == 2
+    assert len({matmul.activation for matmul in found}) == 4
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_uses_of_a_shared_weight_are_products_of_their_own() -> None:
     ],
 )
 def test_a_module_is_called_in_words(module: str, title: str) -> None:
-    assert Product(f"{module}/MatMul", module, "x", "w", None, 1, 1).title == title
+    assert MatMul(f"{module}/MatMul", module, "x", "w", None, 1, 1).title == title
 
 
 def test_a_product_of_two_activations_is_left_alone_and_its_work_counted() -> None:
@@ -48,7 +48,7 @@ def test_a_product_of_two_activations_is_left_alone_and_its_work_counted() -> No
     )
     graph = small_encoder()
     attending = graph.with_model(model_of(body))
-    assert products_of(attending) == ()
+    assert matmuls_of(attending) == ()
     assert attention_macs(attending, tokens=10.0) == 2 * 10 * 8
     assert attention_macs(graph, tokens=10.0) == 0
 
@@ -56,4 +56,4 @@ def test_a_product_of_two_activations_is_left_alone_and_its_work_counted() -> No
 @pytest.mark.parametrize("layer", ["layer.3", "group.5.0.use.1"])
 def test_products_of_one_layer_belong_together(layer: str) -> None:
     ends = ("attention.query", "attention.dense", "ffn_output")
-    assert {Product("n", f"{layer}.{end}", "x", "w", None, 1, 1).layer for end in ends} == {layer}
+    assert {MatMul("n", f"{layer}.{end}", "x", "w", None, 1, 1).layer for end in ends} == {layer}

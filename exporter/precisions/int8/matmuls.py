@@ -44,7 +44,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class Product:
+class MatMul:
     """A MatMul with a stored weight: one use of that weight.
 
     Attributes:
@@ -87,12 +87,12 @@ class Product:
         return f"{where.format(**match.groupdict())} {_WORDS.get(rest, rest)}"
 
 
-def products_of(graph: Graph) -> tuple[Product, ...]:
+def matmuls_of(graph: Graph) -> tuple[MatMul, ...]:
     """Return these MatMuls of the transformer in the order of computation; what follows it stays in float32."""
-    return tuple(product for node in graph.model.graph if (product := product_of(node)) is not None)
+    return tuple(matmul for node in graph.model.graph if (matmul := matmul_of(node)) is not None)
 
 
-def product_of(node: ir.Node) -> Product | None:
+def matmul_of(node: ir.Node) -> MatMul | None:
     """Return what is known of such a MatMul, or None for any other node."""
     if node.op_type != "MatMul" or str(node.name).startswith(HEAD):
         return None
@@ -104,7 +104,7 @@ def product_of(node: ir.Node) -> Product | None:
     inputs, outputs = weight.const_value.shape.numpy()
     name = str(node.name)
     bias = bias_of(node)
-    return Product(
+    return MatMul(
         node=name,
         module=name.rpartition("/")[0],
         activation=str(activation.name),
