@@ -101,6 +101,14 @@ class InputError(ExportError):
     """A file or an option given by the user cannot be used."""
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether an exception is a panic of Rust code, as in tokenizers and safetensors.
+
+    pyo3's ``PanicException`` is no ``Exception``, and no module has it for an ``except`` clause.
+    """
+    return type(error).__name__ == "PanicException"
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of what a library says, for a message of ours; its class where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, overload
 
@@ -10,12 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from exporter.errors import BundleError, EngineError
+from exporter.errors import BundleError, EngineError, InputError, is_panic
 from exporter.runtime.facts import EncoderFacts
 from exporter.runtime.runner import Runner
 from exporter.runtime.tokens import IntArray, TextTokenizer, TokenIds, batches_by_length, batches_of_little_padding
 
 TOKENS_PER_ROW = 128  # a batch of batch_size rows may hold this many tokens a row; longer rows make smaller batches
+MAX_CHARACTERS = 1_000_000
+"""Characters of one sentence, at most. A tokenizer needs some 50 times the size of a text, and truncates only then."""
+_CHARACTERS_AT_ONCE = 4 * MAX_CHARACTERS
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Vectors = npt.NDArray[np.float32]
 
@@ -34,6 +39,7 @@ class Encoder:
     ) -> None:
         self._tokenizer = TextTokenizer(tokenizer)
         self._runner = runner
+        self._closed = False
         self._prompt = prompt
         self.dimension = dimension
         self.max_seq_length = max_seq_length
@@ -68,7 +74,7 @@ class Encoder:
     @overload
     def encode(
         self,
-        sentences: Sequence[str],
+        sentences: Iterable[str],
         batch_size: int = ...,
         normalize_embeddings: bool = ...,
         show_progress_bar: bool | None = ...,
@@ -76,7 +82,7 @@ class Encoder:
 
     def encode(
         self,
-        sentences: str | Sequence[str],
+        sentences: str | Iterable[str],
         batch_size: int = 32,
         normalize_embeddings: bool = False,
         show_progress_bar: bool | None = None,
@@ -96,6 +102,8 @@ class Encoder:
         Raises:
             TypeError: A sentence is not a string.
             ValueError: ``batch_size`` is below 1.
+            InputError: A sentence is no Unicode text, or has more than ``MAX_CHARACTERS`` characters.
+            EngineError: The tokenizer or the engine fails, or the encoder is closed.
             BundleError: The engine returned another type or shape than float32 (rows, dimension).
         """
         if isinstance(sentences, str):
@@ -103,12 +111,10 @@ class Encoder:
             return vector
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, and must be 1 or more")
-        for position, sentence in enumerate(sentences):
-            if not isinstance(sentence, str):
-                raise TypeError(f"sentence {position} is {type(sentence).__name__}, and must be a string")
-        if not len(sentences):
+        texts = list(sentences)
+        if not texts:
             return np.array([], dtype=np.float32)
-        rows = self._ids(sentences)
+        rows = self._ids(texts)
         lengths = [len(row) for row in rows]
         batches = encoder_batches(lengths, batch_size)
         result = self._run_batches(rows, _shown(batches) if show_progress_bar else batches)
@@ -161,6 +167,8 @@ class Encoder:
             EngineError: The engine refuses the shape, an id or the mask.
             BundleError: The engine returned another type or shape than float32 (batch, dimension).
         """
+        if self._closed:
+            raise EngineError("the encoder is closed", next_step="open the bundle again")
         vectors = self._runner.run(input_ids, attention_mask)
         promised = (len(input_ids), self.dimension)
         if vectors.dtype != np.float32 or vectors.shape != promised:
@@ -175,11 +183,21 @@ class Encoder:
         return [len(row) for row in self._ids(sentences)]
 
     def _ids(self, sentences: Sequence[str]) -> list[list[int]]:
-        rows = self._tokenizer.ids([self._prompt + sentence for sentence in sentences])
+        for position, sentence in enumerate(sentences):
+            _check(sentence, position)
+        rows = [ids for part in _parts(sentences) for ids in self._ids_of_part(part)]
         if not all(rows):
             empty = next(number for number, row in enumerate(rows) if not row)
             raise EngineError(f"sentence {empty} has no token at all: the tokenizer adds no special ones")
         return rows
+
+    def _ids_of_part(self, sentences: Sequence[str]) -> list[list[int]]:
+        try:
+            return self._tokenizer.ids([self._prompt + sentence for sentence in sentences])
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise EngineError(f"the tokenizer fails: {error}", next_step="export the bundle again") from error
 
     def _run_batches(self, rows: Sequence[TokenIds], batches: Iterable[list[int]]) -> Vectors:
         """Run batches of row numbers, and return the vectors in the order of the rows."""
@@ -201,13 +219,46 @@ class Encoder:
         self.close()
 
     def close(self) -> None:
-        """Release the engine."""
-        self._runner.__exit__(None, None, None)
+        """Release the engine. Encoding is then an ``EngineError``; closing once more does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._runner.__exit__(None, None, None)
 
 
 def encoder_batches(lengths: Sequence[int], batch_size: int = 32) -> list[list[int]]:
     """Return the batches of row numbers that ``Encoder.encode`` makes of sentences with so many tokens each."""
     return list(batches_by_length(lengths, batch_size=batch_size, token_budget=batch_size * TOKENS_PER_ROW))
+
+
+def _check(sentence: object, position: int) -> None:
+    """Refuse what a tokenizer cannot read, or not within bounds."""
+    if not isinstance(sentence, str):
+        raise TypeError(f"sentence {position} is {type(sentence).__name__}, and must be a string")
+    if len(sentence) > MAX_CHARACTERS:
+        raise InputError(
+            f"sentence {position} has {len(sentence):,} characters, and may have {MAX_CHARACTERS:,}",
+            next_step="split it: the model reads no more than its beginning anyway",
+        )
+    if not sentence.isascii() and (lone := _LONE_SURROGATE.search(sentence)):
+        raise InputError(
+            f"sentence {position} has the lone surrogate U+{ord(lone[0]):04X} at character {lone.start()}, "
+            "which is no Unicode text",
+            next_step="replace it, for example by U+FFFD",
+        )
+
+
+def _parts(sentences: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the sentences in parts of a bounded number of characters: the tokenizer's memory grows with a part."""
+    part: list[str] = []
+    characters = 0
+    for sentence in sentences:
+        if part and characters + len(sentence) > _CHARACTERS_AT_ONCE:
+            yield part
+            part, characters = [], 0
+        part.append(sentence)
+        characters += len(sentence)
+    if part:
+        yield part
 
 
 def _shown(batches: list[list[int]]) -> Iterable[list[int]]:

@@ -12,9 +12,10 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 import exporter
-from exporter.errors import BundleError
+from exporter.errors import BundleError, EngineError, InputError
 from exporter.recipe import recipes_folder
-from exporter.runtime.encoder import TOKENS_PER_ROW
+from exporter.runtime import encoder as encoders
+from exporter.runtime.encoder import MAX_CHARACTERS, TOKENS_PER_ROW
 
 DEMO = recipes_folder() / "demo" / "checkpoint"
 
@@ -194,3 +195,59 @@ class TestPaddedTokens:
         monkeypatch.setattr(encoder._runner, "run", lambda *_: wrong)
         with pytest.raises(BundleError, match=r"promises float32 \(1, 256\)"):
             encoder.encode_padded(*encoder._tokenizer.pad([[2, 3]]))
+
+
+class TestTextOfStrangers:
+    @pytest.mark.parametrize("text", ["\ud800", "밥 \udfff", "a" * 50 + "\udc80"])
+    def test_a_lone_surrogate_is_named_with_its_place(self, encoder: exporter.Encoder, text: str) -> None:
+        with pytest.raises(
+            InputError, match=r"sentence 1 has the lone surrogate U\+D[8-F]\w\w at character \d+"
+        ) as failure:
+            encoder.encode(["밥", text])
+        assert failure.value.exit_code == 2
+
+    def test_a_text_beyond_the_limit_is_refused_before_it_is_tokenized(self, encoder: exporter.Encoder) -> None:
+        with pytest.raises(InputError, match=r"sentence 0 has 1,000,001 characters, and may have 1,000,000"):
+            encoder.encode("a" * (MAX_CHARACTERS + 1))
+        assert encoder.count_tokens(["a " * (MAX_CHARACTERS // 2)]) == [encoder.max_seq_length]
+
+    def test_text_is_tokenized_in_parts_of_bounded_size(
+        self, encoder: exporter.Encoder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = encoder.encode(RAGGED)
+        sizes = []
+        tokenize = encoder._tokenizer.ids
+
+        def ids(texts: list[str]) -> list[list[int]]:
+            sizes.append(sum(map(len, texts)))
+            return tokenize(texts)
+
+        monkeypatch.setattr(encoder._tokenizer, "ids", ids)
+        monkeypatch.setattr(encoders, "_CHARACTERS_AT_ONCE", 50)
+        np.testing.assert_array_equal(encoder.encode(RAGGED), whole)
+        assert len(sizes) > 1
+        assert all(size <= max(50, *map(len, RAGGED)) for size in sizes)
+
+    def test_any_iterable_of_strings_is_taken(self, encoder: exporter.Encoder) -> None:
+        np.testing.assert_array_equal(encoder.encode(text for text in RAGGED), encoder.encode(RAGGED))
+
+    def test_a_panic_of_the_tokenizer_is_an_error_with_a_sentence(
+        self, encoder: exporter.Encoder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class PanicException(BaseException):
+            """What pyo3 raises for a panic is no Exception either."""
+
+        def panic(_: list[str]) -> list[list[int]]:
+            raise PanicException("index out of bounds")
+
+        monkeypatch.setattr(encoder._tokenizer, "ids", panic)
+        with pytest.raises(EngineError, match="the tokenizer fails: index out of bounds"):
+            encoder.encode(["밥"])
+
+    def test_an_encoder_that_is_closed_says_so(self, demo_fp32: Path) -> None:
+        encoder = exporter.load(demo_fp32)
+        encoder.close()
+        encoder.close()
+        for use in (encoder.encode, encoder.encode_batch):
+            with pytest.raises(EngineError, match="the encoder is closed"):
+                use(["밥"])
