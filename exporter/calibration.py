@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from exporter.errors import InputError
+from exporter.files import TEXT, read_text
 from exporter.runtime.tokens import IntArray, TextTokenizer, batches_by_length
 
 SHIPPED = Path(__file__).with_name("calibration.jsonl")
@@ -23,7 +25,8 @@ def read_sentences(path: Path) -> list[str]:
         InputError: The file cannot be read, is no UTF-8, a line is not what its format asks for, or nothing is left.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        # Not str.splitlines, which also splits at U+2028 and others: JSON may hold them as they are.
+        lines = [line.strip() for line in io.StringIO(read_text(path, TEXT, stream=True), newline=None)]
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}", next_step="give another text file") from error
     except UnicodeDecodeError as error:
@@ -45,10 +48,12 @@ _JSONL = 'a line each of {"text": "..."}, or plain text in a file that is not ca
 def _text_of(path: Path, number: int, line: str) -> str:
     try:
         text = json.loads(line)["text"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}, line {number}: no JSON object with a text field", next_step=_JSONL) from error
     if not isinstance(text, str):
         raise InputError(f"{path}, line {number}: text is {type(text).__name__}, not a string", next_step=_JSONL)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(f"{path}, line {number}: text has a lone surrogate, which is no Unicode", next_step=_JSONL)
     return text
 
 

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from exporter.errors import RecipeError
+from exporter.files import read_text
 
 PoolingMode = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
@@ -435,10 +436,10 @@ def load_recipe(path: Path) -> Recipe:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(path))
     except OSError as error:
         raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"{path}: not YAML: {_one_line(error)}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys, this is {type(content).__name__}")

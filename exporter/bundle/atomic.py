@@ -1,13 +1,15 @@
 """Folders and files that appear whole: written beside their place, synced, and renamed to it.
 
-At every moment a place holds the old content, the new content or nothing, never a part of one. A process that is killed
-leaves at most a hidden folder beside the place, which the next one removes.
+At every moment a place holds the old content, the new content or nothing, never a part of one. Nothing else stays: no
+lock, no empty parent folder. Only a process that is killed outright (SIGKILL, a power failure) leaves a hidden folder
+and a lock file beside the place, and the next one removes both.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -16,8 +18,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from exporter.errors import BundleError
 
@@ -43,18 +43,7 @@ def staging(target: Path, *, force: bool, command: str = "export", option: str =
             written to, or the disk is full.
     """
     parent = target.parent
-    lock = FileLock(parent / f".{target.name}.lock", timeout=0)
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise BundleError(
-            f"{target}: another {command} is writing there",
-            next_step=f"wait for it to finish, or choose another `{option}`",
-        ) from error
-    except OSError as error:
-        raise _cannot_write(target, error, option) from error
-    try:
+    with _locked(target, command, option):
         if _aside(target).exists():
             _finish_replacement(target)
         if not force and os.path.lexists(target):
@@ -69,8 +58,63 @@ def staging(target: Path, *, force: bool, command: str = "export", option: str =
             yield folder
         finally:
             _remove(folder)
+
+
+@contextmanager
+def _locked(target: Path, command: str, option: str) -> Iterator[None]:
+    """Make the folders that ``target`` stands in, and keep other processes away from it.
+
+    At the end the lock file is removed, and so are the folders that were made and are empty.
+    """
+    missing = [folder for folder in target.parents if not folder.exists()]
+    path = target.parent / f".{target.name}.lock"
+    try:
+        descriptor = _lock(path, target, command, option)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+            os.close(descriptor)
     finally:
-        lock.release()
+        for folder in missing:
+            with suppress(OSError):  # it was not made, or something stands in it
+                folder.rmdir()
+
+
+def _lock(path: Path, target: Path, command: str, option: str) -> int:
+    """Lock a file by flock(2), and return its descriptor.
+
+    The package filelock leaves its files for ever, because whoever locks a file that another process has removed keeps
+    nobody away. So here the file that was locked must still be the one that stands at ``path``.
+    """
+    while True:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise _cannot_write(target, error, option) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise BundleError(
+                f"{target}: another {command} is writing there",
+                next_step=f"wait for it to finish, or choose another `{option}`",
+            ) from error
+        except OSError as error:  # a file system without locks
+            os.close(descriptor)
+            raise _cannot_write(target, error, option) from error
+        if _stands_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)
+
+
+def _stands_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

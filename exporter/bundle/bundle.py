@@ -28,7 +28,8 @@ from exporter.bundle.manifest import (
 )
 from exporter.bundle.signing import SIGNATURE, Signer, Trusted, sign, verify
 from exporter.engines import EngineFiles, backend_of
-from exporter.errors import BundleError, first_line
+from exporter.errors import BundleError, first_line, is_panic
+from exporter.files import CONFIGURATION, read_file
 from exporter.runtime.encoder import Encoder
 
 
@@ -222,9 +223,9 @@ def _write(path: Path, content: bytes, *, next_step: str) -> None:
         raise BundleError(f"{path}: cannot be written: {error.strerror}", next_step=next_step) from error
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int = CONFIGURATION) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, most)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -232,7 +233,9 @@ def _read(path: Path) -> bytes:
 def _parse_tokenizer(path: Path, content: bytes) -> Tokenizer:
     try:
         return Tokenizer.from_buffer(content)
-    except Exception as error:  # tokenizers, which is Rust, raises nothing more special
+    except BaseException as error:  # tokenizers, which is Rust, raises nothing more special, or panics
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         raise BundleError(f"{path}: not a tokenizer: {first_line(error)}", next_step="export it again") from error
 
 
@@ -272,7 +275,7 @@ def _verify(folder: Path, name: str, facts: FileFacts) -> None:
 def _read_verified(folder: Path, name: str, facts: FileFacts) -> bytes:
     """Read a file, and compare the bytes with its hash."""
     path = _listed(folder, name)
-    content = _read(path)
+    content = _read(path, facts.size)
     _refuse_altered(path, FileFacts.of_content(content), facts)
     return content
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from exporter.bundle.signing import SIGNATURE
 from exporter.engines import Engine
 from exporter.errors import BundleError
+from exporter.files import read_file
 from exporter.recipe import Recipe, Source
 from exporter.runtime.facts import EncoderFacts
 from exporter.targets import Device
@@ -188,7 +189,7 @@ def read_manifest_bytes(path: Path) -> bytes:
             next_step="give the folder of a bundle, or export one first",
         )
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
 

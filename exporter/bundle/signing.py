@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 
 from exporter.dependencies import require
 from exporter.errors import BundleError, ExportError, InputError, first_line
+from exporter.files import read_file
 from exporter.runtime.private_file import private_file
 
 SIGNATURE = "model.sig"
@@ -62,7 +63,7 @@ class Trusted:
             InputError: The file cannot be read.
         """
         try:
-            return cls(path, "certificate chain" if b"BEGIN CERTIFICATE" in path.read_bytes() else "public key")
+            return cls(path, "certificate chain" if b"BEGIN CERTIFICATE" in read_file(path) else "public key")
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -35,6 +35,7 @@ from exporter.checkpoint.layout import (
 )
 from exporter.checkpoint.rules import Rules, select_keys
 from exporter.errors import CheckpointError, ExportError, UnsupportedModelError
+from exporter.files import CONFIGURATION
 
 # In the order sentence-transformers looks for them; it takes the first.
 _SENTENCE_BERT = tuple(
@@ -315,7 +316,10 @@ class _Copier:
         target = self._folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         digest, kept = hashlib.sha256(), bytearray()
-        self._size += (self._origin / name).stat().st_size
+        size = (self._origin / name).stat().st_size
+        if keep and size > CONFIGURATION:
+            raise CheckpointError(f"{self._shown(name)}: {size:,} bytes are too many for a JSON file of a checkpoint")
+        self._size += size
         with target.open("wb") as copy:
             for chunk in self._chunks(name):
                 digest.update(chunk)

@@ -24,6 +24,7 @@ from exporter.cli.arguments import (
 )
 from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console
 from exporter.errors import InputError
+from exporter.files import TEXT, read_file
 
 if TYPE_CHECKING:
     from exporter.bundle import Bundle
@@ -217,7 +218,7 @@ def _recorded(bundle: Bundle) -> list[tuple[str, str]]:
 def _lines(file: Path | None) -> list[str]:
     """Read one sentence per line. An empty line is an empty sentence, so rows and lines have the same numbers."""
     try:
-        data = sys.stdin.buffer.read() if file is None or str(file) == "-" else file.read_bytes()
+        data = sys.stdin.buffer.read() if file is None or str(file) == "-" else read_file(file, TEXT, stream=True)
         # Not str.splitlines, which also splits at U+2028 and others: lines are counted as `wc -l` counts them.
         return [line.removesuffix("\n") for line in io.StringIO(data.decode("utf-8-sig"), newline=None)]
     except OSError as error:

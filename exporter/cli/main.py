@@ -4,12 +4,14 @@ Each command parses its arguments, calls one function of the library and prints 
 progress goes to stderr (only on a terminal). With ``--json``, stdout holds a single JSON object.
 
 Exit codes: 0 success; 1 a gate or check failed; 2 bad input or usage; 3 a package, a device, the hub or a server is not
-available; 70 a bug in korsbert; 130 on SIGINT; 141 on SIGPIPE.
+available; 70 a bug in korsbert; 129, 130, 141 and 143 on SIGHUP, SIGINT, SIGPIPE and SIGTERM.
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -74,6 +76,8 @@ def _korsbert(
 
 def _run(command: Callable[[], Any]) -> None:
     """Run a Typer app and exit with the exit code of this project."""
+    _open_closed_streams()
+    _exit_on_signals()
     try:
         command()
     except SystemExit as stop:
@@ -88,10 +92,30 @@ def _run(command: Callable[[], Any]) -> None:
             sys.exit(BUG)
         print("error: the output cannot be written: the disk is full", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    except Exception:  # noqa: BLE001 - 1 means that a gate failed, and Python would exit with it
+    except BaseException:  # noqa: BLE001 - 1 means that a gate failed, and Python would exit with it; panics are no Exception
         traceback.print_exc()
         print("error: this is a bug in korsbert, please report it with the lines above", file=sys.stderr)  # noqa: T201
         sys.exit(BUG)
+
+
+def _open_closed_streams() -> None:
+    """Give standard streams that the caller has closed (``>&-``) a place: a write to them must not fail."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - for the whole process
+
+
+def _exit_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end the process as an exception does, so that staging folders and locks are removed."""
+
+    def stop(number: int, _frame: object) -> None:
+        for each in (signal.SIGTERM, signal.SIGHUP):  # a second one must not interrupt the removal
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, stop)
 
 
 def main() -> None:

@@ -71,8 +71,13 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
 
 
 def print_json(content: dict[str, Any]) -> None:
-    """Print a JSON object on one line of stdout."""
-    sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+    """Print a JSON object on one line of stdout; what the encoding of stdout lacks is escaped."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(content, allow_nan=False)
+    sys.stdout.write(text + "\n")
 
 
 def parity_of(bundle: Bundle) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from scipy.stats import pearsonr, spearmanr
 
 from exporter.errors import InputError
+from exporter.files import TEXT, read_text
 from exporter.validator.parity import row_cosine
 
 
@@ -82,8 +84,7 @@ Row = tuple[str, str, float]
 
 def _read_tsv(path: Path) -> list[Row]:
     """KorSTS: a header with ``score``, ``sentence1`` and ``sentence2``; quotes are text."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    lines = list(csv.reader(_open(path), delimiter="\t", quoting=csv.QUOTE_NONE))
     header = lines[0] if lines else []
     try:
         columns = [header.index(name) for name in ("sentence1", "sentence2", "score")]
@@ -98,16 +99,21 @@ def _read_tsv(path: Path) -> list[Row]:
 
 def _read_csv(path: Path) -> list[Row]:
     """stsb_multi_mt: ``sentence1,sentence2,score`` without a header."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return [_row(path, number, line) for number, line in enumerate(csv.reader(file), 1) if line]
+    return [_row(path, number, line) for number, line in enumerate(csv.reader(_open(path)), 1) if line]
+
+
+def _open(path: Path) -> io.StringIO:
+    return io.StringIO(read_text(path, TEXT), newline="")
 
 
 def _read_json(path: Path) -> list[Row]:
     """KLUE-STS: a list of objects with ``sentence1``, ``sentence2`` and ``labels.real-label``."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = json.loads(read_text(path, TEXT))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not JSON: line {error.lineno}: {error.msg}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: not readable as JSON: it is nested too deeply") from error
     if not isinstance(entries, list):
         raise InputError(f"{path}: expected a list of objects, found {type(entries).__name__}")
     rows = []

@@ -82,7 +82,7 @@ def held(place: Path) -> str | None:
 
 def leftovers(place: Path) -> list[str]:
     """What is beside the bundle, less the lock that stays."""
-    return sorted(path.name for path in place.parent.iterdir() if path != place and path.suffix != ".lock")
+    return sorted(path.name for path in place.parent.iterdir() if path != place)
 
 
 def tidied(place: Path) -> bool:
@@ -197,7 +197,7 @@ while status == 0 and line == 0 or status != 0:
     with atomic.staging(place, force=True):
         pass
     assert held(place) == (found or ("old" if there else None)), (line, found, held(place))
-    beside = {path.name for path in place.parent.iterdir()} - {"bundle", ".bundle.lock"}
+    beside = {path.name for path in place.parent.iterdir()} - {"bundle"}
     assert not beside, (line, beside)
     shutil.rmtree(place.parent)
     print(json.dumps([status, found]), flush=True)

@@ -46,8 +46,8 @@ def write_recipe(path: Path, source: str | Path, text: str = "") -> Path:
 
 
 def nothing_published(folder: Path) -> bool:
-    """Whether there is neither a bundle nor a staging folder below ``folder``; an empty lock may stay."""
-    return not [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    """Whether nothing at all was left below ``folder``: no bundle, no lock, no empty folder."""
+    return not list(folder.rglob("*"))
 
 
 class TestExport:
@@ -115,17 +115,21 @@ class TestExport:
         assert b"importing torch" in shown
         assert b"no checkpoint" in shown
 
-    def test_interrupting_publishes_nothing(self, python: WarmPython, twin: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("number", "told"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, ""), (signal.SIGHUP, "")]
+    )
+    def test_a_signal_ends_it_and_leaves_nothing(
+        self, python: WarmPython, twin: Path, tmp_path: Path, number: signal.Signals, told: str
+    ) -> None:
         running = python.start(CLI, "export", "--model", twin, "--out", tmp_path / "out")
         deadline = time.monotonic() + 300
         while not list(tmp_path.glob("out/twin/.*staging*")):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        os.kill(running.pid, signal.SIGINT)
+        os.kill(running.pid, number)
         done = running.wait()
-        assert done.status == 130
-        assert done.stderr == "interrupted\n"
-        assert nothing_published(tmp_path / "out")
+        assert (done.status, done.stderr) == (128 + number, told)
+        assert not (tmp_path / "out").exists()
 
 
 def _read(descriptor: int) -> bytes:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.dependencies import require
 from exporter.errors import InputError, first_line
+from exporter.files import read_text
 from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.serving.triton.facts import TEXT, Options, Served
 from exporter.targets import Padding
@@ -119,7 +120,7 @@ def read_config(path: Path) -> ModelConfig:
     """
     text_format = require("google.protobuf.text_format")
     try:
-        config: ModelConfig = text_format.Parse(path.read_text(encoding="utf-8"), _proto().ModelConfig())
+        config: ModelConfig = text_format.Parse(read_text(path), _proto().ModelConfig())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -30,6 +30,7 @@ from exporter.bundle import MANIFEST, TOKENIZER, Bundle, atomic
 from exporter.bundle.atomic import put_in_place
 from exporter.bundle.signing import SIGNATURE
 from exporter.errors import InputError
+from exporter.files import read_file
 from exporter.runtime import tokens
 from exporter.serving.triton import config as configs
 from exporter.serving.triton import models
@@ -118,7 +119,7 @@ def write_file(folder: Path, name: str, content: str) -> None:
     """
     path = folder / name
     with atomic.writing(path, "repository"):
-        if not path.exists() or MARK in path.read_text(encoding="utf-8", errors="replace"):
+        if not path.exists() or MARK.encode() in read_file(path):
             atomic.write_file(path, content.encode())
 
 

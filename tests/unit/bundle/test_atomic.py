@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -34,12 +35,13 @@ class TestStaging:
             assert folder.parent == place.parent
             assert list(folder.iterdir()) == []
             (folder / "half").touch()
-        assert self.beside(place) == [".fp32-onnxruntime.lock"]
+            assert self.beside(place) == [".fp32-onnxruntime.lock", folder.name]
+        assert not place.parent.exists()
 
     def test_it_is_gone_after_an_error_too(self, place: Path) -> None:
         with pytest.raises(ZeroDivisionError), staging(place, force=False) as folder:
             _ = (folder / "half").write_text("half") / 0
-        assert self.beside(place) == [".fp32-onnxruntime.lock"]
+        assert not place.parent.exists()
 
     @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
     def test_a_bundle_is_replaced(
@@ -54,7 +56,7 @@ class TestStaging:
                 published = publish(manifest.model_copy(update={"created": date}), folder, place)
             assert published.folder == place
             assert Bundle.open(place).manifest.created == date
-        assert self.beside(place) == [".fp32-onnxruntime.lock", place.name]
+        assert self.beside(place) == [place.name]
         assert place.stat().st_mode & 0o777 == 0o755
 
     @pytest.mark.parametrize("kind", ["file", "link", "dangling link", "folder"])
@@ -78,7 +80,7 @@ class TestStaging:
             publish(Bundle.open(twin_bundle).manifest, folder, place)
         Bundle.open(place)
         assert not place.is_symlink()
-        assert self.beside(place) == [".fp32-onnxruntime.lock", place.name]
+        assert self.beside(place) == [place.name]
         assert (elsewhere / "kept").exists()
 
     @pytest.mark.parametrize("there", ["nothing", "a bundle", "a bundle, without an exchange"])
@@ -171,6 +173,33 @@ class TestPlaces:
             pass
         assert failure.value.message == f"{place}: another export is writing there"
         assert failure.value.next_step == "wait for it to finish, or choose another `out`"
+
+    def test_only_folders_that_were_made_and_are_empty_are_removed(self, tmp_path: Path) -> None:
+        there = tmp_path / "there"
+        there.mkdir()
+        with staging(there / "made" / "too" / "bundle", force=False):
+            (there / "made" / "notes").touch()
+        assert sorted(path.relative_to(there).as_posix() for path in there.rglob("*")) == ["made", "made/notes"]
+
+    def test_a_lock_file_that_was_removed_meanwhile_keeps_nobody_away(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between opening and locking, its owner may have removed it: the place is locked by the file that is there."""
+        path = place.with_name(f".{place.name}.lock")
+        flock, inodes = fcntl.flock, []
+
+        def slow(descriptor: int, operation: int) -> None:
+            inodes.append(os.fstat(descriptor).st_ino)
+            if len(inodes) == 1:
+                path.rename(path.with_name("removed"))
+            flock(descriptor, operation)
+
+        monkeypatch.setattr(fcntl, "flock", slow)
+        with staging(place, force=False):
+            assert path.stat().st_ino == inodes[-1] != inodes[0]
+            monkeypatch.setattr(fcntl, "flock", flock)
+            with pytest.raises(BundleError, match="another export is writing there"), staging(place, force=False):
+                pass
 
     def test_what_is_there_is_kept_without_force(self, place: Path) -> None:
         place.mkdir(parents=True)
