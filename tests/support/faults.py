@@ -225,7 +225,7 @@ def _audit(name: str) -> fp16.Audit:
 def int8_assignment(name: str) -> Assignment:
     """Return the first assignment of the plan whose sound graph passes its gate, as an export does."""
     subject, plan = subject_named(name), int8_plan(name)
-    for assignment in plan.found.ladder:
+    for assignment in plan.found.candidates:
         graph = static.convert(plan, assignment, _audited(subject))
         with _encoder(subject, subject.checkpoint.tokenizer, open_graph(graph, ENGINE["int8"])) as encoder:
             if validate(subject.reference, encoder, Gates().int8, f"{name} int8").passed:
