@@ -127,10 +127,11 @@ def _int8_matmul_s(width: int, device: str) -> float | None:
 def _median_s(work: Callable[[], object], device: str) -> float:
     """Return the median time of ``work``, by device events where there are any, after a warm-up."""
     work()
+    event: Any = torch.cuda.Event  # torch does not annotate how it is made
     taken_s = []
     for _ in range(REPEATS):
         if device == "cuda":
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start, end = (event(enable_timing=True) for _ in range(2))
             start.record()
             work()
             end.record()

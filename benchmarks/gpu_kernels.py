@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def main() -> None:
         options = ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(number))
         one, other = Bound(plain, ids), Bound(graphs, ids)
-        plain_ms, graph_ms = _median_ms(one.run), _median_ms(lambda bound=other, o=options: bound.run(o))
+        plain_ms, graph_ms = _median_ms(one.run), _median_ms(partial(other.run, options))
         same = _difference(one, other)
         for bound in (one, other):
             bound.ids.copy_(ids.flip(0).roll(1, 1))

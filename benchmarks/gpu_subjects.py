@@ -146,7 +146,8 @@ class EngineSubject:
         self.execution = encoder.execution
         self._runner = runner
         stream = getattr(runner, "stream", None)
-        self._stream = torch.cuda.ExternalStream(stream) if stream is not None else None
+        external: Any = torch.cuda.ExternalStream  # torch does not annotate how it is made
+        self._stream = external(stream) if stream is not None else None
 
     def encode(self, sentences: list[str], batch_size: int) -> NumPy:
         """Encode strings."""
@@ -260,9 +261,10 @@ def _timed_ms(work: Callable[[], object], stream: torch.cuda.Stream | None) -> t
         work()
         wall_ms = 1000 * (time.perf_counter() - started)
         return wall_ms, wall_ms
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    event: Any = torch.cuda.Event  # torch does not annotate how it is made
+    start, end = (event(enable_timing=True) for _ in range(2))
     start.record(stream)
     work()
     end.record(stream)
     end.synchronize()
-    return start.elapsed_time(end), 1000 * (time.perf_counter() - started)
+    return float(start.elapsed_time(end)), 1000 * (time.perf_counter() - started)

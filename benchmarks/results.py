@@ -132,7 +132,7 @@ def publish(
         sections: Markdown, in order; the first is the heading.
         targets: Promises that were put to the test.
     """
-    facts = {"machine": machine(), "tools": tool_versions(TOOLS), "revision": revision()}
+    facts: dict[str, Any] = {"machine": machine(), "tools": tool_versions(TOOLS), "revision": revision()}
     tools = ", ".join(f"{tool} {version}" for tool, version in facts["tools"].items())
     footer = (
         "{processor}, {cores} cores, {system}".format(**facts["machine"]) + f"; {tools}; revision {facts['revision']}."

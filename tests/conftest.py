@@ -25,7 +25,7 @@ TWIN = "ko-sbert-multitask"  # BERT, mean pooling, 128 tokens: the twin that exp
 hypothesis.settings.register_profile("korsbert", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("korsbert")
 
-Shared = Callable[[str, Callable[[Path], None]], Path]
+Shared = Callable[[str, Callable[[Path], object]], Path]
 
 # Files of minutes, the longest first: one that begins last keeps one process busy while the others have nothing to do.
 LONGEST = (
@@ -59,7 +59,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
         root = Path(kept)
         root.mkdir(parents=True, exist_ok=True)
 
-    def make(name: str, fill: Callable[[Path], None]) -> Path:
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
         folder, done = root / f"shared-{name}", root / f"shared-{name}.done"
         with FileLock(root / f"shared-{name}.lock"):
             if not done.exists():

@@ -17,6 +17,7 @@ from exporter.errors import BuildError, BundleError, EngineError, MissingDepende
 from exporter.options import ExportOptions
 from exporter.pipeline import export
 from exporter.publication import record_validation
+from exporter.targets import Backend, Device, Precision
 from exporter.validation import validate_bundle
 from tests.gpu.conftest import MODELS, Model
 
@@ -30,7 +31,9 @@ def bundle_of(model: Model, name: str, precision: str, backend: str, out: Path, 
         backend_of(backend).check(precision, "cuda")
     except MissingDependencyError as error:
         pytest.skip(error.message)
-    options = ExportOptions(precision=precision, backend=backend, out=out, device=device, checkpoint=folder)
+    options = ExportOptions(
+        precision=Precision(precision), backend=Backend(backend), out=out, device=Device(device), checkpoint=folder
+    )
     if backend != "tensorrt-rtx" or listed_for_tensorrt_rtx():
         return export(recipe, options)
     try:
@@ -120,7 +123,11 @@ def test_an_engine_built_without_a_gpu_is_validated_here_and_recorded(
     with monkeypatch.context() as blind:
         blind.setattr("exporter.engines.tensorrt.build.find_gpu", lambda: None)
         options = ExportOptions(
-            precision="fp16", backend="tensorrt-rtx", out=tmp_path, checkpoint=folder, unvalidated=True
+            precision=Precision.FP16,
+            backend=Backend.TENSORRT_RTX,
+            out=tmp_path,
+            checkpoint=folder,
+            unvalidated=True,
         )
         bundle = export(recipe, options)
     assert not bundle.validated

@@ -375,7 +375,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def mount(folder: Path, size_bytes: int) -> None:
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "none", folder]
+    command: list[str | Path] = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "none", folder]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:

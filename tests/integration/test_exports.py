@@ -18,6 +18,7 @@ from exporter.options import ExportOptions
 from exporter.pipeline import export
 from exporter.recipe import find_recipe
 from exporter.runtime.contract import INPUTS, OUTPUT
+from exporter.targets import Backend, Precision
 from exporter.validation import validate_bundle
 from exporter.validator.probes import probes_for
 from tests.support.twins import TWINS, build_twin
@@ -45,7 +46,9 @@ def test_a_twin_meets_its_recipe_and_passes_its_gates(
     twins: dict[str, Path], tmp_path: Path, name: str, precision: str, backend: str
 ) -> None:
     recipe = find_recipe(name).model_copy(update={"known_answer": None, "expect": _size_of(twins[name], name)})
-    options = ExportOptions(precision=precision, backend=backend, out=tmp_path, checkpoint=twins[name])
+    options = ExportOptions(
+        precision=Precision(precision), backend=Backend(backend), out=tmp_path, checkpoint=twins[name]
+    )
     bundle = export(recipe, options)
     parity = json.loads((bundle.folder / "parity.json").read_text(encoding="utf-8"))
     assert parity["passed"]
@@ -82,7 +85,7 @@ def test_minilm_with_real_weights(request: pytest.FixtureRequest, tmp_path: Path
     if precision == "fp16":
         bundle = Bundle.open(request.getfixturevalue("minilm_fp16"))
     else:
-        bundle = export(find_recipe(str(MINILM)), ExportOptions(precision=precision, out=tmp_path))
+        bundle = export(find_recipe(str(MINILM)), ExportOptions(precision=Precision(precision), out=tmp_path))
     assert bundle.manifest.encoder.modules == ("Transformer", "Pooling", "Normalize")
     with bundle.encoder() as encoder:
         vectors = encoder.encode(["A man is playing the flute.", "Someone plays a flute.", "The stock market fell."])

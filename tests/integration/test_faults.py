@@ -57,7 +57,7 @@ CASES = [pytest.param(name, fault, id=f"{name}-{fault.name}") for name in TESTED
 @pytest.mark.parametrize("name", TESTED)
 def test_the_sound_export_passes(name: str, record_property: Record) -> None:
     report, cells, _ = sound_outcomes(name)
-    row = Row(name, SOUND, "", *cells, *sizes_of(report))
+    row = Row(*(name, SOUND, "", *cells, *sizes_of(report)))
 
     record_property(PROPERTY, astuple(row))
 
@@ -128,7 +128,7 @@ def try_fault(subject: Subject, fault: Fault) -> tuple[Row, ParityReport | None]
             cells.append(GATE_1)  # an export stops there, before it types anything
         else:
             cells.append(tried(subject, fault, precision)[1])
-    return Row(subject.name, fault.name, fault.stage, *cells, *sizes_of(report)), report
+    return Row(*(subject.name, fault.name, fault.stage, *cells, *sizes_of(report))), report
 
 
 def tried(subject: Subject, fault: Fault, precision: str) -> tuple[ParityReport | None, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -42,8 +43,8 @@ CASES = [
 ]
 
 
-def loaded(folder: Path, *case: object) -> Checkpoint:
-    return load_checkpoint(Recipe(name="case", source=str(save_checkpoint(folder, *case))))  # type: ignore[arg-type]
+def loaded(folder: Path, *case: Any) -> Checkpoint:
+    return load_checkpoint(Recipe(name="case", source=str(save_checkpoint(folder, *case))))
 
 
 def encoder_of(graph: Graph, checkpoint: Checkpoint, backend: str, folder: Path) -> Encoder:

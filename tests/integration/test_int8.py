@@ -6,6 +6,7 @@ import csv
 import json
 import random
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,12 +28,13 @@ from exporter.options import ExportOptions
 from exporter.pipeline import export
 from exporter.precisions.int8 import dynamic, static
 from exporter.precisions.int8 import plan as planning
-from exporter.precisions.int8.emulator import Emulator
+from exporter.precisions.int8.emulator import Batch, Emulator
 from exporter.precisions.int8.judge import Loss
-from exporter.precisions.int8.plan import Plan, Request, make_plan
-from exporter.precisions.int8.scheme import scheme_of
-from exporter.recipe import Gate, Gates, Recipe, find_recipe
+from exporter.precisions.int8.plan import Plan, Progress, Request, make_plan
+from exporter.precisions.int8.scheme import Quantization, scheme_of
+from exporter.recipe import Gate, Gates, Int8Options, Precisions, Recipe, find_recipe
 from exporter.stages import Stages
+from exporter.targets import Backend, Device, Precision
 from exporter.validation import validate_bundle
 from exporter.validator.probes import probes_for, shipped_probes
 from tests.conftest import Shared
@@ -193,7 +195,12 @@ def test_int8_for_a_gpu_is_published_unvalidated_where_there_is_none(
     if backend == "tensorrt-rtx":
         pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86_64 only)")
     options = ExportOptions(
-        precision="int8", backend=backend, out=tmp_path, device="cuda", calibration=some_text, unvalidated=True
+        precision=Precision.INT8,
+        backend=Backend(backend),
+        out=tmp_path,
+        device=Device.CUDA,
+        calibration=some_text,
+        unvalidated=True,
     )
     bundle = export(find_recipe(str(twin)), options)
     assert not bundle.validated
@@ -208,7 +215,7 @@ def test_probes_are_not_touched_before_they_judge(twin: Path, tmp_path: Path, mo
     seen: set[str] = set()
     original = planning.make_plan
 
-    def watched(graph, request, progress):
+    def watched(graph: Graph, request: Request, progress: Progress) -> Plan:
         seen.update(request.calibration.fit.sentences, request.calibration.held_out.sentences)
         return original(graph, request, progress)
 
@@ -216,7 +223,10 @@ def test_probes_are_not_touched_before_they_judge(twin: Path, tmp_path: Path, mo
     mixed = tmp_path / "mixed.txt"
     probes = [probe.text for probe in shipped_probes()]
     mixed.write_text("\n".join([*(text for text in probes[:50] if "\n" not in text), *SHIPPED[::4]]), encoding="utf-8")
-    export(find_recipe(str(twin)), ExportOptions(precision="int8", backend="openvino", out=tmp_path, calibration=mixed))
+    export(
+        find_recipe(str(twin)),
+        ExportOptions(precision=Precision.INT8, backend=Backend.OPENVINO, out=tmp_path, calibration=mixed),
+    )
     assert len(seen) > 60
     assert not seen & set(probes)
 
@@ -231,7 +241,7 @@ class TestPoisonedText:
     """Either it is survived within the gates, or it is caught."""
 
     def outcome(self, text: Path, out: Path) -> tuple[bool, tuple[str, ...]]:
-        options = ExportOptions(precision="int8", backend="openvino", out=out, calibration=text)
+        options = ExportOptions(precision=Precision.INT8, backend=Backend.OPENVINO, out=out, calibration=text)
         try:
             bundle = export(find_recipe("demo"), options)
         except GateError:
@@ -269,7 +279,9 @@ def test_a_gate_that_nothing_passes_publishes_nothing_and_says_how_near_it_was(t
     text = tmp_path / "text.txt"
     text.write_text("\n".join(SHIPPED[:40]), encoding="utf-8")
     with pytest.raises(GateError) as refusal:
-        export(recipe, ExportOptions(precision="int8", backend="openvino", out=tmp_path, calibration=text))
+        export(
+            recipe, ExportOptions(precision=Precision.INT8, backend=Backend.OPENVINO, out=tmp_path, calibration=text)
+        )
     assert "the closest of" in str(refusal.value)
     assert "of the work of all MatMuls stays" in str(refusal.value)
     assert not (tmp_path / "strict" / "int8-openvino").exists()
@@ -278,12 +290,17 @@ def test_a_gate_that_nothing_passes_publishes_nothing_and_says_how_near_it_was(t
 def test_a_search_that_was_interrupted_goes_on(
     twin: Path, tmp_path: Path, some_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ExportOptions(precision="int8", backend="onnxruntime", out=tmp_path, calibration=some_text)
+    options = ExportOptions(precision=Precision.INT8, backend=Backend.ONNXRUNTIME, out=tmp_path, calibration=some_text)
     state = tmp_path / "twin" / ".int8-onnxruntime.search.json"
     runs: list[int] = []
     original = Emulator.run
 
-    def run(self, batches, quantization=None, on=frozenset()):
+    def run(
+        self: Emulator,
+        batches: Iterable[Batch],
+        quantization: Quantization | None = None,
+        on: frozenset[str] = frozenset(),
+    ) -> np.ndarray:
         runs.append(len(on))
         if len(runs) == 9:
             raise KeyboardInterrupt
@@ -311,9 +328,11 @@ def test_a_search_that_was_interrupted_goes_on(
 
 
 def test_what_the_user_keeps_high_is_kept(twin: Path, tmp_path: Path, some_text: Path) -> None:
-    kept = ["layer.0.output.dense", "layer.1.attention"]
-    recipe = Recipe(name="kept", source=str(twin), precision={"int8": {"exclude": kept}})
-    bundle = export(recipe, ExportOptions(precision="int8", backend="openvino", out=tmp_path, calibration=some_text))
+    kept = ("layer.0.output.dense", "layer.1.attention")
+    recipe = Recipe(name="kept", source=str(twin), precision=Precisions(int8=Int8Options(exclude=kept)))
+    bundle = export(
+        recipe, ExportOptions(precision=Precision.INT8, backend=Backend.OPENVINO, out=tmp_path, calibration=some_text)
+    )
     precision = {entry["module"]: entry["precision"] for entry in facts(bundle)["matmuls"]}
     assert precision["layer.0.output.dense"] == precision["layer.1.attention.self.query"] == "fp32"
     assert precision["layer.0.intermediate.dense"] == "int8"
@@ -350,7 +369,7 @@ class TestWhoChooses:
         stages = Stages()
         gates = Gates() if gate is None else Gates(int8=gate)
         recipe = Recipe(name="twin", source=str(twin), gates=gates)
-        options = ExportOptions(precision="int8", backend="openvino", out=out, calibration=text)
+        options = ExportOptions(precision=Precision.INT8, backend=Backend.OPENVINO, out=out, calibration=text)
         try:
             outcome: Bundle | GateError = export(recipe, options, stages)
         except GateError as refusal:
@@ -375,7 +394,7 @@ class TestWhoChooses:
         left = list(smallest_cosines)
         original = Plan.loss_of
 
-        def loss_of(plan: Plan, run: object) -> Loss:
+        def loss_of(plan: Plan, run: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Loss:
             measured = original(plan, run)
             assert measured.min_cosine > 0.97  # the engine itself is sound
             return replace(measured, min_cosine=left.pop(0)) if left else measured

@@ -29,6 +29,7 @@ from tests.support.surgery import (
     negated_at_width,
     output_multiplied,
     rows_repeated,
+    stored_array,
     weights_through_bf16,
 )
 
@@ -94,7 +95,7 @@ def test_what_a_vector_depends_on_is_found_by_differentiating(architecture: str,
 
 
 def change(value: ir.Value, edit: Callable[[np.ndarray], None]) -> None:
-    array = value.const_value.numpy().copy()
+    array = stored_array(value).copy()
     edit(array)
     value.const_value = ir.tensor(array, name=value.name)
 
@@ -151,8 +152,9 @@ def matrices(model: ir.Model) -> list[ir.Value]:
     found = []
     for node in model.graph:
         operand = node.inputs[1] if node.op_type in {"MatMul", "MatMulInteger"} else None
-        if operand is not None and operand.producer() is not None and operand.producer().op_type == "DequantizeLinear":
-            operand = operand.producer().inputs[0]
+        producer = None if operand is None else operand.producer()
+        if producer is not None and producer.op_type == "DequantizeLinear":
+            operand = producer.inputs[0]
         if operand is not None and operand.const_value is not None and operand not in found:
             found.append(operand)
     return found
@@ -160,8 +162,8 @@ def matrices(model: ir.Model) -> list[ir.Value]:
 
 def layers_swapped(model: ir.Model) -> None:
     """Let the queries of the first two layers read each other's bias."""
-    nodes = [node for node in model.graph if node.op_type == "Add" and ("query" in node.name or "q_lin" in node.name)]
-    first, second = nodes[:2]
+    adds = [node for node in model.graph if node.op_type == "Add"]
+    first, second = [node for node in adds if "query" in str(node.name) or "q_lin" in str(node.name)][:2]
     ours, theirs = first.inputs[1], second.inputs[1]
     first.replace_input_with(1, theirs)
     second.replace_input_with(1, ours)
@@ -193,7 +195,7 @@ def test_wrong_biases_behind_every_int8_product_are_found(factor: int, target: T
     def fault(model: ir.Model) -> None:
         for name, value in model.graph.initializers.items():
             if ".bias.int8" in name:
-                value.const_value = ir.tensor(value.const_value.numpy() * np.float32(factor), name=name)
+                value.const_value = ir.tensor(stored_array(value) * np.float32(factor), name=name)
 
     for check in (weights_of("demo", target, fault), graph_of("demo", target, fault)):
         assert "and the rounding of its MatMul explains" in check.failures[0]
@@ -225,7 +227,9 @@ def one_head_zeroed(model: ir.Model) -> None:
     node = next(
         n
         for n in reversed(list(model.graph))
-        if n.op_type in {"Attention", "MatMul"} and "/MatMul.s" not in n.name and len(n.outputs[0].shape or ()) == 4
+        if n.op_type in {"Attention", "MatMul"}
+        and "/MatMul.s" not in str(n.name)
+        and len(n.outputs[0].shape or ()) == 4
     )
     head_zeroed(model, node.outputs[0])
 
@@ -238,7 +242,7 @@ def negated_at_width_254(model: ir.Model) -> None:
     negated_at_width(model, 254)
 
 
-STRUCTURAL = {
+STRUCTURAL: dict[Edit, tuple[str, ...]] = {
     gelu_by_tanh: ("approximat",),
     epsilon_enlarged: ("epsilon is", "eps is"),
     output_times_1_01: ("stands where the proven graph has",),
@@ -269,7 +273,7 @@ def test_normalize_dropped_is_found(target: Target) -> None:
 def test_a_mask_that_adds_another_number_is_found(precision: str, number: float) -> None:
     def fault(model: ir.Model) -> None:
         value = model.graph.initializers["mask/lowest"]
-        value.const_value = ir.tensor(np.array(number, value.const_value.numpy().dtype), name=value.name)
+        value.const_value = ir.tensor(np.array(number, stored_array(value).dtype), name=value.name)
 
     check = graph_of("demo", Target(precision, "openvino"), fault)
     (failure,) = check.failures

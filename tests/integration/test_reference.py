@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def whole(name: str, content: str) -> Change:
 
 
 # Values of a wrong type or size, by file: the key or the content, the value, and what the message says.
-MALFORMED: dict[str, tuple[Change, tuple[str, ...]]] = {
+MALFORMED: Mapping[str, tuple[Change, tuple[str, ...]]] = {
     f"{name}: {next(iter(changes.items()))}": (keys(name, **changes), told)
     for name, changes, told in (
         ("config.json", {"hidden_size": "wide"}, ("hidden_size is 'wide', and must be a positive integer",)),
@@ -381,7 +381,7 @@ class TestFoldersWithoutModules:
     def test_an_unknown_one_is_refused(self, python: WarmPython, folder: Path) -> None:
         refused(python.run(CLI, "export", "--model", folder, "--pooling", "attention"), 2, "--pooling is 'attention'")
         with pytest.raises(ExportError, match="`pooling` is 'attention'"):
-            exporter.export(str(folder), pooling="attention")  # type: ignore[arg-type]
+            exporter.export(str(folder), pooling="attention")
 
     def test_one_that_modules_json_contradicts_is_refused(self, copy: Path) -> None:
         recipe = Recipe(name="case", source=str(copy))

@@ -42,7 +42,16 @@ def runtime(shared: Shared) -> Path:
         # What is on the path of this run must not leak into that environment.
         subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
         python = folder / "venv" / "bin" / "python"
-        install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", f"{ROOT}[cpu]"]
+        install: list[str | Path] = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "-c",
+            ROOT / "constraints.txt",
+            f"{ROOT}[cpu]",
+        ]
         done = subprocess.run(install, capture_output=True, text=True, env=_clean_environment(), check=False)
         assert done.returncode == 0, done.stderr
 

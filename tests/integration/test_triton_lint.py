@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -247,7 +248,7 @@ def test_a_repository_that_others_wrote(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("served", "version"), [("latest", 2), ("older, still served", 1)])
 @pytest.mark.parametrize("runtime", ["engine", "python"])
 def test_altered_weights_are_found_in_every_version_that_is_served(
-    demo_fp32: Path, tmp_path: Path, runtime: str, served: str, version: int
+    demo_fp32: Path, tmp_path: Path, runtime: Literal["engine", "python"], served: str, version: int
 ) -> None:
     for _ in range(2):
         ship([Bundle.open(demo_fp32)], tmp_path, Options(runtime=runtime))

@@ -184,9 +184,11 @@ def test_invalid_utf8_fails_its_own_request_alone(server: TritonServer, bundles:
         text = triton.InferInput("text", [1, 1], "BYTES")
         text.set_data_from_numpy(np.array([[data]], dtype=np.object_))
         try:
-            return client.infer("demo_text", [text]).as_numpy("sentence_embedding")
+            vector: np.ndarray = client.infer("demo_text", [text]).as_numpy("sentence_embedding")
         except triton.InferenceServerException as error:
             return str(error)
+        else:
+            return vector
         finally:
             client.close()
 
@@ -198,6 +200,7 @@ def test_invalid_utf8_fails_its_own_request_alone(server: TritonServer, bundles:
             assert isinstance(answer, str)
             assert "text 0 is not UTF-8 at byte 0" in answer
         else:
+            assert not isinstance(answer, str), answer
             np.testing.assert_allclose(answer[0], expected[number // 2], atol=2e-5, rtol=0)
 
 

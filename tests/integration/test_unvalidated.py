@@ -22,6 +22,7 @@ from exporter.pipeline import export
 from exporter.publication import record_validation
 from exporter.recipe import find_recipe
 from exporter.stages import Stages
+from exporter.targets import Backend, Precision
 from exporter.validation import validate_bundle
 from tests.conftest import Shared
 from tests.support.process import refused
@@ -100,7 +101,7 @@ def test_no_stage_begins_where_the_gate_cannot_be_judged(twin: Path, tmp_path: P
     with pytest.raises(exporter.MissingDependencyError):
         export(
             find_recipe(str(twin)),
-            ExportOptions(precision="fp16", backend="tensorrt-rtx", out=tmp_path),
+            ExportOptions(precision=Precision.FP16, backend=Backend.TENSORRT_RTX, out=tmp_path),
             Stages(begun.append),
         )
     assert begun == []

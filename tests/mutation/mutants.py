@@ -11,11 +11,14 @@ import difflib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import libcst as cst
 import libcst.matchers as m
 from libcst.metadata import MetadataWrapper, WhitespaceInclusivePositionProvider
 from mutmut.mutation.mutators import mutation_operators
+
+_Change = Callable[[cst.CSTNode], Iterable[cst.CSTNode]]
 
 _OPPOSITES = {"max": "min", "min": "max", "mean": "max", "all": "any", "any": "all", "sum": "max"}
 
@@ -82,13 +85,19 @@ def _meaning(source: str) -> str | None:
 
 
 def _change(before: str, after: str) -> str:
-    texts = ([" ".join(line.split()) for line in text.splitlines()] for text in (before, after))
-    lines = list(difflib.unified_diff(*texts, lineterm="", n=0))[2:]
+    old, new = ([" ".join(line.split()) for line in text.splitlines()] for text in (before, after))
+    lines = list(difflib.unified_diff(old, new, lineterm="", n=0))[2:]
     removed, added = (" ".join(line[1:] for line in lines if line[0] == sign) for sign in "-+")
     return f"{removed} -> {added}"
 
 
-class _Visitor(cst.CSTVisitor):
+if TYPE_CHECKING:
+    _Base = object  # libcst is not in the environment of the checks: mypy does not know what it has
+else:
+    _Base = cst.CSTVisitor
+
+
+class _Visitor(_Base):
     """Collect changes: (where, operator, node, mutated node)."""
 
     def __init__(self) -> None:
@@ -122,10 +131,10 @@ def _is_left_alone(node: cst.CSTNode) -> bool:
         return True
     if m.matches(node, m.Call(func=m.Name("float")) | m.Arg(keyword=m.Name("encoding"), value=m.SimpleString())):
         return True  # to Python "NAN" is "nan", and "UTF-8" is "utf-8"
-    return m.matches(node, m.SimpleString()) and " " in node.value.strip("\"'")  # type: ignore[attr-defined]
+    return m.matches(node, m.SimpleString()) and " " in node.value.strip("\"'")
 
 
-def _by_mutmut(kind: type, change: Callable[[cst.CSTNode], Iterable[cst.CSTNode]]) -> Callable[..., object]:
+def _by_mutmut(kind: type, change: _Change) -> _Change:
     return lambda node: list(change(node)) if isinstance(node, kind) else []
 
 
@@ -154,8 +163,8 @@ def _drop_entry(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
             yield node.with_changes(elements=[*node.elements[:place], *node.elements[place + 1 :]])
 
 
-_OPERATORS: list[tuple[str, Callable[[cst.CSTNode], Iterable[cst.CSTNode]]]] = [
-    *((change.__name__.removeprefix("operator_"), _by_mutmut(kind, change)) for kind, change in mutation_operators),  # type: ignore[list-item]
+_OPERATORS: list[tuple[str, _Change]] = [
+    *((change.__name__.removeprefix("operator_"), _by_mutmut(kind, change)) for kind, change in mutation_operators),
     ("drop_statement", _drop_statement),
     ("swap_reduction", _swap_reduction),
     ("drop_entry", _drop_entry),

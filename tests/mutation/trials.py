@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
@@ -99,7 +100,9 @@ class Tests:
 
 def run(tests: Tests, mutant: Mutant | None) -> Outcome:
     """Run tests in a process of their own, with a mutant in the place of its module, or with the code as it is."""
-    return _Started(tests, mutant, "run").outcome(wait=True)  # type: ignore[return-value]
+    outcome = _Started(tests, mutant, "run").outcome(wait=True)
+    assert outcome is not None
+    return outcome
 
 
 def run_all(tests: Tests, mutants: Sequence[Mutant], jobs: int) -> Iterator[tuple[Mutant, Outcome]]:
@@ -174,14 +177,14 @@ def _test(tests: Sequence[Path], scratch: Path, mutant: Mutant | None) -> int:
     return int(pytest.main(["-c", str(ROOT / "pyproject.toml"), *options, *map(str, tests)]))
 
 
-class _Finder(importlib.machinery.PathFinder):
+class _Finder(importlib.abc.MetaPathFinder):
     """Finds one module, whose text is a mutant's."""
 
     def __init__(self, mutant: Mutant) -> None:
         self._name = mutant.file.removesuffix(".py").replace("/", ".")
         self._path, self._source = str(ROOT / mutant.file), mutant.source
 
-    def find_spec(self, fullname: str, *_: object) -> importlib.machinery.ModuleSpec | None:  # type: ignore[override]
+    def find_spec(self, fullname: str, *_: object) -> importlib.machinery.ModuleSpec | None:
         if fullname != self._name:
             return None
         return importlib.util.spec_from_file_location(

@@ -80,11 +80,12 @@ def save_checkpoint(
     model.save_pretrained(folder / "transformer")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(DEMO / name, folder / "transformer" / name)
+    pooled = Pooling(32, pooling_mode=pooling)
     parts: list[torch.nn.Module] = [
         Transformer(str(folder / "transformer"), max_seq_length=MAX_SEQ_LENGTH),
-        Pooling(32, pooling_mode=pooling),
+        pooled,
     ]
-    dimension = parts[1].get_embedding_dimension()
+    dimension = pooled.get_embedding_dimension()
     for module in modules:
         if module == "dense":
             parts.append(Dense(dimension, 24))

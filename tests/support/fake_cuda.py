@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from exporter.engines.tensorrt.profiles import Profile
 from exporter.runtime.contract import INPUTS, OUTPUT
@@ -73,7 +74,10 @@ class FakeDriver:
         slot._obj.value = ctypes.addressof(block)
 
     def _copy(self, to: int, source: int, size: int) -> None:
-        self.enqueue(lambda: ctypes.memmove(to, source, size) and None)
+        def copy() -> None:
+            ctypes.memmove(to, source, size)
+
+        self.enqueue(copy)
 
     def do_cuInit(self, flags: int) -> None: ...
 
@@ -229,6 +233,6 @@ TENSORRT_RTX = SimpleNamespace(
 """What the runner reads of ``tensorrt_rtx``."""
 
 
-def array_at(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+def array_at(address: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return np.frombuffer((ctypes.c_char * size).from_address(address), dtype=dtype).reshape(shape)
+    return np.frombuffer(memoryview((ctypes.c_char * size).from_address(address)), dtype=dtype).reshape(shape)

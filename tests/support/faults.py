@@ -31,7 +31,7 @@ from exporter.engines import EngineFiles, backend_of
 from exporter.engines.onnxruntime import OnnxRuntimeRunner
 from exporter.graph import Graph
 from exporter.graph.folding import fold
-from exporter.graph.surgery import add_constant, graph_input
+from exporter.graph.surgery import add_constant, graph_input, input_of
 from exporter.precisions import cast_graph, fp16
 from exporter.precisions.int8 import static
 from exporter.precisions.int8.plan import Plan, Request, make_plan
@@ -53,9 +53,11 @@ from tests.support.surgery import (
     change_stored,
     change_weight,
     constant,
+    dtype_of,
     layer_output,
     layer_products,
     module_nodes,
+    stored_array,
     table_readers,
     take_place,
 )
@@ -225,7 +227,7 @@ def _audit(name: str) -> fp16.Audit:
 def int8_assignment(name: str) -> Assignment:
     """Return the first assignment of the plan whose sound graph passes its gate, as an export does."""
     subject, plan = subject_named(name), int8_plan(name)
-    for assignment in plan.found.ladder:
+    for assignment in plan.found.candidates:
         graph = static.convert(plan, assignment, _audited(subject))
         with _encoder(subject, subject.checkpoint.tokenizer, open_graph(graph, ENGINE["int8"])) as encoder:
             if validate(subject.reference, encoder, Gates().int8, f"{name} int8").passed:
@@ -336,7 +338,7 @@ def mean_without_mask(candidate: Candidate) -> None:
 
 def mask_inverted(candidate: Candidate) -> None:
     """Attend to padding and to nothing else."""
-    mask = attention_nodes(candidate.model)[0].inputs[3]
+    mask = input_of(attention_nodes(candidate.model)[0], 3)
     inverted = Surgery(candidate.model, mask).add("Not", [mask], like=mask)
     for node in attention_nodes(candidate.model):
         node.replace_input_with(3, inverted)
@@ -351,9 +353,9 @@ def mask_ignored(candidate: Candidate) -> None:
 def position_off_by_one(candidate: Candidate) -> None:
     """Count positions from one too many. The last row of the table serves twice, where an engine would read past it."""
     readers = table_readers(candidate.model, "position")
-    table, positions = readers[0].inputs
+    table, positions = stored_array(readers[0].inputs[0]), input_of(readers[0], 1)
     one = constant(candidate.model, 1)
-    last = constant(candidate.model, table.shape[0] - 1)
+    last = constant(candidate.model, len(table) - 1)
     edit = Surgery(candidate.model, positions)
     later = edit.add("Add", [positions, one], like=positions)
     shifted = edit.add("Min", [later, last], like=positions)
@@ -366,7 +368,7 @@ def positions_restart(candidate: Candidate) -> None:
     if candidate.subject.checkpoint.facts.max_seq_length <= 128:
         raise NotApplicableError("no text has more than 128 tokens")
     readers = table_readers(candidate.model, "position")
-    positions = readers[0].inputs[1]
+    positions = input_of(readers[0], 1)
     first = constant(candidate.model, _first_position(candidate.subject))
     period = constant(candidate.model, 128)
     edit = Surgery(candidate.model, positions)
@@ -385,12 +387,12 @@ def last_position_zeroed(candidate: Candidate) -> None:
         table[last] = 0
         return table
 
-    change_stored(table_readers(candidate.model, "position")[0].inputs[0], change)
+    change_stored(input_of(table_readers(candidate.model, "position")[0]), change)
 
 
 def unused_words_replaced(candidate: Candidate) -> None:
     """Replace the vectors of all words that no probe has by noise of the same spread."""
-    table = table_readers(candidate.model, "word")[0].inputs[0]
+    table = input_of(table_readers(candidate.model, "word")[0])
     unused = _unused_words(candidate.subject.name)
 
     def change(vectors: np.ndarray) -> np.ndarray:
@@ -427,7 +429,7 @@ def token_types_shifted(candidate: Candidate) -> None:
     if len(table) < 2:
         raise NotApplicableError("one token type: nothing to shift to")
     first = candidate.model.graph.initializers["embeddings.token_type_embeddings.weight.row0"]
-    second = table[1].reshape(first.const_value.shape.numpy()).copy()
+    second = table[1].reshape(stored_array(first).shape).copy()
     take_place(first, add_constant(candidate.model, "fault/token_type", second))
 
 
@@ -442,7 +444,8 @@ def layer_noised(candidate: Candidate) -> None:
     rng = np.random.default_rng(7)
 
     def change(weight: np.ndarray) -> np.ndarray:
-        return weight + 0.01 * weight.std() * rng.standard_normal(weight.shape)
+        noised: np.ndarray = weight + 0.01 * weight.std() * rng.standard_normal(weight.shape)
+        return noised
 
     for product in layer_products(candidate.model, candidate.subject.checkpoint.facts.layers // 2):
         change_weight(candidate.model, product, change, may_vanish=candidate.precision == "int8")
@@ -472,7 +475,7 @@ def mask_adds(number: float) -> Callable[[Candidate], None]:
 
     def apply(candidate: Candidate) -> None:
         attentions = attention_nodes(candidate.model)
-        mask, dtype = attentions[0].inputs[3], attentions[0].inputs[0].dtype
+        mask, dtype = input_of(attentions[0], 3), dtype_of(input_of(attentions[0]))
         scores = [constant(candidate.model, value, dtype) for value in (0, number)]
         added = Surgery(candidate.model, mask).add("Where", [mask, *scores], dtype, mask.shape)
         for node in attentions:
@@ -584,10 +587,11 @@ def weights_in_8_bits(candidate: Candidate) -> None:
 
     def change(weight: np.ndarray) -> np.ndarray:
         scale = np.abs(weight).max() / 127
-        return np.round(weight / scale) * scale
+        rounded: np.ndarray = np.round(weight / scale) * scale
+        return rounded
 
     for value in list(candidate.model.graph.initializers.values()):
-        if value.dtype in FLOATS and len(value.shape) == 2:
+        if value.dtype in FLOATS and stored_array(value).ndim == 2:
             change_stored(value, change)
 
 
@@ -610,7 +614,7 @@ def nan_in_one_row(candidate: Candidate) -> None:
         table[token] = np.nan
         return table
 
-    change_stored(table_readers(candidate.model, "word")[-1].inputs[0], change)  # in int8 the table of scales
+    change_stored(input_of(table_readers(candidate.model, "word")[-1]), change)  # in int8 the table of scales
 
 
 def faults_of(subject_name: str) -> tuple[Fault, ...]:

@@ -17,7 +17,7 @@ def model_of(body: str, *, names: Mapping[str, str] | None = None) -> ir.Model:
     """
     proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 23]> {body}')
     onnx.checker.check_model(proto, full_check=True)
-    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
+    model: ir.Model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
     for index, node in enumerate(model.graph):
         node.name = (names or {}).get(str(node.outputs[0].name), f"node.{index}/{node.op_type}")
     return model
@@ -27,7 +27,8 @@ def evaluate(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
     """Run a model in numpy, after a strict check of its types."""
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
-    return ReferenceEvaluator(proto).run(None, feeds)
+    results: list[np.ndarray] = ReferenceEvaluator(proto).run(None, feeds)
+    return results
 
 
 def ops(model: ir.Model) -> list[str]:

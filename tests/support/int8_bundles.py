@@ -10,12 +10,14 @@ from exporter.bundle import Bundle
 from exporter.options import ExportOptions
 from exporter.pipeline import export
 from exporter.recipe import find_recipe
+from exporter.targets import Backend, Precision
 from tests.conftest import Shared
 
 
 def int8_bundle(shared: Shared, model: str, precision: str, backend: str) -> Bundle:
     def fill(folder: Path) -> None:
-        export(find_recipe(model), ExportOptions(precision=precision, backend=backend, out=folder))
+        options = ExportOptions(precision=Precision(precision), backend=Backend(backend), out=folder)
+        export(find_recipe(model), options)
 
     name = Path(model).name
     return Bundle.open(shared(f"{name}-{precision}-{backend}", fill) / name / f"{precision}-{backend}")

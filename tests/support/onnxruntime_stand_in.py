@@ -6,19 +6,21 @@ such batch, and every request in it fails.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime
-import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         path = f"{args['model_repository']}/{args['model_version']}/model.onnx"
         self.session = onnxruntime.InferenceSession(path, options)
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         names = ("input_ids", "attention_mask")
         tensors = [
             [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in names] for request in requests

@@ -22,7 +22,7 @@ class Done:
 
 
 def run_program(
-    command: Sequence[str | Path],
+    command: Sequence[object],
     *,
     cwd: Path | None = None,
     stdin: bytes = b"",

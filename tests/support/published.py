@@ -27,6 +27,7 @@ from exporter.precisions.int8.qdq import insert_qdq
 from exporter.precisions.int8.scheme import scheme_of
 from exporter.precisions.int8.smoothing import choose_smoothing
 from exporter.recipe import Shapes, find_recipe
+from exporter.targets import Precision
 from exporter.validator.provenance import Parameter, StoredGraph, read_onnx
 from exporter.validator.provenance.parameters import dependent_parameters
 from exporter.validator.provenance.read_openvino import read_onnx_by_openvino, read_openvino
@@ -111,12 +112,14 @@ def _quantized(graph: Graph, target: Target, batches: TokenBatches) -> Graph:
     on = frozenset(matmul.node for matmul in emulator.matmuls[1:])
     model = graph.editable()
     if scheme.dynamic:
-        return graph.with_model(quantize_matmuls(model, emulator.matmuls, quantization, on), precision="int8_dynamic")
+        return graph.with_model(
+            quantize_matmuls(model, emulator.matmuls, quantization, on), precision=Precision.INT8_DYNAMIC
+        )
     insert_qdq(model, emulator.matmuls, quantization, scheme, on)
     quantized = graph.with_model(model)
     if scheme.fallback_dtype == "fp16":
         quantized = fp16.cast(quantized, fp16.audit(graph, batches))
-    return quantized.with_model(quantized.model, precision="int8")
+    return quantized.with_model(quantized.model, precision=Precision.INT8)
 
 
 def published(name: str, target: Target, edit: Edit | None = None) -> StoredGraph:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporter.graph import Graph
-from exporter.graph.surgery import add_constant, make_node
+from exporter.graph.surgery import Dimension, add_constant, make_node
 from exporter.validator.provenance import Parameter
 
 ROWS, WIDTH, INNER = 300, 12, 20
@@ -45,7 +45,7 @@ def small_graph(parameters: dict[str, Parameter]) -> Graph:
     def stored(name: str, array: np.ndarray) -> ir.Value:
         return add_constant(model, name, np.array(array, order="C"))
 
-    def add(operator: str, reads: list[ir.Value], name: str, shape: list, **attributes: int) -> ir.Value:
+    def add(operator: str, reads: list[ir.Value], name: str, shape: list[Dimension], **attributes: int) -> ir.Value:
         node = make_node(operator, reads, f"{name}/{operator}", FLOAT, shape, attributes)
         model.graph.append(node)
         return node.outputs[0]

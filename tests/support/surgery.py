@@ -82,10 +82,22 @@ def become_output(model: ir.Model, new: ir.Value) -> None:
     model.graph.outputs[0] = new
 
 
+def stored_array(value: ir.Value | None) -> np.ndarray:
+    """Return the numbers of a stored tensor, which must be there."""
+    assert value is not None
+    assert value.const_value is not None, value
+    return value.const_value.numpy()
+
+
+def dtype_of(value: ir.Value) -> ir.DataType:
+    """Return the type of a value, which must be known."""
+    assert value.dtype is not None, value
+    return value.dtype
+
+
 def change_stored(value: ir.Value, change: Change) -> None:
     """Change a stored tensor, for all its readers. It keeps its type; a change that changes nothing is an error."""
-    assert value.const_value is not None
-    value.const_value = ir.tensor(changed(value.const_value.numpy(), change), name=value.name)
+    value.const_value = ir.tensor(changed(stored_array(value), change), name=value.name)
 
 
 def change_weight(model: ir.Model, matmul: ir.Node, change: Change, *, may_vanish: bool = False) -> None:
@@ -97,16 +109,14 @@ def change_weight(model: ir.Model, matmul: ir.Node, change: Change, *, may_vanis
     assert weight is not None
     dequantize = weight.producer()
     stored = weight if dequantize is None else dequantize.inputs[0]
-    assert stored is not None
-    assert stored.const_value is not None
-    other = add_constant(model, "fault/weight", changed(stored.const_value.numpy(), change, may_vanish=may_vanish))
+    other = add_constant(model, "fault/weight", changed(stored_array(stored), change, may_vanish=may_vanish))
     if dequantize is not None:
         read = [other, *(value for value in dequantize.inputs[1:] if value is not None)]
         node = make_node(
             "DequantizeLinear",
             read,
             f"module.fault/Dequantize.{len(model.graph)}",
-            weight.dtype,
+            dtype_of(weight),
             weight.shape,
             {"axis": 1},
         )
@@ -190,9 +200,11 @@ def weights_through_bf16(model: ir.Model) -> None:
 def head_zeroed(model: ir.Model, output: ir.Value) -> None:
     """Lose what the first attention head says; ``output`` is (batch, heads, sequence, head size)."""
     assert output.shape is not None
-    kept = np.ones((1, output.shape[1], 1, 1))
+    heads = output.shape[1]
+    assert isinstance(heads, int)
+    kept = np.ones((1, heads, 1, 1))
     kept[0, 0] = 0
-    put_behind(model, output, "Mul", constant(model, kept, output.dtype))
+    put_behind(model, output, "Mul", constant(model, kept, dtype_of(output)))
 
 
 def module_dropped(model: ir.Model, index: int) -> None:
@@ -205,7 +217,7 @@ def module_dropped(model: ir.Model, index: int) -> None:
 def output_multiplied(model: ir.Model, factor: float | np.ndarray) -> None:
     """Multiply every vector by a number, or by a vector."""
     (output,) = model.graph.outputs
-    put_behind(model, output, "Mul", constant(model, factor, output.dtype))
+    put_behind(model, output, "Mul", constant(model, factor, dtype_of(output)))
 
 
 def rows_repeated(model: ir.Model, first: int) -> None:

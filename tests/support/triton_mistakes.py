@@ -156,6 +156,15 @@ def _clear(field: str) -> Callable[[Any], None]:
     return lambda config: config.ClearField(field)
 
 
+def _small(config: Any) -> None:
+    """Make the largest batch 1, and take out what does not fit it."""
+    config.max_batch_size = 1
+    config.dynamic_batching.ClearField("preferred_batch_size")
+    for number in reversed(range(len(config.model_warmup))):
+        if config.model_warmup[number].batch_size > 1:
+            del config.model_warmup[number]
+
+
 MISTAKES = (
     Mistake(
         "no protobuf",
@@ -266,7 +275,7 @@ MISTAKES = (
     ),
     Mistake(
         "dynamic batching without room",
-        _edit("demo", lambda config: (setattr(config, "max_batch_size", 1), _small(config))),
+        _edit("demo", _small),
         "max_batch_size",
         ("1", "above 1"),
         server="silent",
@@ -450,11 +459,3 @@ MISTAKES = (
         server="cannot tell",
     ),
 )
-
-
-def _small(config: Any) -> None:
-    """Take out what does not fit a largest batch of 1."""
-    config.dynamic_batching.ClearField("preferred_batch_size")
-    for number in reversed(range(len(config.model_warmup))):
-        if config.model_warmup[number].batch_size > 1:
-            del config.model_warmup[number]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import json
 import os
 import signal
@@ -136,13 +137,13 @@ def _serve() -> dict[str, Any]:
         __import__(name)
     gc.freeze()  # a collection would touch, and so copy, all of the parent's memory
     while line := _read_line():
-        request = json.loads(line)
+        request: dict[str, Any] = json.loads(line)
         if "wait" in request:
             answer = _wait(request["wait"], request["timeout_s"])
         else:
             answer = os.fork()
             if answer == 0:
-                return request  # type: ignore[no-any-return]
+                return request
         os.write(1, json.dumps(answer).encode() + b"\n")
     sys.exit(0)
 
@@ -179,7 +180,8 @@ def _become(request: dict[str, Any]) -> None:
         opened = os.open(streams / name, flags)
         os.dup2(opened, descriptor)
         os.close(opened)
-    sys.stdout.reconfigure(line_buffering=False)  # type: ignore[union-attr]
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=False)
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
     sys.argv = ["korsbert", *request["arguments"]]

@@ -63,7 +63,8 @@ class FakeEncoder:
 
 
 def test_subjects_take_turns_and_the_order_alternates() -> None:
-    clock, calls = FakeClock(), []
+    clock = FakeClock()
+    calls: list[str] = []
     encoders = {name: FakeEncoder(name, clock, calls, [1.0] * 5, 0.5) for name in ("a", "b", "c")}
     measure(encoders, SENTENCES, batch_size=BATCH, rounds=4, singles=1, clock=clock)
     assert [call for call in calls if "alone" not in call] == [*"cba", *"abc", *"cba", *"abc", *"cba"]
@@ -71,7 +72,8 @@ def test_subjects_take_turns_and_the_order_alternates() -> None:
 
 
 def test_medians_and_paired_ratios_leave_out_the_warm_up() -> None:
-    clock, calls = FakeClock(), []
+    clock = FakeClock()
+    calls: list[str] = []
     encoders = {
         "slow": FakeEncoder("slow", clock, calls, [64.0, 4.0, 2.0, 6.0], 0.5),
         "fast": FakeEncoder("fast", clock, calls, [128.0, 1.0, 2.0, 2.0], 0.25),

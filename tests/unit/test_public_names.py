@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import korsbert
 import pytest
@@ -156,13 +157,13 @@ class TestExportArguments:
             ({"pooling": "attention"}, "`pooling` is 'attention'"),
         ],
     )
-    def test_what_the_annotations_forbid_is_refused_before_any_work(self, arguments: dict[str, str], told: str) -> None:
+    def test_what_the_annotations_forbid_is_refused_before_any_work(self, arguments: dict[str, Any], told: str) -> None:
         with pytest.raises(exporter.InputError, match=told) as failure:
-            exporter.export("demo", **arguments)  # type: ignore[arg-type]
+            exporter.export("demo", **arguments)
         assert str(failure.value.next_step).startswith("use one of ")
         if "device" in arguments:
             with pytest.raises(exporter.InputError, match=told):
-                exporter.load("anywhere", device="tpu")  # type: ignore[arg-type]
+                exporter.load("anywhere", device="tpu")
 
     def test_an_unknown_option_is_refused_with_the_nearest_name(self) -> None:
         with pytest.raises(exporter.InputError, match="there is no option 'precison'") as failure:

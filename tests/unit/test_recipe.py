@@ -168,7 +168,7 @@ class TestValues:
 
     def test_it_is_frozen(self) -> None:
         with pytest.raises(ValidationError):
-            find_recipe("demo").name = "other"  # type: ignore[misc]
+            find_recipe("demo").name = "other"
 
 
 class TestFind:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,8 @@ class Measured:
 
     @property
     def encoder(self) -> nn.Module:
-        return self.model[0].auto_model
+        encoder: nn.Module = self.model[0].auto_model
+        return encoder
 
     def broken(self) -> nn.Module:
         """Return a copy to break."""
@@ -61,7 +63,7 @@ class Measured:
 def pooled(name: str, encoder: nn.Module, batch: Batch, **changed: torch.Tensor) -> torch.Tensor:
     """Return (batch, 64) float64 vectors; what is ``changed`` is so for the encoder, not for the pooling."""
     with torch.inference_mode():
-        hidden = encoder(**(batch | changed)).last_hidden_state.double()
+        hidden: torch.Tensor = encoder(**(batch | changed)).last_hidden_state.double()
     mask = batch["attention_mask"].unsqueeze(-1)
     return hidden[:, 0] if TWINS[name].pooling == "cls" else (hidden * mask).sum(1) / mask.sum(1)
 
@@ -100,11 +102,20 @@ MODEL_CLASSES = {
 }
 
 
+class Complaints(logging.Handler):
+    """Keeps the messages that it is given."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.complaints: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.complaints.append(record.getMessage())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_loads_as_the_card_says_and_without_complaint(name: str, folders: dict[str, Path]) -> None:
-    complaints: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]
+    handler = Complaints(logging.WARNING)
     loggers = [logging.getLogger(library) for library in ("transformers", "sentence_transformers")]
     for logger in loggers:
         logger.addHandler(handler)
@@ -115,7 +126,7 @@ def test_loads_as_the_card_says_and_without_complaint(name: str, folders: dict[s
         for logger in loggers:
             logger.removeHandler(handler)
 
-    assert complaints == []
+    assert handler.complaints == []
     assert type(model[0].auto_model).__name__ == MODEL_CLASSES[name]
     assert model[1].pooling_mode == TWINS[name].pooling
     assert model.max_seq_length == TWINS[name].max_seq_length
@@ -284,12 +295,12 @@ def test_ignoring_the_padding_mask_shows(twin: Measured) -> None:
 
 
 def shift_positions(encoder: nn.Module) -> None:
-    table = encoder.embeddings.position_embeddings.weight
+    table = encoder.get_parameter("embeddings.position_embeddings.weight")
     table.data = torch.roll(table.data, -1, dims=0)
 
 
 def swap_token_types(encoder: nn.Module) -> None:
-    table = encoder.embeddings.token_type_embeddings.weight
+    table = encoder.get_parameter("embeddings.token_type_embeddings.weight")
     table.data = table.data.flip(0)
 
 
@@ -316,7 +327,8 @@ def drop_norm_parameters(encoder: nn.Module) -> None:
 def skip_last_feed_forward(encoder: nn.Module) -> None:
     """Let the feed-forward sublayer add nothing at its last use (ALBERT has one module and uses it in each layer)."""
     linears = [module for module in encoder.modules() if isinstance(module, nn.Linear) and module.in_features == 128]
-    uses_before = encoder.config.num_hidden_layers - 1 if len(linears) == 1 else 0
+    config: Any = encoder.config
+    uses_before = config.num_hidden_layers - 1 if len(linears) == 1 else 0
     calls = 0
 
     def skip(_module: nn.Module, _inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:

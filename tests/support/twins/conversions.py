@@ -17,7 +17,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import Tensor
-from transformers import AlbertConfig, AlbertModel, DistilBertConfig, DistilBertModel
+from transformers import AlbertConfig, AlbertModel, BertConfig, DistilBertConfig, DistilBertModel
 
 from tests.support.twins.names import LAYER_PARTS, NAMES
 from tests.support.twins.originals import Architecture
@@ -51,7 +51,7 @@ def convert_checkpoint(source: Path, folder: Path, architecture: str) -> Path:
     return saved
 
 
-def _distilbert(config: object, weights: Mapping[str, Tensor]) -> DistilBertModel:
+def _distilbert(config: BertConfig, weights: Mapping[str, Tensor]) -> DistilBertModel:
     made = DistilBertModel(
         DistilBertConfig(
             vocab_size=config.vocab_size,
@@ -75,7 +75,7 @@ def _distilbert(config: object, weights: Mapping[str, Tensor]) -> DistilBertMode
     return made
 
 
-def _albert(config: object, weights: Mapping[str, Tensor]) -> AlbertModel:
+def _albert(config: BertConfig, weights: Mapping[str, Tensor]) -> AlbertModel:
     made = AlbertModel(
         AlbertConfig(
             vocab_size=config.vocab_size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -228,7 +229,7 @@ class TestPlaces:
         def mkdtemp(**_: object) -> str:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(module.tempfile, "mkdtemp", mkdtemp)
+        monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
         with pytest.raises(BundleError) as failure, staging(place, force=False):
             pass
         assert failure.value.message == f"{place}: the disk is full"

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import pytest
@@ -126,10 +127,10 @@ class TestWhatIsVerifiedIsWhatRuns:
     def test_a_file_replaced_as_the_engine_is_opened(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         expected = self.vector(Bundle.open(bundle).encoder())
 
-        def replace_and_open(engine: Engine, *arguments: object) -> object:
+        def replace_and_open(engine: Engine, *arguments: Any) -> object:
             (bundle / "model.onnx").write_bytes(b"something else")
             (bundle / "tokenizer.json").write_bytes((bundle / "tokenizer.json").read_bytes())
-            return onnxruntime.open(engine, *arguments)  # type: ignore[arg-type]
+            return onnxruntime.open(engine, *arguments)
 
         opened = Bundle.open(bundle)
         monkeypatch.setattr(module, "backend_of", lambda _: SimpleNamespace(open=replace_and_open))

@@ -22,13 +22,23 @@ from exporter.bundle import (
     Record,
 )
 from exporter.bundle.manifest import seal_of
-from exporter.bundle.signing import SIGNATURE
+from exporter.bundle.signing import SIGNATURE, Trusted
 from exporter.errors import BundleError
 from tests.support.manifests import edit_manifest
 
 RECORDED = Record(
     manifest_seal="", report={"passed": True}, machine={"cores": 2}, tools={"numpy": "2"}, created="2026-11-26"
 )
+
+
+def listing(files: dict[str, Any]) -> Callable[[dict[str, Any]], object]:
+    """Return a change of a manifest that lists more files."""
+    return lambda manifest: manifest["files"].update(files)
+
+
+def not_listing(name: str) -> Callable[[dict[str, Any]], object]:
+    """Return a change of a manifest that lists a file no longer."""
+    return lambda manifest: manifest["files"].pop(name)
 
 
 @pytest.fixture
@@ -130,10 +140,10 @@ class TestRecords:
     def test_one_cannot_be_a_file_of_the_manifest(self, bundle: Path) -> None:
         facts = {"size": 2, "sha256": hashlib.sha256(b"{}").hexdigest()}
         for name in (RECORD, SIGNATURE, MANIFEST):
-            edit_manifest(bundle, lambda manifest, name=name: manifest["files"].update({name: facts}))
+            edit_manifest(bundle, listing({name: facts}))
             with pytest.raises(BundleError, match=f"lists {name}, which is written after the manifest"):
                 Bundle.open(bundle)
-            edit_manifest(bundle, lambda manifest, name=name: manifest["files"].pop(name))
+            edit_manifest(bundle, not_listing(name))
 
 
 class TestSignatures:
@@ -151,7 +161,7 @@ class TestSignatures:
 
         monkeypatch.setattr(module, "sign", sign)
         monkeypatch.setattr(module, "verify", verify)
-        monkeypatch.setattr(module.Trusted, "of", lambda path: SimpleNamespace(path=path))
+        monkeypatch.setattr(Trusted, "of", lambda path: SimpleNamespace(path=path))
         return asked
 
     def hashes(self, bundle: Path) -> dict[str, str]:

@@ -94,4 +94,4 @@ def test_a_manifest_is_read_without_a_look_at_the_files(bundle: Path) -> None:
 
 def test_what_is_known_of_a_bundle_cannot_be_changed(bundle: Path) -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        Bundle.open(bundle).manifest.seal = "other"  # type: ignore[misc]
+        Bundle.open(bundle).manifest.seal = "other"

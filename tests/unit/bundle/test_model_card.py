@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from exporter.bundle import Manifest, QuantizationFacts
 from exporter.bundle.model_card import model_card
@@ -36,12 +36,18 @@ def card(made: Manifest, *scores: StsScore, modules: str = "") -> str:
     return model_card(made, report, modules)
 
 
+def data_of(text: str) -> ModelCardData:
+    data = ModelCard(text).data
+    assert isinstance(data, ModelCardData)
+    return data
+
+
 SCORE = StsScore("korsts", 1500, 83.05, 83.046, 82.0, 82.0)
 
 
 class TestMetadata:
     def test_names_the_checkpoint_the_license_and_the_engine(self) -> None:
-        data = ModelCard(card(manifest())).data
+        data = data_of(card(manifest()))
         assert data.library_name == "korsbert"
         assert data.pipeline_tag == "sentence-similarity"
         assert data.base_model == "owner/model"
@@ -50,7 +56,8 @@ class TestMetadata:
         assert data.eval_results is None
 
     def test_has_the_scores_of_this_bundle(self) -> None:
-        data = ModelCard(card(manifest(), SCORE)).data
+        data = data_of(card(manifest(), SCORE))
+        assert data.eval_results is not None
         (result,) = data.eval_results
         assert (data.model_name, result.dataset_name, result.metric_type) == ("demo", "korsts", "spearman")
         assert result.metric_value == 83.05
@@ -58,7 +65,7 @@ class TestMetadata:
     def test_names_no_base_model_for_a_folder(self) -> None:
         source = Source(checkpoint="demo/checkpoint", commit=None, weights_sha256="1" * 64, files={})
         recipe = manifest().recipe.model_copy(update={"license": None})
-        data = ModelCard(card(manifest(source=source, recipe=recipe))).data
+        data = data_of(card(manifest(source=source, recipe=recipe)))
         assert data.base_model is None
         assert data.license is None
 

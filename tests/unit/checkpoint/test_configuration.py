@@ -30,7 +30,8 @@ def test_what_transformers_saves_of_an_architecture_is_understood(model_type: st
 
 @pytest.mark.parametrize("key", ["transformers_weights", "quantization_config", "fusion_config", "device_map"])
 def test_a_key_that_steers_says_nothing_where_it_is_empty(key: str) -> None:
-    for nothing in (None, False, "", [], {}):
+    empty: tuple[object, ...] = (None, False, "", [], {})
+    for nothing in empty:
         assert select_keys({key: nothing}, transformer_rules("bert", "c"), "c") == ({}, ())
     for something in (0, "x", ["x"], {"x": 1}, True):
         with pytest.raises(CheckpointError, match=f"c: the key '{key}' controls what a library loads"):

@@ -181,6 +181,8 @@ class TestFacts:
     def test_sides_are_the_checkpoints_own(self, copy: Path, side: str) -> None:
         edit(copy / "tokenizer_config.json", padding_side=side, truncation_side=side)
         tokenizer = load(copy).tokenizer
+        assert tokenizer.padding is not None
+        assert tokenizer.truncation is not None
         assert (tokenizer.padding["direction"], tokenizer.truncation["direction"]) == (side, side)
 
 
@@ -206,8 +208,9 @@ class TestLongestInput:
         edit(folder / "sentence_bert_config.json", max_seq_length=stated)
         found = load(folder)
         assert found.facts.max_seq_length == longest
-        assert found.tokenizer.truncation["max_length"] == longest
-        assert found.anchor.truncation["max_length"] == longest
+        for tokenizer in (found.tokenizer, found.anchor):
+            assert tokenizer.truncation is not None
+            assert tokenizer.truncation["max_length"] == longest
 
     @pytest.mark.parametrize("stated", [2, 1, 0])
     def test_that_leaves_no_room_for_text_is_refused(self, copy: Path, stated: int) -> None:
@@ -223,7 +226,7 @@ class TestEncoding:
     def test_is_that_of_sentence_transformers_in_the_order_given(self, saved: Callable[..., Path]) -> None:
         reference = SentenceTransformer(str(saved()), device="cpu", local_files_only=True)
         found = loaded(saved()).encode(SENTENCES)
-        assert (found.shape, found.dtype) == ((4, 32), np.float32)
+        assert (found.shape, found.dtype) == ((4, 32), np.dtype(np.float32))
         np.testing.assert_allclose(found, reference.encode(SENTENCES, show_progress_bar=False), atol=1e-5, rtol=0)
 
     def test_of_token_ids_is_that_of_text(self, saved: Callable[..., Path]) -> None:

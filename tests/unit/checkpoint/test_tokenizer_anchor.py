@@ -217,6 +217,8 @@ class TestSettings:
 
     def test_of_sides_and_of_the_padding_token(self, folder: Path) -> None:
         anchor = self.anchor(folder, padding_side="left", truncation_side="left", pad_token={"content": "[MASK]"})
+        assert anchor.truncation is not None
+        assert anchor.padding is not None
         assert (anchor.truncation["direction"], anchor.truncation["max_length"]) == ("left", 32)
         assert (anchor.padding["direction"], anchor.padding["pad_id"]) == ("left", 4)
 

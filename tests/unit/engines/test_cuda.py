@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,7 @@ def test_without_a_driver_or_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise OSError(name)
 
-    monkeypatch.setattr(module.ctypes, "CDLL", absent)
+    monkeypatch.setattr(ctypes, "CDLL", absent)
     with pytest.raises(MissingDependencyError, match="no NVIDIA driver"):
         Cuda.load()
     assert find_gpu() is None
@@ -89,7 +91,7 @@ def test_buffers_carry_a_batch_up_and_vectors_down_and_give_all_back(cuda: Cuda,
     assert bytes(driver.memory[buffers.mask]) == np.ascontiguousarray(ids + 100).tobytes()
 
     vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
-    driver.memory[buffers.vectors][: vectors.nbytes] = vectors.tobytes()
+    ctypes.memmove(driver.memory[buffers.vectors], vectors.tobytes(), vectors.nbytes)
     buffers.download(2)
     np.testing.assert_array_equal(buffers.read(2), vectors[:2])
 

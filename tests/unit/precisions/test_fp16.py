@@ -77,7 +77,8 @@ def run(converted: Graph) -> np.ndarray:
     from onnx.reference import ReferenceEvaluator
 
     feeds = {"input_ids": np.array([[0, 1, 2]]), "attention_mask": np.array([[1, 1, 1]])}
-    return ReferenceEvaluator(converted.to_bytes()).run(None, feeds)[0]
+    vectors: np.ndarray = ReferenceEvaluator(converted.to_bytes()).run(None, feeds)[0]
+    return vectors
 
 
 def test_a_tame_graph_is_float16_up_to_pooling(batches: TokenBatches) -> None:

@@ -53,7 +53,7 @@ class TestLikeSentenceTransformer:
     def test_ragged_text(self, encoder: exporter.Encoder, reference: SentenceTransformer, normalize: bool) -> None:
         wanted = reference.encode(RAGGED, normalize_embeddings=normalize, show_progress_bar=False)
         found = encoder.encode(RAGGED, normalize_embeddings=normalize)
-        assert (found.shape, found.dtype) == (wanted.shape, np.float32)
+        assert (found.shape, found.dtype) == (wanted.shape, np.dtype(np.float32))
         np.testing.assert_allclose(found, wanted, atol=2e-5, rtol=0)
 
     def test_one_string_is_one_vector(self, encoder: exporter.Encoder, reference: SentenceTransformer) -> None:
@@ -66,12 +66,12 @@ class TestLikeSentenceTransformer:
     def test_a_list_of_one_is_a_matrix(self, encoder: exporter.Encoder) -> None:
         assert encoder.encode([RAGGED[0]]).shape == (1, encoder.dimension)
         assert encoder.encode((RAGGED[0],)).shape == (1, encoder.dimension)
-        assert encoder.encode(np.array(RAGGED[:2])).shape == (2, encoder.dimension)  # type: ignore[arg-type]
+        assert encoder.encode(np.array(RAGGED[:2])).shape == (2, encoder.dimension)  # type: ignore[call-overload]
 
     def test_no_sentences(self, encoder: exporter.Encoder, reference: SentenceTransformer) -> None:
         wanted = reference.encode([], show_progress_bar=False)
         found = encoder.encode([])
-        assert (found.shape, found.dtype) == (np.asarray(wanted).shape, np.float32)
+        assert (found.shape, found.dtype) == (np.asarray(wanted).shape, np.dtype(np.float32))
 
     def test_facts(self, encoder: exporter.Encoder, reference: SentenceTransformer) -> None:
         assert encoder.dimension == reference.get_embedding_dimension() == 256
@@ -100,9 +100,14 @@ class TestOrderAndBatches:
         self, encoder: exporter.Encoder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         runner = encoder._runner
-        shapes: list[tuple[int, int]] = []
+        shapes: list[tuple[int, ...]] = []
         run = runner.run
-        monkeypatch.setattr(runner, "run", lambda ids, mask: (shapes.append(ids.shape), run(ids, mask))[1])
+
+        def watched(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+            shapes.append(ids.shape)
+            return run(ids, mask)
+
+        monkeypatch.setattr(runner, "run", watched)
         encoder.encode([RAGGED[4]] * 9 + ["짧다"] * 40, batch_size=8)
         assert sum(rows for rows, _ in shapes) == 49
         assert all(rows <= 8 and rows * width <= 8 * TOKENS_PER_ROW for rows, width in shapes)
@@ -181,7 +186,12 @@ class TestPaddedTokens:
         ids, mask = np.array([[2, 7, 9, 3]], dtype=np.int64), np.array([[1, 0, 1, 0]], dtype=np.int64)
         given: list[np.ndarray] = []
         run = encoder._runner.run
-        monkeypatch.setattr(encoder._runner, "run", lambda *arrays: (given.extend(arrays), run(*arrays))[1])
+
+        def watched(*arrays: np.ndarray) -> np.ndarray:
+            given.extend(arrays)
+            return run(*arrays)
+
+        monkeypatch.setattr(encoder._runner, "run", watched)
         assert encoder.encode_padded(ids, mask).shape == (1, 256)
         assert given[0] is ids
         assert given[1] is mask

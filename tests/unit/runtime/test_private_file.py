@@ -15,6 +15,7 @@ def test_it_holds_the_bytes_until_the_block_ends(monkeypatch: pytest.MonkeyPatch
     if not in_memory:
         monkeypatch.delattr(os, "memfd_create", raising=False)
     with private_file(b"\x00content\n") as path:
+        assert isinstance(path, str)
         for _ in range(2):  # from its beginning each time
             assert Path(path).read_bytes() == b"\x00content\n"
         named = Path(path).readlink().name if in_memory else Path(path).name
@@ -25,4 +26,5 @@ def test_it_holds_the_bytes_until_the_block_ends(monkeypatch: pytest.MonkeyPatch
 def test_it_is_gone_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), private_file(b"x") as path:
         _ = 1 / 0
+    assert isinstance(path, str)
     assert not Path(path).exists()

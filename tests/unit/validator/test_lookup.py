@@ -6,10 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from exporter.graph.surgery import input_of
 from exporter.validator.check import Check
 from exporter.validator.lookup import check_lookup
 from tests.support.faults import Subject, subject_named
-from tests.support.surgery import Surgery, constant, table_readers
+from tests.support.surgery import Surgery, constant, stored_array, table_readers
 
 NAME = "albert-small (small twin)"
 
@@ -33,7 +34,7 @@ def test_a_sound_graph_finds_every_row(subject: Subject) -> None:
 def test_one_id_that_finds_another_row_is_named(subject: Subject) -> None:
     model = subject.graph.editable()
     (reader,) = table_readers(model, "word")
-    ids = reader.inputs[1]
+    ids = input_of(reader, 1)
     wrong, other = constant(model, 1234), constant(model, 1235)
     surgery = Surgery(model, ids)
     equal = surgery.add("Equal", [ids, wrong], ir.DataType.BOOL, ids.shape)
@@ -48,8 +49,8 @@ def test_one_id_that_finds_another_row_is_named(subject: Subject) -> None:
 def test_a_graph_that_reads_another_table_fails(subject: Subject) -> None:
     model = subject.graph.editable()
     (reader,) = table_readers(model, "word")
-    table = reader.inputs[0]
-    changed = table.const_value.numpy().copy()
+    table = input_of(reader)
+    changed = stored_array(table).copy()
     changed[5, 0] = np.nextafter(changed[5, 0], np.float32(1))
     table.const_value = ir.tensor(changed, name=table.name)
 

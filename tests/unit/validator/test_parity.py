@@ -120,7 +120,8 @@ def test_a_search_sees_a_randomised_candidate_that_identity_does_not_see() -> No
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 def test_cosine_of_zero_vectors() -> None:

@@ -134,4 +134,5 @@ def test_the_callers_tokenizer_keeps_its_truncation() -> None:
     tokenizer = words_tokenizer()
     tokenizer.enable_truncation(16)
     probes_for(tokenizer, 16)
+    assert tokenizer.truncation is not None
     assert tokenizer.truncation["max_length"] == 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +27,12 @@ SWEEP = Check("sweep", "256 widths were compared", figures={"widths": 256})
 WEIGHTS = Check("weights", "10 of 12 weights are accounted for", ("one differs", "one is missing"))
 
 
-def report_of(candidate: np.ndarray | None = None, *verdicts: Verdict, **changes: object) -> ParityReport:
+def report_of(candidate: np.ndarray | None = None, *verdicts: Verdict, **changes: Any) -> ParityReport:
     parity = compare(REFERENCE, REFERENCE if candidate is None else candidate, [[row] for row in range(ROWS)])
     probes = tuple(Probe(f"문장 {row}", f"kind {row}") for row in range(ROWS))
     tokens = tuple(range(3, 3 + ROWS))
     report = ParityReport("demo", "CPU", probes, "ab" * 32, tokens, parity, 0.125, (SCORE,), verdicts or (HELD,), None)
-    return replace(report, **changes)  # type: ignore[arg-type]
+    return replace(report, **changes)
 
 
 def spoiled() -> np.ndarray:

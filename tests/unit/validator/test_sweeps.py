@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from exporter.checkpoint import TOKEN_BUDGET, Checkpoint, load_checkpoint
 from exporter.graph.folding import fold
+from exporter.graph.surgery import input_of
 from exporter.recipe import Gate, Gates, Range, Shapes, find_recipe
 from exporter.runtime.encoder import Encoder
 from exporter.runtime.tokens import IntArray, TextTokenizer
@@ -75,7 +77,7 @@ def one_word_is(row: int, value: float) -> Callable[[Candidate], None]:
         table[row] = value
         return table
 
-    return lambda candidate: change_stored(table_readers(candidate.model, "word")[0].inputs[0], change)
+    return lambda candidate: change_stored(input_of(table_readers(candidate.model, "word")[0]), change)
 
 
 def unchanged(_ids: IntArray, _mask: IntArray, vectors: Vectors) -> Vectors:
@@ -111,12 +113,12 @@ class Altered:
 
 
 def swept(
-    subject: Subject, reference: SweepReference, fault: Callable[[Candidate], None], precision: str, **options: object
+    subject: Subject, reference: SweepReference, fault: Callable[[Candidate], None], precision: str, **options: Any
 ) -> Check:
     candidate = sound(subject, precision)
     fault(candidate)
     with encoder_of(candidate) as encoder:
-        return sweep(reference, encoder, SHAPES, GATES.of(precision), **options)  # type: ignore[arg-type]
+        return sweep(reference, encoder, SHAPES, GATES.of(precision), **options)
 
 
 class TestSoundExports:

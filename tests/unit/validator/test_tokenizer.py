@@ -56,14 +56,15 @@ def test_equal_ones_pass_and_what_was_compared_is_counted() -> None:
 
 
 def test_ids_that_no_text_can_reach_are_not_counted_as_met() -> None:
-    check = check_tokenizer(*[wordpiece((*ENTRIES, "BIG"))] * 2, [])
+    both = wordpiece((*ENTRIES, "BIG"))
+    check = check_tokenizer(both, both, [])
     assert check.passed
     assert check.figures["vocabulary_entries"] == 13
     assert check.figures["ids_in_them"] == 12  # lower-cased, no text is BIG
 
 
 def test_added_tokens_are_entries_of_the_vocabulary() -> None:
-    both = [wordpiece(), wordpiece()]
+    both = (wordpiece(), wordpiece())
     for tokenizer in both:
         tokenizer.add_tokens(["축제"])
     assert check_tokenizer(*both, []).figures["vocabulary_entries"] == 13
@@ -107,7 +108,7 @@ def test_continuations_are_met_behind_a_letter() -> None:
 
 
 def test_long_texts_and_ids_are_shortened() -> None:
-    both = [wordpiece(), swapped("a", "밥")]
+    both = (wordpiece(), swapped("a", "밥"))
     for tokenizer in both:
         tokenizer.enable_truncation(100)
     (told,) = [one for one in check_tokenizer(*both, ["a " * 50]).failures if "of 1 texts" in one]
@@ -192,7 +193,7 @@ def test_entries_that_are_written_in_signs_for_spaces_are_met_as_text() -> None:
 
 
 def test_without_a_decoder_entries_are_met_as_they_are() -> None:
-    both = [byte_level(), byte_level()]
+    both = (byte_level(), byte_level())
     for tokenizer in both:
         tokenizer.decoder = None
     assert check_tokenizer(*both, []).figures["texts_of_entries"] == 258

@@ -21,7 +21,7 @@ from exporter.engines.tensorrt.profiles import Profile
 from exporter.errors import BuildError, BundleError, InputError, MissingDependencyError
 from exporter.graph import Graph
 from exporter.recipe import Shapes
-from exporter.targets import Backend
+from exporter.targets import Backend, Precision
 from tests.support.fake_cuda import FakeDriver
 
 RTX_REASON = "tensorrt-rtx-cu13 is not installed (make .venv/ready installs it where there is a wheel)"
@@ -65,7 +65,8 @@ def _untyped_model(text: str) -> ir.Model:
     proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1]> {text}')
     for node in proto.graph.node:
         node.name = f"layer.0/{node.op_type}"
-    return ir.from_proto(proto)
+    model: ir.Model = ir.from_proto(proto)
+    return model
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -229,7 +230,10 @@ class TestElsewhere:
             profiles=(Profile((1, 2, 3), (4, 5, 6)),),
         )
         return Engine(
-            backend="tensorrt", precision="fp16", files=("model.engine",), facts=built.model_copy(update=facts)
+            backend=Backend.TENSORRT,
+            precision=Precision.FP16,
+            files=("model.engine",),
+            facts=built.model_copy(update=facts),
         )
 
     def test_another_version(self) -> None:

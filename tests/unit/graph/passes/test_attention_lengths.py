@@ -36,7 +36,7 @@ def feeds() -> dict[str, np.ndarray]:
 def run(model: ir.Model) -> np.ndarray:
     data = ir.to_proto(model).SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    (y,) = session.run(None, feeds())
+    y: np.ndarray = session.run(None, feeds())[0]
     return y
 
 

@@ -17,7 +17,7 @@ g (TYPE[B,2,S,4] q, TYPE[B,2,S,4] k, TYPE[B,2,S,4] v, bool[B,S] m) => (TYPE[B,2,
 
 def feeds(dtype: type) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1)
-    qkv = {name: rng.standard_normal((2, 2, 5, 4)).astype(dtype) for name in "qkv"}
+    qkv: dict[str, np.ndarray] = {name: rng.standard_normal((2, 2, 5, 4)).astype(dtype) for name in "qkv"}
     return {**qkv, "m": np.array([[True] * 5, [True, False, True, True, False]])}
 
 

@@ -16,7 +16,10 @@ g (int64[B,S] ids, float[B,S,2] e) => (float[B,S,2] y)
   y = Add(e, row)
 }
 """
-FEEDS = {"ids": np.ones((2, 3), dtype=np.int64), "e": np.arange(12, dtype=np.float32).reshape(2, 3, 2)}
+FEEDS: dict[str, np.ndarray] = {
+    "ids": np.ones((2, 3), dtype=np.int64),
+    "e": np.arange(12, dtype=np.float32).reshape(2, 3, 2),
+}
 
 
 @pytest.mark.parametrize("kind", [0, 1])

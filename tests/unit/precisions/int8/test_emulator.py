@@ -14,6 +14,7 @@ from exporter.precisions.int8.observer import observe
 from exporter.precisions.int8.qdq import insert_qdq
 from exporter.precisions.int8.scheme import DYNAMIC, STATIC, Scheme
 from tests.support.encoders import WIDTH, encode, numbers, small_encoder, word_tokenizer
+from tests.support.surgery import stored_array
 
 BATCHES = TokenBatches(numbers(40), word_tokenizer(), batch_size=8)
 S8, U8 = STATIC["openvino", "cpu"], STATIC["onnxruntime", "cpu"]
@@ -72,7 +73,7 @@ def test_large_tables_are_fed_and_no_session_holds_them() -> None:
     table = np.random.default_rng(0).normal(size=(20_000, WIDTH)).astype(np.float32)
     graph = small_encoder()
     stored = graph.model.graph.initializers["words.weight"]
-    table[: len(stored.const_value.numpy())] = stored.const_value.numpy()
+    table[: len(stored_array(stored))] = stored_array(stored)
     wanted = encode(graph, BATCHES)
     stored.const_value = ir.tensor(table, name="words.weight")
     stored.shape = ir.Shape(table.shape)
@@ -90,7 +91,7 @@ def test_a_value_may_be_asked_for_twice() -> None:
 def test_padding_is_not_looked_at() -> None:
     graph = small_encoder()
     table = graph.model.graph.initializers["words.weight"]
-    padded = table.const_value.numpy().copy()
+    padded = stored_array(table).copy()
     padded[0] = np.arange(WIDTH)  # the row that pads, like no other
     table.const_value = ir.tensor(padded, name="words.weight")
     emulator = Emulator(graph, S8)

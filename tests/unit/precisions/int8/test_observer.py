@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from exporter.calibration import TokenBatches
 from exporter.precisions.int8 import observer
@@ -12,7 +13,7 @@ from tests.support.encoders import numbers, small_encoder, word_tokenizer
 S8 = STATIC["openvino", "cpu"]
 
 
-def test_extremes_are_those_of_every_token_and_the_sample_is_bounded(monkeypatch) -> None:
+def test_extremes_are_those_of_every_token_and_the_sample_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observer, "SAMPLE_BYTES", 1)
     batches = TokenBatches(numbers(200), word_tokenizer(), batch_size=8)
     emulator = Emulator(small_encoder(), S8)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from exporter.precisions.int8.calibrate import Calibrated, Trial
-from exporter.precisions.int8.judge import MARGIN, Loss
+from exporter.precisions.int8.judge import MARGIN, Judge, Loss
 from exporter.precisions.int8.matmuls import MatMul
 from exporter.precisions.int8.scheme import STATIC, Quantization
-from exporter.precisions.int8.search import MAX_EXCLUDED, Costs, describe, search
+from exporter.precisions.int8.search import MAX_EXCLUDED, Costs, Found, describe, search
 from exporter.recipe import Gate
 
 GATE = Gate(min_cosine=0.97, p01_cosine=0.98, mean_cosine=0.99)
@@ -26,7 +26,7 @@ CALIBRATED = Calibrated(Quantization({}, {}), TRIAL, (TRIAL,), ())
 
 
 @dataclass
-class Adding:
+class Adding(Judge):
     """Each MatMul in int8 takes its own amount off the smallest cosine."""
 
     losses: dict[str, float]
@@ -37,7 +37,7 @@ class Adding:
         return replace(NOTHING, min_cosine=1 - sum(self.losses.get(node, 0.0) for node in on))
 
 
-def found(losses: dict[str, float], keep: frozenset[str] = frozenset()):
+def found(losses: dict[str, float], keep: frozenset[str] = frozenset()) -> tuple[Found, Adding]:
     judge = Adding(losses)
     return search(CALIBRATED, judge, judge, GATE, COSTS, keep), judge
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from exporter.precisions.int8.calibrate import Calibrated, Trial
-from exporter.precisions.int8.judge import Loss
+from exporter.precisions.int8.judge import Judge, Loss
 from exporter.precisions.int8.matmuls import MatMul
 from exporter.precisions.int8.scheme import STATIC, Quantization
 from exporter.precisions.int8.search import Costs, Found, describe, search
@@ -27,7 +27,7 @@ def matmuls_of(*work: int) -> tuple[MatMul, ...]:
     )
 
 
-class Losing:
+class Losing(Judge):
     """A judge to whom each MatMul in int8 takes its own amount off the smallest cosine."""
 
     def __init__(self, losses: dict[int, float]) -> None:
@@ -49,7 +49,8 @@ def searched(
     sensitivity_judge: Losing | None = None,
 ) -> tuple[Found, Losing, list[str]]:
     matmuls = matmuls_of(*work)
-    judge, said = Losing(losses), []
+    judge = Losing(losses)
+    said: list[str] = []
     kept = frozenset(matmuls[number].node for number in keep)
     costs = Costs(matmuls, attention, speedup=4.0)
     return search(CALIBRATED, sensitivity_judge or Losing(losses), judge, GATE, costs, kept, said.append), judge, said

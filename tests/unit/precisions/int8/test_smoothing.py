@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 
 from exporter.calibration import TokenBatches
+from exporter.graph import Graph
 from exporter.precisions.int8.calibrate import quantize
 from exporter.precisions.int8.emulator import Emulator
 from exporter.precisions.int8.matmuls import matmuls_of
-from exporter.precisions.int8.observer import observe
+from exporter.precisions.int8.observer import Observation, observe
 from exporter.precisions.int8.scheme import STATIC, Scheme
 from exporter.precisions.int8.smoothing import choose_smoothing, groups_of
 from tests.support.encoders import encode, numbers, small_encoder, word_tokenizer
@@ -15,7 +16,7 @@ BATCHES = TokenBatches(numbers(60), word_tokenizer())
 S8 = STATIC["openvino", "cpu"]
 
 
-def error_of(graph, smooth, emulator, seen) -> float:
+def error_of(graph: Graph, smooth: dict[str, np.ndarray], emulator: Emulator, seen: dict[str, Observation]) -> float:
     quantization = quantize(emulator, S8, seen, "minmax", smooth)
     found = emulator.run(BATCHES, quantization, frozenset(matmul.node for matmul in emulator.matmuls))
     return float(np.linalg.norm(found - encode(graph, BATCHES)))

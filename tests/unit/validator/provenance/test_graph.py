@@ -8,11 +8,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from exporter.graph.surgery import add_constant, make_node
+from exporter.graph.surgery import add_constant, input_of, make_node
 from exporter.precisions.retype import retype
 from exporter.validator.check import Check
 from exporter.validator.provenance import check_graph, read_onnx
 from tests.support.small_encoder import small_graph, small_parameters
+from tests.support.surgery import stored_array
 
 TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
@@ -49,7 +50,7 @@ def larger_epsilon(model: ir.Model) -> None:
 
 def another_scalar(model: ir.Model) -> None:
     value = next(value for name, value in model.graph.initializers.items() if name.startswith("half"))
-    value.const_value = ir.tensor(np.array(0.25, value.const_value.numpy().dtype), name=value.name)
+    value.const_value = ir.tensor(np.array(0.25, stored_array(value).dtype), name=value.name)
 
 
 def another_axis(model: ir.Model) -> None:
@@ -142,7 +143,7 @@ def test_a_scalar_below_the_lowest_number_of_a_type_becomes_that_number() -> Non
 def test_only_casts_to_the_type_of_the_precision_are_allowed(precision: str, passed: bool) -> None:
     def edit(model: ir.Model) -> None:
         node = node_of(model, "module.1/Mul")
-        value = node.inputs[0]
+        value = input_of(node)
         for dtype in (ir.DataType.FLOAT16, ir.DataType.FLOAT):
             cast = make_node("Cast", [value], f"cast/{dtype}", dtype, value.shape, {"to": dtype})
             model.graph.insert_before(node, cast)

@@ -13,7 +13,7 @@ import pytest
 
 from exporter.engines import backend_of
 from exporter.graph import Graph
-from exporter.graph.surgery import add_constant
+from exporter.graph.surgery import add_constant, input_of
 from exporter.precisions.int8.dynamic import quantize_matmuls
 from exporter.precisions.int8.embedding import quantize_tables
 from exporter.precisions.int8.matmuls import matmuls_of
@@ -26,6 +26,7 @@ from exporter.validator.provenance import Parameter, StoredGraph, check_graph, c
 from exporter.validator.provenance.quantized import quantized_matmuls
 from exporter.validator.provenance.read_openvino import read_onnx_by_openvino, read_openvino
 from tests.support.small_encoder import INNER, WIDTH, small_graph, small_parameters
+from tests.support.surgery import stored_array
 
 STATIC, FLOAT16, DYNAMIC, OPENVINO = "onnxruntime", "onnxruntime on cuda", "dynamic", "openvino"
 TARGETS = (STATIC, FLOAT16, DYNAMIC, OPENVINO)
@@ -127,10 +128,10 @@ def test_the_sound_graph_is_accounted_for(target: str, tmp_path: Path) -> None:
 def integer_off_by_one(model: ir.Model) -> None:
     """Move the weight whose rounding error is smallest by one step: it is off by 0.6 of a step at least."""
     value = next(value for name, value in model.graph.initializers.items() if name.startswith("layer.1.ffn.w.int8"))
-    array = value.const_value.numpy().copy()
+    array = stored_array(value).copy()
     wanted = small_parameters()["0.model.encoder.layer.1.ffn.weight"].values.T
     scales = next(v for name, v in model.graph.initializers.items() if name.startswith("layer.1.ffn.w.scales"))
-    error = np.abs(array * scales.const_value.numpy().astype(np.float32) - wanted)
+    error = np.abs(array * stored_array(scales).astype(np.float32) - wanted)
     index = np.unravel_index(error.argmin(), error.shape)
     array[index] += 1 if array[index] < 127 else -1
     value.const_value = ir.tensor(array, name=value.name)
@@ -164,7 +165,7 @@ def test_a_weight_that_is_off_by_six_tenths_of_a_step_is_found() -> None:
 def test_two_rows_of_an_int8_table_swapped_are_found(target: str, tmp_path: Path) -> None:
     def edit(model: ir.Model) -> None:
         value = model.graph.initializers["words.int8"]
-        array = value.const_value.numpy().copy()
+        array = stored_array(value).copy()
         array[[7, 8]] = array[[8, 7]]
         value.const_value = ir.tensor(array, name=value.name)
 
@@ -177,11 +178,12 @@ def test_two_rows_of_an_int8_table_swapped_are_found(target: str, tmp_path: Path
 def test_smoothing_that_is_not_undone_is_found(target: str, tmp_path: Path) -> None:
     def fault(chosen: Numbers) -> None:
         how = next(how for how in chosen.quantization.activations.values() if how.smooth is not None)
+        assert how.smooth is not None
         how.smooth[3] *= 1.5  # after the weight was multiplied with it
 
     def edit(model: ir.Model) -> None:
         value = next(v for name, v in model.graph.initializers.items() if "/smooth" in name)
-        array = value.const_value.numpy().copy()
+        array = stored_array(value).copy()
         array[4] *= 2
         value.const_value = ir.tensor(array, name=value.name)
 
@@ -208,7 +210,7 @@ def test_steps_that_are_too_large_prove_nothing(target: str, tmp_path: Path) -> 
 def rewrite(model: ir.Model, name: str, change: Callable[[np.ndarray], None]) -> None:
     """Change the numbers of the stored tensor whose name begins with ``name``."""
     value = next(value for key, value in model.graph.initializers.items() if key.startswith(name))
-    array = value.const_value.numpy().copy()
+    array = stored_array(value).copy()
     change(array)
     value.const_value = ir.tensor(array, name=value.name)
 
@@ -234,11 +236,13 @@ def test_smoothing_that_leaves_a_row_too_few_steps_is_found(integer: int, tmp_pa
     def fault(chosen: Numbers) -> None:
         scheme = scheme_for(STATIC)
         how = next(how for how in chosen.quantization.activations.values() if how.smooth is not None)
+        assert how.smooth is not None
         name = "layer.0.ffn.w"
         weight = small_parameters()["0.model.encoder.layer.0.ffn.weight"].values.T
         largest = np.abs(weight[3]).max() * how.smooth[3]
         how.smooth[3] *= 0.9 * (integer + 0.4) * chosen.quantization.weights[name].scales.min() / largest
-        chosen.quantization.weights[name] = scheme.weight_of(weight * how.smooth[:, None])
+        weights = {**chosen.quantization.weights, name: scheme.weight_of(weight * how.smooth[:, None])}
+        chosen.quantization = replace(chosen.quantization, weights=weights)
         assert np.abs(chosen.quantization.weights[name].values[3]).max() == integer
 
     for check in checks(STATIC, tmp_path, fault):
@@ -283,7 +287,7 @@ def test_an_added_bias_is_judged_as_a_correction_of_none() -> None:
     parameters.pop("0.model.encoder.layer.0.ffn.bias")
     graph = small_graph(small_parameters())
     add = next(node for node in graph.model.graph if node.name == "layer.0.ffn/Add")
-    add.outputs[0].replace_all_uses_with(add.inputs[0])
+    add.outputs[0].replace_all_uses_with(input_of(add))
     graph.model.graph.remove(add, safe=True)
     graph.model.graph.initializers.pop("layer.0.ffn.b")
     scheme = scheme_for(STATIC)
@@ -301,9 +305,9 @@ def test_an_added_bias_is_judged_as_a_correction_of_none() -> None:
 def test_an_activation_restored_with_another_scale_is_no_known_matmul(tmp_path: Path) -> None:
     def edit(model: ir.Model) -> None:
         restored = (node for node in model.graph if str(node.name).endswith("/Dequantize"))
-        node = next(node for node in restored if node.inputs[0].producer() is not None)
-        scale = node.inputs[1]
-        node.replace_input_with(1, add_constant(model, "other", scale.const_value.numpy() * np.float32(2)))
+        node = next(node for node in restored if input_of(node).producer() is not None)
+        scale = stored_array(node.inputs[1])
+        node.replace_input_with(1, add_constant(model, "other", scale * np.float32(2)))
 
     weights, graph = checks(STATIC, tmp_path, edit=edit)
     assert not weights.passed
@@ -312,9 +316,9 @@ def test_an_activation_restored_with_another_scale_is_no_known_matmul(tmp_path: 
 
 def activation_scales_per_channel(model: ir.Model) -> None:
     quantize = next(node for node in model.graph if node.op_type == "QuantizeLinear")
-    restore = quantize.outputs[0].uses()[0].node
+    restore = next(iter(quantize.outputs[0].uses())).node
     for index in (1, 2):
-        numbers = np.repeat(quantize.inputs[index].const_value.numpy(), WIDTH)
+        numbers = np.repeat(stored_array(quantize.inputs[index]), WIDTH)
         vector = add_constant(model, f"per_channel.{index}", numbers)
         for node in (quantize, restore):
             node.replace_input_with(index, vector)
@@ -323,7 +327,7 @@ def activation_scales_per_channel(model: ir.Model) -> None:
 
 def weight_restored_with(shape: tuple[int, ...], **attributes: int) -> Callable[[ir.Model], None]:
     def edit(model: ir.Model) -> None:
-        restore = next(node for node in model.graph if node.inputs and str(node.inputs[0].name).startswith(WEIGHT))
+        restore = next(node for node in model.graph if node.inputs and str(input_of(node).name).startswith(WEIGHT))
         while len(restore.inputs) > 2:
             restore.resize_inputs(2)
         restore.replace_input_with(1, add_constant(model, "other", np.full(shape, 0.01, np.float32)))
@@ -357,6 +361,7 @@ def test_openvino_limits_per_channel_are_no_known_matmul(tmp_path: Path) -> None
     published = in_int8(parameters, OPENVINO, tmp_path)
     limits = next(node for node in published.nodes if node.operator.endswith("FakeQuantize")).inputs[1:]
     for limit in limits:
+        assert limit is not None
         limit.load = partial(np.full, (WIDTH,), limit.array().item(), np.float32)
         limit.shape = (WIDTH,)
     assert len(quantized_matmuls(published)) == 1
@@ -383,8 +388,10 @@ def test_openvino_limits_that_disagree_with_the_scale_are_no_known_matmul(tmp_pa
     published = in_int8(small_parameters(), OPENVINO, tmp_path)
     assert len(quantized_matmuls(published)) == 2
     fake = next(node for node in published.nodes if node.operator.endswith("FakeQuantize"))
-    limit = fake.inputs[1].array() * 2
-    fake.inputs[1].load = lambda: limit
+    value = fake.inputs[1]
+    assert value is not None
+    limit = value.array() * 2
+    value.load = lambda: limit
     assert len(quantized_matmuls(published)) == 1
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 
-from exporter.graph.surgery import add_constant, make_node
+from exporter.graph.surgery import add_constant, input_of, make_node
 from exporter.precisions.retype import retype
 from exporter.validator.check import Check
 from exporter.validator.provenance import Parameter, check_weights, read_onnx
 from tests.support.small_encoder import INNER, ROWS, WIDTH, small_graph, small_parameters
+from tests.support.surgery import stored_array
 
 TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
 
-def checked(edit: Callable[[ir.Model], None] = lambda _: None, precision: str = "fp32", **changes: Parameter) -> Check:
+def checked(
+    edit: Callable[[ir.Model], None] = lambda _: None,
+    precision: str = "fp32",
+    changes: Mapping[str, Parameter] = MappingProxyType({}),
+) -> Check:
     """Check the small encoder, typed as ``precision`` and then edited."""
     parameters = small_parameters()
     model = small_graph(parameters).editable()
@@ -31,7 +38,7 @@ def checked(edit: Callable[[ir.Model], None] = lambda _: None, precision: str = 
 def set_numbers(name: str, change: Callable[[np.ndarray], None]) -> Callable[[ir.Model], None]:
     def edit(model: ir.Model) -> None:
         value = next(value for key, value in model.graph.initializers.items() if key.startswith(name))
-        array = value.const_value.numpy().copy()
+        array = stored_array(value).copy()
         change(array)
         value.const_value = ir.tensor(array, name=value.name)
 
@@ -46,7 +53,8 @@ def swap(first: int, second: int) -> Callable[[np.ndarray], None]:
 
 
 def last_bit(array: np.ndarray) -> None:
-    array.reshape(-1)[7:8].view(np.uint32 if array.itemsize == 4 else np.uint16)[:] ^= 1
+    bits: npt.NDArray[np.unsignedinteger] = array.reshape(-1)[7:8].view(np.uint32 if array.itemsize == 4 else np.uint16)
+    bits ^= 1
 
 
 def test_the_sound_graph_is_accounted_for_bit_for_bit() -> None:
@@ -102,7 +110,7 @@ def test_weights_rounded_through_another_type_are_found() -> None:
     def round_twice(model: ir.Model) -> None:
         for value in model.graph.initializers.values():
             if value.dtype == ir.DataType.FLOAT16:
-                array = value.const_value.numpy().astype(np.float32)
+                array = stored_array(value).astype(np.float32)
                 array = (array.view(np.uint32) & 0xFFFF0000).view(np.float32)
                 value.const_value = ir.tensor(array.astype(np.float16), name=value.name)
 
@@ -156,11 +164,11 @@ def test_a_parameter_that_takes_no_part_is_found(reader: str | None) -> None:
 
     def edit(model: ir.Model) -> None:
         words = next(node for node in model.graph if node.name == "embeddings.word_embeddings/Gather")
-        spare = words.inputs[0]
+        spare, ids = input_of(words), input_of(words, 1)
         order = add_constant(model, "order", np.roll(np.arange(ROWS), 1))
-        other = make_node("Gather", [order, words.inputs[1]], "order/Gather", ir.DataType.INT64, ["batch", "sequence"])
+        other = make_node("Gather", [order, ids], "order/Gather", ir.DataType.INT64, ["batch", "sequence"])
         model.graph.insert_before(words, other)
-        table = add_constant(model, "table", spare.const_value.numpy())
+        table = add_constant(model, "table", stored_array(spare))
         words.replace_input_with(0, table)
         words.replace_input_with(1, other.outputs[0])
         if reader is not None:
@@ -176,13 +184,13 @@ def test_a_parameter_that_takes_no_part_is_found(reader: str | None) -> None:
 
 def test_a_parameter_that_is_not_stored_is_found() -> None:
     unread = Parameter("0.model.encoder.layer.2.ffn.weight", np.zeros((3, 5), np.float32))
-    (failure,) = checked(**{unread.name: unread}).failures
+    (failure,) = checked(changes={unread.name: unread}).failures
     assert failure == f"{unread.name} [3, 5], which sentence vectors depend on, is not stored"
 
 
 def test_a_whole_table_is_needed_unless_its_rows_are_fixed() -> None:
     types = small_parameters()["0.model.embeddings.token_type_embeddings.weight"]
-    check = checked(**{types.name: Parameter(types.name, types.values)})
+    check = checked(changes={types.name: Parameter(types.name, types.values)})
     assert f"{types.name} [2, {WIDTH}], which sentence vectors depend on, is not stored" in check.failures
 
 
@@ -199,7 +207,7 @@ def test_many_failures_are_counted() -> None:
     def edit(model: ir.Model) -> None:
         for value in model.graph.initializers.values():
             if value.dtype == ir.DataType.FLOAT:
-                value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1.5), name=value.name)
+                value.const_value = ir.tensor(stored_array(value) * np.float32(1.5), name=value.name)
 
     failures = checked(edit).failures
     assert len(failures) == 6
