@@ -66,7 +66,7 @@ class TestLikeSentenceTransformer:
     def test_a_list_of_one_is_a_matrix(self, encoder: exporter.Encoder) -> None:
         assert encoder.encode([RAGGED[0]]).shape == (1, encoder.dimension)
         assert encoder.encode((RAGGED[0],)).shape == (1, encoder.dimension)
-        assert encoder.encode(np.array(RAGGED[:2])).shape == (2, encoder.dimension)  # type: ignore[call-overload]
+        assert encoder.encode(np.array(RAGGED[:2])).shape == (2, encoder.dimension)
 
     def test_no_sentences(self, encoder: exporter.Encoder, reference: SentenceTransformer) -> None:
         wanted = reference.encode([], show_progress_bar=False)
