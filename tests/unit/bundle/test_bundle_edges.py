@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -66,15 +67,16 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 
     def make(path: Path) -> None:
         def failing(original: Callable[..., Any]) -> Callable[..., Any]:
-            def call(self: Path, *args: Any, **options: Any) -> Any:
-                if self == path:
+            def call(opened: Any, *args: Any, **options: Any) -> Any:
+                if opened == path:
                     raise OSError(5, "Input/output error")
-                return original(self, *args, **options)
+                return original(opened, *args, **options)
 
             return call
 
-        for name in ("read_bytes", "open", "iterdir", "write_bytes"):
+        for name in ("open", "iterdir", "write_bytes"):
             monkeypatch.setattr(Path, name, failing(getattr(Path, name)))
+        monkeypatch.setattr(os, "open", failing(os.open))
 
     return make
 
@@ -261,7 +263,7 @@ class TestEncoder:
         self, bundle: Path, opened: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         found = Bundle.open(bundle, for_encoding=True)
-        monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("a file is read again"))
+        monkeypatch.setattr("exporter.bundle.bundle.read_file", lambda *_: pytest.fail("a file is read again"))
         found.encoder()
         assert len(opened) == 1
 
