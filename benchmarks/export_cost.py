@@ -4,8 +4,8 @@
     python -m benchmarks.export_cost --before ../before
 
 Every export is a process of its own. The two revisions take turns, in reverse order every second round, and the ratio
-is the median over the rounds of the ratio within a round: what the machine did meanwhile, it did to both. Beside the wall
-time stands the time of all cores: where another program was busy, the first ratio moves and the second hardly does.
+is the median over the rounds of the ratio within a round: what the machine did meanwhile, it did to both. Beside the
+wall time stands the time of all cores: where another program was busy, the first ratio moves, the second hardly does.
 """
 
 from __future__ import annotations
