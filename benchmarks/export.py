@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
+from tests.support.twins import TWINS
 
-MODELS = ("demo", "albert-small", "moco-distilbert", "ko-sbert-sts", "klue-sroberta", "ko-sbert-multitask")
+MODELS = ("demo", *TWINS)
 PRECISIONS = ("fp32", "fp16")
 GIB = 1024**3
 # The promises: seconds from start to end, by model.

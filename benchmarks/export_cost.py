@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import ROOT, Target, arguments, publish, revision, table, twin, twin_recipe, work_folder
+from tests.support.twins import TWINS
 
-MODELS = ("albert-small", "moco-distilbert", "ko-sbert-sts", "klue-sroberta", "ko-sbert-multitask")
+MODELS = tuple(TWINS)
 LIMIT = 1.5
 COMMAND = "from exporter.cli import export_main; export_main()"  # every revision has it
 

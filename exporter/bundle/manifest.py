@@ -210,7 +210,10 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or MANIFEST
-        raise BundleError(f"{path}: not readable: {where}: {first['msg']}", next_step="export it again") from error
+        raise BundleError(
+            f"{path}: not readable: {where}: {first['msg']}",
+            next_step="upgrade korsbert if a newer version wrote it, or export it again",
+        ) from error
     if manifest.seal != seal_of(manifest):
         raise BundleError(
             f"{path}: altered since it was published: its seal does not agree", next_step="export it again"

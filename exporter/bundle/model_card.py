@@ -11,9 +11,9 @@ from exporter.validator.gates import significant
 from exporter.validator.report import ParityReport
 
 _USE = """```python
-import exporter
+import korsbert
 
-encoder = exporter.load("path/to/this/folder")
+encoder = korsbert.load("path/to/this/folder")
 vectors = encoder.encode(["안녕하세요?", "한국어 문장입니다."])  # (2, {dimension}) float32
 ```"""
 
@@ -36,7 +36,7 @@ def model_card(manifest: Manifest, report: ParityReport, modules: str = "") -> s
         _USE.format(dimension=encoder.dimension),
         f"Inputs `input_ids` and `attention_mask`, int64 (batch, sequence), at most {encoder.max_seq_length} tokens; "
         f"output `sentence_embedding`, float32 (batch, {encoder.dimension}).",
-        "Padding is on the right: attention reads the number of ones in each row of the mask."
+        "Rows must be padded on the right: the engine reads the number of ones in each row of the mask."
         if engine.facts.right_padded
         else "",
         "## Parity with PyTorch",

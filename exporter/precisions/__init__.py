@@ -161,4 +161,4 @@ def cast_graph(graph: Graph, precision: str, text: TokenBatches, keep_fp32: tupl
         keep_fp32: Beginnings of node names that stay float32.
     """
     converted: Graph = importlib.import_module(PRECISIONS[Precision(precision)]).convert(graph, text, keep_fp32)
-    return converted
+    return converted.with_model(converted.model, precision=Precision(precision))

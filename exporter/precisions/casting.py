@@ -28,7 +28,12 @@ class Cast:
         """Yield the graph in this precision."""
         request = self.request
         keep = getattr(request.recipe.precision, request.target.precision, None)
-        yield Candidate(lambda: self.convert(request.graph, request.text, keep.keep_fp32 if keep else ()))
+        yield Candidate(lambda: self._cast(keep.keep_fp32 if keep else ()))
+
+    def _cast(self, keep_fp32: tuple[str, ...]) -> Graph:
+        """Return the graph in this precision, and called so: a conversion may be shared by two precisions."""
+        graph = self.convert(self.request.graph, self.request.text, keep_fp32)
+        return graph.with_model(graph.model, precision=self.request.target.precision)
 
     def format_loss(self, reference: Reference) -> None:
         """Return nothing: PyTorch computes in this format itself (``validator.format_loss``)."""

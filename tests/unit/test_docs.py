@@ -140,13 +140,17 @@ def test_every_recipe_is_in_the_table(page: str) -> None:
         if recipe.name != "demo":
             expect, score = recipe.expect, recipe.published[0]
             row = f"{expect.dimension}-d, {expect.max_seq_length} tokens | "
-            (line,) = [line for line in text.splitlines() if line.startswith(f"| `{recipe.name}` |")]
+            lines = [line for line in text.splitlines() if line.startswith(f"| `{recipe.name}` |")]
+            assert len(lines) == 1, f"{page}: the table of models needs one row for `{recipe.name}`, has {len(lines)}"
+            (line,) = lines
             assert recipe.source in line
             assert row in line
             assert f"{score.value:.2f}" in line
 
 
 def test_the_gates_are_the_default_ones() -> None:
+    unknown = Gates.model_fields.keys() - {"fp32", "fp16", "bf16", "int8", "int8_dynamic"}
+    assert not unknown, f"docs/gates-and-checks.md has no column for {sorted(unknown)}"
     columns = list(zip(*table_rows(text_of(DOCS / "gates-and-checks.md"), _GATES), strict=True))
     for name, cells in zip(("fp32", "fp16", "bf16", "int8"), columns[1:], strict=True):
         shown = {float(number) for cell in cells for number in re.findall(r"\d[\d.]*(?:e-\d+)?", _plain(cell))}
@@ -174,8 +178,8 @@ def test_every_key_of_the_manifest_is_in_the_table() -> None:
     assert [key for keys, _ in rows for key in re.findall(r"`(\w+)`", keys)] == list(Manifest.model_fields)
 
 
-def test_the_rooms_are_in_the_order_of_their_imports() -> None:
-    rows = table_rows(text_of(ROOT / "CONTRIBUTING.md"), "| room | purpose |")
+def test_the_layers_are_in_the_order_of_their_imports() -> None:
+    rows = table_rows(text_of(ROOT / "CONTRIBUTING.md"), "| layer | purpose |")
     rooms = [room for names, *_ in rows for room in re.findall(r"`(\w+)(?:/|\.py)`", names)]
     assert sorted(rooms) == sorted(ALLOWED.keys() - {"__init__"})
     for position, room in enumerate(rooms):

@@ -16,11 +16,16 @@ from pathlib import Path
 import pytest
 
 import exporter
+from exporter.cli.export import _PRECISIONS as HELP_TEXTS
 from exporter.engines import BACKENDS, backend_of
+from exporter.engines.openvino import HINTS
+from exporter.errors import BuildError
 from exporter.graph.passes import FOLDING, TARGETS, passes_for
 from exporter.precisions import PRECISIONS, Conversion, precision_of
 from exporter.recipe import Gates, Precisions
-from exporter.targets import Backend, Device, Precision
+from exporter.targets import Backend, Device, Precision, Target
+from exporter.validator.format_loss import _FORMATS as FORMATS
+from exporter.validator.provenance.weights import FLOAT_TYPES
 
 PACKAGE = Path(exporter.__file__).parent
 
@@ -209,12 +214,33 @@ def test_what_serves_a_bundle_imports_nothing_of_the_export(room: str) -> None:
         assert names & EXPORT_ONLY == set(), path
 
 
-def test_every_file_of_a_table_is_in_it() -> None:
-    # "One file and one line in its table": helpers beside them are not called like a backend or a precision.
-    helpers = {"building", "casting", "cuda", "external_data", "facts", "padding", "range_audit", "retype"}
-    for table, folder in ((BACKENDS, "engines"), (PRECISIONS, "precisions")):
-        rooms = {path.stem for path in (PACKAGE / folder).iterdir() if not path.name.startswith("__")} - helpers
-        assert rooms == {module.split(".")[2].partition(":")[0] for module in table.values()}
+# Files beside the modules of a table that are no backend, precision or pass themselves.
+HELPERS = {
+    "engines": {"building", "cuda", "external_data", "facts", "padding"},
+    "precisions": {"casting", "range_audit", "retype"},
+    "graph/passes": {"name_nodes"},
+}
+
+
+@pytest.mark.parametrize(
+    ("folder", "table", "registered"),
+    [
+        ("engines", "BACKENDS", {module.split(".")[2].partition(":")[0] for module in BACKENDS.values()}),
+        ("precisions", "PRECISIONS", {module.split(".")[2] for module in PRECISIONS.values()}),
+        (
+            "graph/passes",
+            "FOLDING or TARGETS",
+            {rewrite.__name__ for passes in (FOLDING, *TARGETS.values()) for rewrite in passes}
+            - {"remove_unused", "store_once"},
+        ),
+    ],
+    ids=["engines", "precisions", "passes"],
+)
+def test_every_file_of_a_table_is_in_it(folder: str, table: str, registered: set[str]) -> None:
+    files = {path.stem for path in (PACKAGE / folder).iterdir() if not path.name.startswith("__")}
+    unknown = files - registered - HELPERS[folder]
+    assert not unknown, f"{folder}: {sorted(unknown)} is neither in {table} nor in HELPERS of this test"
+    assert registered <= files, f"{table} names {sorted(registered - files)}, which {folder} does not have"
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -233,8 +259,32 @@ def test_every_precision_exists(name: Precision) -> None:
     assert list(inspect.signature(found.check).parameters) == ["target"]
     assert list(inspect.signature(found.prepare).parameters) == ["request"]
     assert inspect.signature(found.prepare).return_annotation in {"Conversion", Conversion}
-    assert name in Gates.model_fields
-    assert name is Precision.FP32 or name in Precisions.model_fields
+
+
+@pytest.mark.parametrize("name", Precision)
+def test_every_precision_is_in_every_table(name: Precision) -> None:
+    tables = {
+        "PRECISIONS in precisions/__init__.py": name in PRECISIONS,
+        "Gates in recipe.py": name in Gates.model_fields,
+        "Precisions in recipe.py": name is Precision.FP32 or name in Precisions.model_fields,
+        "_PRECISIONS in cli/export.py": name is Precision.FP32 or name in HELP_TEXTS,
+        "FLOAT_TYPES in validator/provenance/weights.py": name in FLOAT_TYPES,
+        "_FORMATS in validator/format_loss.py": name in FORMATS or Gates().of(name).max_format_ratio is None
+        if name in Gates.model_fields
+        else True,
+        "HINTS in engines/openvino.py": name in HINTS
+        or (name in PRECISIONS and not _can_be_built(name, Backend.OPENVINO)),
+    }
+    missing = [table for table, has in tables.items() if not has]
+    assert not missing, f"{name} is missing in {'; '.join(missing)}"
+
+
+def _can_be_built(name: Precision, backend: Backend) -> bool:
+    try:
+        precision_of(name).check(Target(name, backend, Device.CPU))
+    except BuildError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("rewrite", [*FOLDING, *(rewrite for passes in TARGETS.values() for rewrite in passes)])
@@ -253,4 +303,3 @@ def test_the_tables_of_targets_and_backends_agree() -> None:
             if backend != "openvino":
                 assert isinstance(passes_for(backend, "cuda", precision), tuple)
     assert set(BACKENDS) == set(Backend)
-    assert set(PRECISIONS) == set(Precision) == Gates.model_fields.keys()

@@ -20,6 +20,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers.activations import GELUActivation
 
+from exporter.recipe import find_recipe, list_recipes
 from tests.support.twins import TWINS, WordPiece, build_twin
 from tests.support.twins.__main__ import main
 from tests.support.twins.tokenizer import CORPUS, corpus_texts, vocabulary
@@ -93,14 +94,6 @@ def twin(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Measured:
 
 # --- loading ---------------------------------------------------------------------------------------------------------
 
-MODEL_CLASSES = {
-    "albert-small": "AlbertModel",
-    "moco-distilbert": "DistilBertModel",
-    "ko-sbert-sts": "BertModel",
-    "klue-sroberta": "RobertaModel",
-    "ko-sbert-multitask": "BertModel",
-}
-
 
 class Complaints(logging.Handler):
     """Keeps the messages that it is given."""
@@ -127,11 +120,25 @@ def test_loads_as_the_card_says_and_without_complaint(name: str, folders: dict[s
             logger.removeHandler(handler)
 
     assert handler.complaints == []
-    assert type(model[0].auto_model).__name__ == MODEL_CLASSES[name]
+    assert type(model[0].auto_model).__name__ == find_recipe(name).expect.architecture
     assert model[1].pooling_mode == TWINS[name].pooling
     assert model.max_seq_length == TWINS[name].max_seq_length
     assert model[0].do_lower_case is TWINS[name].do_lower_case
     assert vector.shape == (TWINS[name].small.hidden,)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_twin_has_the_facts_of_its_recipe(name: str) -> None:
+    twin, recipe = TWINS[name], find_recipe(name)
+    assert twin.checkpoint == recipe.source
+    assert (twin.pooling,) == recipe.expect.pooling
+    assert twin.full.hidden == recipe.expect.dimension
+    assert twin.max_seq_length == recipe.expect.max_seq_length
+    assert twin.do_lower_case == recipe.expect.do_lower_case
+
+
+def test_every_recipe_has_a_twin() -> None:
+    assert set(TWINS) == {recipe.name for recipe in list_recipes()} - {"demo"}
 
 
 @pytest.mark.parametrize("name", NAMES)

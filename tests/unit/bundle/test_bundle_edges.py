@@ -291,6 +291,9 @@ class TestUnreadable:
             Bundle.open(bundle)
 
 
+UPGRADE = "upgrade korsbert if a newer version wrote it, or export it again"
+
+
 @pytest.mark.parametrize(
     ("damage", "next_step"),
     [
@@ -298,7 +301,7 @@ class TestUnreadable:
         (lambda bundle: (bundle / "model.onnx").unlink(), "export it again"),
         (lambda bundle: (bundle / "more.onnx").touch(), "move it out of the folder"),
         (lambda bundle: (bundle / MANIFEST).write_text('{"format": 1}'), "export the checkpoint again"),
-        (lambda bundle: (bundle / MANIFEST).write_text("{}"), "export it again"),
+        (lambda bundle: (bundle / MANIFEST).write_text("{}"), UPGRADE),
         (lambda bundle: (bundle / MANIFEST).unlink(), "give the folder of a bundle, or export one first"),
         (lambda bundle: edit_manifest(bundle, lambda manifest: manifest["engine"].update(files=[])), "export it again"),
         (

@@ -92,7 +92,7 @@ class TestText:
     @pytest.mark.parametrize("right", [True, False])
     def test_says_where_padding_must_be(self, right: bool) -> None:
         made = bundle_of("onnxruntime", "fp16", padding="right" if right else "any").manifest
-        assert ("Padding is on the right" in card(made)) is right
+        assert ("Rows must be padded on the right" in card(made)) is right
 
     @pytest.mark.parametrize(
         ("state", "told"),

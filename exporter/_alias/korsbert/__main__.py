@@ -1,0 +1,5 @@
+"""``python -m korsbert``: the command line."""
+
+from exporter.cli import main
+
+main()
