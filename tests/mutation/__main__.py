@@ -42,8 +42,18 @@ FILES = (
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 TARGET = 0.9
 
+_PROVENANCE = ROOT / "exporter" / "validator" / "provenance"
+
 # Tests of a file besides those that are named after it.
 ALSO: Mapping[str, tuple[str, ...]] = {
+    # They work together: most tests call check_weights or check_graph.
+    **{
+        str(path.relative_to(ROOT)): tuple(
+            str(test.relative_to(ROOT))
+            for test in sorted((ROOT / "tests" / "unit" / "validator" / "provenance").glob("test_*.py"))
+        )
+        for path in _PROVENANCE.glob("*.py")
+    },
     **{
         f"exporter/checkpoint/{name}.py": ("tests/unit/checkpoint/test_loading.py",)
         for name in ("checks", "facts", "reference")
@@ -147,7 +157,7 @@ def tests_of(file: str) -> tuple[Path, ...]:
     named = sorted({*folder.glob(f"test_{stem}.py"), *folder.glob(f"test_{stem}_*.py")})
     named += [ROOT / path for path in ALSO.get(file, ())]
     if named:
-        return tuple(named)
+        return tuple(dict.fromkeys(named))
     imports = re.compile(rf"\b{re.escape(file.removesuffix('.py').replace('/', '.'))}\b")
     return tuple(path for path in sorted(unit.rglob("test_*.py")) if imports.search(path.read_text(encoding="utf-8")))
 

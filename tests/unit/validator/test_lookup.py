@@ -28,6 +28,7 @@ def looked_up(subject: Subject, model: ir.Model) -> Check:
 def test_a_sound_graph_finds_every_row(subject: Subject) -> None:
     check = looked_up(subject, subject.graph.editable())
     assert check.passed
+    assert check.name == "lookup"
     assert check.coverage == "2,000 of 2,000 ids find their own row of the word vectors"
 
 
@@ -54,4 +55,5 @@ def test_a_graph_that_reads_another_table_fails(subject: Subject) -> None:
     changed[5, 0] = np.nextafter(changed[5, 0], np.float32(1))
     table.const_value = ir.tensor(changed, name=table.name)
 
-    assert looked_up(subject, model).failures == ("0 nodes look up word vectors, and one was expected",)
+    found = looked_up(subject, model)
+    assert (found.name, found.failures) == ("lookup", ("0 nodes look up word vectors, and one was expected",))
