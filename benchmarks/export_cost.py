@@ -63,7 +63,8 @@ def main() -> None:
         for run in runs
     ]
     targets = [
-        Target(f"{run['model']} {run['precision']}: times the export before", run["ratio"], LIMIT) for run in runs
+        Target(f"{run['model']} {run['precision']}: times the cores' time before", run["cores_ratio"], LIMIT)
+        for run in runs
     ]
     sections = ("# What the proof costs", conditions, table(header, rows), "## Seconds by stage, after", _stages(runs))
     publish("export_cost", options.results, {"size": options.size, "runs": runs}, sections, targets)

@@ -19,7 +19,7 @@ from exporter.validator.probes import shipped_probes
 SAMPLED_ROWS = 2000  # word rows, where the table is proven by other means
 POSITION_TOKENS = 4000  # tokens, padding included, of the sequences that use every position
 WIDTH_TOKENS = 6000  # tokens, padding included, of one sentence padded to many widths
-BATCH_TOKENS = 16384  # tokens, padding included, of one batch: rows of a very large batch are the shortest ones
+BATCH_TOKENS = 8192  # tokens, padding included, of one batch: rows of a very large batch are the shortest ones
 
 SHORT_ROWS = 37  # a prime: an engine that repeats its answers after 2, 8 or 32 rows repeats the wrong ones
 MOST_WORDS = 126  # words per sequence: memory and time of attention grow with the square

@@ -107,6 +107,7 @@ class TestPositions:
         assert read == set(range(256))
         assert all(mask[0, 0] == 1 and mask.sum() <= max(words, inputs.LAST) + 1 for _, mask in windows)
         assert all(ids.shape == mask.shape for ids, mask in windows)
+        assert {array.dtype for window in windows for array in window} == {np.dtype(np.int64)}
 
     def test_windows_stay_within_the_budget(self, material: Material) -> None:
         windows = inputs.position_windows(material, 1, tokens=2000)
@@ -128,12 +129,28 @@ class TestBatches:
             assert all(first != second for first, second in zip(rows, rows[apart:], strict=False))
 
     def test_a_very_large_batch_is_made_of_the_shortest(self, material: Material) -> None:
-        rows = inputs.short_rows(4096, material)
-        assert max(len(material.short[row]) for row in rows) * 4096 <= inputs.BATCH_TOKENS
+        rows = inputs.short_rows(2048, material)
+        assert max(len(material.short[row]) for row in rows) * 2048 <= inputs.BATCH_TOKENS
         assert len(set(rows)) > 1
 
 
+class TestBudget:
+    @pytest.mark.parametrize(
+        ("layers", "hidden", "tokens"), [(12, 768, 1000), (24, 1024, 1000), (6, 768, 2000), (12, 384, 4000)]
+    )
+    def test_a_smaller_model_than_bert_base_gets_more(
+        self, checkpoint: Checkpoint, layers: int, hidden: int, tokens: int
+    ) -> None:
+        facts = checkpoint.facts.model_copy(update={"layers": layers, "hidden_size": hidden})
+        assert inputs.budget(1000, replace(checkpoint, facts=facts)) == tokens
+
+
 class TestWidths:
+    def test_boundaries_are_the_powers_of_two_the_profiles_and_the_longest(self) -> None:
+        boundaries = inputs.boundaries_of(Shapes(), 100)
+        assert {1, 2, 4, 8, 16, 32, 64, 100} <= set(boundaries)
+        assert boundaries[-1] == 100
+
     def test_every_width_where_the_budget_allows(self) -> None:
         assert inputs.padded_widths(3, 64, (), tokens=3000) == tuple(range(3, 65))
 
