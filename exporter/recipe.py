@@ -383,11 +383,11 @@ class Recipe(_Frozen):
     def local_source(self) -> Path | None:
         """Return the folder ``source`` names, or None where it is a hub id.
 
-        It is looked for beside the recipe's file, or, for a recipe read back from a manifest, beside the recipes that
-        ship; then from the working folder.
+        A relative path starts at the recipe's file, or, for a recipe read back from a manifest, at the recipes that
+        ship. The working folder does not matter: a folder there must not take the place of a model on the hub.
         """
-        home = self._home or recipes_folder()
-        return next((path for path in (home / self.source, Path(self.source)) if path.is_dir()), None)
+        path = (self._home or recipes_folder()) / self.source
+        return path if path.is_dir() else None
 
 
 class Source(_Frozen):

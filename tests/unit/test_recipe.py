@@ -175,6 +175,17 @@ class TestFind:
         recipe = find_recipe("owner/Some-Model_v1.0")
         assert (recipe.name, recipe.source, recipe.local_source()) == ("Some-Model_v1.0", "owner/Some-Model_v1.0", None)
 
+    def test_a_folder_of_the_working_folder_takes_no_models_place(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "jhgan" / "ko-sbert-sts").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        assert find_recipe("ko-sbert-sts").local_source() is None
+        path = tmp_path / "recipes" / "mine.yaml"
+        path.parent.mkdir()
+        path.write_text("name: mine\nsource: jhgan/ko-sbert-sts\n", encoding="utf-8")
+        assert load_recipe(path).local_source() is None
+
     def test_a_source_beside_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "recipes" / "weights").mkdir(parents=True)
