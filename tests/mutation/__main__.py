@@ -58,6 +58,11 @@ ALSO: Mapping[str, tuple[str, ...]] = {
         f"exporter/checkpoint/{name}.py": ("tests/unit/checkpoint/test_loading.py",)
         for name in ("checks", "facts", "reference")
     },
+    "exporter/bundle/manifest.py": (
+        "tests/unit/bundle/test_bundle.py",
+        "tests/unit/bundle/test_bundle_edges.py",
+        "tests/unit/test_bundle_formats.py",
+    ),
     "exporter/validator/check.py": ("tests/unit/validator/test_report.py",),
     "exporter/validator/parity.py": ("tests/unit/validator/test_gates.py",),
 }
