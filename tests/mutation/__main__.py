@@ -58,6 +58,7 @@ ALSO: Mapping[str, tuple[str, ...]] = {
         f"exporter/checkpoint/{name}.py": ("tests/unit/checkpoint/test_loading.py",)
         for name in ("checks", "facts", "reference")
     },
+    "exporter/checkpoint/checks.py": ("tests/unit/checkpoint/test_loading.py", "tests/unit/test_recipe.py"),
     "exporter/bundle/manifest.py": (
         "tests/unit/bundle/test_bundle.py",
         "tests/unit/bundle/test_bundle_edges.py",
