@@ -65,6 +65,11 @@ BAD = {
         2,
         "--name is given for several bundles",
     ),
+    "a name that is a path": (
+        ("ship", "BUNDLE", "--repository", "m", "--name", "../../x"),
+        2,
+        "--name '../../x' cannot be a model's",
+    ),
     "two of one name": (("ship", "BUNDLE", "BUNDLE", "--repository", "m"), 2, "two bundles have the name demo"),
     "an accelerator without a GPU": (
         ("ship", "BUNDLE", "--repository", "m", "--accelerator", "tensorrt"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,8 @@ NATIVE: dict[str, tuple[str, tuple[str, ...]]] = {
     "tensorrt": ("tensorrt", ("model.plan",)),
 }
 SHORTEST_BUCKET = 16
+NAME_ALPHABET = "1 to 128 of a-z, A-Z, 0-9, '_', '-' and '.', and does not begin with '-' or '.'"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -98,15 +101,21 @@ class Served:
         return self.bundle.manifest.files[TOKENIZER].sha256
 
 
+def is_name(name: str) -> bool:
+    """Return whether a model may have this name: it is the name of a folder, and a part of the server's URLs."""
+    return _NAME.fullmatch(name) is not None
+
+
 def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
     """Return a bundle as Triton sees it; ``name`` takes the place of its recipe's.
 
     Raises:
         BundleError: No backend of Triton runs this engine, or the gate was never passed.
-        InputError: GPUs are asked for, and the engine runs on the CPU only.
+        InputError: GPUs are asked for, and the engine runs on the CPU only; or the name is none (``is_name``).
     """
     manifest = bundle.manifest
     engine = manifest.engine
+    name = _name(bundle, name)
     if not bundle.validated:
         raise BundleError(
             f"{bundle.folder}: no machine has validated it yet, so it is not shipped",
@@ -133,13 +142,25 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
     shapes, longest = manifest.recipe.shapes, manifest.encoder.max_seq_length
     return Served(
         bundle=bundle,
-        name=name or manifest.recipe.name,
+        name=name,
         backend=backend,
         files=dict(zip(engine.files, names, strict=False)),
         on_gpu=on_gpu,
         batch=shapes.batch,
         sequence=shapes.sequence or Range(min=1, opt=min(SHORTEST_BUCKET * 2, longest), max=longest),
     )
+
+
+def _name(bundle: Bundle, given: str | None) -> str:
+    """Return the name of the encoder: the given one, or its recipe's."""
+    name, where = (
+        (bundle.manifest.recipe.name, f"{bundle.folder}: the recipe's name") if given is None else (given, "`name`")
+    )
+    if not is_name(name):
+        raise InputError(
+            f"{where} {name!r} cannot be a model's: a name has {NAME_ALPHABET}", next_step="give another `name`"
+        )
+    return name
 
 
 def _refuse_what_would_answer_otherwise(bundle: Bundle, backend: str, options: Options, *, on_gpu: bool) -> None:

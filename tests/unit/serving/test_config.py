@@ -12,7 +12,7 @@ import pytest
 
 from exporter.bundle import Bundle
 from exporter.errors import BundleError, InputError
-from exporter.recipe import Range, Shapes
+from exporter.recipe import Range, Recipe, Shapes
 from exporter.serving.triton.config import (
     encoder_config,
     ensemble_config,
@@ -108,6 +108,37 @@ def test_attention_by_lengths_is_stated() -> None:
 def test_openvino_has_no_place_on_a_gpu() -> None:
     with pytest.raises(InputError, match="openvino engines run on the CPU"):
         served(bundle_of("openvino"), GPUS)
+
+
+OUTSIDE = (
+    "../../x",
+    "/absolute",
+    "a/b",
+    "a\\b",
+    "..",
+    ".hidden",
+    "-option",
+    "",
+    "x" * 129,
+    "한국어",
+    "a b",
+    "a\n",
+    "a\0",
+)
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_name_is_one_part_of_a_path(name: str) -> None:
+    with pytest.raises(InputError, match=r"`name` .* cannot be a model's: a name has 1 to 128 of a-z") as caught:
+        served(bundle_of("onnxruntime"), PYTHON, name)
+    assert caught.value.next_step == "give another `name`"
+
+
+def test_a_recipe_s_name_is_refused_like_one_that_is_given() -> None:
+    korean = bundle_of("onnxruntime", recipe=Recipe(name="한국어", source="demo/checkpoint"))
+    with pytest.raises(InputError, match="nowhere/onnxruntime: the recipe's name '한국어' cannot be a model's"):
+        served(korean, PYTHON)
+    assert served(korean, PYTHON, "ko-1.0_A").name == "ko-1.0_A"
 
 
 @pytest.mark.parametrize("change", [{"instances": 0}, {"queue_delay_us": -1}, {"gpus": (-1,)}, {"max_text_bytes": 0}])
