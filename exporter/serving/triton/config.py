@@ -185,20 +185,12 @@ def _set(config: ModelConfig, parameters: Mapping[str, str]) -> None:
 
 
 def _engine_parameters(served: Served) -> dict[str, str]:
-    """Return the parameters that each of Triton's backends reads."""
-    precision = served.bundle.manifest.engine.precision
-    match served.backend:
-        case "python":
-            # threads 0: the cores of the machine, shared between the instances. On a CPU anything up to some 64 tokens
-            # does (benchmarks/results/triton.md, on a busy machine); a GPU's figure is a guess and not measured yet.
-            return {"threads": "0", "padding_tokens": "2048" if served.on_gpu else "16"}
-        case "openvino":
-            # The graph has its batch axis already; without the first Triton would reshape it, without the second
-            # refuse every batch that is not full (triton-inference-server/openvino_backend, README).
-            batches = {"SKIP_OV_DYNAMIC_BATCHSIZE": "YES", "ENABLE_BATCH_PADDING": "NO"}
-            return {**batches, "HINT_BF16": "YES"} if precision == "bf16" else batches
-        case _:
-            return {}
+    """Return the parameters that our encoder in the python backend reads."""
+    if served.backend != "python":
+        return {}
+    # threads 0: the cores of the machine, shared between the instances. On a CPU anything up to some 64 tokens does
+    # (benchmarks/results/triton.md, on a busy machine); a GPU's figure is a guess and not measured yet.
+    return {"threads": "0", "padding_tokens": "2048" if served.on_gpu else "16"}
 
 
 def _optimize(config: ModelConfig, served: Served, options: Options) -> None:

@@ -16,9 +16,10 @@ TEXT = "text"
 # An engine of ours -> the backend of Triton that runs it, and the names it wants the files under, in their order.
 NATIVE: dict[str, tuple[str, tuple[str, ...]]] = {
     "onnxruntime": ("onnxruntime", ("model.onnx",)),
-    "openvino": ("openvino", ("model.xml", "model.bin")),
     "tensorrt": ("tensorrt", ("model.plan",)),
 }
+# set_batch(max_batch_size), when it loads a model (triton-inference-server/openvino_backend, src/openvino.cc).
+ONE_BATCH_SIZE = "Triton's openvino backend fixes the batch at max_batch_size and refuses every batch of another size"
 SHORTEST_BUCKET = 16
 NAME_ALPHABET = "1 to 128 of a-z, A-Z, 0-9, '_', '-' and '.', and does not begin with '-' or '.'"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -127,9 +128,10 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
     elif engine.backend in NATIVE:
         backend, names = NATIVE[engine.backend]
     else:
-        raise BundleError(
-            f"{bundle.folder}: Triton has no backend for {engine.backend} engines", next_step="use `runtime=python`"
+        reason = (
+            ONE_BATCH_SIZE if engine.backend == "openvino" else f"Triton has no backend for {engine.backend} engines"
         )
+        raise BundleError(f"{bundle.folder}: {reason}", next_step="use `runtime=python`")
     on_gpu = bool(options.gpus) or manifest.validation.device == "cuda" or engine.backend.needs_gpu
     if on_gpu and engine.backend == "openvino":
         raise InputError(f"{bundle.folder}: openvino engines run on the CPU", next_step="leave out `gpus`")
@@ -138,7 +140,7 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
             f"{bundle.folder}: `accelerator` is for onnxruntime engines on a GPU",
             next_step="leave it out, or run on a GPU with `gpus=0`",
         )
-    _refuse_what_would_answer_otherwise(bundle, backend, options, on_gpu=on_gpu)
+    _refuse_what_would_answer_otherwise(bundle, options, on_gpu=on_gpu)
     shapes, longest = manifest.recipe.shapes, manifest.encoder.max_seq_length
     return Served(
         bundle=bundle,
@@ -163,7 +165,7 @@ def _name(bundle: Bundle, given: str | None) -> str:
     return name
 
 
-def _refuse_what_would_answer_otherwise(bundle: Bundle, backend: str, options: Options, *, on_gpu: bool) -> None:
+def _refuse_what_would_answer_otherwise(bundle: Bundle, options: Options, *, on_gpu: bool) -> None:
     """Refuse what Triton would run in other numbers, or with another mask, than those that passed the gate.
 
     Raises:
@@ -174,12 +176,6 @@ def _refuse_what_would_answer_otherwise(bundle: Bundle, backend: str, options: O
         raise BundleError(
             f"{bundle.folder}: its int8 graph is for {proven_on} kernels, and Triton would run it on another device",
             next_step="leave out `gpus`, or export it again with `device=cuda`",
-        )
-    if backend == "openvino" and engine.precision != "bf16":
-        raise BundleError(
-            f"{bundle.folder}: Triton's openvino backend may run {engine.precision} in bfloat16, which has not passed "
-            "the gate",
-            next_step="use `runtime=python`, or export it with `precision=bf16`",
         )
     lengths = engine.facts.right_padded
     if options.accelerator == "tensorrt" and (lengths or engine.precision not in ("fp32", "fp16")):

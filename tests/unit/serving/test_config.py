@@ -38,7 +38,6 @@ def wanted() -> dict[str, str]:
         "onnxruntime": (served(bundle_of("onnxruntime"), ENGINE), ENGINE),
         "onnxruntime-gpu": (served(bundle_of("onnxruntime", "fp16"), GPUS), GPUS),
         "onnxruntime-tensorrt": (served(bundle_of("onnxruntime", "fp16"), TENSORRT), TENSORRT),
-        "openvino-bf16": (served(bundle_of("openvino", "bf16"), ENGINE), ENGINE),
         "tensorrt": (served(bundle_of("tensorrt", "fp16", "cuda"), GPUS), GPUS),
     }
     texts = {f"{name}.pbtxt": to_text(encoder_config(*case)) for name, case in cases.items()}
@@ -80,8 +79,6 @@ def test_the_accelerator_is_for_onnxruntime_on_a_gpu() -> None:
     ("bundle", "options", "message"),
     [
         (bundle_of("onnxruntime", "int8"), GPUS, "its int8 graph is for cpu kernels"),
-        (bundle_of("openvino", "fp32"), ENGINE, "may run fp32 in bfloat16"),
-        (bundle_of("openvino", "int8"), ENGINE, "may run int8 in bfloat16"),
         (bundle_of("onnxruntime", "int8", "cuda"), TENSORRT, "does not support int8"),
         (bundle_of("onnxruntime", "bf16", "cuda"), TENSORRT, "does not support bf16"),
         (bundle_of("onnxruntime", "fp16", "cuda", padding="right"), TENSORRT, "ignores the sequence lengths"),
@@ -93,8 +90,12 @@ def test_what_triton_would_answer_otherwise_is_refused(bundle: Bundle, options: 
     assert caught.value.next_step
 
 
-def test_openvino_in_any_precision_goes_through_the_python_runtime() -> None:
-    assert served(bundle_of("openvino", "int8"), PYTHON).backend == "python"
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_openvino_goes_through_the_python_runtime(precision: str) -> None:
+    with pytest.raises(BundleError, match="openvino backend fixes the batch at max_batch_size and refuses") as caught:
+        served(bundle_of("openvino", precision), ENGINE)
+    assert caught.value.next_step == "use `runtime=python`"
+    assert served(bundle_of("openvino", precision), PYTHON).backend == "python"
 
 
 def test_attention_by_lengths_is_stated() -> None:
@@ -107,7 +108,7 @@ def test_attention_by_lengths_is_stated() -> None:
 
 def test_openvino_has_no_place_on_a_gpu() -> None:
     with pytest.raises(InputError, match="openvino engines run on the CPU"):
-        served(bundle_of("openvino"), GPUS)
+        served(bundle_of("openvino"), Options(runtime="python", gpus=(0,)))
 
 
 OUTSIDE = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from exporter.serving.triton.config import FILE
@@ -60,3 +61,34 @@ def test_the_step_of_an_ensemble_names_a_model_and_no_path(tmp_path: Path, name:
     write_model(tmp_path, "text", f'platform: "ensemble" {step}')
     finding = only_finding(tmp_path)
     assert (finding.field, finding.found) == ("ensemble_scheduling.step[0].model_name", repr(name))
+
+
+def write_openvino_model(repository: Path, config: str) -> None:
+    """Write a model of the openvino backend that returns its input, (any, 4) float32."""
+    import openvino as ov
+    from openvino import opset8
+
+    (repository / "theirs" / "1").mkdir(parents=True)
+    x = opset8.parameter([-1, 4], np.float32, name="x")
+    x.output(0).tensor.set_names({"x"})
+    y = opset8.result(x)
+    y.output(0).tensor.set_names({"x"})
+    ov.save_model(ov.Model([y], [x]), repository / "theirs" / "1" / "model.xml", compress_to_fp16=False)
+    (repository / "theirs" / FILE).write_text(config, encoding="utf-8")
+
+
+OPENVINO = 'backend: "openvino" max_batch_size: {} input {{ {} }} output {{ {} }}'
+TENSOR = 'name: "x" data_type: TYPE_FP32 dims: {}'
+
+
+def test_openvino_with_batches_is_found(tmp_path: Path) -> None:
+    write_openvino_model(tmp_path, OPENVINO.format(8, TENSOR.format("[4]"), TENSOR.format("[4]")))
+    finding = only_finding(tmp_path)
+    assert (finding.field, finding.found, finding.wanted) == ("max_batch_size", "8", "0")
+    assert "refuses every batch of another size: ship the bundle with the python runtime" in finding.fix
+
+
+@pytest.mark.parametrize(("most", "dims"), [(0, "[-1, 4]"), (1, "[4]")])
+def test_openvino_without_batches_is_sound(tmp_path: Path, most: int, dims: str) -> None:
+    write_openvino_model(tmp_path, OPENVINO.format(most, TENSOR.format(dims), TENSOR.format(dims)))
+    assert check(tmp_path) == []
