@@ -31,6 +31,8 @@ FILE = "config.pbtxt"
 KEPT_VERSIONS = 2
 PADDING = "korsbert_padding"
 """Parameter of an encoder whose attention goes by lengths, so that padding must stand on the right."""
+LEAST_ONNXRUNTIME = "korsbert_least_onnxruntime"
+"""Parameter of an encoder that Triton's onnxruntime backend runs: the oldest ONNX Runtime that is right for it."""
 ONES = "ones_{}"
 """Warm-up data: a mask of so many tokens."""
 
@@ -51,6 +53,8 @@ def encoder_config(served: Served, options: Options) -> ModelConfig:
     _set(config, _engine_parameters(served))
     if served.bundle.manifest.engine.facts.right_padded:
         _set(config, {PADDING: Padding.RIGHT})
+    if served.least_onnxruntime is not None:
+        _set(config, {LEAST_ONNXRUNTIME: served.least_onnxruntime})
     _optimize(config, served, options)
     for rows, tokens in _corners(served):
         _warm_up(config, rows, tokens)

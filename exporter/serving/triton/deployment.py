@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from exporter.errors import ExportError
-from exporter.serving.triton.config import FILE, parameter, read_config
+from exporter.serving.triton.config import FILE, LEAST_ONNXRUNTIME, parameter, read_config
+from exporter.serving.triton.images import Image
 from exporter.serving.triton.repository import MARK, model_folders
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-IMAGE_VERSION = "25.12"
-"""Of ``nvcr.io/nvidia/tritonserver``. Its onnxruntime must know the graph's opset: 1.23 or newer for 23, 1.25 for 24,
-which graphs with attention by lengths have. What this image has could not be looked up here."""
 PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 POLL_S = 15
 QUEUE_METRIC = "triton_queue_time_per_request_us"
@@ -48,6 +46,11 @@ class Deployed:
         return any(group.kind == group.Kind.KIND_GPU for group in self.encoder.instance_group)
 
     @property
+    def least_onnxruntime(self) -> str | None:
+        """The oldest ONNX Runtime that Triton's backend must have; None where another backend runs the encoder."""
+        return parameter(self.encoder, LEAST_ONNXRUNTIME)
+
+    @property
     def engine(self) -> str:
         """The engine of the bundle, ``"onnxruntime"`` for example."""
         return (parameter(self.encoder, "korsbert_engine") or "").rpartition(" ")[2]
@@ -71,7 +74,7 @@ def deployed(folder: Path) -> list[Deployed]:
     ]
 
 
-def dockerfile(models: Iterable[Deployed], image_version: str) -> str:
+def dockerfile(models: Iterable[Deployed], image: Image) -> str:
     """Return a Dockerfile: Triton's image and what the python backend imports."""
     packages = {f"tokenizers=={version('tokenizers')}"}
     for model in models:
@@ -79,8 +82,8 @@ def dockerfile(models: Iterable[Deployed], image_version: str) -> str:
             extra = "gpu" if model.on_gpu and model.engine == "onnxruntime" else _EXTRAS.get(model.engine, "cpu")
             packages.add(f"korsbert[{extra}]=={version('korsbert')}")
     names = " ".join(f"'{package}'" for package in sorted(packages))
-    return f"""{_HEADER}ARG TRITON_VERSION={image_version}
-FROM nvcr.io/nvidia/tritonserver:${{TRITON_VERSION}}-py3
+    return f"""{_HEADER}ARG TRITON_IMAGE={image.reference}
+FROM ${{TRITON_IMAGE}}
 RUN pip install --no-cache-dir {names}
 """
 
@@ -97,11 +100,11 @@ def server_arguments(models: Iterable[Deployed]) -> list[str]:
     ]
 
 
-def compose(models: Iterable[Deployed], image_version: str) -> str:
+def compose(models: Iterable[Deployed]) -> str:
     """Return ``compose.yaml``: one server on this folder, read-only, ready when Triton says so."""
     models = list(models)
     service: dict[str, Any] = {
-        "build": {"context": ".", "args": {"TRITON_VERSION": f"${{TRITON_VERSION:-{image_version}}}"}},
+        "build": ".",
         "command": ["tritonserver", *server_arguments(models)],
         "volumes": [".:/models:ro"],
         "ports": [f"{port}:{port}" for port in PORTS.values()],
@@ -121,7 +124,7 @@ def compose(models: Iterable[Deployed], image_version: str) -> str:
     return _HEADER + _yaml([{"services": {"triton": service}}])
 
 
-def kubernetes(models: Iterable[Deployed], image_version: str) -> str:
+def kubernetes(models: Iterable[Deployed], image: Image) -> str:
     """Return ``kubernetes.yaml``: volume claim, Deployment, Service, HPA, and the rule that makes the HPA's metric."""
     models = list(models)
     labels = {"app": "korsbert-triton"}
@@ -132,7 +135,7 @@ def kubernetes(models: Iterable[Deployed], image_version: str) -> str:
         resources["limits"]["nvidia.com/gpu"] = gpus
     container = {
         "name": "triton",
-        "image": f"korsbert-triton:{image_version}",
+        "image": f"korsbert-triton:{image.release}",
         "command": ["tritonserver"],
         "args": server_arguments(models),
         "ports": [{"name": port, "containerPort": number} for port, number in PORTS.items()],

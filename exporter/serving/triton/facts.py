@@ -97,6 +97,11 @@ class Served:
         return (*sorted(widths), self.sequence.max)
 
     @property
+    def least_onnxruntime(self) -> str | None:
+        """The oldest ONNX Runtime that Triton's backend must have; None where another backend runs the encoder."""
+        return self.bundle.manifest.engine.least_runtime if self.backend == "onnxruntime" else None
+
+    @property
     def tokenizer_sha256(self) -> str:
         """Hash of the bundle's tokenizer."""
         return self.bundle.manifest.files[TOKENIZER].sha256

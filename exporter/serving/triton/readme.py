@@ -8,13 +8,14 @@ from exporter.runtime.contract import OUTPUT
 from exporter.serving.triton.config import PADDING, parameter
 from exporter.serving.triton.deployment import PORTS, Deployed, server_arguments
 from exporter.serving.triton.facts import TEXT
+from exporter.serving.triton.images import Image
 from exporter.serving.triton.repository import MARK
 from exporter.targets import Padding
 
 SENTENCES = ("안녕하세요?", "오늘은 날씨가 좋네요.")
 
 
-def readme(models: Sequence[Deployed], image_version: str) -> str:
+def readme(models: Sequence[Deployed], image: Image) -> str:
     """Return the README as Markdown. Its code blocks are run by the tests."""
     rows = "\n".join(_row(model) for model in models)
     contracts = "".join(_contract(model) for model in models)
@@ -30,8 +31,8 @@ def readme(models: Sequence[Deployed], image_version: str) -> str:
 
 ## Start a server
 
-    docker compose up --build                 # Triton {image_version}; TRITON_VERSION=... for another
-    kubectl apply -f kubernetes.yaml          # after `docker build -t korsbert-triton:{image_version} .`
+    docker compose up --build                 # Triton {image.release}
+    kubectl apply -f kubernetes.yaml          # after `docker build -t korsbert-triton:{image.release} .`
 
 or, where `tritonserver` is installed, in this folder:
 
@@ -48,7 +49,7 @@ def _contract(model: Deployed) -> str:
     """Say what callers of the encoder itself must keep to; nothing where there is nothing to say."""
     if parameter(model.encoder, PADDING) != Padding.RIGHT:
         return ""
-    runtime = " Triton's onnxruntime must be 1.25 or newer." if model.encoder.backend == "onnxruntime" else ""
+    runtime = f" Its ONNX Runtime must be {model.least_onnxruntime} or newer." if model.least_onnxruntime else ""
     return (
         f"\n`{model.encoder.name}` reads the number of ones in each row of `attention_mask`: pad on the right only, as "
         f"`{model.encoder.name}_tokenizer` does; nothing refuses other masks here.{runtime}\n"

@@ -106,6 +106,16 @@ def test_attention_by_lengths_is_stated() -> None:
     assert parameter(by_mask, "korsbert_padding") is None
 
 
+def test_the_oldest_onnxruntime_is_stated_where_triton_brings_its_own() -> None:
+    options = Options(gpus=(0,))
+    by_lengths = bundle_of("onnxruntime", "fp16", "cuda", padding="right")
+    least = "korsbert_least_onnxruntime"
+    assert parameter(encoder_config(served(by_lengths, options), options), least) == "1.25"
+    assert parameter(encoder_config(served(bundle_of("onnxruntime"), ENGINE), ENGINE), least) == "1.23"
+    assert parameter(encoder_config(served(by_lengths, PYTHON), PYTHON), least) is None
+    assert parameter(encoder_config(served(bundle_of("tensorrt", device="cuda"), ENGINE), ENGINE), least) is None
+
+
 def test_openvino_has_no_place_on_a_gpu() -> None:
     with pytest.raises(InputError, match="openvino engines run on the CPU"):
         served(bundle_of("openvino"), Options(runtime="python", gpus=(0,)))

@@ -20,10 +20,12 @@ from exporter.serving.triton.deployment import (
     server_arguments,
 )
 from exporter.serving.triton.facts import Options, served
+from exporter.serving.triton.images import Image
 from exporter.serving.triton.readme import readme
 from tests.support.served_bundles import bundle_of
 
 CPU = Options(runtime="python")
+IMAGE = Image("25.12")
 GPU = Options(gpus=(0,), response_cache=True)
 
 
@@ -33,7 +35,7 @@ def model(backend: str = "onnxruntime", options: Options = CPU) -> Deployed:
 
 
 def documents(options: Options) -> dict[str, dict[str, Any]]:
-    return {one["kind"]: one for one in yaml.safe_load_all(kubernetes([model(options=options)], "25.12"))}
+    return {one["kind"]: one for one in yaml.safe_load_all(kubernetes([model(options=options)], IMAGE))}
 
 
 @pytest.mark.parametrize("options", [CPU, GPU], ids=["cpu", "gpu"])
@@ -79,24 +81,24 @@ def test_a_gpu_is_asked_for_where_a_model_needs_one() -> None:
 
     assert "nvidia.com/gpu" not in limits(CPU)
     assert limits(GPU)["nvidia.com/gpu"] == 1
-    assert "deploy" not in yaml.safe_load(compose([model()], "25.12"))["services"]["triton"]
-    devices = yaml.safe_load(compose([model(options=GPU)], "25.12"))["services"]["triton"]["deploy"]["resources"]
+    assert "deploy" not in yaml.safe_load(compose([model()]))["services"]["triton"]
+    devices = yaml.safe_load(compose([model(options=GPU)]))["services"]["triton"]["deploy"]["resources"]
     assert devices["reservations"]["devices"][0]["capabilities"] == ["gpu"]
 
 
-def test_the_image_version_is_everywhere_the_one_asked_for() -> None:
-    assert "ARG TRITON_VERSION=26.03\n" in dockerfile([model()], "26.03")
-    assert "korsbert-triton:26.03" in kubernetes([model()], "26.03")
-    assert "${TRITON_VERSION:-26.03}" in compose([model()], "26.03")
-    assert "Triton 26.03" in readme([model()], "26.03")
+def test_the_image_is_everywhere_the_one_asked_for() -> None:
+    image = Image("26.03", "sha256:" + "0" * 64)
+    assert f"ARG TRITON_IMAGE={image.reference}\n" in dockerfile([model()], image)
+    assert "korsbert-triton:26.03" in kubernetes([model()], image)
+    assert "Triton 26.03" in readme([model()], image)
 
 
 def test_the_image_installs_what_the_models_import() -> None:
-    assert "korsbert[cpu]==" in dockerfile([model()], "25.12")
-    native = dockerfile([model(options=Options())], "25.12")
+    assert "korsbert[cpu]==" in dockerfile([model()], IMAGE)
+    native = dockerfile([model(options=Options())], IMAGE)
     assert "korsbert[" not in native
     assert "tokenizers==" in native
-    assert "korsbert[openvino]==" in dockerfile([model("openvino")], "25.12")
+    assert "korsbert[openvino]==" in dockerfile([model("openvino")], IMAGE)
 
 
 def test_a_response_cache_is_switched_on_at_the_server_too() -> None:
