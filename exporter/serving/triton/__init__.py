@@ -7,7 +7,8 @@
     models/          the python backend's models, copied into repositories as they are
     repository.py    versions, and how they come into a folder that a server watches
     images.py        NVIDIA's images, and the ONNX Runtime that each has
-    deployment.py    Dockerfile, compose.yaml, kubernetes.yaml
+    deployment.py    Dockerfile, .dockerignore, compose.yaml
+    kubernetes.py    kubernetes.yaml, prometheus-adapter.yaml
     readme.py        the repository's README, with clients
     engines.py       what an engine in a repository really has
     lint/            a repository -> its mistakes
@@ -25,6 +26,7 @@ from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate, refu
 from exporter.serving.triton import deployment, repository
 from exporter.serving.triton.facts import Options
 from exporter.serving.triton.images import image_for
+from exporter.serving.triton.kubernetes import kubernetes, prometheus_adapter
 from exporter.serving.triton.readme import readme
 from exporter.serving.triton.repository import Shipped
 
@@ -65,8 +67,10 @@ def ship(
     for file, content in {
         "README.md": readme(models, image),
         "Dockerfile": deployment.dockerfile(models, image),
+        ".dockerignore": deployment.dockerignore(),
         "compose.yaml": deployment.compose(models),
-        "kubernetes.yaml": deployment.kubernetes(models, image),
+        "kubernetes.yaml": kubernetes(models, image),
+        "prometheus-adapter.yaml": prometheus_adapter(),
     }.items():
         repository.write_file(folder, file, content)
     return shipped

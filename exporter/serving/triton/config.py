@@ -33,6 +33,8 @@ PADDING = "korsbert_padding"
 """Parameter of an encoder whose attention goes by lengths, so that padding must stand on the right."""
 LEAST_ONNXRUNTIME = "korsbert_least_onnxruntime"
 """Parameter of an encoder that Triton's onnxruntime backend runs: the oldest ONNX Runtime that is right for it."""
+ENGINE_PACKAGE = "korsbert_engine_package"
+"""Parameter of an encoder: the Python package of its engine's library at the version that passed the gate."""
 ONES = "ones_{}"
 """Warm-up data: a mask of so many tokens."""
 
@@ -53,6 +55,8 @@ def encoder_config(served: Served, options: Options) -> ModelConfig:
     _set(config, _engine_parameters(served))
     if served.bundle.manifest.engine.facts.right_padded:
         _set(config, {PADDING: Padding.RIGHT})
+    if served.engine_package is not None:
+        _set(config, {ENGINE_PACKAGE: served.engine_package})
     if served.least_onnxruntime is not None:
         _set(config, {LEAST_ONNXRUNTIME: served.least_onnxruntime})
     _optimize(config, served, options)

@@ -20,6 +20,13 @@ NATIVE: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # set_batch(max_batch_size), when it loads a model (triton-inference-server/openvino_backend, src/openvino.cc).
 ONE_BATCH_SIZE = "Triton's openvino backend fixes the batch at max_batch_size and refuses every batch of another size"
+# An engine of ours -> the Python packages that have its library.
+_PACKAGES = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+    "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("tensorrt-rtx-cu13",),
+}
 SHORTEST_BUCKET = 16
 NAME_ALPHABET = "1 to 128 of a-z, A-Z, 0-9, '_', '-' and '.', and does not begin with '-' or '.'"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -100,6 +107,14 @@ class Served:
     def least_onnxruntime(self) -> str | None:
         """The oldest ONNX Runtime that Triton's backend must have; None where another backend runs the encoder."""
         return self.bundle.manifest.engine.least_runtime if self.backend == "onnxruntime" else None
+
+    @property
+    def engine_package(self) -> str | None:
+        """The package of its engine's library at the version that passed the gate, ``"onnxruntime==1.31.1"``."""
+        bundle = self.bundle
+        tools = bundle.manifest.tools if bundle.record is None else bundle.record.tools
+        packages = _PACKAGES[bundle.manifest.engine.backend][:: -1 if self.on_gpu else 1]
+        return next((f"{package}=={tools[package]}" for package in packages if package in tools), None)
 
     @property
     def tokenizer_sha256(self) -> str:
