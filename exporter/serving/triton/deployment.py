@@ -29,7 +29,7 @@ POLL_S = 15
 USER = 1000
 """``triton-server`` in NVIDIA's images."""
 ADMIN_HEADER = "triton-admin"
-"""HTTP header that the restricted APIs want, with the value of ``ADMIN_VARIABLE``; gRPC puts a prefix of its own first."""
+"""Header that the restricted APIs want, with the value of ``ADMIN_VARIABLE``; gRPC puts a prefix of its own first."""
 ADMIN_VARIABLE = "TRITON_ADMIN_VALUE"
 # What neither inference nor `korsbert verify` needs: it loads models, maps memory of the host, writes files.
 _RESTRICTED = "model-repository,shared-memory,trace,logging"

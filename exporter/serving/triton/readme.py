@@ -38,6 +38,7 @@ def readme(models: Sequence[Deployed], image: Image) -> str:
     rows = "\n".join(_row(model) for model in models)
     contracts = "".join(_contract(model) for model in models)
     clients = "\n".join(_clients(model) for model in models[:1])
+    fixed_gib = SERVER_GIB + SHARED_MEMORY_GIB
     client = ": ".join((*CLIENT_LABEL, *CLIENT_LABEL.values()))
     arguments = " ".join(
         argument.replace("=/models", "=.")
@@ -59,10 +60,10 @@ of korsbert:
 
     pip wheel --no-deps --wheel-dir FOLDER .  # {wheel()}
 
-Two images come from one Dockerfile: `server`, and `models`, which adds the models to it. They are NVIDIA's image for GPUs,
-about 10 GB, also where no GPU is used: NVIDIA publishes no image for CPUs alone (`build.py` of Triton's sources builds one;
-give it as `--build-arg TRITON_IMAGE=...`). Pin NVIDIA's image by its digest: `korsbert ship --image-version
-{image.release}@sha256:...`, with the digest that `docker buildx imagetools inspect {image.reference}` prints.
+Two images come from one Dockerfile: `server`, and `models`, which adds the models to it. They are NVIDIA's image for
+GPUs, about 10 GB, also where no GPU is used: NVIDIA publishes no image for CPUs alone. `build.py` of Triton's sources
+builds one; give it as `--build-arg TRITON_IMAGE=...`. To pin NVIDIA's image, ship with `--image-version
+{image.release}@sha256:...`, and the digest that `docker buildx imagetools inspect {image.reference}` prints.
 
 On this machine:
 
@@ -85,16 +86,17 @@ or, where `tritonserver` is installed, in this folder:
 
 ## What the files do
 
-- Compose serves this folder to this machine alone (127.0.0.1). The server polls it and loads the versions that `korsbert
-  ship` adds; the folder is mounted read-only, because whoever can write to it can run code in the server.
+- Compose serves this folder to this machine alone (127.0.0.1). The server polls it and loads the versions that
+  `korsbert ship` adds. The folder is mounted read-only, because whoever can write to it can run code in the server.
 - In Kubernetes, an init container copies the models into the pod and runs `korsbert check`: a file that is not what its
   bundle says keeps the pod from starting. The server loads no other models: for a new version, ship, build, push and
   apply again. Kubernetes replaces one pod after the other.
-- The memory limit is {SERVER_GIB + SHARED_MEMORY_GIB} GiB for the server and its shared memory, and {COPIES} times the size of the bundle for each instance of
-  each of the {KEPT_VERSIONS} versions that are kept. It is computed, not measured: measure your own load, then lower or raise it.
+- The memory limit is {fixed_gib} GiB for the server and its shared memory, and {COPIES} times the size of the bundle for
+  each instance of each of the {KEPT_VERSIONS} versions that are kept. It is computed and not measured: measure your own
+  load, then lower or raise it.
 - Only pods with the label `{client}` reach the server, and the namespace `monitoring` its metrics. The server reaches
-  nothing. It has no TLS of its own: put a gateway in front, and let it pass on inference for the `_text` models alone. One
-  request to the encoder itself with a token id out of range fails the other requests of its batch in Triton's own backends.
+  nothing. It has no TLS of its own: put a gateway in front, and let it pass on inference for the `_text` models alone.
+  In Triton's own backends, one request to the encoder itself with a token id out of range fails its whole batch.
 - Loading models, shared memory, tracing and logging want the header `{ADMIN_HEADER}` (gRPC:
   `triton-grpc-protocol-{ADMIN_HEADER}`) with the secret as its value. `korsbert verify` needs none of them.
 - The HPA needs prometheus-adapter with the rule in `prometheus-adapter.yaml`:
