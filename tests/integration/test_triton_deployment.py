@@ -48,8 +48,9 @@ def test_it_serves_what_inference_and_verification_need(server: TritonServer, de
     for protocol, address in (("http", server.http), ("grpc", server.grpc)):
         with RemoteEncoder(protocol, address, "demo_text") as remote:
             np.testing.assert_allclose(remote.encode_batch(["한 문장"]), expected, atol=2e-5, rtol=0)
-            assert remote.config()["name"] == "demo_text"
-            assert remote.counts("demo")[0] >= 1
+    with RemoteEncoder("http", server.http, "demo_text") as remote:
+        assert remote.config()["name"] == "demo_text"
+        assert remote.counts("demo", 2)[0] >= 2
     assert ask(server, "/v2/health/ready", {}) == 200
 
 
