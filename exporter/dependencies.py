@@ -37,6 +37,12 @@ EXPORT_PACKAGES = (*REFERENCE_PACKAGES, "onnxscript", "onnxruntime")
 """What an export needs besides its engine."""
 
 
+def major_minor(version: str) -> tuple[int, int]:
+    """Return the first two numbers of a version, to compare: ``(1, 25)`` of ``"1.25.0"``."""
+    major, minor, *_ = version.split(".")
+    return int(major), int(minor)
+
+
 def require_all(packages: Iterable[str]) -> None:
     """Import optional packages.
 

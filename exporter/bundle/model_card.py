@@ -36,6 +36,7 @@ def model_card(manifest: Manifest, report: ParityReport, modules: str = "") -> s
         _USE.format(dimension=encoder.dimension),
         f"Inputs `input_ids` and `attention_mask`, int64 (batch, sequence), at most {encoder.max_seq_length} tokens; "
         f"output `sentence_embedding`, float32 (batch, {encoder.dimension}).",
+        f"ONNX Runtime must be {engine.least_runtime} or newer." if engine.least_runtime else "",
         "Rows must be padded on the right: the engine reads the number of ones in each row of the mask."
         if engine.facts.right_padded
         else "",

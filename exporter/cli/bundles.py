@@ -188,6 +188,7 @@ def _contents(bundle: Bundle, objections: Sequence[str]) -> list[tuple[str, str]
             f"{encoder.architecture}, {pooling} pooling, {encoder.dimension}-d, {encoder.max_seq_length} tokens",
         ),
         ("engine", f"{engine.precision} on {engine.backend}: {', '.join(engine.files)}"),
+        *([("needs", f"onnxruntime {engine.least_runtime} or newer")] if engine.least_runtime else ()),
         (
             "validated" if bundle.validated else "NOT VALIDATED",
             f"{validation.execution}, min cosine {validation.min_cosine:.8f}; {validation.note}",

@@ -62,7 +62,12 @@ def ship_command(
         ),
     ] = None,
     image_version: Annotated[
-        str | None, typer.Option("--image-version", metavar="YY.MM", help="Version of NVIDIA's Triton image.")
+        str | None,
+        typer.Option(
+            "--image-version",
+            metavar="YY.MM[@sha256:...]",
+            help="NVIDIA's Triton image (default: one whose ONNX Runtime is new enough).",
+        ),
     ] = None,
     recipe: RecipeOption = None,
     gates: GatesOption = None,
@@ -73,7 +78,6 @@ def ship_command(
     from exporter.bundle import Bundle
     from exporter.bundle.minimum_gate import minimum_gate_of
     from exporter.serving import triton
-    from exporter.serving.triton.deployment import IMAGE_VERSION
 
     minimum_gate = minimum_gate_of(gates, recipe)
     options = triton.Options(
@@ -92,7 +96,7 @@ def ship_command(
             options,
             name=name,
             version=version,
-            image_version=image_version or IMAGE_VERSION,
+            image_version=image_version,
             minimum_gate=minimum_gate,
         )
     if as_json:

@@ -77,6 +77,15 @@ class Engine(BaseModel):
     facts: EngineFacts = EngineFacts()
     decisions: tuple[str, ...] = ()
 
+    @property
+    def least_runtime(self) -> str | None:
+        """The oldest version of ONNX Runtime that computes it right, ``"1.25"``; None for engines of other backends."""
+        if self.backend is not Backend.ONNXRUNTIME:
+            return None
+        # Attention is an operator since opset 23, which 1.23 is the first to have. Attention by lengths is of opset 24:
+        # 1.23 refuses it, and the CPU provider of 1.24 ignores the lengths and answers wrongly.
+        return "1.25" if self.facts.right_padded else "1.23"
+
 
 class EngineFiles:
     """The contents of an engine's files. A backend opens these bytes and never a path of the bundle.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from exporter.dependencies import require
+from exporter.dependencies import major_minor, require
 from exporter.engines import DEFAULTS, BuildOptions, Engine, EngineFiles
 from exporter.engines.cuda import Cuda, DeviceBuffers, find_gpu
 from exporter.engines.external_data import refuse_external_data
@@ -172,12 +172,14 @@ def open(  # noqa: A001
     """Open ``model.onnx`` on one provider, and on no other: a silent fallback to the CPU would be a lie about speed.
 
     Raises:
-        MissingDependencyError: onnxruntime, or the provider that ``device`` asks for, is not there.
+        MissingDependencyError: onnxruntime, or the provider that ``device`` asks for, is not there, or onnxruntime is
+            older than this engine needs.
         BuildError: The provider cannot run this graph.
         BundleError: The model refers to data in other files.
     """
     ort = require("onnxruntime")
     check(engine.precision, device)
+    _refuse_older(ort.__version__, engine, files.folder, device)
     options = session_options(threads)
     right_padded = engine.facts.right_padded
     if device == "cpu":
@@ -196,6 +198,18 @@ def open(  # noqa: A001
         raise
     on_cpu = nodes_on_the_cpu(session.get_provider_graph_assignment_info(), engine.facts.shape_nodes)
     return OnnxRuntimeCudaRunner(session, cuda, stream, right_padded=right_padded, on_cpu=on_cpu)
+
+
+def _refuse_older(version: str, engine: Engine, folder: Path, device: str) -> None:
+    """Refuse a version of onnxruntime that cannot run an engine, or runs it and answers wrongly."""
+    least = engine.least_runtime
+    if least is not None and major_minor(version) < major_minor(least):
+        package = "onnxruntime-gpu" if device == "cuda" else "onnxruntime"
+        raise MissingDependencyError(
+            f"{folder}: needs onnxruntime {least} or newer, and {version} is installed: it would refuse the graph or "
+            "answer wrongly",
+            next_step=f"pip install '{package}>={least}'",
+        )
 
 
 def _session(engine: Engine, files: EngineFiles, options: Any, device: str, provider_options: dict[str, str]) -> Any:

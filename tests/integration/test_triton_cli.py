@@ -26,8 +26,12 @@ def test_ship_writes_a_repository_and_says_so(python: WarmPython, demo_fp32: Pat
         "Dockerfile",
         "compose.yaml",
         "kubernetes.yaml",
+        "prometheus-adapter.yaml",
+        ".dockerignore",
     }
-    assert "ARG TRITON_VERSION=26.03\n" in (tmp_path / "models" / "Dockerfile").read_text()
+    assert (
+        "ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.03-py3\n" in (tmp_path / "models" / "Dockerfile").read_text()
+    )
     done = python.run(CLI, "ship", demo_fp32, "--repository", "models", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["shipped"][0]["version"] == 2
 
@@ -64,6 +68,11 @@ BAD = {
         ("ship", "BUNDLE", "BUNDLE", "--repository", "m", "--name", "x"),
         2,
         "--name is given for several bundles",
+    ),
+    "a name that is a path": (
+        ("ship", "BUNDLE", "--repository", "m", "--name", "../../x"),
+        2,
+        "--name '../../x' cannot be a model's",
     ),
     "two of one name": (("ship", "BUNDLE", "BUNDLE", "--repository", "m"), 2, "two bundles have the name demo"),
     "an accelerator without a GPU": (

@@ -96,6 +96,13 @@ def _remove(path: str) -> Change:
     return seed
 
 
+def _image(release: str) -> Change:
+    def seed(folder: Path) -> None:
+        (folder / "Dockerfile").write_text(f"FROM nvcr.io/nvidia/tritonserver:{release}-py3\n")
+
+    return seed
+
+
 def _longer(content: bytes) -> bytes:
     tokenizer = json.loads(content)
     tokenizer["truncation"]["max_length"] = 300
@@ -439,6 +446,14 @@ MISTAKES = (
         _rewrite("demo/1/model.onnx", lambda content: content[:1000]),
         "engine",
         ("onnxruntime cannot open it", "a onnxruntime model"),
+        runtime="engine",
+        server="cannot tell",
+    ),
+    Mistake(
+        "an image whose onnxruntime is too old",
+        _image("25.08"),
+        "image",
+        ("25.08, with ONNX Runtime older than 1.23", "25.09 or newer, for demo"),
         runtime="engine",
         server="cannot tell",
     ),

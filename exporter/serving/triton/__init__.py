@@ -6,7 +6,9 @@
     config.py        facts -> config.pbtxt, through Triton's protobuf
     models/          the python backend's models, copied into repositories as they are
     repository.py    versions, and how they come into a folder that a server watches
-    deployment.py    Dockerfile, compose.yaml, kubernetes.yaml
+    images.py        NVIDIA's images, and the ONNX Runtime that each has
+    deployment.py    Dockerfile, .dockerignore, compose.yaml
+    kubernetes.py    kubernetes.yaml, prometheus-adapter.yaml
     readme.py        the repository's README, with clients
     engines.py       what an engine in a repository really has
     lint/            a repository -> its mistakes
@@ -23,6 +25,8 @@ from exporter.bundle import Bundle
 from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate, refuse_weak_gate
 from exporter.serving.triton import deployment, repository
 from exporter.serving.triton.facts import Options
+from exporter.serving.triton.images import image_for
+from exporter.serving.triton.kubernetes import kubernetes, prometheus_adapter
 from exporter.serving.triton.readme import readme
 from exporter.serving.triton.repository import Shipped
 
@@ -36,7 +40,7 @@ def ship(
     *,
     name: str | None = None,
     version: int | None = None,
-    image_version: str = deployment.IMAGE_VERSION,
+    image_version: str | None = None,
     minimum_gate: MinimumGate = DEFAULT_MINIMUM_GATE,
 ) -> list[Shipped]:
     """Put bundles into a model repository, and write what a team deploys it with beside them.
@@ -47,22 +51,38 @@ def ship(
         options: How the bundles are served.
         name: See :func:`repository.ship`.
         version: See :func:`repository.ship`.
-        image_version: Of NVIDIA's Triton image, ``"25.12"`` for example.
+        image_version: Release of NVIDIA's Triton image, ``"26.07"`` for example, and its digest behind ``@`` where
+            that is pinned. By default one whose ONNX Runtime is new enough for every model of the repository.
         minimum_gate: What the gate and the recorded statistics of every bundle must reach.
 
     Raises:
         BundleError: A bundle is below the minimum gate. And see :func:`repository.ship`.
-        InputError: See :func:`repository.ship`.
+        InputError: The ONNX Runtime of the image is too old for a model. And see :func:`repository.ship`.
     """
+    image = image_for({**_needs_of_models(folder), **_needs_of_bundles(bundles, options)}, image_version)
     for bundle in bundles:
         refuse_weak_gate(bundle, minimum_gate)
     shipped = repository.ship(bundles, folder, options, name=name, version=version)
     models = deployment.deployed(folder)
     for file, content in {
-        "README.md": readme(models, image_version),
-        "Dockerfile": deployment.dockerfile(models, image_version),
-        "compose.yaml": deployment.compose(models, image_version),
-        "kubernetes.yaml": deployment.kubernetes(models, image_version),
+        "README.md": readme(models, image),
+        "Dockerfile": deployment.dockerfile(models, image),
+        ".dockerignore": deployment.dockerignore(),
+        "compose.yaml": deployment.compose(models),
+        "kubernetes.yaml": kubernetes(models, image),
+        "prometheus-adapter.yaml": prometheus_adapter(),
     }.items():
         repository.write_file(folder, file, content)
     return shipped
+
+
+def _needs_of_bundles(bundles: Sequence[Bundle], options: Options) -> dict[str, str]:
+    """Return the oldest ONNX Runtime that each bundle needs of Triton's onnxruntime backend, by its folder."""
+    least = {str(bundle.folder): bundle.manifest.engine.least_runtime for bundle in bundles}
+    return {} if options.runtime == "python" else {folder: needed for folder, needed in least.items() if needed}
+
+
+def _needs_of_models(folder: Path) -> dict[str, str]:
+    """Return the same of the models that a repository has, by name."""
+    models = deployment.deployed(folder) if folder.is_dir() else []
+    return {model.encoder.name: model.least_onnxruntime for model in models if model.least_onnxruntime}

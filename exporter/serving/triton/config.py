@@ -31,6 +31,10 @@ FILE = "config.pbtxt"
 KEPT_VERSIONS = 2
 PADDING = "korsbert_padding"
 """Parameter of an encoder whose attention goes by lengths, so that padding must stand on the right."""
+LEAST_ONNXRUNTIME = "korsbert_least_onnxruntime"
+"""Parameter of an encoder that Triton's onnxruntime backend runs: the oldest ONNX Runtime that is right for it."""
+ENGINE_PACKAGE = "korsbert_engine_package"
+"""Parameter of an encoder: the Python package of its engine's library at the version that passed the gate."""
 ONES = "ones_{}"
 """Warm-up data: a mask of so many tokens."""
 
@@ -51,6 +55,10 @@ def encoder_config(served: Served, options: Options) -> ModelConfig:
     _set(config, _engine_parameters(served))
     if served.bundle.manifest.engine.facts.right_padded:
         _set(config, {PADDING: Padding.RIGHT})
+    if served.engine_package is not None:
+        _set(config, {ENGINE_PACKAGE: served.engine_package})
+    if served.least_onnxruntime is not None:
+        _set(config, {LEAST_ONNXRUNTIME: served.least_onnxruntime})
     _optimize(config, served, options)
     for rows, tokens in _corners(served):
         _warm_up(config, rows, tokens)
@@ -185,20 +193,12 @@ def _set(config: ModelConfig, parameters: Mapping[str, str]) -> None:
 
 
 def _engine_parameters(served: Served) -> dict[str, str]:
-    """Return the parameters that each of Triton's backends reads."""
-    precision = served.bundle.manifest.engine.precision
-    match served.backend:
-        case "python":
-            # threads 0: the cores of the machine, shared between the instances. On a CPU anything up to some 64 tokens
-            # does (benchmarks/results/triton.md, on a busy machine); a GPU's figure is a guess and not measured yet.
-            return {"threads": "0", "padding_tokens": "2048" if served.on_gpu else "16"}
-        case "openvino":
-            # The graph has its batch axis already; without the first Triton would reshape it, without the second
-            # refuse every batch that is not full (triton-inference-server/openvino_backend, README).
-            batches = {"SKIP_OV_DYNAMIC_BATCHSIZE": "YES", "ENABLE_BATCH_PADDING": "NO"}
-            return {**batches, "HINT_BF16": "YES"} if precision == "bf16" else batches
-        case _:
-            return {}
+    """Return the parameters that our encoder in the python backend reads."""
+    if served.backend != "python":
+        return {}
+    # threads 0: the cores of the machine, shared between the instances. On a CPU anything up to some 64 tokens does
+    # (benchmarks/results/triton.md, on a busy machine); a GPU's figure is a guess and not measured yet.
+    return {"threads": "0", "padding_tokens": "2048" if served.on_gpu else "16"}
 
 
 def _optimize(config: ModelConfig, served: Served, options: Options) -> None:

@@ -1,6 +1,8 @@
-"""Deployment files for a repository: an image, docker compose, Kubernetes. Scaling out is theirs and Triton's work.
+"""Deployment files for a repository: an image, docker compose. ``kubernetes.py`` has those of a cluster.
 
 Everything is rendered from the ``config.pbtxt`` files that are there, so it is true of all that was shipped so far.
+What restricts the server follows NVIDIA's guide to secure deployment (triton-inference-server/server,
+docs/customization_guide/deploy.md).
 """
 
 from __future__ import annotations
@@ -13,23 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from exporter.dependencies import major_minor
 from exporter.errors import ExportError
-from exporter.serving.triton.config import FILE, parameter, read_config
-from exporter.serving.triton.repository import MARK, model_folders
+from exporter.serving.triton.config import ENGINE_PACKAGE, FILE, LEAST_ONNXRUNTIME, parameter, read_config
+from exporter.serving.triton.images import Image
+from exporter.serving.triton.repository import MARK, model_folders, versions
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-IMAGE_VERSION = "25.12"
-"""Of ``nvcr.io/nvidia/tritonserver``. Its onnxruntime must know the graph's opset: 1.23 or newer for 23, 1.25 for 24,
-which graphs with attention by lengths have. What this image has could not be looked up here."""
 PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 POLL_S = 15
-QUEUE_METRIC = "triton_queue_time_per_request_us"
-QUEUE_TARGET_US = 50_000
-"""Mean time in queues per request beyond which Kubernetes adds a pod."""
-_HEADER = f"# {MARK}, which replaces it unless this line is taken out.\n"
-_SHARED_MEMORY = "1Gi"
+USER = 1000
+"""``triton-server`` in NVIDIA's images."""
+ADMIN_HEADER = "triton-admin"
+"""Header that the restricted APIs want, with the value of ``ADMIN_VARIABLE``; gRPC puts a prefix of its own first."""
+ADMIN_VARIABLE = "TRITON_ADMIN_VALUE"
+# What neither inference nor `korsbert verify` needs: it loads models, maps memory of the host, writes files.
+_RESTRICTED = "model-repository,shared-memory,trace,logging"
+HEADER = f"# {MARK}, which replaces it unless this line is taken out.\n"
+SHARED_MEMORY_GIB = 1
 _CACHE_BYTES = 256 * 1024 * 1024
 # What the python runtime installs, by the engine of the bundle, as extras of korsbert.
 _EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
@@ -37,10 +42,17 @@ _EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino", "tensorrt": "tensorrt",
 
 @dataclass(frozen=True)
 class Deployed:
-    """An ensemble of a repository with the encoder it ends in."""
+    """An ensemble of a repository with the encoder it ends in.
+
+    Attributes:
+        ensemble: Its configuration.
+        encoder: The configuration of the encoder.
+        size_bytes: Size of the largest version of the encoder.
+    """
 
     ensemble: ModelConfig
     encoder: ModelConfig
+    size_bytes: int = 0
 
     @property
     def on_gpu(self) -> bool:
@@ -48,9 +60,21 @@ class Deployed:
         return any(group.kind == group.Kind.KIND_GPU for group in self.encoder.instance_group)
 
     @property
+    def least_onnxruntime(self) -> str | None:
+        """The oldest ONNX Runtime that Triton's backend must have; None where another backend runs the encoder."""
+        return parameter(self.encoder, LEAST_ONNXRUNTIME)
+
+    @property
     def engine(self) -> str:
         """The engine of the bundle, ``"onnxruntime"`` for example."""
         return (parameter(self.encoder, "korsbert_engine") or "").rpartition(" ")[2]
+
+    @property
+    def extra(self) -> str | None:
+        """The extra of korsbert that has the library of the engine; None where no Python code needs it."""
+        if self.encoder.backend == "python":
+            return "gpu" if self.on_gpu and self.engine == "onnxruntime" else _EXTRAS.get(self.engine, "cpu")
+        return "cpu" if self.engine == "onnxruntime" else None  # with which `korsbert check` reads the graph
 
 
 def deployed(folder: Path) -> list[Deployed]:
@@ -61,51 +85,94 @@ def deployed(folder: Path) -> list[Deployed]:
             configs[model.name] = read_config(model / FILE)
         except ExportError:
             continue  # the linter says what is wrong with it
-    return [
-        Deployed(config, configs[config.ensemble_scheduling.step[-1].model_name])
+    encoders = {
+        config.name: config.ensemble_scheduling.step[-1].model_name
         for config in configs.values()
-        if config.platform == "ensemble"
-        and parameter(config, "korsbert_bundle")
-        and config.ensemble_scheduling.step
-        and config.ensemble_scheduling.step[-1].model_name in configs
+        if config.platform == "ensemble" and parameter(config, "korsbert_bundle") and config.ensemble_scheduling.step
+    }
+    return [
+        Deployed(configs[ensemble], configs[encoder], _largest_version(folder / encoder))
+        for ensemble, encoder in encoders.items()
+        if ensemble in configs and encoder in configs
     ]
 
 
-def dockerfile(models: Iterable[Deployed], image_version: str) -> str:
-    """Return a Dockerfile: Triton's image and what the python backend imports."""
-    packages = {f"tokenizers=={version('tokenizers')}"}
-    for model in models:
-        if model.encoder.backend == "python":
-            extra = "gpu" if model.on_gpu and model.engine == "onnxruntime" else _EXTRAS.get(model.engine, "cpu")
-            packages.add(f"korsbert[{extra}]=={version('korsbert')}")
-    names = " ".join(f"'{package}'" for package in sorted(packages))
-    return f"""{_HEADER}ARG TRITON_VERSION={image_version}
-FROM nvcr.io/nvidia/tritonserver:${{TRITON_VERSION}}-py3
-RUN pip install --no-cache-dir {names}
+def wheel() -> str:
+    """Return the name of the wheel that the image installs, which lies beside the Dockerfile."""
+    return f"korsbert-{version('korsbert')}-py3-none-any.whl"
+
+
+def dockerfile(models: Iterable[Deployed], image: Image) -> str:
+    """Return a Dockerfile of two images: ``server``, and ``models``, which adds the repository to it.
+
+    The library of each engine has the version that passed the gate. ``korsbert`` comes from a wheel and from no index.
+    """
+    models = list(models)
+    extras = sorted({"triton", *(model.extra for model in models if model.extra)})
+    packages = [f"/tmp/{wheel()}[{','.join(extras)}]", f"tokenizers=={version('tokenizers')}", *_pinned(models)]  # noqa: S108 - in the image
+    names = " \\\n    ".join(f"'{package}'" for package in packages)
+    return f"""{HEADER}ARG TRITON_IMAGE={image.reference}
+
+FROM ${{TRITON_IMAGE}} AS server
+# From a checkout of korsbert: pip wheel --no-deps --wheel-dir THIS_FOLDER .
+COPY {wheel()} /tmp/
+RUN pip install --no-cache-dir \\
+    {names}
+USER {USER}
+
+# The repository itself, which Kubernetes copies into its pods. `docker build --target models`.
+FROM server AS models
+COPY . /source
 """
 
 
-def server_arguments(models: Iterable[Deployed]) -> list[str]:
-    """Return the arguments ``tritonserver`` is started with in a container."""
-    models = list(models)
+def dockerignore() -> str:
+    """Return ``.dockerignore``: the image gets the models and the wheel, and none of the files that deploy them."""
+    return f"{HEADER}.*\nDockerfile\n*.yaml\n*.md\n*.whl\n!{wheel()}\n"
+
+
+def server_arguments(models: Iterable[Deployed], *, polls: bool) -> list[str]:
+    """Return the arguments ``tritonserver`` is started with in a container.
+
+    Args:
+        models: What it serves.
+        polls: Whether it loads versions that are shipped while it runs. Only for a repository that it cannot write to.
+    """
     cached = any(model.ensemble.response_cache.enable for model in models)
+    restricted = f"{_RESTRICTED}:{ADMIN_HEADER}=$({ADMIN_VARIABLE})"
     return [
         "--model-repository=/models",
-        "--model-control-mode=poll",
-        f"--repository-poll-secs={POLL_S}",
+        *(
+            ("--model-control-mode=poll", f"--repository-poll-secs={POLL_S}")
+            if polls
+            else ("--model-control-mode=none",)
+        ),
+        "--disable-auto-complete-config",
+        f"--http-restricted-api={restricted}",
+        f"--grpc-restricted-protocol={restricted}",
         *([f"--cache-config=local,size={_CACHE_BYTES}"] if cached else []),
     ]
 
 
-def compose(models: Iterable[Deployed], image_version: str) -> str:
-    """Return ``compose.yaml``: one server on this folder, read-only, ready when Triton says so."""
+def compose(models: Iterable[Deployed]) -> str:
+    """Return ``compose.yaml``: one server on this folder, which it cannot write to, for this machine alone."""
     models = list(models)
+    arguments = [
+        argument.replace(f"$({ADMIN_VARIABLE})", f"${{{ADMIN_VARIABLE}:?set it to a secret of your own}}")
+        for argument in server_arguments(models, polls=True)
+    ]
     service: dict[str, Any] = {
-        "build": {"context": ".", "args": {"TRITON_VERSION": f"${{TRITON_VERSION:-{image_version}}}"}},
-        "command": ["tritonserver", *server_arguments(models)],
+        "build": {"context": ".", "target": "server"},
+        "command": ["tritonserver", *arguments],
+        "user": f"{USER}:{USER}",
+        "environment": {"HOME": "/tmp"},  # noqa: S108 - in the container
+        "read_only": True,
+        "tmpfs": ["/tmp"],  # noqa: S108
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
         "volumes": [".:/models:ro"],
-        "ports": [f"{port}:{port}" for port in PORTS.values()],
-        "shm_size": _SHARED_MEMORY.replace("Gi", "gb"),
+        "ports": [f"127.0.0.1:{port}:{port}" for port in PORTS.values()],
+        "shm_size": f"{SHARED_MEMORY_GIB}gb",
         "restart": "unless-stopped",
         "healthcheck": {
             "test": ["CMD", "curl", "-sf", f"http://localhost:{PORTS['http']}/v2/health/ready"],
@@ -118,128 +185,10 @@ def compose(models: Iterable[Deployed], image_version: str) -> str:
     if any(model.on_gpu for model in models):
         gpus = {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [gpus]}}}
-    return _HEADER + _yaml([{"services": {"triton": service}}])
+    return HEADER + to_yaml([{"services": {"triton": service}}])
 
 
-def kubernetes(models: Iterable[Deployed], image_version: str) -> str:
-    """Return ``kubernetes.yaml``: volume claim, Deployment, Service, HPA, and the rule that makes the HPA's metric."""
-    models = list(models)
-    labels = {"app": "korsbert-triton"}
-    name = {"name": labels["app"]}
-    gpus = 1 if any(model.on_gpu for model in models) else 0
-    resources: dict[str, Any] = {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"memory": "8Gi"}}
-    if gpus:
-        resources["limits"]["nvidia.com/gpu"] = gpus
-    container = {
-        "name": "triton",
-        "image": f"korsbert-triton:{image_version}",
-        "command": ["tritonserver"],
-        "args": server_arguments(models),
-        "ports": [{"name": port, "containerPort": number} for port, number in PORTS.items()],
-        "resources": resources,
-        # Loading and warming up takes a while: until then nobody asks whether it lives.
-        "startupProbe": {**_probe("/v2/health/ready"), "failureThreshold": 60},
-        "readinessProbe": _probe("/v2/health/ready"),
-        "livenessProbe": {**_probe("/v2/health/live"), "failureThreshold": 3},
-        "volumeMounts": [
-            {"name": "models", "mountPath": "/models", "readOnly": True},
-            {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108 - where the python backend's lies
-        ],
-    }
-    pod = {
-        # Triton ends what is in flight within 30 s of SIGTERM (--exit-timeout-secs).
-        "terminationGracePeriodSeconds": 45,
-        "containers": [container],
-        "volumes": [
-            {"name": "models", "persistentVolumeClaim": {"claimName": "korsbert-models"}},
-            {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": _SHARED_MEMORY}},
-        ],
-    }
-    claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "10Gi"}}}
-    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
-    metric = {
-        "type": "Pods",
-        "pods": {
-            "metric": {"name": QUEUE_METRIC},
-            "target": {"type": "AverageValue", "averageValue": str(QUEUE_TARGET_US)},
-        },
-    }
-    return _HEADER + _yaml(
-        [
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "metadata": {"name": "korsbert-models", "labels": labels},
-                "spec": claim,
-            },
-            {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "metadata": {**name, "labels": labels},
-                "spec": {
-                    "selector": {"matchLabels": labels},
-                    "strategy": strategy,
-                    "template": {
-                        "metadata": {
-                            "labels": labels,
-                            "annotations": {
-                                "prometheus.io/scrape": "true",
-                                "prometheus.io/port": str(PORTS["metrics"]),
-                                "prometheus.io/path": "/metrics",
-                            },
-                        },
-                        "spec": pod,
-                    },
-                },
-            },
-            {
-                "apiVersion": "v1",
-                "kind": "Service",
-                "metadata": {**name, "labels": labels},
-                "spec": {
-                    "selector": labels,
-                    "ports": [{"name": port, "port": number, "targetPort": port} for port, number in PORTS.items()],
-                },
-            },
-            {
-                "apiVersion": "autoscaling/v2",
-                "kind": "HorizontalPodAutoscaler",
-                "metadata": {**name, "labels": labels},
-                "spec": {
-                    "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", **name},
-                    "minReplicas": 1,
-                    "maxReplicas": 8,
-                    "metrics": [metric],
-                },
-            },
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": f"{labels['app']}-metric", "labels": labels},
-                "data": {"prometheus-adapter-rules.yaml": _yaml([{"rules": {"custom": [_queue_rule()]}}])},
-            },
-        ]
-    )
-
-
-def _queue_rule() -> dict[str, Any]:
-    """Return the rule of prometheus-adapter that makes the HPA's metric of Triton's own counters."""
-    selector, by = "{<<.LabelMatchers>>}[1m]", "by (<<.GroupBy>>)"
-    queued = f"sum(rate(nv_inference_queue_duration_us{selector})) {by}"
-    answered = f"sum(rate(nv_inference_request_success{selector})) {by}"
-    return {
-        "seriesQuery": 'nv_inference_queue_duration_us{namespace!="",pod!=""}',
-        "resources": {"overrides": {"namespace": {"resource": "namespace"}, "pod": {"resource": "pod"}}},
-        "name": {"as": QUEUE_METRIC},
-        "metricsQuery": f"{queued} / clamp_min({answered}, 0.001)",
-    }
-
-
-def _probe(path: str) -> dict[str, Any]:
-    return {"httpGet": {"path": path, "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 3}
-
-
-def _yaml(documents: list[dict[str, Any]]) -> str:
+def to_yaml(documents: list[dict[str, Any]]) -> str:
     """Write YAML without the anchors that PyYAML makes of shared objects, and in the order given."""
 
     class Plain(yaml.SafeDumper):
@@ -249,3 +198,21 @@ def _yaml(documents: list[dict[str, Any]]) -> str:
     return "---\n".join(
         yaml.dump(document, Dumper=Plain, sort_keys=False, allow_unicode=True, width=120) for document in documents
     )
+
+
+def _pinned(models: list[Deployed]) -> list[str]:
+    """Return the libraries of the engines at the versions that passed the gates; of two versions the newer one."""
+    newest: dict[str, str] = {}
+    for model in models:
+        package, _, number = (parameter(model.encoder, ENGINE_PACKAGE) or "").partition("==")
+        if number and model.extra and (package not in newest or major_minor(number) > major_minor(newest[package])):
+            newest[package] = number
+    return [f"{package}=={number}" for package, number in sorted(newest.items())]
+
+
+def _largest_version(model: Path) -> int:
+    sizes = (
+        sum(path.stat().st_size for path in (model / str(number)).rglob("*") if path.is_file())
+        for number in versions(model)
+    )
+    return max(sizes, default=0)

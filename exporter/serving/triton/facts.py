@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +16,20 @@ TEXT = "text"
 # An engine of ours -> the backend of Triton that runs it, and the names it wants the files under, in their order.
 NATIVE: dict[str, tuple[str, tuple[str, ...]]] = {
     "onnxruntime": ("onnxruntime", ("model.onnx",)),
-    "openvino": ("openvino", ("model.xml", "model.bin")),
     "tensorrt": ("tensorrt", ("model.plan",)),
 }
+# set_batch(max_batch_size), when it loads a model (triton-inference-server/openvino_backend, src/openvino.cc).
+ONE_BATCH_SIZE = "Triton's openvino backend fixes the batch at max_batch_size and refuses every batch of another size"
+# An engine of ours -> the Python packages that have its library.
+_PACKAGES = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+    "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("tensorrt-rtx-cu13",),
+}
 SHORTEST_BUCKET = 16
+NAME_ALPHABET = "1 to 128 of a-z, A-Z, 0-9, '_', '-' and '.', and does not begin with '-' or '.'"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -93,9 +104,27 @@ class Served:
         return (*sorted(widths), self.sequence.max)
 
     @property
+    def least_onnxruntime(self) -> str | None:
+        """The oldest ONNX Runtime that Triton's backend must have; None where another backend runs the encoder."""
+        return self.bundle.manifest.engine.least_runtime if self.backend == "onnxruntime" else None
+
+    @property
+    def engine_package(self) -> str | None:
+        """The package of its engine's library at the version that passed the gate, ``"onnxruntime==1.31.1"``."""
+        bundle = self.bundle
+        tools = bundle.manifest.tools if bundle.record is None else bundle.record.tools
+        packages = _PACKAGES[bundle.manifest.engine.backend][:: -1 if self.on_gpu else 1]
+        return next((f"{package}=={tools[package]}" for package in packages if package in tools), None)
+
+    @property
     def tokenizer_sha256(self) -> str:
         """Hash of the bundle's tokenizer."""
         return self.bundle.manifest.files[TOKENIZER].sha256
+
+
+def is_name(name: str) -> bool:
+    """Return whether a model may have this name: it is the name of a folder, and a part of the server's URLs."""
+    return _NAME.fullmatch(name) is not None
 
 
 def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
@@ -103,10 +132,11 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
 
     Raises:
         BundleError: No backend of Triton runs this engine, or the gate was never passed.
-        InputError: GPUs are asked for, and the engine runs on the CPU only.
+        InputError: GPUs are asked for, and the engine runs on the CPU only; or the name is none (``is_name``).
     """
     manifest = bundle.manifest
     engine = manifest.engine
+    name = _name(bundle, name)
     if not bundle.validated:
         raise BundleError(
             f"{bundle.folder}: no machine has validated it yet, so it is not shipped",
@@ -118,9 +148,10 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
     elif engine.backend in NATIVE:
         backend, names = NATIVE[engine.backend]
     else:
-        raise BundleError(
-            f"{bundle.folder}: Triton has no backend for {engine.backend} engines", next_step="use `runtime=python`"
+        reason = (
+            ONE_BATCH_SIZE if engine.backend == "openvino" else f"Triton has no backend for {engine.backend} engines"
         )
+        raise BundleError(f"{bundle.folder}: {reason}", next_step="use `runtime=python`")
     on_gpu = bool(options.gpus) or manifest.validation.device == "cuda" or engine.backend.needs_gpu
     if on_gpu and engine.backend == "openvino":
         raise InputError(f"{bundle.folder}: openvino engines run on the CPU", next_step="leave out `gpus`")
@@ -129,11 +160,11 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
             f"{bundle.folder}: `accelerator` is for onnxruntime engines on a GPU",
             next_step="leave it out, or run on a GPU with `gpus=0`",
         )
-    _refuse_what_would_answer_otherwise(bundle, backend, options, on_gpu=on_gpu)
+    _refuse_what_would_answer_otherwise(bundle, options, on_gpu=on_gpu)
     shapes, longest = manifest.recipe.shapes, manifest.encoder.max_seq_length
     return Served(
         bundle=bundle,
-        name=name or manifest.recipe.name,
+        name=name,
         backend=backend,
         files=dict(zip(engine.files, names, strict=False)),
         on_gpu=on_gpu,
@@ -142,7 +173,19 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
     )
 
 
-def _refuse_what_would_answer_otherwise(bundle: Bundle, backend: str, options: Options, *, on_gpu: bool) -> None:
+def _name(bundle: Bundle, given: str | None) -> str:
+    """Return the name of the encoder: the given one, or its recipe's."""
+    name, where = (
+        (bundle.manifest.recipe.name, f"{bundle.folder}: the recipe's name") if given is None else (given, "`name`")
+    )
+    if not is_name(name):
+        raise InputError(
+            f"{where} {name!r} cannot be a model's: a name has {NAME_ALPHABET}", next_step="give another `name`"
+        )
+    return name
+
+
+def _refuse_what_would_answer_otherwise(bundle: Bundle, options: Options, *, on_gpu: bool) -> None:
     """Refuse what Triton would run in other numbers, or with another mask, than those that passed the gate.
 
     Raises:
@@ -153,12 +196,6 @@ def _refuse_what_would_answer_otherwise(bundle: Bundle, backend: str, options: O
         raise BundleError(
             f"{bundle.folder}: its int8 graph is for {proven_on} kernels, and Triton would run it on another device",
             next_step="leave out `gpus`, or export it again with `device=cuda`",
-        )
-    if backend == "openvino" and engine.precision != "bf16":
-        raise BundleError(
-            f"{bundle.folder}: Triton's openvino backend may run {engine.precision} in bfloat16, which has not passed "
-            "the gate",
-            next_step="use `runtime=python`, or export it with `precision=bf16`",
         )
     lengths = engine.facts.right_padded
     if options.accelerator == "tensorrt" and (lengths or engine.precision not in ("fp32", "fp16")):

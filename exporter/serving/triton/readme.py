@@ -5,21 +5,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporter.runtime.contract import OUTPUT
-from exporter.serving.triton.config import PADDING, parameter
-from exporter.serving.triton.deployment import PORTS, Deployed, server_arguments
+from exporter.serving.triton.config import KEPT_VERSIONS, PADDING, parameter
+from exporter.serving.triton.deployment import (
+    ADMIN_HEADER,
+    ADMIN_VARIABLE,
+    PORTS,
+    SHARED_MEMORY_GIB,
+    Deployed,
+    server_arguments,
+    wheel,
+)
 from exporter.serving.triton.facts import TEXT
+from exporter.serving.triton.images import Image
+from exporter.serving.triton.kubernetes import (
+    CLIENT_LABEL,
+    COPIES,
+    MODELS_IMAGE,
+    NAME,
+    NAMESPACE,
+    REGISTRY,
+    SERVER_GIB,
+    models_tag,
+)
 from exporter.serving.triton.repository import MARK
 from exporter.targets import Padding
 
 SENTENCES = ("안녕하세요?", "오늘은 날씨가 좋네요.")
 
 
-def readme(models: Sequence[Deployed], image_version: str) -> str:
+def readme(models: Sequence[Deployed], image: Image) -> str:
     """Return the README as Markdown. Its code blocks are run by the tests."""
     rows = "\n".join(_row(model) for model in models)
     contracts = "".join(_contract(model) for model in models)
     clients = "\n".join(_clients(model) for model in models[:1])
-    arguments = " ".join(argument.replace("=/models", "=.") for argument in server_arguments(models))
+    fixed_gib = SERVER_GIB + SHARED_MEMORY_GIB
+    client = ": ".join((*CLIENT_LABEL, *CLIENT_LABEL.values()))
+    arguments = " ".join(
+        argument.replace("=/models", "=.")
+        for argument in server_arguments(models, polls=True)
+        if ADMIN_VARIABLE not in argument
+    )
     return f"""# Model repository
 
 {MARK}. Every `_text` model takes strings and returns sentence vectors.
@@ -30,17 +55,56 @@ def readme(models: Sequence[Deployed], image_version: str) -> str:
 
 ## Start a server
 
-    docker compose up --build                 # Triton {image_version}; TRITON_VERSION=... for another
-    kubectl apply -f kubernetes.yaml          # after `docker build -t korsbert-triton:{image_version} .`
+The image installs korsbert from a wheel, because no package index has it. Put the wheel into this folder, in a checkout
+of korsbert:
+
+    pip wheel --no-deps --wheel-dir FOLDER .  # {wheel()}
+
+Two images come from one Dockerfile: `server`, and `models`, which adds the models to it. They are NVIDIA's image for
+GPUs, about 10 GB, also where no GPU is used: NVIDIA publishes no image for CPUs alone. `build.py` of Triton's sources
+builds one; give it as `--build-arg TRITON_IMAGE=...`. To pin NVIDIA's image, ship with `--image-version
+{image.release}@sha256:...`, and the digest that `docker buildx imagetools inspect {image.reference}` prints.
+
+On this machine:
+
+    export {ADMIN_VARIABLE}="$(openssl rand -hex 32)"
+    docker compose up --build
+
+In Kubernetes, with your registry in place of `{REGISTRY}`, here and in `kubernetes.yaml`:
+
+    docker build --target server -t {REGISTRY}/{NAME}:{image.release} .
+    docker build --target models -t {REGISTRY}/{MODELS_IMAGE}:{models_tag(models)} .
+    docker push {REGISTRY}/{NAME}:{image.release}
+    docker push {REGISTRY}/{MODELS_IMAGE}:{models_tag(models)}
+    kubectl create namespace {NAMESPACE}
+    kubectl -n {NAMESPACE} create secret generic {NAME} --from-literal={ADMIN_VARIABLE}="$(openssl rand -hex 32)"
+    kubectl apply -f kubernetes.yaml
 
 or, where `tritonserver` is installed, in this folder:
 
     tritonserver {arguments}
 
-A server that polls this folder loads the versions that `korsbert ship` adds. It serves the latest two versions of the
-encoder and of the tokenizer; older folders are not loaded and may be removed. `korsbert check .` checks this folder for
-mistakes. `korsbert verify http://localhost:{PORTS["http"]} BUNDLE` compares a running server with the checkpoint.
-The HPA in `kubernetes.yaml` needs prometheus-adapter with the rule in its ConfigMap.
+## What the files do
+
+- Compose serves this folder to this machine alone (127.0.0.1). The server polls it and loads the versions that
+  `korsbert ship` adds. The folder is mounted read-only, because whoever can write to it can run code in the server.
+- In Kubernetes, an init container copies the models into the pod and runs `korsbert check`: a file that is not what its
+  bundle says keeps the pod from starting. The server loads no other models: for a new version, ship, build, push and
+  apply again. Kubernetes replaces one pod after the other.
+- The memory limit is {fixed_gib} GiB for the server and its shared memory, and {COPIES} times the size of the bundle
+  for each instance of each of the {KEPT_VERSIONS} versions that are kept. It is computed and not measured: measure
+  your own load, then lower or raise it.
+- Only pods with the label `{client}` reach the server, and the namespace `monitoring` its metrics. The server reaches
+  nothing. It has no TLS of its own: put a gateway in front, and let it pass on inference for the `_text` models alone.
+  In Triton's own backends, one request to the encoder itself with a token id out of range fails its whole batch.
+- Loading models, shared memory, tracing and logging want the header `{ADMIN_HEADER}` (gRPC:
+  `triton-grpc-protocol-{ADMIN_HEADER}`) with the secret as its value. `korsbert verify` needs none of them.
+- The HPA needs prometheus-adapter with the rule in `prometheus-adapter.yaml`:
+  `helm upgrade --install prometheus-adapter prometheus-community/prometheus-adapter --values prometheus-adapter.yaml`.
+
+It serves the latest two versions of the encoder and of the tokenizer; older folders are not loaded and may be removed.
+`korsbert check .` checks this folder for mistakes. `korsbert verify http://localhost:{PORTS["http"]} BUNDLE` compares a
+running server with the checkpoint.
 {contracts}{clients}"""
 
 
@@ -48,7 +112,7 @@ def _contract(model: Deployed) -> str:
     """Say what callers of the encoder itself must keep to; nothing where there is nothing to say."""
     if parameter(model.encoder, PADDING) != Padding.RIGHT:
         return ""
-    runtime = " Triton's onnxruntime must be 1.25 or newer." if model.encoder.backend == "onnxruntime" else ""
+    runtime = f" Its ONNX Runtime must be {model.least_onnxruntime} or newer." if model.least_onnxruntime else ""
     return (
         f"\n`{model.encoder.name}` reads the number of ones in each row of `attention_mask`: pad on the right only, as "
         f"`{model.encoder.name}_tokenizer` does; nothing refuses other masks here.{runtime}\n"
@@ -108,4 +172,10 @@ curl -sf localhost:{PORTS["http"]}/v2/models/{name}/infer -d '{{
   "inputs": [{{"name": "{TEXT}", "shape": [{len(SENTENCES)}, 1], "datatype": "BYTES", "data": [{sentences}]}}]
 }}'
 ```
+
+Throughput and latency of 32 clients with one sentence a request, with `perf_analyzer`, which is in NVIDIA's image for
+clients (`tritonserver:YY.MM-py3-sdk`):
+
+    perf_analyzer -m {name} -i grpc -u localhost:{PORTS["grpc"]} \\
+        --shape {TEXT}:1 --string-data "{SENTENCES[1]}" --concurrency-range 32
 """

@@ -6,7 +6,7 @@
       demo/            config.pbtxt  warmup/  1/  2/          the encoder
       demo_tokenizer/  config.pbtxt  1/  2/                   strings to token ids
       demo_text/       config.pbtxt  2/                       the ensemble of both: strings to vectors
-      README.md  Dockerfile  compose.yaml  kubernetes.yaml    plain files, which Triton passes over
+      README.md  Dockerfile  compose.yaml  kubernetes.yaml  ...    plain files, which Triton passes over
 
 A server that polls reads a model's folder at any moment. So each folder is made whole beside the repository, its older
 versions linked into it with their times (Triton loads again whatever looks newer), and exchanged for the one that is

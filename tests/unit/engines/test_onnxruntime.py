@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +11,13 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from exporter.engines import Engine, EngineFiles
 from exporter.engines.cuda import Cuda
+from exporter.engines.facts import EngineFacts
 from exporter.engines.onnxruntime import OnnxRuntimeCudaRunner, OnnxRuntimeRunner, nodes_on_the_cpu
-from exporter.errors import EngineError
+from exporter.engines.onnxruntime import open as open_engine
+from exporter.errors import EngineError, MissingDependencyError
+from exporter.targets import Backend, Padding, Precision
 from tests.support.fake_cuda import FakeDriver, array_at
 from tests.support.graphs import model_of
 
@@ -53,6 +58,41 @@ def test_a_graph_that_takes_lengths_refuses_left_padding_before_it_runs() -> Non
         assert runner.run(ids, mask[:, ::-1]).tolist() == [2]
     with OnnxRuntimeRunner(session_of(SUM)) as runner:
         assert runner.run(ids, mask).tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("padding", "version", "least"),
+    [("right", "1.24.4", "1.25"), ("right", "1.23.2", "1.25"), ("any", "1.22.1", "1.23"), ("right", "0.99", "1.25")],
+)
+def test_an_onnxruntime_that_answers_wrongly_is_refused_in_process(
+    monkeypatch: pytest.MonkeyPatch, padding: str, version: str, least: str
+) -> None:
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    with pytest.raises(MissingDependencyError) as caught:
+        open_engine(engine_of(padding), EngineFiles(Path("bundle"), {}))
+    assert caught.value.message.startswith(f"bundle: needs onnxruntime {least} or newer, and {version} is installed")
+    assert caught.value.next_step == f"pip install 'onnxruntime>={least}'"
+
+
+@pytest.mark.parametrize(
+    ("padding", "version"), [("right", "1.25.0"), ("right", "2.0"), ("any", "1.23.0"), ("any", "1.24.4")]
+)
+def test_an_onnxruntime_that_is_new_enough_opens_the_model(
+    monkeypatch: pytest.MonkeyPatch, padding: str, version: str
+) -> None:
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    content = ir.to_proto(model_of(SUM)).SerializeToString()
+    with open_engine(engine_of(padding), EngineFiles(Path("bundle"), {"model.onnx": content})) as runner:
+        assert runner.execution == "CPUExecutionProvider"
+
+
+def engine_of(padding: str) -> Engine:
+    facts = EngineFacts(padding=Padding(padding))
+    return Engine(backend=Backend.ONNXRUNTIME, precision=Precision.FP32, files=("model.onnx",), facts=facts)
+
+
+def test_only_engines_of_onnxruntime_need_one() -> None:
+    assert engine_of("right").model_copy(update={"backend": Backend.TENSORRT}).least_runtime is None
 
 
 class FakeSession:

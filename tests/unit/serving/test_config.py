@@ -12,7 +12,7 @@ import pytest
 
 from exporter.bundle import Bundle
 from exporter.errors import BundleError, InputError
-from exporter.recipe import Range, Shapes
+from exporter.recipe import Range, Recipe, Shapes
 from exporter.serving.triton.config import (
     encoder_config,
     ensemble_config,
@@ -38,7 +38,6 @@ def wanted() -> dict[str, str]:
         "onnxruntime": (served(bundle_of("onnxruntime"), ENGINE), ENGINE),
         "onnxruntime-gpu": (served(bundle_of("onnxruntime", "fp16"), GPUS), GPUS),
         "onnxruntime-tensorrt": (served(bundle_of("onnxruntime", "fp16"), TENSORRT), TENSORRT),
-        "openvino-bf16": (served(bundle_of("openvino", "bf16"), ENGINE), ENGINE),
         "tensorrt": (served(bundle_of("tensorrt", "fp16", "cuda"), GPUS), GPUS),
     }
     texts = {f"{name}.pbtxt": to_text(encoder_config(*case)) for name, case in cases.items()}
@@ -80,8 +79,6 @@ def test_the_accelerator_is_for_onnxruntime_on_a_gpu() -> None:
     ("bundle", "options", "message"),
     [
         (bundle_of("onnxruntime", "int8"), GPUS, "its int8 graph is for cpu kernels"),
-        (bundle_of("openvino", "fp32"), ENGINE, "may run fp32 in bfloat16"),
-        (bundle_of("openvino", "int8"), ENGINE, "may run int8 in bfloat16"),
         (bundle_of("onnxruntime", "int8", "cuda"), TENSORRT, "does not support int8"),
         (bundle_of("onnxruntime", "bf16", "cuda"), TENSORRT, "does not support bf16"),
         (bundle_of("onnxruntime", "fp16", "cuda", padding="right"), TENSORRT, "ignores the sequence lengths"),
@@ -93,8 +90,12 @@ def test_what_triton_would_answer_otherwise_is_refused(bundle: Bundle, options: 
     assert caught.value.next_step
 
 
-def test_openvino_in_any_precision_goes_through_the_python_runtime() -> None:
-    assert served(bundle_of("openvino", "int8"), PYTHON).backend == "python"
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_openvino_goes_through_the_python_runtime(precision: str) -> None:
+    with pytest.raises(BundleError, match="openvino backend fixes the batch at max_batch_size and refuses") as caught:
+        served(bundle_of("openvino", precision), ENGINE)
+    assert caught.value.next_step == "use `runtime=python`"
+    assert served(bundle_of("openvino", precision), PYTHON).backend == "python"
 
 
 def test_attention_by_lengths_is_stated() -> None:
@@ -105,9 +106,50 @@ def test_attention_by_lengths_is_stated() -> None:
     assert parameter(by_mask, "korsbert_padding") is None
 
 
+def test_the_oldest_onnxruntime_is_stated_where_triton_brings_its_own() -> None:
+    options = Options(gpus=(0,))
+    by_lengths = bundle_of("onnxruntime", "fp16", "cuda", padding="right")
+    least = "korsbert_least_onnxruntime"
+    assert parameter(encoder_config(served(by_lengths, options), options), least) == "1.25"
+    assert parameter(encoder_config(served(bundle_of("onnxruntime"), ENGINE), ENGINE), least) == "1.23"
+    assert parameter(encoder_config(served(by_lengths, PYTHON), PYTHON), least) is None
+    assert parameter(encoder_config(served(bundle_of("tensorrt", device="cuda"), ENGINE), ENGINE), least) is None
+
+
 def test_openvino_has_no_place_on_a_gpu() -> None:
     with pytest.raises(InputError, match="openvino engines run on the CPU"):
-        served(bundle_of("openvino"), GPUS)
+        served(bundle_of("openvino"), Options(runtime="python", gpus=(0,)))
+
+
+OUTSIDE = (
+    "../../x",
+    "/absolute",
+    "a/b",
+    "a\\b",
+    "..",
+    ".hidden",
+    "-option",
+    "",
+    "x" * 129,
+    "한국어",
+    "a b",
+    "a\n",
+    "a\0",
+)
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_name_is_one_part_of_a_path(name: str) -> None:
+    with pytest.raises(InputError, match=r"`name` .* cannot be a model's: a name has 1 to 128 of a-z") as caught:
+        served(bundle_of("onnxruntime"), PYTHON, name)
+    assert caught.value.next_step == "give another `name`"
+
+
+def test_a_recipe_s_name_is_refused_like_one_that_is_given() -> None:
+    korean = bundle_of("onnxruntime", recipe=Recipe(name="한국어", source="demo/checkpoint"))
+    with pytest.raises(InputError, match="nowhere/onnxruntime: the recipe's name '한국어' cannot be a model's"):
+        served(korean, PYTHON)
+    assert served(korean, PYTHON, "ko-1.0_A").name == "ko-1.0_A"
 
 
 @pytest.mark.parametrize("change", [{"instances": 0}, {"queue_delay_us": -1}, {"gpus": (-1,)}, {"max_text_bytes": 0}])

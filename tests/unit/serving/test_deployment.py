@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,43 @@ import yaml
 
 from exporter.serving.triton.config import encoder_config, ensemble_config
 from exporter.serving.triton.deployment import (
-    QUEUE_METRIC,
+    ADMIN_VARIABLE,
     Deployed,
     compose,
     deployed,
     dockerfile,
-    kubernetes,
+    dockerignore,
     server_arguments,
+    wheel,
 )
 from exporter.serving.triton.facts import Options, served
+from exporter.serving.triton.images import Image
+from exporter.serving.triton.kubernetes import (
+    CLIENT_LABEL,
+    QUEUE_METRIC,
+    kubernetes,
+    models_tag,
+    prometheus_adapter,
+)
 from exporter.serving.triton.readme import readme
 from tests.support.served_bundles import bundle_of
 
 CPU = Options(runtime="python")
+IMAGE = Image("25.12")
 GPU = Options(gpus=(0,), response_cache=True)
 
 
-def model(backend: str = "onnxruntime", options: Options = CPU) -> Deployed:
-    one = served(bundle_of(backend), options)
-    return Deployed(ensemble_config(one, options, 1), encoder_config(one, options))
+def model(
+    backend: str = "onnxruntime", options: Options = CPU, tools: dict[str, str] | None = None, size_bytes: int = 0
+) -> Deployed:
+    bundle = bundle_of(backend)
+    bundle.manifest.tools.update(tools or {})
+    one = served(bundle, options)
+    return Deployed(ensemble_config(one, options, 1), encoder_config(one, options), size_bytes)
 
 
 def documents(options: Options) -> dict[str, dict[str, Any]]:
-    return {one["kind"]: one for one in yaml.safe_load_all(kubernetes([model(options=options)], "25.12"))}
+    return {one["kind"]: one for one in yaml.safe_load_all(kubernetes([model(options=options)], IMAGE))}
 
 
 @pytest.mark.parametrize("options", [CPU, GPU], ids=["cpu", "gpu"])
@@ -41,11 +56,13 @@ def documents(options: Options) -> dict[str, dict[str, Any]]:
 def test_kubernetes_accepts_the_manifest(options: Options, version: str) -> None:
     found = documents(options)
     assert found.keys() == {
-        "PersistentVolumeClaim",
+        "Namespace",
+        "ServiceAccount",
         "Deployment",
         "Service",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
         "HorizontalPodAutoscaler",
-        "ConfigMap",
     }
     for document in found.values():
         kubernetes_validate.validate(document, version, strict=True)
@@ -65,7 +82,7 @@ def test_probes_ask_triton_and_the_autoscaler_its_queues() -> None:
     assert container["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"
     (metric,) = found["HorizontalPodAutoscaler"]["spec"]["metrics"]
     assert metric["pods"]["metric"]["name"] == QUEUE_METRIC
-    (rule,) = yaml.safe_load(found["ConfigMap"]["data"]["prometheus-adapter-rules.yaml"])["rules"]["custom"]
+    (rule,) = yaml.safe_load(prometheus_adapter())["rules"]["custom"]
     assert rule["name"]["as"] == QUEUE_METRIC
     assert "nv_inference_queue_duration_us" in rule["metricsQuery"]
     names = {found["Deployment"]["metadata"]["name"], found["Service"]["metadata"]["name"]}
@@ -79,29 +96,146 @@ def test_a_gpu_is_asked_for_where_a_model_needs_one() -> None:
 
     assert "nvidia.com/gpu" not in limits(CPU)
     assert limits(GPU)["nvidia.com/gpu"] == 1
-    assert "deploy" not in yaml.safe_load(compose([model()], "25.12"))["services"]["triton"]
-    devices = yaml.safe_load(compose([model(options=GPU)], "25.12"))["services"]["triton"]["deploy"]["resources"]
+    assert "deploy" not in yaml.safe_load(compose([model()]))["services"]["triton"]
+    devices = yaml.safe_load(compose([model(options=GPU)]))["services"]["triton"]["deploy"]["resources"]
     assert devices["reservations"]["devices"][0]["capabilities"] == ["gpu"]
 
 
-def test_the_image_version_is_everywhere_the_one_asked_for() -> None:
-    assert "ARG TRITON_VERSION=26.03\n" in dockerfile([model()], "26.03")
-    assert "korsbert-triton:26.03" in kubernetes([model()], "26.03")
-    assert "${TRITON_VERSION:-26.03}" in compose([model()], "26.03")
-    assert "Triton 26.03" in readme([model()], "26.03")
+def test_the_image_is_everywhere_the_one_asked_for() -> None:
+    image = Image("26.03", "sha256:" + "0" * 64)
+    assert f"ARG TRITON_IMAGE={image.reference}\n" in dockerfile([model()], image)
+    assert "korsbert-triton:26.03" in kubernetes([model()], image)
+    assert f"imagetools inspect {image.reference}" in readme([model()], image)
 
 
-def test_the_image_installs_what_the_models_import() -> None:
-    assert "korsbert[cpu]==" in dockerfile([model()], "25.12")
-    native = dockerfile([model(options=Options())], "25.12")
-    assert "korsbert[" not in native
-    assert "tokenizers==" in native
-    assert "korsbert[openvino]==" in dockerfile([model("openvino")], "25.12")
+def installed(*models: Deployed) -> list[str]:
+    """Return what the Dockerfile has pip install."""
+    return re.findall(r"^    '(.*)'", dockerfile(models, IMAGE), re.MULTILINE)
+
+
+def test_korsbert_is_installed_from_a_wheel_and_never_from_an_index() -> None:
+    for one in (model(), model(options=Options()), model("openvino"), model("tensorrt", options=GPU)):
+        korsbert, *others = installed(one)
+        assert korsbert.startswith(f"/tmp/{wheel()}[")
+        assert not any(package.startswith("korsbert") for package in others)
+        assert f"COPY {wheel()} /tmp/\n" in dockerfile([one], IMAGE)
+        assert f"!{wheel()}\n" in dockerignore()
+
+
+@pytest.mark.parametrize(
+    ("one", "extras"),
+    [
+        (model(), "cpu,triton"),
+        (model(options=Options()), "cpu,triton"),
+        (model("openvino"), "openvino,triton"),
+        (model(options=Options(runtime="python", gpus=(0,))), "gpu,triton"),
+        (model("tensorrt", options=GPU), "triton"),
+    ],
+)
+def test_the_image_has_what_the_models_and_the_check_import(one: Deployed, extras: str) -> None:
+    korsbert, tokenizers = installed(one)
+    assert korsbert.endswith(f"[{extras}]")
+    assert re.fullmatch(r"tokenizers==[\d.]+", tokenizers)
+
+
+def test_the_library_of_an_engine_is_the_one_that_passed_the_gate() -> None:
+    tools = {"onnxruntime": "1.30.1", "onnxruntime-gpu": "1.29.0", "openvino": "2026.4.1", "torch": "2.13.0"}
+    assert installed(model(tools=tools))[2:] == ["onnxruntime==1.30.1"]
+    assert installed(model("openvino", tools=tools))[2:] == ["openvino==2026.4.1"]
+    on_gpu = Options(runtime="python", gpus=(0,))
+    assert installed(model(options=on_gpu, tools=tools))[2:] == ["onnxruntime-gpu==1.29.0"]
+    newer = model(tools={"onnxruntime": "1.31.0"})
+    assert installed(model(tools=tools), newer, model("openvino", tools=tools))[2:] == [
+        "onnxruntime==1.31.0",
+        "openvino==2026.4.1",
+    ]
+
+
+def test_the_container_can_neither_write_nor_gain_rights() -> None:
+    (container,) = pod(CPU)["containers"]
+    (first,) = pod(CPU)["initContainers"]
+    for one in (container, first):
+        confined = one["securityContext"]
+        assert (confined["allowPrivilegeEscalation"], confined["readOnlyRootFilesystem"]) == (False, True)
+        assert (confined["runAsNonRoot"], confined["capabilities"]) == (True, {"drop": ["ALL"]})
+    assert pod(CPU)["automountServiceAccountToken"] is False
+    assert pod(CPU)["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    assert mounts["models"]["readOnly"]
+    assert mounts["scratch"]["mountPath"] == "/tmp"
+    service = yaml.safe_load(compose([model()]))["services"]["triton"]
+    assert (service["read_only"], service["cap_drop"], service["user"]) == (True, ["ALL"], "1000:1000")
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert service["volumes"] == [".:/models:ro"]
+
+
+def test_something_brings_the_models_and_verifies_them() -> None:
+    (first,) = pod(CPU)["initContainers"]
+    assert first["image"].endswith(f"/korsbert-models:{models_tag([model()])}")
+    assert first["command"][-1] == "cp -r /source/. /models && korsbert check /models"
+    assert "FROM server AS models\nCOPY . /source\n" in dockerfile([model()], IMAGE)
+    assert models_tag([model(options=GPU)]) != models_tag([model()])
+
+
+def test_only_a_server_that_cannot_write_to_its_models_polls() -> None:
+    (container,) = pod(CPU)["containers"]
+    assert "--model-control-mode=none" in container["args"]
+    assert "--model-control-mode=poll" in yaml.safe_load(compose([model()]))["services"]["triton"]["command"]
+
+
+def test_the_apis_that_nobody_needs_want_a_secret() -> None:
+    (container,) = pod(CPU)["containers"]
+    kept = "model-repository,shared-memory,trace,logging:triton-admin="
+    for option in ("--http-restricted-api=", "--grpc-restricted-protocol="):
+        assert f"{option}{kept}$({ADMIN_VARIABLE})" in container["args"]
+        command = yaml.safe_load(compose([model()]))["services"]["triton"]["command"]
+        assert any(argument.startswith(f"{option}{kept}${{{ADMIN_VARIABLE}:?") for argument in command)
+    assert {variable["name"] for variable in container["env"]} >= {ADMIN_VARIABLE}
+
+
+def test_only_clients_and_the_monitoring_reach_the_server_which_reaches_nothing() -> None:
+    policy = documents(CPU)["NetworkPolicy"]["spec"]
+    requests, metrics = policy["ingress"]
+    assert requests["from"][0]["podSelector"]["matchLabels"] == CLIENT_LABEL
+    assert [port["port"] for port in requests["ports"]] == [8000, 8001]
+    assert [port["port"] for port in metrics["ports"]] == [8002]
+    assert (policy["policyTypes"], policy["egress"]) == (["Ingress", "Egress"], [])
+
+
+@pytest.mark.parametrize(("size_bytes", "instances", "gib"), [(0, 1, 3), (2**28, 1, 5), (2**30, 2, 15)])
+def test_the_memory_is_that_of_the_server_and_of_each_instance(size_bytes: int, instances: int, gib: int) -> None:
+    options = Options(runtime="python", instances=instances)
+    (container,) = pod(options, size_bytes)["containers"]
+    assert container["resources"]["limits"] == {"memory": f"{gib}Gi"}
+    assert container["resources"]["requests"]["memory"] == f"{gib}Gi"
+
+
+def pod(options: Options, size_bytes: int = 0) -> dict[str, Any]:
+    content = kubernetes([model(options=options, size_bytes=size_bytes)], IMAGE)
+    found = {one["kind"]: one for one in yaml.safe_load_all(content)}
+    return dict(found["Deployment"]["spec"]["template"]["spec"])
+
+
+def test_the_readme_names_what_the_files_name() -> None:
+    told = readme([model()], IMAGE)
+    for name in (
+        wheel(),
+        models_tag([model()]),
+        ADMIN_VARIABLE,
+        "korsbert-triton-client: true",
+        "prometheus-adapter.yaml",
+    ):
+        assert name in told
+    assert "perf_analyzer -m demo_text -i grpc -u localhost:8001 \\\n        --shape text:1 --string-data " in told
 
 
 def test_a_response_cache_is_switched_on_at_the_server_too() -> None:
-    assert not any("cache" in argument for argument in server_arguments([model()]))
-    assert any(argument.startswith("--cache-config=local,size=") for argument in server_arguments([model(options=GPU)]))
+    assert not any("cache" in argument for argument in server_arguments([model()], polls=True))
+    assert any(
+        argument.startswith("--cache-config=local,size=")
+        for argument in server_arguments([model(options=GPU)], polls=False)
+    )
 
 
 def test_models_of_others_are_passed_over(tmp_path: Path) -> None:

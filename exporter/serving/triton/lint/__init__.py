@@ -34,6 +34,7 @@ MODEL_RULES = (
     configuration.check_parameters,
     engine.check_tensors,
     engine.check_plan,
+    engine.check_image,
     batching.check_batch,
     batching.check_preferred_sizes,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from exporter.serving.triton.config import parameter
+from exporter.serving.triton.facts import ONE_BATCH_SIZE
 from exporter.serving.triton.lint.model import Finding, Model, Repository
 
 _EQUAL_SHAPES_ONLY = ("onnxruntime", "tensorrt", "openvino")
@@ -15,6 +16,9 @@ def check_batch(model: Model) -> Iterator[Finding]:
     """Compare ``max_batch_size`` with the profile, and check that requests are batched at all."""
     config, manifest = model.config, model.manifest
     if model.backend == "ensemble":
+        return
+    if model.backend == "openvino":
+        yield from _openvino_batch(model)
         return
     takes_batches = model.engine is None or all(tensor.shape[:1] == (-1,) for tensor in model.engine.inputs.values())
     if manifest is not None and config.max_batch_size > manifest.recipe.shapes.batch.max:
@@ -38,6 +42,18 @@ def check_batch(model: Model) -> Iterator[Finding]:
     elif config.max_batch_size == 1 and config.HasField("dynamic_batching"):
         yield model.finding(
             "max_batch_size", 1, "above 1", "dynamic batching has no effect: no batch has room for two requests"
+        )
+
+
+def _openvino_batch(model: Model) -> Iterator[Finding]:
+    """Check that requests of every size can be answered, which is without batching."""
+    if model.config.max_batch_size > 1:
+        yield model.finding(
+            "max_batch_size",
+            model.config.max_batch_size,
+            0,
+            f"{ONE_BATCH_SIZE}: ship the bundle with the python runtime; or state 0 here and the batch in every dims, "
+            "with RESHAPE_IO_LAYERS YES and without dynamic_batching, which runs every request on its own",
         )
 
 

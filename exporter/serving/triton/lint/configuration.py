@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 from exporter.serving.triton.config import parameter
 from exporter.serving.triton.engines import MODEL_FILES
-from exporter.serving.triton.lint.model import Finding, Model
+from exporter.serving.triton.facts import NAME_ALPHABET, is_name
+from exporter.serving.triton.lint.model import A_FILE_NAME, Finding, Model, is_file_name
 
 
 def check_name(model: Model) -> Iterator[Finding]:
-    """Compare a model's name with its folder's."""
+    """Compare a model's name with its folder's, and with the alphabet of names."""
+    if not is_name(model.folder.name):
+        yield Finding(model.folder, "folder name", repr(model.folder.name), NAME_ALPHABET, "rename the folder")
     if model.config.name and model.config.name != model.folder.name:
         yield model.finding(
             "name",
@@ -66,7 +69,9 @@ def check_warm_up(model: Model) -> Iterator[Finding]:
                     "name an input",
                 )
             file = tensor.input_data_file
-            if file and not (model.folder / "warmup" / file).is_file():
+            if file and not is_file_name(file):
+                yield model.finding(f"model_warmup[{sample.name}].input_data_file", repr(file), *A_FILE_NAME)
+            elif file and not (model.folder / "warmup" / file).is_file():
                 yield Finding(model.folder / "warmup" / file, "file", "missing", "the sample's data", "ship again")
 
 

@@ -6,7 +6,10 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+from exporter.errors import first_line
+from exporter.files import read_text
 from exporter.serving.triton.engines import MODEL_FILES, Tensor
+from exporter.serving.triton.images import Image, oldest_release, release_in
 from exporter.serving.triton.lint.model import Finding, Model, type_name
 
 
@@ -55,6 +58,27 @@ def _tensor(model: Model, kind: str, tensor: Any, real: Tensor) -> Iterator[Find
     elif kind == "input" and any(has == -1 != stated for stated, has in zip(dims, expected, strict=True)):
         yield model.finding(
             f"{field}.dims", dims, expected, "the engine takes any extent: a fixed one refuses every other sentence"
+        )
+
+
+def check_image(model: Model) -> Iterator[Finding]:
+    """Compare the ONNX Runtime of the image that the repository's Dockerfile names with what the engine needs."""
+    path = model.folder.parent / "Dockerfile"
+    if model.backend != "onnxruntime" or model.manifest is None or not path.is_file():
+        return
+    try:
+        release = release_in(read_text(path))
+    except (OSError, UnicodeDecodeError) as error:
+        yield Finding(path, "file", f"unreadable: {first_line(error)}", "a Dockerfile", "ship again to write a new one")
+        return
+    least = model.manifest.engine.least_runtime
+    if least is not None and release is not None and not Image(release).has_onnxruntime(least):
+        yield Finding(
+            path,
+            "image",
+            f"{release}, with ONNX Runtime {Image(release).onnxruntime or 'older than 1.23'}",
+            f"{oldest_release(least)} or newer, for {model.config.name}",
+            f"ONNX Runtime before {least} refuses this graph or answers wrongly: ship again with that image",
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from exporter.serving.triton.config import FILE
+from exporter.serving.triton.facts import is_name
 from exporter.serving.triton.lint.model import Finding, Model, Repository, type_name
 
 
@@ -17,7 +18,7 @@ def check_steps(model: Model, repository: Repository) -> Iterator[Finding]:
     for number, step in enumerate(model.config.ensemble_scheduling.step):
         field = f"ensemble_scheduling.step[{number}]"
         member = repository.models.get(step.model_name)
-        if member is None and (model.folder.with_name(step.model_name) / FILE).is_file():
+        if member is None and is_name(step.model_name) and (model.folder.parent / step.model_name / FILE).is_file():
             return  # that one has its own finding, and what follows it in the ensemble cannot be judged
         if member is None:
             yield model.finding(

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 
+A_FILE_NAME = ("the name of a file", "a path can lead out of the folder: name a file in it")
+"""What a field wants that names a file of the model, and the fix."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One mistake.
@@ -133,6 +137,11 @@ def read_models(folder: Path) -> tuple[dict[str, Model], list[Finding]]:
     return models, findings
 
 
+def is_file_name(name: str) -> bool:
+    """Return whether this is the name of a file, and no path, which may lead elsewhere."""
+    return Path(name).name == name != ".."
+
+
 def type_name(tensor: Any) -> str:
     """Return the data type of an input or output of a configuration, ``"TYPE_FP32"`` for example."""
     name: str = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[tensor.data_type].name
@@ -153,6 +162,8 @@ def _read(folder: Path) -> Model | Finding:
     if not model.versions:
         return Finding(folder, "version folders", "none", "a folder called 1", "move the model's files into FOLDER/1/")
     file = _engine_file(model)
+    if file and not is_file_name(file):
+        return model.finding("default_model_filename", repr(file), *A_FILE_NAME)
     if file and not (model.latest / file).exists():
         there = ", ".join(sorted(entry.name for entry in model.latest.iterdir())) or "nothing"
         return Finding(model.latest, "model file", there, file, f"put {file} there: {backend} opens no other file")

@@ -1,0 +1,110 @@
+"""NVIDIA's images of Triton: which one serves a repository, by the ONNX Runtime that it has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from exporter.dependencies import major_minor
+from exporter.errors import InputError
+
+DEFAULT_RELEASE = "25.12"
+ONNXRUNTIME = {
+    "25.09": "1.23.0",
+    "25.10": "1.23.1",
+    "25.11": "1.23.2",
+    "25.12": "1.23.2",
+    "26.01": "1.23.2",
+    "26.02": "1.24.1",
+    "26.03": "1.24.2",
+    "26.04": "1.24.4",
+    "26.05": "1.24.4",
+    "26.06": "1.24.4",
+    "26.07": "1.27.0",
+    "26.08": "1.28.0",
+}
+"""Release of the image -> the version of ONNX Runtime in its onnxruntime backend, oldest first."""
+_OLDEST, _NEWEST = min(ONNXRUNTIME), max(ONNXRUNTIME)
+_VERSION = re.compile(r"(?P<release>\d\d\.\d\d)(@(?P<digest>sha256:[0-9a-f]{64}))?")
+_REPOSITORY = "nvcr.io/nvidia/tritonserver"
+_REFERENCE = re.compile(rf"{re.escape(_REPOSITORY)}:(\d\d\.\d\d)-py3")
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of Triton.
+
+    Attributes:
+        release: ``"26.07"`` for example.
+        digest: ``"sha256:..."``, which no registry can give other content to; None: whatever the release's tag is.
+    """
+
+    release: str
+    digest: str | None = None
+
+    @classmethod
+    def parse(cls, version: str) -> Self:
+        """Read a release, with or without a digest: ``"26.07"``, ``"26.07@sha256:..."``.
+
+        Raises:
+            InputError: It is neither.
+        """
+        found = _VERSION.fullmatch(version)
+        if found is None:
+            raise InputError(
+                f"`image_version` {version!r}: not a release of Triton's image",
+                next_step="give YY.MM, 26.07 for example, or YY.MM@sha256: and the digest of that image",
+            )
+        return cls(found["release"], found["digest"])
+
+    @property
+    def reference(self) -> str:
+        """What a registry knows it by."""
+        tag = f"{_REPOSITORY}:{self.release}-py3"
+        return f"{tag}@{self.digest}" if self.digest else tag
+
+    @property
+    def onnxruntime(self) -> str | None:
+        """The version of ONNX Runtime that it has, at least; None for releases older than the table."""
+        return ONNXRUNTIME[min(self.release, _NEWEST)] if self.release >= _OLDEST else None
+
+    def has_onnxruntime(self, least: str) -> bool:
+        """Whether its ONNX Runtime is ``least`` or newer."""
+        return self.onnxruntime is not None and major_minor(self.onnxruntime) >= major_minor(least)
+
+
+def image_for(needs: Mapping[str, str], version: str | None) -> Image:
+    """Return the image that is asked for, or one that is new enough.
+
+    Args:
+        needs: Bundle or model -> the oldest ONNX Runtime that is right for it, of those that Triton's own backend runs.
+        version: The image that is asked for (see ``Image.parse``).
+
+    Raises:
+        InputError: The image that is asked for is too old, or is no image.
+    """
+    if version is None:
+        wanted = (Image(release) for release in (DEFAULT_RELEASE, *ONNXRUNTIME))
+        return next(image for image in wanted if all(map(image.has_onnxruntime, needs.values())))
+    image = Image.parse(version)
+    for name, least in needs.items():
+        if not image.has_onnxruntime(least):
+            has = f"ONNX Runtime {image.onnxruntime}" if image.onnxruntime else "an older one than 1.23"
+            raise InputError(
+                f"{name} needs ONNX Runtime {least} or newer, and Triton's image {image.release} has {has}",
+                next_step=f"use `image_version={oldest_release(least)}` or newer, or `runtime=python`",
+            )
+    return image
+
+
+def oldest_release(least: str) -> str:
+    """Return the oldest release of the image whose ONNX Runtime is ``least`` or newer."""
+    return next(release for release in ONNXRUNTIME if Image(release).has_onnxruntime(least))
+
+
+def release_in(dockerfile: str) -> str | None:
+    """Return the release of the first image of Triton that a Dockerfile names; None where it names none."""
+    found = _REFERENCE.search(dockerfile)
+    return found[1] if found else None

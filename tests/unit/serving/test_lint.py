@@ -1,0 +1,94 @@
+"""The linter on models that need no engine: names, and what leads out of a model's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporter.serving.triton.config import FILE
+from exporter.serving.triton.lint import Finding, check
+
+
+def write_model(repository: Path, name: str, config: str) -> None:
+    """Write a model of the python backend, which nobody can judge but by its configuration."""
+    (repository / name / "1").mkdir(parents=True)
+    (repository / name / "1" / "model.py").touch()
+    (repository / name / FILE).write_text(config, encoding="utf-8")
+
+
+def only_finding(repository: Path) -> Finding:
+    (finding,) = check(repository)
+    assert finding.fix
+    return finding
+
+
+@pytest.mark.parametrize("name", [".hidden", "with space", "한국어", "x" * 129])
+def test_a_folder_s_name_is_of_the_alphabet(tmp_path: Path, name: str) -> None:
+    write_model(tmp_path, name, 'backend: "python"')
+    finding = only_finding(tmp_path)
+    assert (finding.file, finding.field, finding.found) == (tmp_path / name, "folder name", repr(name))
+    assert "a-z, A-Z, 0-9" in finding.wanted
+
+
+@pytest.mark.parametrize("path", ["../../model.py", "/etc/passwd", "sub/model.py", ".."])
+def test_the_file_of_a_model_is_in_its_folder(tmp_path: Path, path: str) -> None:
+    write_model(tmp_path, "theirs", f'backend: "python" default_model_filename: "{path}"')
+    finding = only_finding(tmp_path)
+    assert (finding.field, finding.found, finding.wanted) == (
+        "default_model_filename",
+        repr(path),
+        "the name of a file",
+    )
+
+
+@pytest.mark.parametrize("path", ["../1/model.py", "/etc/passwd"])
+def test_the_data_of_a_warm_up_sample_is_in_its_folder(tmp_path: Path, path: str) -> None:
+    (tmp_path / "theirs" / "warmup").mkdir(parents=True)
+    sample = f'inputs {{ key: "x" value {{ data_type: TYPE_FP32 dims: 1 input_data_file: "{path}" }} }}'
+    config = (
+        f'backend: "python" input {{ name: "x" data_type: TYPE_FP32 dims: 1 }} model_warmup {{ name: "a" {sample} }}'
+    )
+    write_model(tmp_path, "theirs", config)
+    finding = only_finding(tmp_path)
+    assert (finding.field, finding.found) == ("model_warmup[a].input_data_file", repr(path))
+
+
+@pytest.mark.parametrize("name", ["../../theirs", "/theirs", "a/b", "..", ""])
+def test_the_step_of_an_ensemble_names_a_model_and_no_path(tmp_path: Path, name: str) -> None:
+    step = f'ensemble_scheduling {{ step {{ model_name: "{name}" model_version: -1 }} }}'
+    write_model(tmp_path, "text", f'platform: "ensemble" {step}')
+    finding = only_finding(tmp_path)
+    assert (finding.field, finding.found) == ("ensemble_scheduling.step[0].model_name", repr(name))
+
+
+def write_openvino_model(repository: Path, config: str) -> None:
+    """Write a model of the openvino backend that returns its input, (any, 4) float32."""
+    import openvino as ov
+    from openvino import opset8
+
+    (repository / "theirs" / "1").mkdir(parents=True)
+    x = opset8.parameter([-1, 4], np.float32, name="x")
+    x.output(0).tensor.set_names({"x"})
+    y = opset8.result(x)
+    y.output(0).tensor.set_names({"x"})
+    ov.save_model(ov.Model([y], [x]), repository / "theirs" / "1" / "model.xml", compress_to_fp16=False)
+    (repository / "theirs" / FILE).write_text(config, encoding="utf-8")
+
+
+OPENVINO = 'backend: "openvino" max_batch_size: {} input {{ {} }} output {{ {} }}'
+TENSOR = 'name: "x" data_type: TYPE_FP32 dims: {}'
+
+
+def test_openvino_with_batches_is_found(tmp_path: Path) -> None:
+    write_openvino_model(tmp_path, OPENVINO.format(8, TENSOR.format("[4]"), TENSOR.format("[4]")))
+    finding = only_finding(tmp_path)
+    assert (finding.field, finding.found, finding.wanted) == ("max_batch_size", "8", "0")
+    assert "refuses every batch of another size: ship the bundle with the python runtime" in finding.fix
+
+
+@pytest.mark.parametrize(("most", "dims"), [(0, "[-1, 4]"), (1, "[4]")])
+def test_openvino_without_batches_is_sound(tmp_path: Path, most: int, dims: str) -> None:
+    write_openvino_model(tmp_path, OPENVINO.format(most, TENSOR.format(dims), TENSOR.format(dims)))
+    assert check(tmp_path) == []
