@@ -86,7 +86,7 @@ def address_of(url: str, protocol: Protocol, *, tls: bool = False) -> Address:
     number = int(port) if port else _PORTS[protocol]
     if not found or scheme not in _SCHEMES[protocol] or not 1 <= number <= 65535 or (ipv6 and not _is_ipv6(ipv6)):
         raise InputError(
-            f"{url!r} is no server address: a scheme ({plain} or {encrypted}), a host, a port (1 to 65535), nothing else",
+            f"{url!r} is no server address: scheme ({plain} or {encrypted}), host, port (1 to 65535), nothing else",
             next_step=example,
         )
     return Address(protocol, str(ipv6 or name), number, scheme == encrypted)
