@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -177,6 +178,8 @@ def verify_command(
     stderr = stderr_console()
     if (warning := minimum_gate.warning(opened.manifest)) is not None:
         stderr.print(f"warning: {warning}")
+    # gRPC's core writes lines of its own to stderr when a connection fails; the error is raised as well.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with spinner(stderr, "importing torch"):
         require_all((*REFERENCE_PACKAGES, "tritonclient"))
         from exporter.serving.triton.verify import verify

@@ -38,6 +38,7 @@ class RawServer:
     Attributes:
         url: ``"127.0.0.1:12345"``, or with brackets.
         heads: What clients have sent, up to the first empty line: the whole of what is no HTTP.
+        bodies: What they have sent after that, as much as they stated.
         sent: Bytes that were handed to the system.
         over: Set at the end, for answers that wait.
     """
@@ -45,6 +46,7 @@ class RawServer:
     answer: Answer
     url: str = ""
     heads: list[bytes] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     sent: int = 0
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -98,8 +100,9 @@ def _serve(server: RawServer, connection: socket.socket) -> None:
     head, _, body = received.partition(b"\r\n\r\n")
     server.heads.append(head)
     length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
-    while len(body) < length:
-        body += connection.recv(65536)
+    while len(body) < length and (piece := connection.recv(65536)):
+        body += piece
+    server.bodies.append(body)
     for piece in server.answer(head):
         if server.over.is_set():
             return
@@ -120,7 +123,7 @@ def http_answer(body: bytes, *headers: str, status: str = "200 OK", length: int 
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def inference(data: bytes, **changes: Any) -> bytes:
+def inference(data: bytes, /, **changes: Any) -> bytes:
     """Return Triton's answer with one vector of four values, ``data``; ``changes`` are of the output."""
     output = {
         "name": "sentence_embedding",

@@ -189,7 +189,7 @@ def verify(
     manifest = bundle.manifest
     encoder = model or manifest.recipe.name
     where = addresses(url, grpc)
-    ca = None if ca_file is None else _read_authorities(ca_file, where)
+    ca = None if ca_file is None else read_authorities(ca_file, tls=any(address.tls for address in where))
     deadline = Deadline(timeout_s, timeout_s)
     server = Server(where, f"{encoder}_text", encoder, manifest.encoder.dimension, ca, deadline)
     _check_bundle(server, manifest.seal)
@@ -214,19 +214,19 @@ def verify(
     return Verification(tuple(reports), load(server, texts, counted=counted, clients=clients, bound=bound))
 
 
-def _read_authorities(file: Path, where: Sequence[Address]) -> bytes:
-    """Return the certificates of a file.
+def read_authorities(file: Path, *, tls: bool) -> bytes:
+    """Return the certificates (PEM) of a file.
 
     Raises:
-        InputError: It holds none, or no address uses them.
+        InputError: It holds none, or no connection would use them.
     """
-    if not any(address.tls for address in where):
+    if not tls:
         raise InputError(
-            "`ca_file` is given, and no address uses TLS", next_step=f"use https://{where[0]}, or omit `ca_file`"
+            "`ca_file` is given, and no address uses TLS", next_step="give an https:// URL, or omit `ca_file`"
         )
     try:
         content = read_file(file)
-        ssl.create_default_context(cadata=content.decode("ascii"))
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii"))
     except (OSError, ValueError) as error:  # SSLError is an OSError
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(f"{file}: not readable as certificates: {reason}", next_step="give a PEM file") from error
