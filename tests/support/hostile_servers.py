@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exporter.dependencies import require
+
 __all__ = [
     "RawServer",
     "certificate",
@@ -143,9 +145,9 @@ def grpc_server(answer: Callable[[Any], bytes], tls: Path | None = None) -> Iter
         answer: The server's context to the bytes.
         tls: Certificate and key (PEM) of a server with TLS.
     """
-    import grpc
+    grpc = require("grpc")
 
-    class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    class Handler(grpc.GenericRpcHandler):  # type: ignore[name-defined,misc]
         def service(self, _: Any) -> Any:
             return grpc.unary_unary_rpc_method_handler(lambda _request, context: answer(context))
 

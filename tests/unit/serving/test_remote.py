@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.dependencies import require
 from exporter.errors import InputError, ServerError
 from exporter.serving.triton.address import Protocol
 from exporter.serving.triton.limits import ANSWER_BYTES, Deadline
@@ -162,9 +163,9 @@ def test_a_server_that_reads_nothing_is_given_up() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"127.0.0.1:{listener.getsockname()[1]}"
-        with RemoteEncoder("http", url, "demo_text", deadline=Deadline(SHORT_S, 60)) as remote:
-            with pytest.raises(ServerError, match="the answer was not complete within"):
-                remote.encode_batch(["x" * (64 * 2**20)])
+        remote = RemoteEncoder("http", url, "demo_text", deadline=Deadline(SHORT_S, 60))
+        with remote, pytest.raises(ServerError, match="the answer was not complete within"):
+            remote.encode_batch(["x" * (64 * 2**20)])
 
 
 def test_nobody_listens() -> None:
@@ -176,10 +177,9 @@ def test_nobody_listens() -> None:
 
 def test_the_time_of_all_requests_ends() -> None:
     with raw_server(lambda _: [inference(DATA)]) as server:
-        deadline = Deadline(60, 1e-9)
-        with RemoteEncoder("http", server.url, "demo_text", deadline=deadline) as remote:
-            with pytest.raises(ServerError, match="did not answer all requests within 1e-09 s"):
-                remote.encode_batch(["x"])
+        remote = RemoteEncoder("http", server.url, "demo_text", deadline=Deadline(60, 1e-9))
+        with remote, pytest.raises(ServerError, match="did not answer all requests within 1e-09 s"):
+            remote.encode_batch(["x"])
     assert server.heads == []
 
 
@@ -260,8 +260,7 @@ def grpc_inference(data: bytes = DATA, **changes: Any) -> bytes:
 
 
 def _abort(context: Any) -> bytes:
-    import grpc
-
+    grpc = require("grpc")
     context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no\x1b such\nmodel")
     raise AssertionError
 
@@ -293,7 +292,7 @@ class TestGrpc:
 
     def test_an_answer_that_never_comes(self) -> None:
         over = threading.Event()
-        with grpc_server(lambda _: b"" if over.wait() else b"") as url:
+        with grpc_server(lambda _: bytes(over.wait())) as url:
             try:
                 assert refusal("grpc", url, SHORT_S).endswith("the answer was not complete within 0.3 s")
             finally:
@@ -316,15 +315,17 @@ class TestModels:
         with (
             raw_server(lambda _: [http_answer(body)]) as server,
             RemoteEncoder("http", server.url, "demo_text") as remote,
+            pytest.raises(ServerError, match="not what Triton answers"),
         ):
-            with pytest.raises(ServerError, match="not what Triton answers"):
-                remote.seal()
+            remote.seal()
 
     def test_the_seal(self) -> None:
         bodies = iter([b'{"parameters": {"korsbert_bundle": {"string_value": "abc"}}}', b'{"name": "x"}'])
-        with raw_server(lambda _: [http_answer(next(bodies))]) as server:
-            with RemoteEncoder("http", server.url, "demo_text") as remote:
-                assert [remote.seal(), remote.seal()] == ["abc", None]
+        with (
+            raw_server(lambda _: [http_answer(next(bodies))]) as server,
+            RemoteEncoder("http", server.url, "demo_text") as remote,
+        ):
+            assert [remote.seal(), remote.seal()] == ["abc", None]
 
     @pytest.mark.parametrize("count", ["-1", '"x"', "null", "9223372036854775808", "1.5", "[]", "NaN", "1e400"])
     def test_a_count_that_is_none(self, count: str) -> None:
@@ -332,9 +333,9 @@ class TestModels:
         with (
             raw_server(lambda _: [http_answer(body)]) as server,
             RemoteEncoder("http", server.url, "demo_text") as remote,
+            pytest.raises(ServerError, match="not what Triton answers"),
         ):
-            with pytest.raises(ServerError, match="not what Triton answers"):
-                remote.counts("demo")
+            remote.counts("demo")
 
 
 class Counting:
@@ -373,9 +374,11 @@ def test_the_counters_settle_before_and_after_the_load() -> None:
 
 def test_counters_that_never_come_as_far_are_read_when_they_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.serving.triton.remote.SETTLE_S", 0.1)
-    with raw_server(lambda _: [http_answer(_statistics(5))]) as server:
-        with RemoteEncoder("http", server.url, "demo_text") as remote:
-            assert remote.counts("demo", expected=512) == (5, 5)
+    with (
+        raw_server(lambda _: [http_answer(_statistics(5))]) as server,
+        RemoteEncoder("http", server.url, "demo_text") as remote,
+    ):
+        assert remote.counts("demo", expected=512) == (5, 5)
     assert len(server.heads) >= 2
 
 
@@ -388,6 +391,18 @@ def _server(server: RawServer) -> Server:
 def _after(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
     yield first
     yield from rest
+
+
+def _end(request: Callable[[], object]) -> None:
+    """Send a request, and hold the sentence that it may end in to what a sentence is. All else is raised."""
+    try:
+        request()
+    except ServerError as error:
+        message = error.message
+    else:
+        return
+    assert message.isprintable()
+    assert len(message) < 400
 
 
 FUZZ_EXAMPLES = 300
@@ -447,11 +462,7 @@ def test_no_answer_has_another_end_than_a_vector_or_one_sentence() -> None:
             nonlocal current
             current = drawn
             for request in (lambda: remote.encode_batch(["x"]), remote.seal, lambda: remote.counts("demo")):
-                try:
-                    request()
-                except ServerError as error:
-                    assert error.message.isprintable()
-                    assert len(error.message) < 400
+                _end(request)
 
         tracemalloc.start()
         try:
@@ -476,20 +487,18 @@ def test_no_message_over_grpc_has_another_end_either() -> None:
         def one(drawn: bytes, start: int) -> None:
             nonlocal current
             current = sound[:start] + drawn + sound[start + len(drawn) :]
-            try:
-                remote.encode_batch(["x"])
-            except ServerError as error:
-                assert error.message.isprintable()
-                assert len(error.message) < 400
+            _end(lambda: remote.encode_batch(["x"]))
 
         one()
 
 
 def test_texts_are_sent_as_triton_reads_them() -> None:
     """Each text after its length, after the JSON text of the stated length: the protocol's binary tensor extension."""
-    with raw_server(lambda _: [inference(DATA * 2, shape=[2, 4])]) as server:
-        with RemoteEncoder("http", server.url, "demo_text") as remote:
-            remote.encode_batch(["가", ""])
+    with (
+        raw_server(lambda _: [inference(DATA * 2, shape=[2, 4])]) as server,
+        RemoteEncoder("http", server.url, "demo_text") as remote,
+    ):
+        remote.encode_batch(["가", ""])
     length = int(
         dict(line.split(b": ") for line in server.heads[0].split(b"\r\n")[1:])[b"Inference-Header-Content-Length"]
     )
