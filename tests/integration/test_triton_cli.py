@@ -76,7 +76,7 @@ BAD = {
     "a password in the URL": (
         ("verify", "https://me:s3cret@h:9", "BUNDLE"),
         2,
-        "the http address has a user name or a",
+        "the http address has a user name",
     ),
     "certificates for no TLS": (
         ("verify", "127.0.0.1:9", "BUNDLE", "--ca-file", "x"),

@@ -301,6 +301,7 @@ def _ask(server: Server, texts: Sequence[str], clients: int) -> tuple[dict[int, 
     return answers, lost
 
 
+@np.errstate(invalid="ignore", divide="ignore")  # a server may answer anything; what is no number passes no bound
 def _compare(
     got: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], numbers: Sequence[int]
 ) -> tuple[float, int]:
@@ -308,8 +309,7 @@ def _compare(
     if not len(got):
         return float("nan"), 0
     own = expected[list(numbers)]
-    with np.errstate(invalid="ignore", divide="ignore"):  # a deviation that is no number passes no bound
-        deviation = np.linalg.norm(got - own, axis=1) / np.linalg.norm(own, axis=1)
+    deviation = np.linalg.norm(got - own, axis=1) / np.linalg.norm(own, axis=1)
     # (a - b)^2 = a^2 - 2ab + b^2, of which a^2 is the same along a row.
     distance = (expected**2).sum(axis=1) - 2 * got @ expected.T
     nearest = distance.argmin(axis=1)

@@ -60,3 +60,10 @@ def test_swapped_answers_are_seen() -> None:
 def test_equal_sentences_tie() -> None:
     expected = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     assert _compare(expected, expected, range(3)) == (0.0, 0)
+
+
+@pytest.mark.parametrize("value", [0.0, np.inf, -np.inf, np.nan])
+def test_answers_that_are_no_numbers_pass_no_bound(value: float) -> None:
+    vectors = np.full((3, 4), value)
+    deviation, _ = _compare(vectors, vectors, range(3))
+    assert not dataclasses.replace(SOUND, max_deviation=deviation).passed
