@@ -339,17 +339,17 @@ class TestModels:
 
 
 class Counting:
-    """A server that counts a request some reads of its statistics later than it answers it."""
+    """A server that counts each request some reads of its statistics later than it answers it."""
 
-    def __init__(self, late: int) -> None:
-        self._late = late
+    def __init__(self, late: Iterable[int]) -> None:
+        self._late = iter(late)
         self._lag = 0
         self.answered = 0
 
     def __call__(self, head: bytes) -> Iterator[bytes]:
         if head.startswith(b"POST"):
             self.answered += 1
-            self._lag = self._late
+            self._lag = next(self._late, 0)
             yield inference(DATA)
         else:
             counted = self.answered - bool(self._lag)
@@ -362,9 +362,9 @@ def _statistics(count: int) -> bytes:
     return json.dumps({"model_stats": versions}).encode()
 
 
-def test_the_counters_settle_before_and_after_the_load() -> None:
-    counting = Counting(late=3)
-    with raw_server(counting) as server:
+@pytest.mark.parametrize("late", [(3, 0), (0, 3)], ids=["before", "after"])
+def test_the_counters_settle_before_and_after_the_load(late: tuple[int, int]) -> None:
+    with raw_server(Counting(late)) as server:
         place = _server(server)
         with place.connect(place.where[0]) as remote:
             remote.encode_batch(["a probe"])  # counted only when it is waited for
