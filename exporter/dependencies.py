@@ -26,7 +26,6 @@ EXTRAS = {
     "tritonclient": "triton",
     "grpc": "triton",
     "google": "triton",
-    "geventhttpclient": "triton",
     "model_signing": "sign",
     "OpenSSL": "sign",
 }

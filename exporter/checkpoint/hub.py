@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -19,11 +21,16 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
     RevisionNotFoundError,
 )
 
-from exporter.errors import CheckpointError, HubError, RecipeError, first_line
+from exporter.errors import CheckpointError, HubError, RecipeError
+from exporter.errors import first_line as first_line_of
 
 TIMEOUT_S = 20.0
 _CONFIGURATION = ("*.json", "*.txt", "*.model", "*.jinja")
 _FOREIGN = ("onnx/*", "openvino/*", "*.onnx.json", "tf_*", "flax_*", "rust_*", ".*")
+
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")
+"""User name and password of a URL, as ``HF_ENDPOINT`` may have them for a mirror."""
 
 
 def download(repository: str, revision: str | None) -> tuple[Path, str]:
@@ -37,6 +44,7 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         CheckpointError: There is no such repository or revision, or it needs a login.
         HubError: The hub cannot be reached or broke off, and the cache does not hold the checkpoint.
     """
+    _hide_credentials_in_log()
     try:
         if constants.is_offline_mode():
             folder = _cached(repository, revision)
@@ -79,6 +87,28 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         raise _unreachable(repository, error) from error
     _check_hashes(repository, folder, info)
     return folder, folder.name
+
+
+def without_credentials(text: str) -> str:
+    """Return a text in which no URL has a user name or a password."""
+    return _CREDENTIALS.sub("", text)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what the hub's client says, without the credentials of its URLs."""
+    return without_credentials(first_line_of(error))
+
+
+def _hide_credentials_in_log() -> None:
+    """Make the client's log, which goes to stderr, leave the credentials out of URLs."""
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        if _without_credentials not in handler.filters:
+            handler.addFilter(_without_credentials)
+
+
+def _without_credentials(record: logging.LogRecord) -> bool:
+    record.msg, record.args = without_credentials(record.getMessage()), None
+    return True
 
 
 def _check_hashes(repository: str, folder: Path, info: ModelInfo) -> None:
@@ -126,7 +156,8 @@ def _cached(repository: str, revision: str | None) -> Path:
 
 def _unreachable(repository: str, error: BaseException) -> HubError:
     return HubError(
-        f"{repository}: the hub at {constants.ENDPOINT} cannot be reached or disconnected: {first_line(error)}",
+        f"{repository}: the hub at {without_credentials(constants.ENDPOINT)} cannot be reached or disconnected: "
+        f"{first_line(error)}",
         next_step="try again (a broken download is resumed), set HF_HUB_OFFLINE=1 if it is in the cache, "
         "or give a local copy with `checkpoint=FOLDER`",
     )

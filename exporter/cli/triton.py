@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -131,17 +132,41 @@ def check_command(
 
 def verify_command(
     url: Annotated[
-        str, typer.Argument(metavar="URL", help="HTTP address of the server, such as http://localhost:8000.")
+        str,
+        typer.Argument(
+            metavar="URL",
+            help="HTTP address of the server, such as http://localhost:8000; https:// for TLS (default port: 8000).",
+        ),
     ],
     bundle: BundleArgument,
     name: NameOption = None,
     grpc: Annotated[
         str | None,
-        typer.Option("--grpc", metavar="HOST:PORT", help="gRPC address of the server (default: the HTTP port plus 1)."),
+        typer.Option(
+            "--grpc",
+            metavar="[SCHEME://]HOST[:PORT]",
+            help="gRPC address of the server; grpcs:// for TLS, grpc:// for none (default: the host of URL, the HTTP "
+            "port plus 1, TLS as in URL; default port where a host is given: 8001).",
+        ),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca-file",
+            metavar="FILE",
+            help="Certificates (PEM) that vouch for the server's (default: those of the system).",
+        ),
     ] = None,
     checkpoint: CheckpointOption = None,
     clients: Annotated[int, typer.Option("--clients", min=1, help="Concurrent clients of the load test.")] = 32,
     requests: Annotated[int, typer.Option("--requests", min=1, help="Requests of the load test.")] = 512,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="Longest time for one request.")
+    ] = 60,
+    deadline_s: Annotated[
+        float,
+        typer.Option("--deadline", metavar="SECONDS", help="Longest time for all requests together."),
+    ] = 1800,
     recipe: RecipeOption = None,
     gates: GatesOption = None,
     require_signature: RequireSignatureOption = None,
@@ -157,6 +182,8 @@ def verify_command(
     stderr = stderr_console()
     if (warning := minimum_gate.warning(opened.manifest)) is not None:
         stderr.print(f"warning: {warning}")
+    # gRPC's core writes lines of its own to stderr when a connection fails; the error is raised as well.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with spinner(stderr, "importing torch"):
         require_all((*REFERENCE_PACKAGES, "tritonclient"))
         from exporter.serving.triton.verify import verify
@@ -165,10 +192,13 @@ def verify_command(
             opened,
             url,
             grpc=grpc,
+            ca_file=ca_file,
             model=name,
             checkpoint=checkpoint,
             clients=clients,
             requests=requests,
+            timeout_s=timeout_s,
+            deadline_s=deadline_s,
             minimum_gate=minimum_gate,
         )
     if as_json:

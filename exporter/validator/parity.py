@@ -147,7 +147,8 @@ def relative_deviation(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     """Return the largest ``|a - b| / |b|`` over rows; NaN where anything is NaN or Inf."""
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     norms = np.linalg.norm(b, axis=1)
-    value = float((np.linalg.norm(a - b, axis=1) / np.where(norms > 0, norms, 1.0)).max(initial=0.0))
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, and said so
+        value = float((np.linalg.norm(a - b, axis=1) / np.where(norms > 0, norms, 1.0)).max(initial=0.0))
     return value if np.isfinite(value) else float("nan")
 
 

@@ -179,6 +179,13 @@ class TestDownload:
         hub.stop()
         refused(download(hub, cache, MODEL), 3, f"the hub at {hub.endpoint} cannot be reached", "--checkpoint FOLDER")
 
+    def test_a_password_of_the_endpoint_is_not_printed(self, hub: HubServer, cache: Path) -> None:
+        hub.stop()
+        endpoint = hub.endpoint.replace("://", "://me:s3cret@")
+        done = download(hub, cache, MODEL, HF_ENDPOINT=endpoint)
+        refused(done, 3, f"the hub at {hub.endpoint} cannot be reached")
+        assert "s3cret" not in done.stdout + done.stderr
+
     def test_a_hub_that_goes_down_in_between(self, hub: HubServer, cache: Path, twin: Path) -> None:
         hub.add(MODEL, twin)
         hub.cut_after("pytorch_model.bin", 1000, times=None, reset=True)

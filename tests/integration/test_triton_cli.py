@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.hostile_servers import http_answer, raw_server, repeated
 from tests.support.process import refused
 from tests.support.warm import CLI, WarmPython
 
@@ -80,6 +81,22 @@ BAD = {
         2,
         "on a GPU",
     ),
+    "a path in the URL": (("verify", "http://127.0.0.1:9/v2", "BUNDLE"), 2, "is no server address"),
+    "a password in the URL": (
+        ("verify", "https://me:s3cret@h:9", "BUNDLE"),
+        2,
+        "the http address has a user name",
+    ),
+    "certificates for no TLS": (
+        ("verify", "127.0.0.1:9", "BUNDLE", "--ca-file", "x"),
+        2,
+        "--ca-file is given, and no address uses TLS",
+    ),
+    "a time that is none": (
+        ("verify", "127.0.0.1:9", "BUNDLE", "--timeout", "nan"),
+        2,
+        "--timeout is nan, and must be above 0",
+    ),
     "nobody listens": (("verify", "http://127.0.0.1:9", "BUNDLE"), 3, "127.0.0.1:9"),
 }
 
@@ -88,8 +105,19 @@ BAD = {
 def test_bad_input_gets_one_clear_sentence(python: WarmPython, demo_fp32: Path, tmp_path: Path, case: str) -> None:
     arguments, status, message = BAD[case]
     command = [str(demo_fp32) if argument == "BUNDLE" else argument for argument in arguments]
-    refused(python.run(CLI, *command, cwd=tmp_path), status, message)
+    done = python.run(CLI, *command, cwd=tmp_path)
+    refused(done, status, message)
+    assert "s3cret" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_none_of_triton_s(python: WarmPython, demo_fp32: Path, tmp_path: Path) -> None:
+    with raw_server(lambda _: [http_answer(b"<html>Welcome</html>")]) as server:
+        done = python.run(CLI, "verify", f"http://{server.url}", demo_fp32, cwd=tmp_path)
+    refused(done, 3, "demo_text at 127.0.0.1:", "the answer is not what Triton answers")
+    with raw_server(lambda _: repeated(b"", lambda: server.over.wait(0.05))) as server:
+        done = python.run(CLI, "verify", f"http://{server.url}", demo_fp32, "--timeout", "0.5", cwd=tmp_path)
+    refused(done, 3, "the answer was not complete within 0.5 s", "raise --timeout")
 
 
 USAGE = {

@@ -14,8 +14,9 @@ from tritonclient.utils import InferenceServerException
 
 from exporter.bundle import Bundle
 from exporter.serving.triton import Options, ship
+from exporter.serving.triton.address import Protocol
 from exporter.serving.triton.deployment import ADMIN_HEADER, ADMIN_VARIABLE, deployed, server_arguments
-from exporter.serving.triton.remote import Protocol, RemoteEncoder
+from exporter.serving.triton.remote import RemoteEncoder
 from tests.support.triton import TritonServer, running
 
 SECRET = "of this test"
@@ -49,7 +50,7 @@ def test_it_serves_what_inference_and_verification_need(server: TritonServer, de
         with RemoteEncoder(protocol, address, "demo_text") as remote:
             np.testing.assert_allclose(remote.encode_batch(["한 문장"]), expected, atol=2e-5, rtol=0)
     with RemoteEncoder("http", server.http, "demo_text") as remote:
-        assert remote.config()["name"] == "demo_text"
+        assert remote.seal() == Bundle.open(demo_fp32).manifest.seal
         assert remote.counts("demo", 2)[0] >= 2
     assert ask(server, "/v2/health/ready", {}) == 200
 

@@ -21,9 +21,10 @@ import pytest
 from exporter.bundle import Bundle
 from exporter.errors import InputError, ServerError
 from exporter.serving.triton import Options, ship
+from exporter.serving.triton.address import Protocol
 from exporter.serving.triton.config import FILE, read_config, to_text
 from exporter.serving.triton.lint import check
-from exporter.serving.triton.remote import Protocol, RemoteEncoder
+from exporter.serving.triton.remote import RemoteEncoder
 from exporter.serving.triton.verify import verify
 from exporter.validator.probes import shipped_probes
 from tests.conftest import SCRIPTS

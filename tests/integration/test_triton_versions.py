@@ -14,9 +14,10 @@ import pytest
 from exporter.bundle import Bundle
 from exporter.errors import ExportError, InputError, ServerError
 from exporter.serving.triton import Options, repository, ship
+from exporter.serving.triton.address import Protocol
 from exporter.serving.triton.config import FILE, read_config
 from exporter.serving.triton.lint import check
-from exporter.serving.triton.remote import Protocol, RemoteEncoder
+from exporter.serving.triton.remote import RemoteEncoder
 from tests.support.triton import TritonServer, running
 from tests.support.warm import WarmPython
 

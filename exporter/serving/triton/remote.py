@@ -1,60 +1,82 @@
-"""A running server as an encoder: strings go out over HTTP or gRPC, vectors come back."""
+"""A running server as an encoder: strings go out over HTTP or gRPC, vectors come back.
+
+Whatever else a server answers than Triton would, and too much, too late or nothing, is a ``ServerError``.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from exporter.dependencies import require
-from exporter.errors import ServerError, first_line
+from exporter.errors import ServerError
 from exporter.runtime.contract import OUTPUT
+from exporter.serving.triton.address import Address, Protocol, address_of
+from exporter.serving.triton.answers import AnswerError, Tensor, shown
 from exporter.serving.triton.facts import TEXT
+from exporter.serving.triton.grpc_client import GrpcClient
+from exporter.serving.triton.http_client import HttpClient
+from exporter.serving.triton.limits import Deadline, Timer
 
+SEAL = "korsbert_bundle"  # a parameter in the ensemble's config.pbtxt
 ROWS_PER_REQUEST = 32
-TIMEOUT_S = 120
-SETTLE_S = 10
+POLL_S = 0.05
+SETTLE_S = 2.0
 
-Protocol = Literal["http", "grpc"]
 Vectors = npt.NDArray[np.float32]
 
 
 class RemoteEncoder:
-    """One connection to one ensemble. For one thread: tritonclient's connections are not shared.
+    """One ensemble of one server. For one thread.
 
     Attributes:
         execution: Where it runs, for reports.
         model: Name of the ensemble.
+        answered: How many sentences it has answered.
     """
 
-    def __init__(self, protocol: Protocol, address: str, model: str) -> None:
-        """Connect to ``address``, host and port, and ask for ``model``.
+    def __init__(
+        self,
+        protocol: Protocol,
+        address: Address | str,
+        model: str,
+        *,
+        ca: bytes | None = None,
+        deadline: Deadline | None = None,
+        dimension: int | None = None,
+    ) -> None:
+        """Prepare requests to ``model``.
+
+        Args:
+            protocol: That the server speaks at the address.
+            address: Of the server, or its URL.
+            model: Name of the ensemble.
+            ca: Certificates (PEM) that vouch for the server's; by default, those of the system.
+            deadline: Of all requests; by default 60 seconds for one, and half an hour for all of them.
+            dimension: Of the vectors; by default, that of the first answer.
 
         Raises:
+            InputError: ``address`` is no such URL.
             MissingDependencyError: tritonclient is not installed.
         """
-        if protocol == "grpc":
-            require("grpc")
-        self._triton = require(f"tritonclient.{protocol}")
-        limits = {"network_timeout": TIMEOUT_S, "connection_timeout": TIMEOUT_S} if protocol == "http" else {}
-        self._client = self._triton.InferenceServerClient(address, **limits)
-        # A server that goes away is an error of the library below tritonclient, which hides it over gRPC only.
-        lost = (require("geventhttpclient.response").HTTPParseError,) if protocol == "http" else ()
-        self._errors = (require("tritonclient.utils").InferenceServerException, OSError, *lost)
-        self._address = address
+        place = address if isinstance(address, Address) else address_of(address, protocol)
+        self._client = HttpClient(place, ca) if protocol == "http" else GrpcClient(place, ca)
+        self._address = place
+        self._deadline = deadline or Deadline()
+        self._dimension = dimension
         self.model = model
-        self.execution = f"Triton over {'HTTP' if protocol == 'http' else 'gRPC'} at {address}"
+        self.answered = 0
+        self.execution = f"Triton over {place.name} at {place}"
 
     def encode(self, sentences: Sequence[str]) -> Vectors:
         """Return (len(sentences), dimension) float32, asked for in requests of 32 sentences.
 
         Raises:
-            ServerError: The server cannot be reached or refuses.
+            ServerError: The server cannot be reached or refuses, or its answer is unusable.
         """
         starts = range(0, len(sentences), ROWS_PER_REQUEST)
         return np.concatenate([self.encode_batch(sentences[start : start + ROWS_PER_REQUEST]) for start in starts])
@@ -65,57 +87,67 @@ class RemoteEncoder:
         Raises:
             ServerError: The server cannot be reached or refuses, or returns something else than float32 rows.
         """
-        text = self._triton.InferInput(TEXT, [len(sentences), 1], "BYTES")
-        text.set_data_from_numpy(np.array([[sentence.encode()] for sentence in sentences], dtype=np.object_))
-        with self._failures():
-            vectors = self._client.infer(self.model, [text]).as_numpy(OUTPUT)
-        if vectors is None or vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(sentences):
-            shape = None if vectors is None else f"{vectors.dtype} {vectors.shape}"
-            raise ServerError(f"{self.model} at {self._address} answered {len(sentences)} sentences with {shape}")
-        result: Vectors = vectors
-        return result
+        texts = [sentence.encode() for sentence in sentences]
+        with self._request() as seconds:
+            tensor = self._client.infer(self.model, texts, TEXT, OUTPUT, seconds)
+            vectors = _vectors(tensor, len(texts), self._dimension)
+        self._dimension = vectors.shape[1]
+        self.answered += len(texts)
+        return vectors
 
-    def config(self) -> dict[str, Any]:
-        """Return the configuration that the server reports of the ensemble. HTTP only.
+    def seal(self) -> str | None:
+        """Return the seal of the bundle that the ensemble was made from, as the server reports it. HTTP only.
 
         Raises:
-            ServerError: The server cannot be reached or has no such model.
+            ServerError: The server cannot be reached or has no such model, or its answer is unusable.
         """
-        with self._failures():
-            config: dict[str, Any] = self._client.get_model_config(self.model)
-        return config
+        with self._request() as seconds:
+            parameters = self._http.configuration(self.model, seconds).parameters
+        return parameters[SEAL].string_value if SEAL in parameters else None
 
     def counts(self, model: str, expected: int = 0) -> tuple[int, int]:
         """Return (inference count, execution count) of a model over all of its versions. HTTP only.
 
+        A server counts a request after it has answered it. So this waits until it has counted as far as expected, or
+        has counted nothing for two seconds: what its response cache has answered is never counted.
+
         Args:
             model: Any model of the server.
-            expected: Inferences that are known to have been answered. A server counts a request after it has answered
-                it: this waits until it has counted that far, ten seconds at most.
+            expected: Inferences that are known to have been answered.
 
         Raises:
-            ServerError: The server cannot be reached or has no such model.
+            ServerError: The server cannot be reached or has no such model, or its answer is unusable.
         """
-        deadline = time.monotonic() + SETTLE_S
+        last, settled = None, Timer(SETTLE_S)
         while True:
-            with self._failures():
-                stats = self._client.get_inference_statistics(model)["model_stats"]
-            inferences, executions = (
-                sum(int(one[count]) for one in stats) for count in ("inference_count", "execution_count")
-            )
-            if inferences >= expected or time.monotonic() >= deadline:
-                return inferences, executions
-            time.sleep(0.05)
+            with self._request() as seconds:
+                versions = self._http.statistics(model, seconds).model_stats
+            counts = sum(one.inference_count for one in versions), sum(one.execution_count for one in versions)
+            if counts != last:
+                last, settled = counts, Timer(SETTLE_S)
+            if counts[0] >= expected or settled.over:
+                return counts
+            time.sleep(POLL_S)
+
+    @property
+    def _http(self) -> HttpClient:
+        if not isinstance(self._client, HttpClient):
+            raise TypeError("a server is asked about its models over HTTP")
+        return self._client
 
     @contextmanager
-    def _failures(self) -> Iterator[None]:
-        """Turn what tritonclient and the connections below it raise into one error of ours."""
+    def _request(self) -> Iterator[float]:
+        """Yield the seconds that a request may take; what goes wrong with it is an error of ours."""
+        subject, seconds = f"{self.model} at {self._address}", self._deadline.seconds()
         try:
-            yield
-        except self._errors as error:
+            yield seconds
+        except TimeoutError as error:
             raise ServerError(
-                f"{self.model} at {self._address}: {first_line(error)}", next_step="look into the server's log"
+                f"{subject}: the answer was not complete within {seconds:.3g} s",
+                next_step="look into the server's log, or raise `timeout_s`",
             ) from error
+        except (AnswerError, OSError) as error:
+            raise ServerError(f"{subject}: {shown(error)}", next_step="look into the server's log") from error
 
     def close(self) -> None:
         """Close the connection."""
@@ -128,8 +160,16 @@ class RemoteEncoder:
         self.close()
 
 
-def addresses(url: str, grpc: str | None) -> dict[Protocol, str]:
-    """Return host and port per protocol; gRPC is by default one port above HTTP, as Triton has it."""
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    host, port = parts.hostname or "localhost", parts.port or 8000
-    return {"http": f"{host}:{port}", "grpc": grpc or f"{host}:{port + 1}"}
+def _vectors(tensor: Tensor, rows: int, dimension: int | None) -> Vectors:
+    """Return (rows, dimension) float32, if that is what a tensor holds.
+
+    Raises:
+        AnswerError: It is not.
+    """
+    columns = len(tensor.data) // (4 * rows) if dimension is None else dimension
+    # As many bytes as rows: a wrong shape cannot make an array of another size.
+    whole = columns > 0 and list(tensor.shape) == [rows, columns] and len(tensor.data) == 4 * rows * columns
+    if tensor.datatype != "FP32" or not whole:
+        wanted = "FP32 vectors" if dimension is None else f"FP32 {[rows, dimension]}"
+        raise AnswerError(f"{rows} sentences were answered with {tensor}, not {wanted}")
+    return np.frombuffer(tensor.data, "<f4").reshape(rows, columns).astype(np.float32)

@@ -7,7 +7,9 @@ meanwhile tells whether requests shared batches: inferences over executions.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import ssl
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +23,12 @@ import numpy.typing as npt
 from exporter.bundle import Bundle
 from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
 from exporter.checkpoint import load_source
-from exporter.errors import ServerError
-from exporter.serving.triton.remote import Protocol, RemoteEncoder, addresses
+from exporter.errors import InputError, ServerError, first_line
+from exporter.files import read_file
+from exporter.serving.triton.address import Address, addresses
+from exporter.serving.triton.answers import shown
+from exporter.serving.triton.limits import REQUEST_S, TOTAL_S, Deadline
+from exporter.serving.triton.remote import RemoteEncoder
 from exporter.validator import ParityReport, reference_of, validate
 
 DEFAULT_DEVIATION = 1e-2
@@ -113,71 +119,149 @@ class Verification:
         return {"passed": self.passed, "parity": parity, "load": self.load.to_dict()}
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that serves an ensemble, and what it may take.
+
+    Attributes:
+        where: Its addresses: HTTP, then gRPC.
+        ensemble: Strings in, vectors out.
+        encoder: The model of the ensemble whose batches are counted.
+        dimension: Of the vectors.
+        ca: Certificates (PEM) that vouch for the server's; by default, those of the system.
+        deadline: Of all requests.
+    """
+
+    where: tuple[Address, ...]
+    ensemble: str
+    encoder: str
+    dimension: int
+    ca: bytes | None
+    deadline: Deadline
+
+    def connect(self, address: Address) -> RemoteEncoder:
+        """Return the ensemble at one of the addresses."""
+        return RemoteEncoder(
+            address.protocol, address, self.ensemble, ca=self.ca, deadline=self.deadline, dimension=self.dimension
+        )
+
+
 def verify(
     bundle: Bundle,
     url: str,
     *,
     grpc: str | None = None,
+    ca_file: Path | None = None,
     model: str | None = None,
     checkpoint: Path | None = None,
     clients: int = 32,
     requests: int = 512,
+    timeout_s: float = REQUEST_S,
+    deadline_s: float = TOTAL_S,
     minimum_gate: MinimumGate = DEFAULT_MINIMUM_GATE,
 ) -> Verification:
     """Hold a running server against the checkpoint that a bundle was made from.
 
     Args:
         bundle: What the server should serve.
-        url: Of its HTTP port, ``"http://localhost:8000"`` for example.
-        grpc: Host and port of gRPC; by default one port above HTTP.
+        url: Of its HTTP port, ``"http://localhost:8000"`` for example; ``https://`` for TLS. The port is 8000 unless
+            stated.
+        grpc: Of gRPC, ``"grpc://localhost:8001"`` for example; ``grpcs://`` for TLS. Without a scheme, TLS as in
+            ``url``. By default the host of ``url``, one port above HTTP.
+        ca_file: Certificates (PEM) that vouch for the server's; by default, those of the system.
         model: Name of the encoder in the repository; by default the recipe's.
         checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
         clients: At the same time, half over HTTP and half over gRPC.
         requests: How many sentences they ask for.
+        timeout_s: Most seconds for one request.
+        deadline_s: Most seconds for all requests together, from the first probe on.
         minimum_gate: Bounds that count where those of the bundle's own gate are weaker.
 
     Returns:
         The verification, passed or not.
 
     Raises:
-        ServerError: The server cannot be reached, or serves another bundle.
+        InputError: An address, a time or the file of certificates cannot be used.
+        ServerError: The server cannot be reached, serves another bundle, is too slow, or answers something that Triton
+            does not.
         CheckpointError: The checkpoint cannot be loaded, or holds other weights than the bundle was made from.
     """
     manifest = bundle.manifest
     encoder = model or manifest.recipe.name
-    where, ensemble = addresses(url, grpc), f"{encoder}_text"
-    with RemoteEncoder("http", where["http"], ensemble) as remote:
-        served = remote.config().get("parameters", {}).get("korsbert_bundle", {}).get("string_value")
-        if served != manifest.seal:
-            raise ServerError(
-                f"{ensemble} at {where['http']} serves bundle {(served or 'of nobody')[:12]}, not {manifest.seal[:12]}",
-                next_step="ship the bundle, or verify the one that is served",
-            )
+    where = addresses(url, grpc)
+    ca = None if ca_file is None else read_authorities(ca_file, tls=any(address.tls for address in where))
+    deadline = Deadline(timeout_s, timeout_s)
+    server = Server(where, f"{encoder}_text", encoder, manifest.encoder.dimension, ca, deadline)
+    _check_bundle(server, manifest.seal)
     gate, precision = minimum_gate.gate_for(manifest), manifest.engine.precision
     source = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
     reference = reference_of(source, precision=precision)
+    server = dataclasses.replace(server, deadline=Deadline(timeout_s, deadline_s))
+    with server.connect(where[0]) as remote:
+        counted, _ = remote.counts(encoder)
     reports = []
-    for protocol, address in where.items():
-        with RemoteEncoder(protocol, address, ensemble) as remote:
-            subject = f"{ensemble}, {manifest.engine.precision} on {manifest.engine.backend}, {protocol}"
+    for address in where:
+        with server.connect(address) as remote:
+            subject = f"{server.ensemble}, {precision} on {manifest.engine.backend}, {address.protocol}"
             reports.append(validate(reference, remote, gate, subject, precision))
+            counted += remote.answered
     texts = [f"{first} {second}" for first, second in itertools.islice(_pairs(reference.texts), requests)]
     bound = gate.max_batch_deviation or DEFAULT_DEVIATION
-    if manifest.engine.precision.scales_from_batch:
+    if precision.scales_from_batch:
         # Scales come from the batch, so answers differ by what shares it: by no more than the gate lets two vectors
         # part that are each within it (an angle a from the reference is a distance of 2 sin(a/2) = sqrt(2 - 2 cos a)).
         bound = 2 * float(np.sqrt(2 - 2 * gate.min_cosine))
-    return Verification(tuple(reports), load(where, ensemble, encoder, texts, clients=clients, bound=bound))
+    return Verification(tuple(reports), load(server, texts, counted=counted, clients=clients, bound=bound))
 
 
-def load(
-    where: dict[Protocol, str], ensemble: str, encoder: str, texts: Sequence[str], *, clients: int, bound: float
-) -> Load:
-    """Have many clients ask for one sentence a request, and hold each answer against its own sentence."""
-    with RemoteEncoder("http", where["http"], ensemble) as remote:
-        before = remote.counts(encoder)
-        answers, lost = _ask(where, ensemble, texts, clients)
-        after = remote.counts(encoder, before[0] + len(answers))
+def read_authorities(file: Path, *, tls: bool) -> bytes:
+    """Return the certificates (PEM) of a file.
+
+    Raises:
+        InputError: It holds none, or no connection would use them.
+    """
+    if not tls:
+        raise InputError(
+            "`ca_file` is given, and no address uses TLS", next_step="give an https:// URL, or omit `ca_file`"
+        )
+    try:
+        content = read_file(file)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii"))
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(f"{file}: not readable as certificates: {reason}", next_step="give a PEM file") from error
+    return content
+
+
+def _check_bundle(server: Server, seal: str) -> None:
+    """Refuse a server of another bundle."""
+    http = server.where[0]
+    with server.connect(http) as remote:
+        served = remote.seal()
+    if served != seal:
+        raise ServerError(
+            f"{server.ensemble} at {http} serves bundle {shown(served or 'of nobody')[:12]}, not {seal[:12]}",
+            next_step="ship the bundle, or verify the one that is served",
+        )
+
+
+def load(server: Server, texts: Sequence[str], *, counted: int, clients: int, bound: float) -> Load:
+    """Have many clients ask for one sentence a request, and hold each answer against its own sentence.
+
+    Args:
+        server: To send the load to.
+        texts: One for each request.
+        counted: How far the server has counted when the requests before these are all counted.
+        clients: At the same time.
+        bound: See ``Load``.
+
+    Raises:
+        ServerError: The server cannot be reached, or is too slow, or its answer is unusable: before or after the load.
+    """
+    with server.connect(server.where[0]) as remote:
+        before = remote.counts(server.encoder, counted)
+        answers, lost = _ask(server, texts, clients)
+        after = remote.counts(server.encoder, before[0] + len(answers))
         expected = remote.encode(texts)  # not before: a response cache would answer the load
     answered = sorted(answers)
     got = np.array([answers[number] for number in answered], dtype=np.float64).reshape(len(answered), -1)
@@ -194,18 +278,14 @@ def load(
     )
 
 
-def _ask(
-    where: dict[Protocol, str], ensemble: str, texts: Sequence[str], clients: int
-) -> tuple[dict[int, npt.NDArray[np.float32]], list[str]]:
+def _ask(server: Server, texts: Sequence[str], clients: int) -> tuple[dict[int, npt.NDArray[np.float32]], list[str]]:
     """Return the vector of every text that got one, by number, and the errors of the others."""
-    protocols = tuple(where)
     left, turn = iter(range(len(texts))), threading.Lock()
     answers: dict[int, npt.NDArray[np.float32]] = {}
     lost: list[str] = []
 
     def client(number: int) -> None:
-        protocol = protocols[number % len(protocols)]
-        with RemoteEncoder(protocol, where[protocol], ensemble) as remote:
+        with server.connect(server.where[number % len(server.where)]) as remote:
             while True:
                 with turn:
                     mine = next(left, None)
@@ -221,6 +301,7 @@ def _ask(
     return answers, lost
 
 
+@np.errstate(invalid="ignore", divide="ignore")  # a server may answer anything; what is no number passes no bound
 def _compare(
     got: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], numbers: Sequence[int]
 ) -> tuple[float, int]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.serving.triton.remote import addresses
 from exporter.serving.triton.verify import Load, _compare
 
 SOUND = Load(clients=8, requests=100, lost=(), swapped=0, max_deviation=1e-6, bound=1e-5, inferences=100, executions=20)
@@ -63,13 +62,8 @@ def test_equal_sentences_tie() -> None:
     assert _compare(expected, expected, range(3)) == (0.0, 0)
 
 
-@pytest.mark.parametrize(
-    ("url", "grpc", "wanted"),
-    [
-        ("http://host:9000", None, {"http": "host:9000", "grpc": "host:9001"}),
-        ("host", None, {"http": "host:8000", "grpc": "host:8001"}),
-        ("http://host:80", "other:8001", {"http": "host:80", "grpc": "other:8001"}),
-    ],
-)
-def test_addresses(url: str, grpc: str | None, wanted: dict[str, str]) -> None:
-    assert addresses(url, grpc) == wanted
+@pytest.mark.parametrize("value", [0.0, np.inf, -np.inf, np.nan])
+def test_answers_that_are_no_numbers_pass_no_bound(value: float) -> None:
+    vectors = np.full((3, 4), value)
+    deviation, _ = _compare(vectors, vectors, range(3))
+    assert not dataclasses.replace(SOUND, max_deviation=deviation).passed

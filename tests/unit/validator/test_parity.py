@@ -133,3 +133,4 @@ def test_cosine_of_zero_vectors() -> None:
 def test_relative_deviation() -> None:
     assert relative_deviation([[1.0, 0.0]], [[2.0, 0.0]]) == 0.5
     assert np.isnan(relative_deviation([[np.nan, 0.0]], [[2.0, 0.0]]))
+    assert np.isnan(relative_deviation([[np.inf, 0.0]], [[np.inf, 0.0]]))
