@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -36,10 +37,10 @@ EXPORT_PACKAGES = (*REFERENCE_PACKAGES, "onnxscript", "onnxruntime")
 """What an export needs besides its engine."""
 
 
-def major_minor(version: str) -> tuple[int, int]:
-    """Return the first two numbers of a version, to compare: ``(1, 25)`` of ``"1.25.0"``."""
-    major, minor, *_ = version.split(".")
-    return int(major), int(minor)
+def release_of(version: str) -> tuple[int, ...]:
+    """Return the numbers that a version begins with, to compare: ``(1, 25, 0)`` of ``"1.25.0rc1"``; ``()`` of none."""
+    found = re.match(r"\d{1,9}(\.\d{1,9})*", version, re.ASCII)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def require_all(packages: Iterable[str]) -> None:

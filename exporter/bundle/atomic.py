@@ -1,8 +1,9 @@
 """Folders and files that appear whole: written beside their place, synced, and renamed to it.
 
 At every moment a place holds the old content, the new content or nothing, never a part of one. Nothing else stays: no
-lock, no empty parent folder. Only a process that is killed outright (SIGKILL, a power failure) leaves a hidden folder
-and a lock file beside the place, and the next one removes both.
+lock, no empty parent folder. Only a process that ends without an exception (SIGKILL, a power failure) leaves a hidden
+folder and a lock file beside the place, and the next one removes both. The command line turns SIGTERM and SIGHUP into
+exceptions; a Python program must do so itself.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from exporter.errors import BundleError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TRIES = 1000  # to lock a place whose folder or lock file other processes remove in between
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
 
 
@@ -66,7 +68,7 @@ def _locked(target: Path, command: str, option: str) -> Iterator[None]:
 
     At the end the lock file is removed, and so are the folders that were made and are empty.
     """
-    missing = [folder for folder in target.parents if not folder.exists()]
+    missing = [folder for folder in target.parents if not os.path.exists(folder)]  # noqa: PTH110 - never an error
     path = target.parent / f".{target.name}.lock"
     try:
         descriptor = _lock(path, target, command, option)
@@ -88,10 +90,15 @@ def _lock(path: Path, target: Path, command: str, option: str) -> int:
     The package filelock leaves its files for ever, because whoever locks a file that another process has removed keeps
     nobody away. So here the file that was locked must still be the one that stands at ``path``.
     """
-    while True:
+    for _ in range(_TRIES):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(target, error, option) from error
+        try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            continue  # another process has removed the folder that was empty
         except OSError as error:
             raise _cannot_write(target, error, option) from error
         try:
@@ -108,6 +115,7 @@ def _lock(path: Path, target: Path, command: str, option: str) -> int:
         if _stands_at(path, descriptor):
             return descriptor
         os.close(descriptor)
+    raise _cannot_write(target, OSError(errno.EBUSY, "other processes remove its folder again and again"), option)
 
 
 def _stands_at(path: Path, descriptor: int) -> bool:

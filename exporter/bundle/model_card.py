@@ -37,9 +37,7 @@ def model_card(manifest: Manifest, report: ParityReport, modules: str = "") -> s
         f"Inputs `input_ids` and `attention_mask`, int64 (batch, sequence), at most {encoder.max_seq_length} tokens; "
         f"output `sentence_embedding`, float32 (batch, {encoder.dimension}).",
         f"ONNX Runtime must be {engine.least_runtime} or newer." if engine.least_runtime else "",
-        "Rows must be padded on the right: the engine reads the number of ones in each row of the mask."
-        if engine.facts.right_padded
-        else "",
+        "Rows must be padded on the right." if engine.facts.right_padded else "",
         "## Parity with PyTorch",
         *_parity(manifest, report),
         *_published(manifest),

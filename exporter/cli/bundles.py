@@ -219,13 +219,20 @@ def _recorded(bundle: Bundle) -> list[tuple[str, str]]:
 def _lines(file: Path | None) -> list[str]:
     """Read one sentence per line. An empty line is an empty sentence, so rows and lines have the same numbers."""
     try:
-        data = sys.stdin.buffer.read() if file is None or str(file) == "-" else read_file(file, TEXT, stream=True)
+        data = _stdin() if file is None or str(file) == "-" else read_file(file, TEXT, stream=True)
         # Not str.splitlines, which also splits at U+2028 and others: lines are counted as `wc -l` counts them.
         return [line.removesuffix("\n") for line in io.StringIO(data.decode("utf-8-sig"), newline=None)]
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{file or 'stdin'}: not UTF-8 at byte {error.start}") from error
+
+
+def _stdin() -> bytes:
+    data = sys.stdin.buffer.read(TEXT + 1)
+    if len(data) > TEXT:
+        raise InputError(f"stdin: larger than {TEXT // 2**20:,} MiB", next_step="encode the text in parts")
+    return data
 
 
 def _write(path: Path, content: bytes | memoryview) -> None:

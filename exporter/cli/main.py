@@ -92,7 +92,10 @@ def _run(command: Callable[[], Any]) -> None:
             sys.exit(BUG)
         print("error: the output cannot be written: the disk is full", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    except BaseException:  # noqa: BLE001 - 1 means that a gate failed, and Python would exit with it; panics are no Exception
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    # Python would exit with 1, which means that a gate failed. A panic of Rust code is no Exception.
+    except BaseException:  # noqa: BLE001
         traceback.print_exc()
         print("error: this is a bug in korsbert, please report it with the lines above", file=sys.stderr)  # noqa: T201
         sys.exit(BUG)

@@ -84,7 +84,7 @@ class Engine(BaseModel):
             return None
         # Attention is an operator since opset 23, which 1.23 is the first to have. Attention by lengths is of opset 24:
         # 1.23 refuses it, and the CPU provider of 1.24 ignores the lengths and answers wrongly.
-        return "1.25" if self.facts.right_padded else "1.23"
+        return "1.25" if self.facts.lengths else "1.23"
 
 
 class EngineFiles:

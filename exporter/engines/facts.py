@@ -21,6 +21,7 @@ class EngineFacts(BaseModel):
         driver: Version of that GPU's driver, or None.
         version_compatible: Whether newer versions of TensorRT open the engine too.
         padding: Where rows may be padded.
+        lengths: Whether attention reads the length of each row instead of a mask.
         shape_nodes: Names of the graph's nodes that compute shapes, which ONNX Runtime keeps on the CPU.
         profiles: TensorRT's optimization profiles, the narrowest first.
     """
@@ -36,6 +37,7 @@ class EngineFacts(BaseModel):
     padding: Padding = Padding.ANY
     shape_nodes: tuple[str, ...] = ()
     profiles: tuple[Profile, ...] = ()
+    lengths: bool = False
 
     @property
     def right_padded(self) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from exporter.dependencies import major_minor, require
+from exporter.dependencies import release_of, require
 from exporter.engines import DEFAULTS, BuildOptions, Engine, EngineFiles
 from exporter.engines.cuda import Cuda, DeviceBuffers, find_gpu
 from exporter.engines.external_data import refuse_external_data
@@ -74,7 +74,7 @@ class OnnxRuntimeCudaRunner:
         session: A session on the CUDA provider whose stream is ``stream``.
         cuda: The driver.
         stream: Handle of the stream.
-        right_padded: Whether the graph takes lengths.
+        right_padded: Whether rows must be padded on the right.
         on_cpu: Names of nodes that compute on the CPU.
     """
 
@@ -162,7 +162,7 @@ def missing_operators() -> frozenset[str]:
 def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DEFAULTS) -> Engine:  # noqa: ARG001 - one file serves every shape
     """Write ``model.onnx``."""
     graph.save(folder / FILE)
-    facts = EngineFacts(padding=graph.padding, shape_nodes=graph.shape_nodes())
+    facts = EngineFacts(padding=graph.padding, shape_nodes=graph.shape_nodes(), lengths=graph.lengths)
     return Engine(backend=Backend.ONNXRUNTIME, precision=graph.precision, files=(FILE,), facts=facts)
 
 
@@ -203,7 +203,7 @@ def open(  # noqa: A001
 def _refuse_older(version: str, engine: Engine, folder: Path, device: str) -> None:
     """Refuse a version of onnxruntime that cannot run an engine, or runs it and answers wrongly."""
     least = engine.least_runtime
-    if least is not None and major_minor(version) < major_minor(least):
+    if least is not None and release_of(version) < release_of(least):
         package = "onnxruntime-gpu" if device == "cuda" else "onnxruntime"
         raise MissingDependencyError(
             f"{folder}: needs onnxruntime {least} or newer, and {version} is installed: it would refuse the graph or "

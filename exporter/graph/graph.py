@@ -50,6 +50,11 @@ class Graph:
         """Where rows may be padded: on the right only, once a pass has relied on it."""
         return Padding(self.model.metadata_props.get("padding", Padding.ANY))
 
+    @property
+    def lengths(self) -> bool:
+        """Whether attention reads the length of each row instead of a mask."""
+        return any(node.op_type == "Attention" and len(node.inputs) > 6 for node in self.model.graph)
+
     def shape_nodes(self) -> tuple[str, ...]:
         """Return the names of the nodes that compute from nothing but extents: ``Shape``, and what only reads that."""
         found: dict[ir.Node, None] = {}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from exporter.errors import BundleError, EngineError, InputError, is_panic
+from exporter.errors import BundleError, EngineError, InputError, first_line, is_panic
 from exporter.runtime.facts import EncoderFacts
 from exporter.runtime.runner import Runner
 from exporter.runtime.tokens import IntArray, TextTokenizer, TokenIds, batches_by_length, batches_of_little_padding
@@ -197,7 +197,9 @@ class Encoder:
         except BaseException as error:
             if not is_panic(error):
                 raise
-            raise EngineError(f"the tokenizer fails: {error}", next_step="export the bundle again") from error
+            raise EngineError(
+                f"the tokenizer fails: {first_line(error)}", next_step="export the bundle again"
+            ) from error
 
     def _run_batches(self, rows: Sequence[TokenIds], batches: Iterable[list[int]]) -> Vectors:
         """Run batches of row numbers, and return the vectors in the order of the rows."""

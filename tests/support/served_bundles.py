@@ -58,7 +58,7 @@ def bundle_of(
             backend=Backend(backend),
             precision=Precision(precision),
             files=files,
-            facts=facts.model_copy(update={"padding": Padding(padding)}),
+            facts=facts.model_copy(update={"padding": Padding(padding), "lengths": padding == "right"}),
         ),
         decisions=(),
         validation=Validation(

@@ -146,6 +146,7 @@ class TensorRt:
             version_compatible=options.version_compatible,
             padding=graph.padding,
             profiles=profiles,
+            lengths=graph.lengths,
         )
         decisions = (
             f"{len(profiles)} optimization profiles (rows x tokens): "

@@ -33,7 +33,7 @@ class Emulator:
     """One session over the float32 graph with switches.
 
     Attributes:
-        MatMuls: What can be switched to int8, in the order of computation.
+        matmuls: What can be switched to int8, in the order of computation.
     """
 
     def __init__(self, graph: Graph, scheme: Scheme) -> None:

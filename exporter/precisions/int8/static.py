@@ -27,7 +27,7 @@ def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:
     Args:
         plan: From ``make_plan``.
         assignment: One of its candidates.
-        batches: Real text, for the range audit where the remainder is float16.
+        batches: Real text, for the range audit where the fallback dtype is float16.
     """
     scheme, graph = plan.request.scheme, plan.graph
     on = frozenset(matmul.node for matmul in plan.matmuls) - assignment.excluded

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FILE = "config.pbtxt"
 KEPT_VERSIONS = 2
 PADDING = "korsbert_padding"
-"""Parameter of an encoder whose attention goes by lengths, so that padding must stand on the right."""
+"""Parameter of an encoder that relies on padding on the right."""
 LEAST_ONNXRUNTIME = "korsbert_least_onnxruntime"
 """Parameter of an encoder that Triton's onnxruntime backend runs: the oldest ONNX Runtime that is right for it."""
 ENGINE_PACKAGE = "korsbert_engine_package"

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from exporter.dependencies import major_minor
-from exporter.errors import ExportError
+from exporter.dependencies import release_of
+from exporter.errors import ExportError, InputError
 from exporter.serving.triton.config import ENGINE_PACKAGE, FILE, LEAST_ONNXRUNTIME, parameter, read_config
+from exporter.serving.triton.facts import is_pinned_package
 from exporter.serving.triton.images import Image
 from exporter.serving.triton.repository import MARK, model_folders, versions
 
@@ -204,8 +205,16 @@ def _pinned(models: list[Deployed]) -> list[str]:
     """Return the libraries of the engines at the versions that passed the gates; of two versions the newer one."""
     newest: dict[str, str] = {}
     for model in models:
-        package, _, number = (parameter(model.encoder, ENGINE_PACKAGE) or "").partition("==")
-        if number and model.extra and (package not in newest or major_minor(number) > major_minor(newest[package])):
+        pinned = parameter(model.encoder, ENGINE_PACKAGE)
+        if pinned is None or model.extra is None:
+            continue
+        if not is_pinned_package(pinned):
+            raise InputError(
+                f"{model.encoder.name}/{FILE}: {ENGINE_PACKAGE} is {pinned!r}, which is no package at a version",
+                next_step="ship the bundle of this model again",
+            )
+        package, _, number = pinned.partition("==")
+        if package not in newest or release_of(number) > release_of(newest[package]):
             newest[package] = number
     return [f"{package}=={number}" for package, number in sorted(newest.items())]
 

@@ -29,6 +29,7 @@ _PACKAGES = {
 }
 SHORTEST_BUCKET = 16
 NAME_ALPHABET = "1 to 128 of a-z, A-Z, 0-9, '_', '-' and '.', and does not begin with '-' or '.'"
+_PACKAGE_VERSION = re.compile(r"[0-9]+(\.[0-9]+)*[a-z0-9.+]{0,40}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -114,12 +115,19 @@ class Served:
         bundle = self.bundle
         tools = bundle.manifest.tools if bundle.record is None else bundle.record.tools
         packages = _PACKAGES[bundle.manifest.engine.backend][:: -1 if self.on_gpu else 1]
-        return next((f"{package}=={tools[package]}" for package in packages if package in tools), None)
+        pinned = (f"{package}=={tools[package]}" for package in packages if package in tools)
+        return next((package for package in pinned if is_pinned_package(package)), None)
 
     @property
     def tokenizer_sha256(self) -> str:
         """Hash of the bundle's tokenizer."""
         return self.bundle.manifest.files[TOKENIZER].sha256
+
+
+def is_pinned_package(package: str) -> bool:
+    """Return whether this is a package of an engine's library at a version: a shell command will hold it."""
+    name, _, version = package.partition("==")
+    return any(name in names for names in _PACKAGES.values()) and _PACKAGE_VERSION.fullmatch(version) is not None
 
 
 def is_name(name: str) -> bool:
@@ -132,7 +140,7 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
 
     Raises:
         BundleError: No backend of Triton runs this engine, or the gate was never passed.
-        InputError: GPUs are asked for, and the engine runs on the CPU only; or the name is none (``is_name``).
+        InputError: GPUs are asked for, and the engine runs on the CPU only; or the name is not valid (``is_name``).
     """
     manifest = bundle.manifest
     engine = manifest.engine
@@ -197,7 +205,7 @@ def _refuse_what_would_answer_otherwise(bundle: Bundle, options: Options, *, on_
             f"{bundle.folder}: its int8 graph is for {proven_on} kernels, and Triton would run it on another device",
             next_step="leave out `gpus`, or export it again with `device=cuda`",
         )
-    lengths = engine.facts.right_padded
+    lengths = engine.facts.lengths
     if options.accelerator == "tensorrt" and (lengths or engine.precision not in ("fp32", "fp16")):
         reason = (
             "ignores the sequence lengths that its attention needs"

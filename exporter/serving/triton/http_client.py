@@ -90,16 +90,16 @@ class HttpClient:
         """Return the header of a body's JSON length, and the body, of the answer to a GET, or a POST with a body."""
         timer = Timer(seconds)
         connection = http.client.HTTPConnection(self._address.host, self._address.port)
-        try:
-            with _connect(self._address, timer, self._tls) as plain:
+        with _connect(self._address, timer, self._tls) as plain:
+            try:
                 connection.sock = _BoundedSocket(plain, timer)
                 connection.request("POST" if body else "GET", path, body, {"Connection": "close", **(headers or {})})
                 with connection.getresponse() as response:
                     answer = response.read(ANSWER_BYTES)
-                    if response.length:
-                        raise AnswerError(f"the connection was closed {response.length} bytes before the answer's end")
-        except (http.client.HTTPException, ValueError) as error:
-            raise AnswerError(f"the answer is not HTTP: {type(error).__name__}: {error}") from error
+            except (http.client.HTTPException, ValueError) as error:
+                raise AnswerError(f"the answer is not HTTP: {type(error).__name__}: {error}") from error
+        if response.length:
+            raise AnswerError(f"the connection was closed {response.length} bytes before the answer's end")
         if response.status != http.HTTPStatus.OK:
             raise AnswerError(_refusal(response, answer))
         return response.getheader(_HEADER_LENGTH), answer
@@ -154,7 +154,10 @@ def _connect(address: Address, timer: Timer, tls: ssl.SSLContext | None) -> sock
             return plain
         with plain:  # which no longer holds the connection when it has TLS
             plain.settimeout(timer.left())
-            return tls.wrap_socket(plain, server_hostname=address.host)
+            try:
+                return tls.wrap_socket(plain, server_hostname=address.host)
+            except ssl.SSLCertVerificationError as error:
+                raise AnswerError(f"its certificate is not trusted: {error.verify_message}") from error
     raise failure
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from exporter.dependencies import major_minor
+from exporter.dependencies import release_of
 from exporter.errors import InputError
 
 DEFAULT_RELEASE = "25.12"
@@ -27,9 +27,9 @@ ONNXRUNTIME = {
 }
 """Release of the image -> the version of ONNX Runtime in its onnxruntime backend, oldest first."""
 _OLDEST, _NEWEST = min(ONNXRUNTIME), max(ONNXRUNTIME)
-_VERSION = re.compile(r"(?P<release>\d\d\.\d\d)(@(?P<digest>sha256:[0-9a-f]{64}))?")
+_VERSION = re.compile(r"(?P<release>\d\d\.(0[1-9]|1[0-2]))(@(?P<digest>sha256:[0-9a-f]{64}))?")
 _REPOSITORY = "nvcr.io/nvidia/tritonserver"
-_REFERENCE = re.compile(rf"{re.escape(_REPOSITORY)}:(\d\d\.\d\d)-py3")
+_REFERENCE = re.compile(rf"{re.escape(_REPOSITORY)}:(\d\d\.(?:0[1-9]|1[0-2]))-py3")
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,12 @@ class Image:
     @property
     def onnxruntime(self) -> str | None:
         """The version of ONNX Runtime that it has, at least; None for releases older than the table."""
-        return ONNXRUNTIME[min(self.release, _NEWEST)] if self.release >= _OLDEST else None
+        known = [release for release in ONNXRUNTIME if release <= self.release]
+        return ONNXRUNTIME[known[-1]] if known else None
 
     def has_onnxruntime(self, least: str) -> bool:
         """Whether its ONNX Runtime is ``least`` or newer."""
-        return self.onnxruntime is not None and major_minor(self.onnxruntime) >= major_minor(least)
+        return self.onnxruntime is not None and release_of(self.onnxruntime) >= release_of(least)
 
 
 def image_for(needs: Mapping[str, str], version: str | None) -> Image:

@@ -1,4 +1,4 @@
-"""What a server may take: seconds for a request and for all of them, and bytes for an answer."""
+"""Limits of a verification: seconds per request and in all, bytes per answer."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def _contract(model: Deployed) -> str:
         return ""
     runtime = f" Its ONNX Runtime must be {model.least_onnxruntime} or newer." if model.least_onnxruntime else ""
     return (
-        f"\n`{model.encoder.name}` reads the number of ones in each row of `attention_mask`: pad on the right only, as "
+        f"\n`{model.encoder.name}` relies on padding on the right: pad there only, as "
         f"`{model.encoder.name}_tokenizer` does; nothing refuses other masks here.{runtime}\n"
     )
 

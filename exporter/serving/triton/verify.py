@@ -297,7 +297,12 @@ def _ask(server: Server, texts: Sequence[str], clients: int) -> tuple[dict[int, 
                     lost.append(error.message)
 
     with ThreadPoolExecutor(clients) as pool:
-        list(pool.map(client, range(clients)))
+        try:
+            list(pool.map(client, range(clients)))
+        except BaseException:  # a signal: what was not sent yet must not be waited for
+            with turn:
+                list(left)
+            raise
     return answers, lost
 
 

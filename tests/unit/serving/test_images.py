@@ -77,7 +77,7 @@ def test_an_image_may_be_pinned() -> None:
 
 
 @pytest.mark.parametrize(
-    "version", ["", "26", "26.7", "latest", "26.07-py3", "26.07@sha256:12", "26.07\nRUN x", "26.07@"]
+    "version", ["", "26", "26.7", "25.13", "26.00", "latest", "26.07-py3", "26.07@sha256:12", "26.07\nRUN x", "26.07@"]
 )
 def test_what_is_no_image_is_refused(version: str) -> None:
     with pytest.raises(InputError, match=r"`image_version` .*: not a release of Triton's image"):

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from exporter.graph import Graph
 from exporter.graph.passes import passes_for, remove_unused
 from exporter.graph.passes.attention_lengths import attention_lengths
 from exporter.graph.passes.decompose_attention import decompose_attention
@@ -48,6 +49,8 @@ def test_it_fires_on_the_padding_mask_and_keeps_the_numbers() -> None:
     assert ops(model) == ["ReduceSum", "Attention", "Attention"]
     assert model.graph[1].attributes.get_float("scale", 0.0) == 0.25
     assert model.metadata_props["padding"] == "right"
+    assert Graph(model, dimension=1, max_sequence=6).lengths
+    assert not Graph(model_of(BODY), dimension=1, max_sequence=6).lengths
     assert model.graph.opset_imports[""] == 24
     np.testing.assert_array_equal(run(model), ran)  # onnxruntime: to the last bit
     np.testing.assert_allclose(evaluate(model, feeds())[0], wanted, rtol=1e-5, atol=1e-6)
