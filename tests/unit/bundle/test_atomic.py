@@ -34,6 +34,7 @@ class TestStaging:
     def test_the_folder_is_empty_beside_the_place_and_gone_afterwards(self, place: Path) -> None:
         with staging(place, force=False) as folder:
             assert folder.parent == place.parent
+            assert folder.name.startswith(f".{place.name}.staging-")
             assert list(folder.iterdir()) == []
             (folder / "half").touch()
             assert self.beside(place) == [".fp32-onnxruntime.lock", folder.name]
