@@ -455,6 +455,7 @@ def _answers(draw: st.DrawFn) -> tuple[bytes, bool]:
 def test_no_answer_has_another_end_than_a_vector_or_one_sentence() -> None:
     """300 answers over HTTP, each to an inference, a configuration and statistics; one in ten does not end."""
     current: tuple[bytes, bool] = (b"", False)
+    peaks: list[int] = []
 
     def answer(_: bytes) -> Iterator[bytes]:
         answer, endless = current
@@ -473,14 +474,17 @@ def test_no_answer_has_another_end_than_a_vector_or_one_sentence() -> None:
             nonlocal current
             current = drawn
             for request in (lambda: remote.encode_batch(["x"]), remote.seal, lambda: remote.counts("demo")):
+                tracemalloc.reset_peak()  # hypothesis itself reads the source of all modules: that is not counted
+                before, _ = tracemalloc.get_traced_memory()
                 _end(request)
+                peaks.append(tracemalloc.get_traced_memory()[1] - before)
 
         tracemalloc.start()
         try:
             one()
-            assert tracemalloc.get_traced_memory()[1] < 8 * ANSWER_BYTES
         finally:
             tracemalloc.stop()
+        assert max(peaks) < 8 * ANSWER_BYTES
 
 
 def test_no_message_over_grpc_has_another_end_either() -> None:
