@@ -20,6 +20,7 @@ from exporter.bundle import Bundle
 from exporter.errors import BundleError
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.config import FILE, read_config, to_text
+from exporter.serving.triton.limits import Deadline
 from exporter.serving.triton.lint import check
 from exporter.serving.triton.remote import RemoteEncoder
 from exporter.validator.probes import shipped_probes
@@ -99,7 +100,7 @@ def test_sentences_of_one_width_share_a_batch(server: TritonServer) -> None:
     texts = [f"{number}번 손님이 커피를 주문했다." for number in range(FULL)]
 
     def client(number: int) -> np.ndarray:
-        with RemoteEncoder("grpc", server.grpc, "patient_text") as remote:
+        with RemoteEncoder("grpc", server.grpc, "patient_text", deadline=Deadline(300, 600)) as remote:
             return remote.encode_batch([texts[number]])
 
     with RemoteEncoder("http", server.http, "patient_text") as statistics:
