@@ -82,7 +82,8 @@ def _compare(
             wall_s, cores_s, told = _export(precision, recipe, folder, checkouts[side])
             seconds[side].append(wall_s)
             cores[side].append(cores_s)
-            stages = told["stages"] if side == "after" else stages
+            if side == "after":  # names and seconds: a result may hold the path of a temporary bundle
+                stages = [{"name": stage["name"], "seconds": stage["seconds"]} for stage in told["stages"]]
     ratios = [after / before for before, after in zip(seconds["before"], seconds["after"], strict=True)]
     return {
         "model": name,
