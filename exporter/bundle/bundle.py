@@ -275,6 +275,8 @@ def _verify(folder: Path, name: str, facts: FileFacts) -> None:
 def _read_verified(folder: Path, name: str, facts: FileFacts) -> bytes:
     """Read a file, and compare the bytes with its hash."""
     path = _listed(folder, name)
+    if path.stat().st_size > facts.size:  # which is not read, however large it is
+        raise _altered(path)
     content = _read(path, facts.size)
     _refuse_altered(path, FileFacts.of_content(content), facts)
     return content
@@ -295,6 +297,10 @@ def _listed(folder: Path, name: str) -> Path:
 
 def _refuse_altered(path: Path, found: FileFacts, listed: FileFacts) -> None:
     if found != listed:
-        raise BundleError(
-            f"{path}: altered since it was published: its SHA-256 is not the manifest's", next_step="export it again"
-        )
+        raise _altered(path)
+
+
+def _altered(path: Path) -> BundleError:
+    return BundleError(
+        f"{path}: altered since it was published: its SHA-256 is not the manifest's", next_step="export it again"
+    )

@@ -317,6 +317,14 @@ def test_every_refusal_says_what_to_do(bundle: Path, damage: Callable[[Path], ob
     assert failure.value.next_step == next_step
 
 
+@pytest.mark.parametrize("for_encoding", [False, True])
+def test_a_file_that_has_grown_is_altered(bundle: Path, for_encoding: bool) -> None:
+    with (bundle / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(BundleError, match=r"model\.onnx: altered since it was published"):
+        Bundle.open(bundle, for_encoding=for_encoding)
+
+
 def test_a_tokenizer_that_is_none_says_what_to_do(bundle: Path) -> None:
     (bundle / TOKENIZER).write_text("{}", encoding="utf-8")
     content = (bundle / TOKENIZER).read_bytes()
