@@ -62,7 +62,7 @@ def test_serve_with_triton(demo_fp16: Path, tmp_path: Path) -> None:
     assert done.status == 0, done
     assert done.stdout.splitlines()[-1] == "models: no mistakes"
     written = {path.name for path in (tmp_path / "models").iterdir()}
-    files = {"Dockerfile", "README.md", "compose.yaml", "kubernetes.yaml"}
+    files = {".dockerignore", "Dockerfile", "README.md", "compose.yaml", "kubernetes.yaml", "prometheus-adapter.yaml"}
     assert written == {"demo", "demo_text", "demo_tokenizer", *files}
     assert 'backend: "python"' in (tmp_path / "models" / "demo" / "config.pbtxt").read_text(encoding="utf-8")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import main
+from benchmarks.gpu import BATCH_SIZES, main
 
 DRY = ["gpu", "--device", "cpu", "--size", "small", "--rounds", "1", "--repeats", "1"]
 FEW = ["--sentences", "12", "--probes", "12", "--model", "ko-sbert-multitask"]
@@ -32,7 +32,7 @@ def test_a_dry_run_measures_what_it_can_and_names_what_it_cannot(
     assert model["subjects"]["korsbert onnxruntime fp16"]["gate"] == "passed"
     assert model["subjects"]["korsbert onnxruntime fp16"]["min_cosine"] > 0.9999
     assert [(m["batch_size"], m["from"]) for m in model["sentences_measured"]] == [
-        (size, origin) for size in (1, 32, 256) for origin in ("strings", "token ids")
+        (size, origin) for size in BATCH_SIZES for origin in ("strings", "token ids")
     ]
     assert {(cell["rows"], cell["tokens"]) for cell in model["grid"]} == {
         (rows, tokens) for rows in (1, 8, 32, 128) for tokens in (32, 128)
