@@ -79,7 +79,7 @@ def manifest_of(
     """
     graph, engine, report = judged.graph, judged.engine, judged.report
     return Manifest(
-        recipe=recipe,
+        recipe=recipe.model_copy(update={"source": recipe.source_name()}),
         source=checkpoint.provenance(),
         encoder=checkpoint.facts,
         graph=GraphFacts(sha256=graph.content_hash(), nodes=graph.op_counts(), weight_bytes=graph.weight_bytes()),

@@ -389,12 +389,26 @@ class Recipe(_Frozen):
         path = (self._home or recipes_folder()) / self.source
         return path if path.is_dir() else None
 
+    def source_name(self, folder: Path | None = None) -> str:
+        """Return what a bundle calls the source: a hub id, a folder among the recipes that ship, or a folder's name.
+
+        Where a folder stands on this machine is of no use to anybody else, and can tell them what is private.
+
+        Args:
+            folder: A local copy that takes the place of ``source``.
+        """
+        local = folder if folder is not None else self.local_source()
+        if local is None:
+            return self.source
+        whole = local.resolve()
+        return whole.relative_to(recipes_folder().resolve()).as_posix() if ships(local) else whole.name
+
 
 class Source(_Frozen):
     """What a bundle was made from.
 
     Attributes:
-        checkpoint: A hub id, or a folder.
+        checkpoint: A hub id, a folder among the recipes that ship, or the name of another folder.
         commit: Commit on the hub, or None for a folder.
         weights_sha256: One hash over all weight files.
         files: SHA-256 of every file that was loaded, by its name in the checkpoint: weights, configuration, tokenizer.
@@ -413,6 +427,11 @@ def recipes_folder() -> Path:
     package = Path(__file__).parent
     inside = package / "recipes"
     return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def ships(folder: Path) -> bool:
+    """Whether a folder is among the recipes that ship."""
+    return folder.is_dir() and folder.resolve().is_relative_to(recipes_folder().resolve())
 
 
 def list_recipes() -> list[Recipe]:

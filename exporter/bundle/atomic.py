@@ -63,14 +63,22 @@ def staging(target: Path, *, force: bool, command: str = "export", option: str =
 
 
 @contextmanager
-def _locked(target: Path, command: str, option: str) -> Iterator[None]:
-    """Make the folders that ``target`` stands in, and keep other processes away from it.
-
-    At the end the lock file is removed, and so are the folders that were made and are empty.
-    """
-    missing = [folder for folder in target.parents if not os.path.exists(folder)]  # noqa: PTH110 - never an error
-    path = target.parent / f".{target.name}.lock"
+def without_empty_folders(folder: Path) -> Iterator[None]:
+    """Remove ``folder`` and its parents at the end, where they were not there before and are empty."""
+    missing = [each for each in (folder, *folder.parents) if not os.path.exists(each)]  # noqa: PTH110 - never an error
     try:
+        yield
+    finally:
+        for each in missing:
+            with suppress(OSError):  # it was not made, or something stands in it
+                each.rmdir()
+
+
+@contextmanager
+def _locked(target: Path, command: str, option: str) -> Iterator[None]:
+    """Make the folders that ``target`` stands in, and keep other processes away from it until the end."""
+    path = target.parent / f".{target.name}.lock"
+    with without_empty_folders(target.parent):
         descriptor = _lock(path, target, command, option)
         try:
             yield
@@ -78,10 +86,6 @@ def _locked(target: Path, command: str, option: str) -> Iterator[None]:
             with suppress(OSError):
                 path.unlink()
             os.close(descriptor)
-    finally:
-        for folder in missing:
-            with suppress(OSError):  # it was not made, or something stands in it
-                folder.rmdir()
 
 
 def _lock(path: Path, target: Path, command: str, option: str) -> int:
@@ -196,7 +200,10 @@ def _cannot_write(target: Path, error: OSError, option: str) -> BundleError:
 def _remove(path: Path) -> None:
     """Remove a folder, a file or a link."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        try:
+            shutil.rmtree(path, ignore_errors=True)
+        finally:
+            shutil.rmtree(path, ignore_errors=True)  # the rest, where the exception of a signal ended the first call
     else:
         path.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from exporter.checkpoint.reference import Checkpoint
 from exporter.checkpoint.snapshot import snapshot_of
 from exporter.checkpoint.weights import Equality, StoredWeights, check_parameters
 from exporter.errors import CheckpointError, MissingDependencyError
-from exporter.recipe import Recipe, Source, recipes_folder
+from exporter.recipe import Recipe, Source, recipes_folder, ships
 
 
 def load_checkpoint(
@@ -65,14 +65,21 @@ def load_source(
     Args:
         recipe: The bundle's recipe.
         source: What its manifest says of the checkpoint.
-        folder: A local copy; by default the source itself, at its commit.
+        folder: A local copy; by default the source itself, at its commit. A bundle that was made from a local folder
+            needs it: the manifest has the name of that folder, not where it stands.
         made_from_it: The bundle, for messages.
         device: Where the reference computes.
 
     Raises:
-        CheckpointError: It cannot be loaded, or one of its files has another hash than the bundle's.
+        CheckpointError: ``folder`` is needed, the checkpoint cannot be loaded, or one of its files has another hash
+            than the bundle's.
         HubError: The hub cannot be reached.
     """
+    if folder is None and source.commit is None and not ships(recipes_folder() / source.checkpoint):
+        raise CheckpointError(
+            f"{made_from_it}: made from a local folder, {source.checkpoint}, and does not say where that stands",
+            next_step="give the checkpoint that it was made from with `checkpoint=FOLDER`",
+        )
     same = recipe.model_copy(update={"source": source.checkpoint})
     checkpoint = load_checkpoint(same, folder=folder, revision=source.commit, pooling=source.pooling, device=device)
     _check_same_weights(checkpoint, source, made_from_it)
@@ -109,9 +116,7 @@ def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple
         return path, commit, recipe.source
     if revision is not None and folder is None:
         raise CheckpointError(f"{local}: a local folder has no revision {revision!r}", next_step="leave out `revision`")
-    shipped = recipes_folder().resolve()
-    whole = local.resolve()
-    return local, None, whole.relative_to(shipped).as_posix() if whole.is_relative_to(shipped) else str(whole)
+    return local, None, recipe.source_name(folder)
 
 
 def _load(folder: Path, device: str) -> SentenceTransformer:

@@ -198,6 +198,7 @@ class _Copier:
         return transformer_and_pooling()
 
     def _read_architectures(self) -> Any:
+        self._check_small("config.json")
         content = b"".join(self._chunks("config.json"))
         return read_json(content, dict, self._shown("config.json")).get("architectures")
 
@@ -316,10 +317,9 @@ class _Copier:
         target = self._folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         digest, kept = hashlib.sha256(), bytearray()
-        size = (self._origin / name).stat().st_size
-        if keep and size > CONFIGURATION:
-            raise CheckpointError(f"{self._shown(name)}: {size:,} bytes are too many for a JSON file of a checkpoint")
-        self._size += size
+        if keep:
+            self._check_small(name)
+        self._size += (self._origin / name).stat().st_size
         with target.open("wb") as copy:
             for chunk in self._chunks(name):
                 digest.update(chunk)
@@ -328,6 +328,12 @@ class _Copier:
                     kept += chunk
         self._files[name] = digest.hexdigest()
         return bytes(kept)
+
+    def _check_small(self, name: str) -> None:
+        """Refuse a file that is too large to be held in memory as JSON."""
+        size = (self._origin / name).stat().st_size
+        if size > CONFIGURATION:
+            raise CheckpointError(f"{self._shown(name)}: {size:,} bytes are too many for a JSON file of a checkpoint")
 
     def _chunks(self, name: str) -> Iterator[bytes]:
         """Read a file of the checkpoint piece by piece."""

@@ -22,6 +22,7 @@ import pytest
 import exporter
 from exporter.bundle import Bundle
 from exporter.bundle.atomic import staging
+from exporter.serving.triton import Options, ship
 from tests.support.manifests import edit_manifest
 from tests.support.process import refused, run_program, wait_until
 from tests.support.warm import CLI, WarmPython
@@ -432,3 +433,15 @@ def test_force_does_not_replace_what_is_no_bundle(python: WarmPython, twin: Path
     done = python.run(CLI, "export", "--model", twin, "--force", "--out", tmp_path / "out")
     refused(done, 2, str(place), "--force only replaces bundles")
     assert (place / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_no_file_says_where_things_stand_on_this_machine(twin: Path, twin_bundle: Path, tmp_path: Path) -> None:
+    """A bundle and a repository are given to others, and Triton serves what ``config.pbtxt`` says."""
+    bundle = Bundle.open(twin_bundle)
+    assert (bundle.manifest.recipe.source, bundle.manifest.source.checkpoint) == ("twin", "twin")
+    for runtime in ("engine", "python"):
+        ship([bundle], tmp_path / runtime, Options(runtime=runtime))
+    written = [path for folder in (twin_bundle, tmp_path) for path in folder.rglob("*") if path.is_file()]
+    assert {"manifest.json", "model.onnx", "config.pbtxt", "kubernetes.yaml"} <= {path.name for path in written}
+    places = [str(place).encode() for place in (twin.parent, twin_bundle.parent, tmp_path, Path(exporter.__file__).parent)]
+    assert [path for path in written if any(place in path.read_bytes() for place in places)] == []

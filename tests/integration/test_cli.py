@@ -535,8 +535,8 @@ class TestBundles:
         (bundle / "parity.json").unlink()
         refused(python.run(CLI, "show", bundle), 2, f"{bundle / 'parity.json'}: missing")
 
-    def test_validate_writes_junit_that_parses(self, python: WarmPython, twin_bundle: Path, tmp_path: Path) -> None:
-        done = python.run(CLI, "validate", twin_bundle, "--junit", tmp_path / "junit.xml", "--json")
+    def test_validate_writes_junit_that_parses(self, python: WarmPython, twin: Path, twin_bundle: Path, tmp_path: Path) -> None:
+        done = python.run(CLI, "validate", twin_bundle, "--checkpoint", twin, "--junit", tmp_path / "junit.xml", "--json")
         assert (done.status, done.stderr) == (0, "")
         result = json.loads(done.stdout)
         assert done.stdout.count("\n") == 1
@@ -556,10 +556,10 @@ class TestBundles:
         assert "FAILED" not in done.stdout
 
     def test_validate_fails_with_junit_and_the_worst_sentence(
-        self, python: WarmPython, twin_bundle: Path, tmp_path: Path
+        self, python: WarmPython, twin: Path, twin_bundle: Path, tmp_path: Path
     ) -> None:
         bundle = with_impossible_gate(Path(shutil.copytree(twin_bundle, tmp_path / "bundle")))
-        done = python.run(CLI, "validate", bundle, "--junit", tmp_path / "junit.xml")
+        done = python.run(CLI, "validate", bundle, "--checkpoint", twin, "--junit", tmp_path / "junit.xml")
         assert done.status == 1
         assert "FAILED" in done.stdout
         assert "worst: “" in done.stderr
@@ -569,27 +569,27 @@ class TestBundles:
         assert suite.get("failures") == "2"
 
     def test_validate_records_a_pending_bundle_only_when_it_is_asked_to(
-        self, python: WarmPython, twin_bundle: Path, tmp_path: Path
+        self, python: WarmPython, twin: Path, twin_bundle: Path, tmp_path: Path
     ) -> None:
         bundle = Path(shutil.copytree(twin_bundle, tmp_path / "pending"))
         edit_manifest(bundle, lambda manifest: manifest["validation"].update(state="pending"))
         record = bundle / "validation.json"
-        done = python.run(CLI, "validate", bundle)
+        done = python.run(CLI, "validate", bundle, "--checkpoint", twin)
         hint = f"{bundle}: passed, but the bundle still counts as unvalidated: --record records the result\n"
         assert (done.status, done.stderr) == (0, hint)
         assert not record.exists()
-        done = python.run(CLI, "validate", bundle, "--record", "--json")
+        done = python.run(CLI, "validate", bundle, "--checkpoint", twin, "--record", "--json")
         assert (done.status, done.stderr) == (0, f"{record}: recorded that the bundle passed\n")
         assert json.loads(done.stdout)["passed"]
         assert record.exists()
-        done = python.run(CLI, "validate", bundle)  # which needs no hint now
+        done = python.run(CLI, "validate", bundle, "--checkpoint", twin)  # which needs no hint now
         assert (done.status, done.stderr) == (0, "")
         gates = tmp_path / "gates.yaml"
         gates.write_text("gates: {fp32: {max_relative_error: 1.0e-300}}", encoding="utf-8")
         before = record.read_bytes()
-        assert python.run(CLI, "validate", bundle, "--gates", gates).status == 1
+        assert python.run(CLI, "validate", bundle, "--checkpoint", twin, "--gates", gates).status == 1
         assert record.read_bytes() == before
-        done = python.run(CLI, "validate", bundle, "--gates", gates, "--record")
+        done = python.run(CLI, "validate", bundle, "--checkpoint", twin, "--gates", gates, "--record")
         assert done.status == 1
         assert done.stderr.endswith(f"{bundle}: has no record of validation, because it failed\n")
         assert not record.exists()
@@ -608,15 +608,12 @@ class TestBundles:
         done = python.run(CLI, "validate", twin_bundle, "--checkpoint", other)
         refused(done, 2, "made from other weights", "--checkpoint")
 
-    def test_validate_where_the_checkpoint_has_gone(
-        self, python: WarmPython, twin_bundle: Path, tmp_path: Path
-    ) -> None:
-        bundle = Path(shutil.copytree(twin_bundle, tmp_path / "bundle"))
-        edit_manifest(bundle, lambda manifest: manifest["source"].update(checkpoint="/no/such/folder"))
-        refused(python.run(CLI, "validate", bundle), 2, "/no/such/folder", "--checkpoint FOLDER")
+    def test_validate_needs_the_folder_that_a_bundle_only_names(self, python: WarmPython, twin_bundle: Path) -> None:
+        done = python.run(CLI, "validate", twin_bundle)
+        refused(done, 2, "made from a local folder, twin, and does not say where", "--checkpoint FOLDER")
 
-    def test_junit_that_cannot_be_written(self, python: WarmPython, twin_bundle: Path, tmp_path: Path) -> None:
-        done = python.run(CLI, "validate", twin_bundle, "--junit", tmp_path / "no" / "junit.xml")
+    def test_junit_that_cannot_be_written(self, python: WarmPython, twin: Path, twin_bundle: Path, tmp_path: Path) -> None:
+        done = python.run(CLI, "validate", twin_bundle, "--checkpoint", twin, "--junit", tmp_path / "no" / "junit.xml")
         refused(done, 2, "junit.xml: cannot be written: No such file")
 
 

@@ -80,46 +80,46 @@ def forged(bundle: Path) -> Path:
 
 
 class TestFactsOfTheForger:
-    def test_a_graph_is_compared_whatever_tools_the_manifest_names(self, bundle: Path) -> None:
+    def test_a_graph_is_compared_whatever_tools_the_manifest_names(self, twin: Path, bundle: Path) -> None:
         multiply_by_one(bundle)
         edit_manifest(bundle, lambda manifest: manifest["tools"].update(torch="2.0.0"))
         reseal(bundle)
-        report = exporter.validate(bundle)
+        report = exporter.validate(bundle, checkpoint=twin)
         assert [check.name for check in report.checks if not check.passed] == ["graph"]
         assert "the checkpoint was folded by torch 2.0.0, here " in report.failure()
 
-    def test_what_the_manifest_says_of_the_encoder_is_compared(self, bundle: Path) -> None:
+    def test_what_the_manifest_says_of_the_encoder_is_compared(self, twin: Path, bundle: Path) -> None:
         edit_manifest(bundle, lambda manifest: manifest["encoder"].update(max_seq_length=4096, do_lower_case=True))
-        report = exporter.validate(bundle)
+        report = exporter.validate(bundle, checkpoint=twin)
         assert [check.name for check in report.checks if not check.passed] == ["facts"]
         assert "max_seq_length is 4096 in the manifest, and 128 in the checkpoint" in report.failure()
 
-    def test_smaller_shapes_than_the_default_are_not_believed(self, bundle: Path) -> None:
+    def test_smaller_shapes_than_the_default_are_not_believed(self, twin: Path, bundle: Path) -> None:
         small = {"batch": {"min": 1, "opt": 1, "max": 1}, "sequence": None}
         edit_manifest(bundle, lambda manifest: manifest["recipe"].update(shapes=small))
-        (sweep,) = [check for check in exporter.validate(bundle).checks if check.name == "sweep"]
+        (sweep,) = [check for check in exporter.validate(bundle, checkpoint=twin).checks if check.name == "sweep"]
         assert sweep.figures["batches"] == [1, 2, 32, 128]
 
 
 class TestForged:
-    def test_its_own_gate_lets_it_pass(self, forged: Path) -> None:
+    def test_its_own_gate_lets_it_pass(self, twin: Path, forged: Path) -> None:
         """Without bounds from elsewhere no number would be wrong with it."""
         own = Bundle.open(forged).manifest.recipe.gates
-        report = exporter.validate(forged, gates=own)
+        report = exporter.validate(forged, checkpoint=twin, gates=own)
         assert all(verdict.passed for verdict in report.verdicts)
         assert report.statistics["min_cosine"] < 0.9
 
-    def test_validate_fails_it_by_the_default_gate(self, python: WarmPython, forged: Path) -> None:
-        done = python.run(CLI, "validate", forged)
+    def test_validate_fails_it_by_the_default_gate(self, python: WarmPython, twin: Path, forged: Path) -> None:
+        done = python.run(CLI, "validate", forged, "--checkpoint", twin)
         assert done.status == 1, done
         assert f"warning: the bundle's own gate is {WEAKER}" in done.stderr
         assert "FAILED   min cosine" in done.stdout
 
-    def test_validate_in_python_fails_it_too(self, forged: Path) -> None:
-        assert not exporter.validate(forged).passed
+    def test_validate_in_python_fails_it_too(self, twin: Path, forged: Path) -> None:
+        assert not exporter.validate(forged, checkpoint=twin).passed
 
-    def test_validate_prints_the_weaker_bounds_as_json(self, python: WarmPython, forged: Path) -> None:
-        done = python.run(CLI, "validate", forged, "--json")
+    def test_validate_prints_the_weaker_bounds_as_json(self, python: WarmPython, twin: Path, forged: Path) -> None:
+        done = python.run(CLI, "validate", forged, "--checkpoint", twin, "--json")
         told = json.loads(done.stdout)
         assert (done.status, told["passed"]) == (1, False)
         assert "min_cosine -1.0 < 0.999999" in told["weaker_own_gate"]
@@ -155,22 +155,22 @@ class TestSound:
         assert DEFAULT_MINIMUM_GATE.objections(Bundle.open(bundle)) == ()
         assert "BELOW" not in python.run(CLI, "show", bundle).stdout
 
-    def test_its_own_stricter_bound_counts(self, bundle: Path) -> None:
+    def test_its_own_stricter_bound_counts(self, twin: Path, bundle: Path) -> None:
         state_gate(bundle, {"min_cosine": 1.0})
-        report = exporter.validate(bundle)
+        report = exporter.validate(bundle, checkpoint=twin)
         assert [verdict.name for verdict in report.verdicts if not verdict.passed] == ["min cosine"]
 
-    def test_bounds_of_the_user_count_where_they_are_stricter(self, python: WarmPython, bundle: Path) -> None:
+    def test_bounds_of_the_user_count_where_they_are_stricter(self, python: WarmPython, twin: Path, bundle: Path) -> None:
         gates = bundle.parent / "gates.yaml"
         gates.write_text("gates:\n  fp32: {min_cosine: 1.0}\n", encoding="utf-8")
-        done = python.run(CLI, "validate", bundle, "--gates", gates)
+        done = python.run(CLI, "validate", bundle, "--checkpoint", twin, "--gates", gates)
         assert done.status == 1
         assert "the bundle's own gate is weaker than gates.yaml's gate: min_cosine 0.999999 < 1.0" in done.stderr
         done = python.run(CLI, "ship", bundle, "--repository", bundle.parent / "models", "--gates", gates)
         refused(done, 2, "weaker than gates.yaml's gate", "parity.json misses gates.yaml's gate: min_cosine 0.99")
 
     def test_bounds_of_the_user_may_be_weaker_than_the_defaults(
-        self, python: WarmPython, bundle: Path, tmp_path: Path
+        self, python: WarmPython, twin: Path, bundle: Path, tmp_path: Path
     ) -> None:
         state_gate(bundle, {"min_cosine": 0.9})
         recipe = tmp_path / "weak.yaml"
@@ -179,11 +179,11 @@ class TestSound:
         refused(python.run(CLI, "ship", bundle, "--repository", models), 2, "min_cosine 0.9 < 0.999999")
         done = python.run(CLI, "ship", bundle, "--repository", models, "--recipe", recipe)
         assert (done.status, done.stderr) == (0, "")
-        done = python.run(CLI, "validate", bundle, "--recipe", recipe)
+        done = python.run(CLI, "validate", bundle, "--checkpoint", twin, "--recipe", recipe)
         assert (done.status, done.stderr) == (0, "")
 
-    def test_a_recipe_that_ships_goes_by_its_name(self, python: WarmPython, bundle: Path) -> None:
-        done = python.run(CLI, "validate", bundle, "--recipe", "demo")
+    def test_a_recipe_that_ships_goes_by_its_name(self, python: WarmPython, twin: Path, bundle: Path) -> None:
+        done = python.run(CLI, "validate", bundle, "--checkpoint", twin, "--recipe", "demo")
         assert (done.status, done.stderr) == (0, "")
 
 

@@ -376,7 +376,7 @@ class TestFoldersWithoutModules:
         assert "no modules.json: cls pooling, as asked for" in done.stdout
         bundle = tmp_path / "out" / "checkpoint" / "fp32-onnxruntime"
         assert exporter.Bundle.open(bundle).manifest.source.pooling == ("cls",)
-        assert python.run(CLI, "validate", bundle).status == 0
+        assert python.run(CLI, "validate", bundle, "--checkpoint", folder).status == 0
 
     def test_an_unknown_one_is_refused(self, python: WarmPython, folder: Path) -> None:
         refused(python.run(CLI, "export", "--model", folder, "--pooling", "attention"), 2, "--pooling is 'attention'")

@@ -72,12 +72,12 @@ class TestSigned:
         with exporter.load(signed, require_signature=keys / "publisher.pub") as encoder:
             assert encoder.encode("가").shape == (64,)
 
-    def test_commands_accept_it(self, python: WarmPython, signed: Path, keys: Path, tmp_path: Path) -> None:
+    def test_commands_accept_it(self, python: WarmPython, twin: Path, signed: Path, keys: Path, tmp_path: Path) -> None:
         require = ("--require-signature", keys / "publisher.pub")
         done = python.run(CLI, "verify-signature", signed, "--public-key", keys / "publisher.pub")
         assert (done.status, done.stderr) == (0, "")
         assert done.stdout == f"{signed}: signed by the public key {keys / 'publisher.pub'}, 7 files verified\n"
-        done = python.run(CLI, "validate", signed, *require)
+        done = python.run(CLI, "validate", signed, "--checkpoint", twin, *require)
         assert (done.status, done.stderr) == (0, "")
         done = python.run(CLI, "ship", signed, "--repository", tmp_path / "models", "--runtime", "python", *require)
         assert (done.status, done.stderr) == (0, "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from exporter.bundle import Bundle
-from exporter.errors import ExportError, InputError, ServerError
+from exporter.errors import BundleError, ExportError, InputError, ServerError
 from exporter.serving.triton import Options, repository, ship
 from exporter.serving.triton.address import Protocol
 from exporter.serving.triton.config import FILE, read_config
@@ -241,6 +243,18 @@ def test_an_older_version_cannot_be_forced(at_version_two: Path, demo_fp16: Path
 def test_another_dimension_is_no_version_of_the_model(at_version_two: Path, twin_bundle: Path) -> None:
     with pytest.raises(InputError, match="they cannot be versions of one model"):
         ship([Bundle.open(twin_bundle)], at_version_two, PYTHON, name="demo")
+
+
+def test_nothing_is_left_where_the_first_ship_fails(
+    twin_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(repository, "_ship", fail)
+    with pytest.raises(BundleError, match="new/models: the disk is full"):
+        ship([Bundle.open(twin_bundle)], tmp_path / "new" / "models", PYTHON)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_that_is_not_ours_is_left_alone(demo_fp32: Path, tmp_path: Path) -> None:

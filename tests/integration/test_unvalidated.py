@@ -159,11 +159,11 @@ class TestPending:
 
 class TestRecord:
     def test_passing_on_the_target_is_recorded_and_hashes_stay(
-        self, bundle: Path, on_the_target: Callable[[float], None]
+        self, twin: Path, bundle: Path, on_the_target: Callable[[float], None]
     ) -> None:
         before = (bundle / MANIFEST).read_bytes()
         on_the_target(0.0)
-        report = validate_bundle(Bundle.open(bundle))
+        report = validate_bundle(Bundle.open(bundle), checkpoint=twin)
         assert report.passed
         assert not (bundle / RECORD).exists()
         record_validation(Bundle.open(bundle), report)
@@ -177,13 +177,13 @@ class TestRecord:
         assert "korsbert" in opened.record.tools
 
     def test_failing_is_not_recorded_and_a_record_can_be_withdrawn(
-        self, bundle: Path, on_the_target: Callable[[float], None]
+        self, twin: Path, bundle: Path, on_the_target: Callable[[float], None]
     ) -> None:
         on_the_target(0.0)
-        opened = record_validation(Bundle.open(bundle), validate_bundle(Bundle.open(bundle)))
+        opened = record_validation(Bundle.open(bundle), validate_bundle(Bundle.open(bundle), checkpoint=twin))
         before = (bundle / RECORD).read_bytes()
         on_the_target(0.5)
-        report = validate_bundle(Bundle.open(bundle))
+        report = validate_bundle(Bundle.open(bundle), checkpoint=twin)
         assert not report.passed
         with pytest.raises(exporter.GateError):
             record_validation(opened, report)
@@ -192,9 +192,9 @@ class TestRecord:
         assert not (bundle / RECORD).exists()
         assert not Bundle.open(bundle).validated
 
-    def test_a_bundle_that_was_judged_when_it_was_published_gets_none(self, twin_bundle: Path) -> None:
+    def test_a_bundle_that_was_judged_when_it_was_published_gets_none(self, twin: Path, twin_bundle: Path) -> None:
         assert Bundle.open(twin_bundle).validated
-        report = validate_bundle(Bundle.open(twin_bundle))
+        report = validate_bundle(Bundle.open(twin_bundle), checkpoint=twin)
         assert report.passed
         with pytest.raises(exporter.BundleError, match="there is nothing to record"):
             record_validation(Bundle.open(twin_bundle), report)
@@ -251,10 +251,10 @@ class TestRecord:
         assert "passed on a GPU" in done.stdout
 
     def test_a_folder_that_cannot_be_written_to(
-        self, bundle: Path, on_the_target: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+        self, twin: Path, bundle: Path, on_the_target: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         on_the_target(0.0)
-        report = validate_bundle(Bundle.open(bundle))
+        report = validate_bundle(Bundle.open(bundle), checkpoint=twin)
 
         def full(*_: object, **__: object) -> None:
             raise PermissionError(13, "Permission denied")

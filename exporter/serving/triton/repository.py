@@ -249,7 +249,7 @@ def _copy_model_file(name: str, place: Path) -> None:
 @contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
     """Yield a folder beside the repository, on its disk. Meanwhile no other process can ship to the repository."""
-    with atomic.writing(folder, "repository"):
+    with atomic.writing(folder, "repository"), atomic.without_empty_folders(folder.absolute()):
         folder.mkdir(parents=True, exist_ok=True)
         with atomic.staging(folder.absolute(), force=True, command="ship", option="repository") as scratch:
             if folder.stat().st_dev != scratch.stat().st_dev:

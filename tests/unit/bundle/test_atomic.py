@@ -45,6 +45,24 @@ class TestStaging:
             _ = (folder / "half").write_text("half") / 0
         assert not place.parent.exists()
 
+    def test_it_is_gone_where_a_signal_arrives_while_it_is_removed(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        remove, calls = shutil.rmtree, []
+
+        def interrupted(folder: Path, *, ignore_errors: bool) -> None:
+            calls.append(folder)
+            if len(calls) == 1:
+                (folder / "one").unlink()
+                raise KeyboardInterrupt
+            remove(folder, ignore_errors=ignore_errors)
+
+        monkeypatch.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt), staging(place, force=False) as folder:
+            (folder / "one").touch()
+            (folder / "two").touch()
+        assert not place.parent.exists()
+
     @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
     def test_a_bundle_is_replaced(
         self, place: Path, twin_bundle: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool

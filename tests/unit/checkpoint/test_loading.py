@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -20,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
 from exporter.checkpoint import loading as module
 from exporter.errors import CheckpointError, MissingDependencyError, UnsupportedModelError
-from exporter.recipe import Expectations, KnownAnswer, Recipe, recipes_folder
+from exporter.recipe import Expectations, KnownAnswer, Recipe, find_recipe, recipes_folder
 from tests.support.checkpoints import DEMO, MAX_SEQ_LENGTH, save_checkpoint
 
 SENTENCES = ["우체국은 여섯 시에 문을 닫습니다.", "", "소포가 사흘째 오지 않는다. " * 40, "밥"]
@@ -393,11 +394,20 @@ class TestSourceOfABundle:
     def test_is_loaded_where_it_is_the_same(self, saved: Callable[..., Path]) -> None:
         recipe = Recipe(name="case", source="elsewhere")
         source = loaded(saved()).provenance()
-        assert load_source(recipe, source, None, "a bundle").source == source.checkpoint
-        assert (
-            load_source(recipe, source.model_copy(update={"checkpoint": "gone"}), saved(), "a bundle").facts.dimension
-            == 32
-        )
+        assert load_source(recipe, source, saved(), "a bundle").source == source.checkpoint == saved().name
+        demo = load_checkpoint(find_recipe("demo")).provenance()
+        assert load_source(find_recipe("demo"), demo, None, "a bundle").source == demo.checkpoint == "demo/checkpoint"
+
+    def test_is_not_looked_for_where_a_manifest_may_say(self, saved: Callable[..., Path]) -> None:
+        """A manifest comes from anybody: it may name a checkpoint, and not make this machine read a folder."""
+        for named in (saved().name, str(saved()), "../recipes"):
+            source = loaded(saved()).provenance().model_copy(update={"checkpoint": named})
+            with pytest.raises(CheckpointError) as failure:
+                load_source(Recipe(name="case", source="elsewhere"), source, None, "a bundle")
+            assert failure.value.message == (
+                f"a bundle: made from a local folder, {named}, and does not say where that stands"
+            )
+            assert failure.value.next_step == "give the checkpoint that it was made from with `checkpoint=FOLDER`"
 
     def test_is_refused_where_its_weights_are_others(self, saved: Callable[..., Path], copy: Path) -> None:
         def change(state: dict[str, torch.Tensor]) -> None:
@@ -409,7 +419,7 @@ class TestSourceOfABundle:
         with pytest.raises(CheckpointError) as failure:
             load_source(Recipe(name="case", source="elsewhere"), source, copy, "a bundle")
         assert failure.value.message == (
-            f"a bundle: made from other weights than {copy.resolve()} holds: {source.weights_sha256[:12]}… and "
+            f"a bundle: made from other weights than {copy.name} holds: {source.weights_sha256[:12]}… and "
             f"{found.weights_sha256[:12]}…"
         )
         assert failure.value.next_step == "give the checkpoint that it was made from with `checkpoint=FOLDER`"
@@ -423,12 +433,24 @@ def test_a_file_that_differs_from_the_bundles_is_named_with_both_hashes(saved: C
     with pytest.raises(CheckpointError) as failure:
         load_source(Recipe(name="case", source="elsewhere"), source, copy, "a bundle")
     assert failure.value.message == (
-        f"a bundle: made from another {name} than {copy.resolve()} holds: sha256 {source.files[name][:12]}… and sha256 "
+        f"a bundle: made from another {name} than {copy.name} holds: sha256 {source.files[name][:12]}… and sha256 "
         f"{found.files[name][:12]}…"
     )
     less = source.model_copy(update={"files": {key: value for key, value in source.files.items() if key != name}})
     with pytest.raises(CheckpointError, match=f"holds: no such file and sha256 {source.files[name][:12]}…"):
         load_source(Recipe(name="case", source="elsewhere"), less, saved(), "a bundle")
+
+
+@pytest.mark.parametrize("without", ["", "modules.json"])
+def test_a_json_file_that_is_too_large_is_not_read(copy: Path, without: str) -> None:
+    if without:
+        (copy / without).unlink()
+    os.truncate(copy / "config.json", 64 * 2**20 + 1)
+    with pytest.raises(CheckpointError) as failure:
+        load(copy)
+    assert failure.value.message == (
+        f"{copy / 'config.json'}: 67,108,865 bytes are too many for a JSON file of a checkpoint"
+    )
 
 
 def test_the_anchor_lower_cases_where_the_checkpoint_says_so(copy: Path) -> None:
