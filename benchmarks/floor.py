@@ -42,7 +42,7 @@ class Ceilings:
     """What a device reached in this run.
 
     Attributes:
-        operations_per_s: By precision, of a large matrix product; a multiplication and an addition are two.
+        operations_per_s: By precision, of a large matrix multiplication; a multiplication and an addition are two.
         bytes_per_s: Of a large copy within its memory, bytes read plus bytes written.
     """
 
@@ -56,7 +56,7 @@ class Ceilings:
             size: Of the encoder.
             rows: Sentences.
             tokens: Tokens of each.
-            precision: What the matrix products are computed in.
+            precision: What the matrix multiplications are computed in.
         """
         computing_s = operations(size, rows, tokens) / self.operations_per_s[precision]
         moving_s = least_bytes(size, rows, tokens, precision) / self.bytes_per_s
@@ -76,7 +76,7 @@ def size_of(config: Any, layer_weights: int) -> Size:
 
 
 def operations(size: Size, rows: int, tokens: int) -> int:
-    """Return the multiplications and additions of all matrix products of an encoder, padding included.
+    """Return the multiplications and additions of all matrix multiplications of an encoder, padding included.
 
     Per token and layer, counting two for each multiply-add: ``8 h^2`` for the projections of query, key, value and
     output, ``4 h i`` for the feed-forward part, ``4 s h`` for scores and the weighted sum over ``s`` tokens. Softmax,

@@ -58,7 +58,7 @@ def _sections(data: dict[str, Any]) -> Iterator[str]:
         )
     rates = ", ".join(f"{name} {rate / 1e12:.4g}" for name, rate in data["ceilings"]["operations_per_s"].items())
     yield (
-        f"Measured in this run: matrix products at {rates} TFLOP/s; copies at "
+        f"Measured in this run: matrix multiplications at {rates} TFLOP/s; copies at "
         f"{data['ceilings']['bytes_per_s'] / 1e9:.4g} GB/s, read and written. The floor of a batch is the larger of "
         "its operations over the one and its bytes over the other."
     )

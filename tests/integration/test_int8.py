@@ -338,7 +338,7 @@ def test_what_the_user_keeps_high_is_kept(twin: Path, tmp_path: Path, some_text:
     assert precision["layer.0.intermediate.dense"] == "int8"
 
 
-def test_a_name_to_keep_that_is_no_product_is_refused(
+def test_a_name_to_exclude_that_is_no_matmul_is_refused(
     twin_checkpoint: Checkpoint, twin_graph: Graph, some_text: Path
 ) -> None:
     calibration = calibration_set(some_text, [], twin_checkpoint.tokenizer, "")

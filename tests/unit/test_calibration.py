@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.calibration import FEWEST_SENTENCES, CalibrationSet, calibration_set
+from exporter.calibration import FEWEST_SENTENCES, CalibrationSet, calibration_set, read_sentences
 from exporter.errors import InputError
 from tests.support.encoders import numbers, word_tokenizer
 
@@ -80,3 +80,29 @@ def test_the_hash_is_of_the_sentences_in_order(tmp_path: Path) -> None:
     first = set_of(tmp_path, *numbers(20)).sha256
     assert set_of(tmp_path, *numbers(20)).sha256 == first
     assert set_of(tmp_path, *reversed(numbers(20))).sha256 != first
+
+
+@pytest.mark.parametrize("name", ["text.txt", "text.jsonl"])
+def test_unicode_line_separators_do_not_end_a_line(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    text = "앞\u2028뒤\u0085끝"
+    path.write_text(f'{{"text": "{text}"}}\n' if name.endswith("l") else f"{text}\n", encoding="utf-8")
+    assert read_sentences(path) == [text]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"text": "\\ud800"}', "line 2: text has a lone surrogate, which is no Unicode"),
+        ("[" * 100_000, "line 2: no JSON object with a text field"),
+        ('{"text": 1}', "line 2: text is int, not a string"),
+        ('["text"]', "line 2: no JSON object with a text field"),
+    ],
+)
+def test_a_line_that_is_no_text_is_named(tmp_path: Path, line: str, told: str) -> None:
+    path = tmp_path / "text.jsonl"
+    path.write_text(f'{{"text": "가"}}\n{line}\n', encoding="utf-8")
+    with pytest.raises(InputError) as failure:
+        read_sentences(path)
+    assert failure.value.message == f"{path}, {told}"
+    assert failure.value.next_step == 'a line each of {"text": "..."}, or plain text in a file that is not called .jsonl'

@@ -125,7 +125,7 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
     emulator = Emulator(graph, request.scheme)
     if not emulator.matmuls:
         raise BuildError("the graph multiplies no activation by a stored weight", next_step="another precision")
-    keep = _excluded_by_name(emulator.matmuls, request.exclude)
+    by_recipe = _excluded_by_name(emulator.matmuls, request.exclude)
     reference = emulator.run(held_out)
     graph, emulator, table, table_kept = _with_small_table(graph, emulator, held_out, reference, request)
     judge = Judge(emulator, held_out, reference, ledger)
@@ -140,7 +140,7 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
     )
     costs = Costs(emulator.matmuls, attention_macs(graph, _tokens(held_out)), request.scheme.speedup)
     found = search(
-        calibrated, sensitivity_judge, judge, request.gate, costs, keep, lambda step: progress(f"search: {step}")
+        calibrated, sensitivity_judge, judge, request.gate, costs, by_recipe, lambda step: progress(f"search: {step}")
     )
     ranges = {name: (float(there.low.min()), float(there.high.max())) for name, there in seen.items()}
     growth = _growth(

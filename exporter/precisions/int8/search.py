@@ -75,8 +75,7 @@ class Costs:
     def assignment(self, excluded: frozenset[str], loss: Loss) -> Assignment:
         """Return an assignment with its share and its modelled time: multiplications over the target's rate."""
         total = sum(matmul.macs for matmul in self.matmuls) + self.attention
-        kept = sum(matmul.macs for matmul in self.matmuls if matmul.node in excluded) + self.attention
-        share = kept / total
+        share = (sum(matmul.macs for matmul in self.matmuls if matmul.node in excluded) + self.attention) / total
         return Assignment(excluded, share, share + (1 - share) / self.speedup, loss)
 
 
@@ -86,7 +85,7 @@ def search(
     judge: Judge,
     gate: Gate,
     costs: Costs,
-    keep: frozenset[str] = frozenset(),
+    by_recipe: frozenset[str] = frozenset(),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Found:
     """Find the cheapest assignment that passes ``gate`` on the held-out text, with a margin, and what to try next.
@@ -97,7 +96,7 @@ def search(
         judge: Measures parity on text that is held out.
         gate: The bounds.
         costs: What each MatMul is worth.
-        keep: Nodes of MatMuls that the recipe excludes.
+        by_recipe: Nodes of MatMuls that the recipe excludes.
         progress: Told what is measured.
     """
     everything = frozenset(matmul.node for matmul in costs.matmuls)
@@ -115,12 +114,12 @@ def search(
         )
 
     order = sorted(
-        (matmul for matmul in costs.matmuls if matmul.node not in keep),
+        (matmul for matmul in costs.matmuls if matmul.node not in by_recipe),
         key=lambda matmul: (-sensitivities[matmul.node].budget_used(gate) / matmul.macs, matmul.node),
     )
-    prefixes = _prefixes(keep, order, costs)
+    prefixes = _prefixes(by_recipe, order, costs)
     count = _fewest(prefixes, lambda excluded: _passes(measured(excluded), gate))
-    chosen = _without_needless(measured(prefixes[count]), keep, measured, gate)
+    chosen = _without_needless(measured(prefixes[count]), by_recipe, measured, gate)
     frontier = [measured(excluded) for excluded in _spread(prefixes, costs)]
     frontier = sorted({assignment.excluded: assignment for assignment in (*frontier, chosen)}.values(), key=_share)
     beyond = [assignment for assignment in frontier if assignment.share > chosen.share]
@@ -135,15 +134,15 @@ def _passes(assignment: Assignment, gate: Gate) -> bool:
     return assignment.loss.passes(gate)
 
 
-def _prefixes(keep: frozenset[str], order: Sequence[MatMul], costs: Costs) -> list[frozenset[str]]:
+def _prefixes(by_recipe: frozenset[str], order: Sequence[MatMul], costs: Costs) -> list[frozenset[str]]:
     """Return what may be excluded, one MatMul more each time, up to half of the work."""
     total = sum(matmul.macs for matmul in costs.matmuls)
-    prefixes, kept = [keep], total - sum(matmul.macs for matmul in order)
+    prefixes, excluded = [by_recipe], total - sum(matmul.macs for matmul in order)
     for matmul in order[:-1]:
-        if kept + matmul.macs > MAX_EXCLUDED * total:
+        if excluded + matmul.macs > MAX_EXCLUDED * total:
             break
         prefixes.append(prefixes[-1] | {matmul.node})
-        kept += matmul.macs
+        excluded += matmul.macs
     return prefixes
 
 
@@ -160,10 +159,10 @@ def _fewest(prefixes: Sequence[frozenset[str]], passes: Callable[[frozenset[str]
 
 
 def _without_needless(
-    assignment: Assignment, keep: frozenset[str], measured: Callable[[frozenset[str]], Assignment], gate: Gate
+    assignment: Assignment, by_recipe: frozenset[str], measured: Callable[[frozenset[str]], Assignment], gate: Gate
 ) -> Assignment:
     """Put MatMuls back into int8, one by one, as long as what is left passes."""
-    for node in sorted(assignment.excluded - keep):
+    for node in sorted(assignment.excluded - by_recipe):
         fewer = measured(assignment.excluded - {node})
         if _passes(fewer, gate):
             assignment = fewer
@@ -184,5 +183,5 @@ def _spread(prefixes: Sequence[frozenset[str]], costs: Costs) -> list[frozenset[
 def describe(scheme: Scheme, assignment: Assignment, matmuls: Sequence[MatMul]) -> str:
     """Return in one sentence which MatMuls are excluded, by name."""
     titles = [matmul.title for matmul in matmuls if matmul.node in assignment.excluded]
-    kept = ", ".join(titles) or "only those of attention"
-    return f"{assignment.share:.1%} of the work of all MatMuls stays {scheme.fallback_dtype}: {kept}"
+    names = ", ".join(titles) or "only those of attention"
+    return f"{assignment.share:.1%} of the work of all MatMuls stays {scheme.fallback_dtype}: {names}"

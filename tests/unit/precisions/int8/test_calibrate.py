@@ -16,7 +16,7 @@ FIT, HELD_OUT = (TokenBatches(numbers(60, seed=seed), word_tokenizer()) for seed
 S8 = STATIC["openvino", "cpu"]
 
 
-def test_a_bias_makes_up_for_the_mean_error_of_its_product() -> None:
+def test_a_bias_makes_up_for_the_mean_error_of_its_matmul() -> None:
     emulator = Emulator(small_encoder(outlier=30), S8)
     seen = observe(emulator, FIT)
     quantization = quantize(emulator, S8, seen, "minmax", {})

@@ -7,7 +7,7 @@ from tests.support.encoders import INNER, WIDTH, small_encoder
 from tests.support.graphs import model_of
 
 
-def test_the_products_of_the_transformer_are_found_in_order_and_those_of_the_head_are_not() -> None:
+def test_the_matmuls_of_the_transformer_are_found_in_order_and_those_of_the_head_are_not() -> None:
     found = matmuls_of(small_encoder())
     assert [matmul.module for matmul in found] == [
         "layer.0.ffn",
@@ -19,7 +19,7 @@ def test_the_products_of_the_transformer_are_found_in_order_and_those_of_the_hea
     assert [matmul.bias for matmul in found] == [f"{matmul.module}/Add" for matmul in found]
 
 
-def test_uses_of_a_shared_weight_are_products_of_their_own() -> None:
+def test_uses_of_a_shared_weight_are_matmuls_of_their_own() -> None:
     found = matmuls_of(small_encoder(shared=True))
     assert len(found) == 4
     assert len({matmul.weight for matmul in found}) == 2
@@ -42,7 +42,7 @@ def test_a_module_is_called_in_words(module: str, title: str) -> None:
     assert MatMul(f"{module}/MatMul", module, "x", "w", None, 1, 1).title == title
 
 
-def test_a_product_of_two_activations_is_left_alone_and_its_work_counted() -> None:
+def test_a_matmul_of_two_activations_is_left_alone_and_its_work_counted() -> None:
     body = (
         """g (float[B,2,S,4] q, float[B,2,S,4] k, float[B,2,S,4] v) => (float[B,2,S,4] y) { y = Attention(q, k, v) }"""
     )
@@ -54,6 +54,6 @@ def test_a_product_of_two_activations_is_left_alone_and_its_work_counted() -> No
 
 
 @pytest.mark.parametrize("layer", ["layer.3", "group.5.0.use.1"])
-def test_products_of_one_layer_belong_together(layer: str) -> None:
+def test_matmuls_of_one_layer_belong_together(layer: str) -> None:
     ends = ("attention.query", "attention.dense", "ffn_output")
     assert {MatMul("n", f"{layer}.{end}", "x", "w", None, 1, 1).layer for end in ends} == {layer}

@@ -38,7 +38,7 @@ def computes(node: ir.Node, index: int) -> str:
 
 
 @pytest.mark.parametrize(("target", "dtype"), [("openvino", ir.DataType.INT8), ("onnxruntime", ir.DataType.UINT8)])
-def test_every_product_reads_int8_and_the_target_s_activations(target: str, dtype: ir.DataType) -> None:
+def test_every_matmul_reads_int8_and_the_target_s_activations(target: str, dtype: ir.DataType) -> None:
     model = written(small_encoder(), STATIC[target, "cpu"])
     assert ops(model).count("QuantizeLinear") == 4
     assert ops(model).count("DequantizeLinear") == 8
@@ -58,7 +58,7 @@ def test_a_shared_weight_is_stored_once_and_each_use_has_its_own_scale() -> None
     assert len(set(scales)) == 6
 
 
-def test_a_product_that_is_kept_high_keeps_its_weight() -> None:
+def test_an_excluded_matmul_keeps_its_weight() -> None:
     model = written(small_encoder(), STATIC["openvino", "cpu"], kept=1)
     assert ops(model).count("QuantizeLinear") == 3
     assert "layer0.ffn.weight" in model.graph.initializers
@@ -67,7 +67,7 @@ def test_a_product_that_is_kept_high_keeps_its_weight() -> None:
     assert computes(kept, 0) == "LayerNormalization"
 
 
-def test_a_product_without_a_bias_gets_one_to_make_up_for_the_mean() -> None:
+def test_a_matmul_without_a_bias_gets_one_to_make_up_for_the_mean() -> None:
     graph = small_encoder()
     model = graph.editable()
     for node in list(model.graph):

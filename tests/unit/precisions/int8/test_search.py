@@ -37,9 +37,9 @@ class Adding(Judge):
         return replace(NOTHING, min_cosine=1 - sum(self.losses.get(node, 0.0) for node in on))
 
 
-def found(losses: dict[str, float], keep: frozenset[str] = frozenset()) -> tuple[Found, Adding]:
+def found(losses: dict[str, float], by_recipe: frozenset[str] = frozenset()) -> tuple[Found, Adding]:
     judge = Adding(losses)
-    return search(CALIBRATED, judge, judge, GATE, COSTS, keep), judge
+    return search(CALIBRATED, judge, judge, GATE, COSTS, by_recipe), judge
 
 
 def test_everything_is_int8_where_that_passes() -> None:
@@ -48,7 +48,7 @@ def test_everything_is_int8_where_that_passes() -> None:
     assert result.candidates[0].time == pytest.approx(0.5)
 
 
-def test_only_what_loses_too_much_is_kept() -> None:
+def test_only_what_loses_too_much_is_excluded() -> None:
     result, judge = found({NODES[2]: 0.05, NODES[7]: 0.04, NODES[4]: 0.001})
     assert result.candidates[0].excluded == {NODES[2], NODES[7]}
     assert result.candidates[0].share == pytest.approx(0.2)
@@ -78,7 +78,7 @@ def test_what_passes_without_a_margin_is_not_enough() -> None:
     assert result.candidates[0].excluded == frozenset()
 
 
-def test_a_product_that_was_kept_on_the_way_to_the_culprit_goes_back() -> None:
+def test_a_matmul_that_was_excluded_on_the_way_to_the_culprit_goes_back() -> None:
     """The culprit costs much, so two others come before it in the order; alone they are no harm."""
     matmuls = [*PRODUCTS[:9], replace(PRODUCTS[9], inputs=30)]
     costs = Costs(tuple(matmuls), attention=0.0, speedup=2.0)
@@ -94,8 +94,8 @@ def test_what_to_try_next_costs_more_and_more() -> None:
     assert len(set(shares)) == len(shares) > 1
 
 
-def test_what_the_user_keeps_is_kept() -> None:
-    result, _ = found({}, keep=frozenset([NODES[9]]))
+def test_what_the_recipe_excludes_is_excluded() -> None:
+    result, _ = found({}, by_recipe=frozenset([NODES[9]]))
     assert all(NODES[9] in assignment.excluded for assignment in result.candidates)
 
 
@@ -118,13 +118,13 @@ def test_what_would_leave_next_to_nothing_in_int8_is_not_tried() -> None:
     assert min(len(on) for on in judge.asked if len(on) > 1) == len(NODES) // 2
 
 
-def test_what_the_user_keeps_counts_towards_the_half() -> None:
-    result, judge = found(dict.fromkeys(NODES, 0.02), keep=frozenset(NODES[:4]))
+def test_what_the_recipe_excludes_counts_towards_the_half() -> None:
+    result, judge = found(dict.fromkeys(NODES, 0.02), by_recipe=frozenset(NODES[:4]))
     assert max(assignment.share for assignment in result.candidates) == pytest.approx(MAX_EXCLUDED)
     assert min(len(on) for on in judge.asked if len(on) > 1) == len(NODES) // 2
 
 
-def test_a_product_that_would_pass_the_half_is_not_kept() -> None:
+def test_a_matmul_that_would_pass_the_half_is_not_excluded() -> None:
     matmuls = (replace(PRODUCTS[0], inputs=80), *PRODUCTS[1:])
     costs = Costs(matmuls, attention=0.0, speedup=2.0)
     judge = Adding({NODES[0]: 0.5})
@@ -132,7 +132,7 @@ def test_a_product_that_would_pass_the_half_is_not_kept() -> None:
     assert all(assignment.share <= MAX_EXCLUDED for assignment in result.candidates)
 
 
-def test_a_single_product_is_int8_or_nothing_is() -> None:
+def test_a_single_matmul_is_int8_or_nothing_is() -> None:
     costs = Costs(PRODUCTS[:1], attention=0.0, speedup=2.0)
     judge = Adding({NODES[0]: 0.5})
     result = search(CALIBRATED, judge, judge, GATE, costs)

@@ -44,16 +44,16 @@ def searched(
     work: tuple[int, ...],
     losses: dict[int, float],
     *,
-    keep: tuple[int, ...] = (),
+    by_recipe: tuple[int, ...] = (),
     attention: float = 0.0,
     sensitivity_judge: Losing | None = None,
 ) -> tuple[Found, Losing, list[str]]:
     matmuls = matmuls_of(*work)
     judge = Losing(losses)
     said: list[str] = []
-    kept = frozenset(matmuls[number].node for number in keep)
+    excluded = frozenset(matmuls[number].node for number in by_recipe)
     costs = Costs(matmuls, attention, speedup=4.0)
-    return search(CALIBRATED, sensitivity_judge or Losing(losses), judge, GATE, costs, kept, said.append), judge, said
+    return search(CALIBRATED, sensitivity_judge or Losing(losses), judge, GATE, costs, excluded, said.append), judge, said
 
 
 def numbers(excluded: frozenset[str]) -> list[int]:
@@ -69,7 +69,7 @@ def test_shares_and_times_count_attention() -> None:
     assert costs.assignment(frozenset(), NOTHING).share == pytest.approx(0.2)
 
 
-def test_each_product_is_measured_alone_by_the_sensitivity_judge_and_the_rest_by_the_judge() -> None:
+def test_each_matmul_is_measured_alone_by_the_sensitivity_judge_and_the_rest_by_the_judge() -> None:
     sensitivity_judge = Losing({1: 0.5})
     found, judge, said = searched((10, 10, 10, 10), {1: 0.5}, sensitivity_judge=sensitivity_judge)
     assert [numbers(on) for on in sensitivity_judge.asked] == [[0], [1], [2], [3]]
@@ -83,7 +83,7 @@ def test_each_product_is_measured_alone_by_the_sensitivity_judge_and_the_rest_by
     assert said[4:] == [f"{4 - len(on)} of 4 MatMuls excluded" for on in judge.asked]
 
 
-def test_products_are_kept_in_the_order_of_what_they_lose_for_their_work() -> None:
+def test_matmuls_are_excluded_in_the_order_of_what_they_lose_for_their_work() -> None:
     """The first loses twice as much as the second, and costs four times as much."""
     found, _, _ = searched((40, 10, 10, 40), {0: 0.2, 1: 0.1}, sensitivity_judge=Losing({0: 0.2, 1: 0.1}))
     assert [numbers(candidate.excluded) for candidate in found.frontier] == [[], [1], [0, 1]]
@@ -116,14 +116,14 @@ def test_half_of_the_work_may_stay_high_and_no_more() -> None:
     assert searched((60, 40), always)[0].candidates[-1].excluded == frozenset({"layer.1.ffn/MatMul"})
 
 
-def test_what_the_user_keeps_counts_towards_the_half() -> None:
-    found, _, _ = searched((10,) * 10, dict.fromkeys(range(10), 0.5), keep=(7, 8, 9))
+def test_what_the_recipe_excludes_counts_towards_the_half() -> None:
+    found, _, _ = searched((10,) * 10, dict.fromkeys(range(10), 0.5), by_recipe=(7, 8, 9))
     assert numbers(found.candidates[-1].excluded) == [0, 1, 7, 8, 9]
     assert all(numbers(candidate.excluded)[-3:] == [7, 8, 9] for candidate in found.frontier)
 
 
-def test_what_the_user_keeps_is_not_put_back() -> None:
-    found, judge, _ = searched((10,) * 4, {0: 0.5}, keep=(3,))
+def test_what_the_recipe_excludes_is_not_put_back() -> None:
+    found, judge, _ = searched((10,) * 4, {0: 0.5}, by_recipe=(3,))
     assert numbers(found.candidates[0].excluded) == [0, 3]
     assert all("layer.3.ffn/MatMul" not in on for on in judge.asked)
 

@@ -39,7 +39,7 @@ def test_it_is_off_where_no_channel_stands_out() -> None:
     assert emulator.matmuls[0].activation not in smooth
 
 
-def test_products_that_share_a_weight_or_an_activation_share_their_scales() -> None:
+def test_matmuls_that_share_a_weight_or_an_activation_share_their_scales() -> None:
     graph = small_encoder(outlier=40, layers=3, shared=True)
     assert [len(group) for group in groups_of(matmuls_of(graph))] == [3, 3]
     assert [len(group) for group in groups_of(matmuls_of(small_encoder(layers=3)))] == [1] * 6

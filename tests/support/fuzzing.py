@@ -1,0 +1,110 @@
+"""What strangers may send: any bytes, any JSON, and sound documents of which a part is something else.
+
+``KORSBERT_FUZZ_CASES`` sets the number of cases of every fuzz test: 200 by default, and ``make fuzz`` runs 5,000.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hypothesis import strategies as st
+
+from exporter.errors import ExportError
+
+CASES = int(os.environ.get("KORSBERT_FUZZ_CASES", "200"))
+LONGEST_MESSAGE = 600
+GiB = 2**30
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+# What a reader may take for a size, a number, a name or a path.
+_TELLING = st.sampled_from(
+    [0, -1, 1, 2**31, 2**63, 10**7, 1e308, "", "x", "../x", "/dev/zero", "\ud800", "x" * 5000, [], {}, [[]], None, True]
+)
+
+
+@contextmanager
+def told_in_a_sentence() -> Iterator[None]:
+    """Let a block end in one of korsbert's own errors, and hold its message to what a message is."""
+    try:
+        yield
+    except ExportError as error:
+        message = error.message
+        assert message.splitlines() == [message], message
+        assert message.isprintable(), message
+        assert len(message) < LONGEST_MESSAGE, message
+
+
+@contextmanager
+def within_one_gibibyte() -> Iterator[None]:
+    """Require that the largest resident memory of this process grows by less than 1 GiB."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < GiB
+
+
+@st.composite
+def changed_bytes(draw: st.DrawFn, sound: bytes) -> bytes:
+    """Draw other bytes than sound ones: some are replaced, inserted or cut off, or all of them are others."""
+    if draw(st.integers(0, 5)) == 0:
+        return draw(st.binary(max_size=300))
+    content = bytearray(sound)
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(content)))
+        content[start : start + draw(st.integers(0, 8))] = draw(st.binary(max_size=8))
+    return bytes(content[: draw(st.none() | st.integers(0, len(content)))])
+
+
+@st.composite
+def changed_json(draw: st.DrawFn, sound: Any) -> Any:
+    """Draw a sound JSON document of which one to three values are others, missing, renamed or nested deeply."""
+    document = copy.deepcopy(sound)
+    for _ in range(draw(st.integers(1, 3))):
+        places = list(_places(document))
+        if not places:
+            return draw(JSON)
+        container, key = places[draw(st.integers(0, len(places) - 1))]
+        kind = draw(st.integers(0, 3))
+        if kind == 0:
+            del container[key]
+        elif kind == 1 and isinstance(container, dict):
+            container[draw(st.text(max_size=8))] = container.pop(key)
+        elif kind == 2:
+            container[key] = draw(_TELLING)
+        else:
+            container[key] = draw(JSON)
+    return document
+
+
+@st.composite
+def changed_json_bytes(draw: st.DrawFn, sound: Any) -> bytes:
+    """Draw the bytes of a changed JSON document, or changed bytes of a sound one."""
+    if draw(st.integers(0, 3)) == 0:
+        return draw(changed_bytes(json.dumps(sound).encode()))
+    if draw(st.integers(0, 30)) == 0:
+        return b"[" * 100_000
+    return json.dumps(draw(changed_json(sound))).encode()
+
+
+def _places(document: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every container of a document with each of its keys."""
+    keys: Any = ()
+    if isinstance(document, dict):
+        keys = tuple(document)
+    elif isinstance(document, list):
+        keys = range(len(document))
+    for key in keys:
+        yield document, key
+        yield from _places(document[key])
+
+
+Reader = Callable[[Any], object]

@@ -1,0 +1,195 @@
+"""Every reader of a stranger's file ends with what the file says, or with one sentence: never in another way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+
+from exporter.bundle.manifest import parse_manifest, parse_record, read_manifest
+from exporter.calibration import read_sentences
+from exporter.checkpoint import load_checkpoint
+from exporter.checkpoint.declared_sizes import check_declared_sizes
+from exporter.checkpoint.snapshot import snapshot_of
+from exporter.checkpoint.weights import StoredWeights
+from exporter.recipe import Recipe, load_gates, load_recipe, recipes_folder
+from exporter.serving.triton.config import read_config
+from exporter.validator.sts import read_sts
+from tests.support.checkpoints import save_checkpoint
+from tests.support.fuzzing import CASES, changed_bytes, changed_json, changed_json_bytes, told_in_a_sentence, within_one_gibibyte
+from tests.support.manifests import edit_manifest
+
+STS = [{"sentence1": "가", "sentence2": "나", "labels": {"real-label": score}} for score in (1.0, 2.5, 4)]
+TABLE = "score\tsentence1\tsentence2\n1.0\t가\t나\n2.5\t다\t라\n4\t마\t바\n"
+CONFIGURATION = """
+name: "demo"
+backend: "onnxruntime"
+max_batch_size: 128
+input [{ name: "input_ids", data_type: TYPE_INT64, dims: [-1] }]
+parameters [{ key: "korsbert_bundle", value: { string_value: "x" } }]
+"""
+RECIPE = yaml.safe_load((recipes_folder() / "demo.yaml").read_text(encoding="utf-8"))
+
+TEXTS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "sentences.txt": ("한 문장\n두 문장\n", read_sentences),
+    "sentences.jsonl": ('{"text": "한 문장"}\n{"text": "두\u2028문장"}\n', read_sentences),
+    "sts.tsv": (TABLE, read_sts),
+    "sts.csv": ('"가","나",1.0\n"다","라",2.5\n"마","바",4\n', read_sts),
+    "sts.json": (json.dumps(STS), read_sts),
+    "recipe.yaml": (yaml.safe_dump(RECIPE, allow_unicode=True), load_recipe),
+    "config.pbtxt": (CONFIGURATION, read_config),
+}
+DOCUMENTS: dict[str, tuple[Any, Callable[[Path], object]]] = {
+    "sentences.jsonl": ({"text": "한 문장"}, read_sentences),
+    "sts.json": (STS, read_sts),
+    "recipe.yaml": (RECIPE, load_recipe),  # JSON is YAML
+    "gates.yaml": ({"gates": RECIPE["gates"]}, load_gates),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_any_bytes_of_a_text_file(name: str, tmp_path: Path) -> None:
+    sound, read = TEXTS[name]
+    path = tmp_path / name
+    path.write_text(sound, encoding="utf-8")
+    read(path)
+
+    @settings(max_examples=CASES, derandomize=True)
+    @given(changed_bytes(sound.encode()))
+    def one(content: bytes) -> None:
+        path.write_bytes(content)
+        with told_in_a_sentence():
+            read(path)
+
+    with within_one_gibibyte():
+        one()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_any_values_of_a_document(name: str, tmp_path: Path) -> None:
+    sound, read = DOCUMENTS[name]
+    path = tmp_path / name
+
+    @settings(max_examples=CASES, derandomize=True)
+    @given(changed_json_bytes(sound))
+    def one(content: bytes) -> None:
+        path.write_bytes(content)
+        with told_in_a_sentence():
+            read(path)
+
+    with within_one_gibibyte():
+        one()
+
+
+def test_any_manifest(twin_bundle: Path, tmp_path: Path) -> None:
+    """A manifest of another content has no seal that agrees, unless its author seals it again."""
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    shutil.copy(twin_bundle / "manifest.json", bundle)
+    sound = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+
+    @settings(max_examples=CASES, derandomize=True)
+    @given(changed_json_bytes(sound))
+    def one(content: bytes) -> None:
+        with told_in_a_sentence():
+            parse_manifest(bundle / "manifest.json", content)
+
+    @settings(max_examples=CASES, derandomize=True)
+    @given(changed_json(sound))
+    def sealed(content: Any) -> None:
+        (bundle / "manifest.json").write_text(json.dumps(content if isinstance(content, dict) else {}))
+        edit_manifest(bundle, lambda _: None)
+        with told_in_a_sentence():
+            read_manifest(bundle)
+
+    with within_one_gibibyte():
+        one()
+        sealed()
+
+
+def test_any_record_of_validation(twin_bundle: Path) -> None:
+    manifest = read_manifest(twin_bundle)
+    sound = {"manifest_seal": manifest.seal, "report": {"passed": True}, "machine": {}, "tools": {}, "created": "", "seal": ""}
+
+    @settings(max_examples=CASES, derandomize=True)
+    @given(changed_json_bytes(sound))
+    def one(content: bytes) -> None:
+        with told_in_a_sentence():
+            parse_record(twin_bundle / "validation.json", content, manifest)
+
+    with within_one_gibibyte():
+        one()
+
+
+LAYOUT = ("modules.json", "config.json", "sentence_bert_config.json", "1_Pooling/config.json", "2_Dense/config.json")
+LOADED = (*LAYOUT, "config_sentence_transformers.json", "tokenizer_config.json")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("saved"), "bert", "mean", ("dense",))
+
+
+def _changed(folder: Path, name: str, one: Callable[[], object]) -> Callable[[bytes], None]:
+    """Return a test of one case: the file gets other content, and what is called ends as it may."""
+    path = folder / name
+
+    def case(content: bytes) -> None:
+        path.write_bytes(content)
+        with told_in_a_sentence():
+            one()
+
+    return case
+
+
+@pytest.mark.parametrize("name", LAYOUT)
+def test_any_layout_of_a_checkpoint(name: str, saved: Path, tmp_path: Path) -> None:
+    """The sizes that it states are compared with the weights before any library builds a model of them."""
+    folder = Path(shutil.copytree(saved, tmp_path / "checkpoint"))
+
+    def read() -> None:
+        with snapshot_of(folder) as snapshot:
+            for place, files in snapshot.weights.items():
+                check_declared_sizes(place, StoredWeights(files))
+
+    sound = json.loads((folder / name).read_text(encoding="utf-8"))
+    with within_one_gibibyte():
+        settings(max_examples=CASES, derandomize=True)(given(changed_json_bytes(sound))(_changed(folder, name, read)))()
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_any_checkpoint_that_is_loaded(name: str, saved: Path, tmp_path: Path) -> None:
+    """A tenth of the cases: each loads a model."""
+    folder = Path(shutil.copytree(saved, tmp_path / "checkpoint"))
+    recipe = Recipe(name="case", source=str(folder))
+    sound = json.loads((folder / name).read_text(encoding="utf-8"))
+    case = _changed(folder, name, lambda: load_checkpoint(recipe))
+    with within_one_gibibyte():
+        settings(max_examples=CASES // 10, derandomize=True)(given(changed_json_bytes(sound))(case))()
+
+
+def test_any_tokenizer(saved: Path, tmp_path: Path) -> None:
+    """Its code is Rust, which panics where a document is not what it expects."""
+    folder = Path(shutil.copytree(saved, tmp_path / "checkpoint"))
+    recipe = Recipe(name="case", source=str(folder))
+    sound = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = sound["model"].pop("vocab")
+    path = folder / "tokenizer.json"
+
+    @settings(max_examples=CASES // 10, derandomize=True)
+    @given(changed_json(sound))
+    def one(document: Any) -> None:
+        if isinstance(document, dict) and isinstance(document.get("model"), dict):
+            document["model"].setdefault("vocab", vocabulary)
+        path.write_text(json.dumps(document), encoding="utf-8")
+        with told_in_a_sentence():
+            load_checkpoint(recipe)
+
+    with within_one_gibibyte():
+        one()
