@@ -12,7 +12,7 @@ SUITE := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 #   make test-newest TORCH=torch PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-newest test-oldest check docs coverage wheel clean
+.PHONY: demo test fuzz test-newest test-oldest check docs coverage wheel clean
 
 demo: .venv/ready
 	$(BIN)/korsbert-export --model demo --fp16 --force
@@ -20,6 +20,10 @@ demo: .venv/ready
 
 test: .venv/ready .venv-triton/ready
 	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE)
+
+# The fuzz tests with 5,000 cases each: about an hour. `make test` runs 200.
+fuzz: .venv/ready
+	KORSBERT_FUZZ_CASES=5000 $(BIN)/python -m pytest tests/unit/test_hostile_files.py tests/unit/serving/test_remote.py
 
 # The suite with the newest version of every package, in an environment that is made anew each time.
 test-newest: .venv-triton/ready

@@ -58,6 +58,7 @@ class Proof:
         self._checkpoint = checkpoint
         self._texts = [checkpoint.facts.prompt + text for text in texts]
         self._shapes = shapes
+        self._tokenizers: dict[str, Check] = {}
 
     @cached_property
     def _parameters(self) -> dict[str, Parameter]:
@@ -68,8 +69,14 @@ class Proof:
         return SweepReference(self._checkpoint)
 
     def tokenizer(self, published: Tokenizer) -> Check:
-        """Compare the published tokenizer with the checkpoint's own files on all probes and the whole vocabulary."""
-        return check_tokenizer(self._checkpoint.anchor, published, self._texts)
+        """Compare the published tokenizer with the checkpoint's own files on all probes and the whole vocabulary.
+
+        A tokenizer of the same content as one before has the same result.
+        """
+        content = published.to_str()
+        if content not in self._tokenizers:
+            self._tokenizers[content] = check_tokenizer(self._checkpoint.anchor, published, self._texts)
+        return self._tokenizers[content]
 
     def weights(self, stored: StoredGraph, precision: str) -> Check:
         """Derive every stored weight from a parameter of the checkpoint, and find every parameter."""

@@ -265,8 +265,8 @@ def test_every_precision_exists(name: Precision) -> None:
 def test_every_precision_is_in_every_table(name: Precision) -> None:
     tables = {
         "PRECISIONS in precisions/__init__.py": name in PRECISIONS,
-        "Gates in recipe.py": name in Gates.model_fields,
-        "Precisions in recipe.py": name is Precision.FP32 or name in Precisions.model_fields,
+        "Gates in recipe/gates.py": name in Gates.model_fields,
+        "Precisions in recipe/schema.py": name is Precision.FP32 or name in Precisions.model_fields,
         "_PRECISIONS in cli/export.py": name is Precision.FP32 or name in HELP_TEXTS,
         "FLOAT_TYPES in validator/provenance/weights.py": name in FLOAT_TYPES,
         "_FORMATS in validator/format_loss.py": name in FORMATS or Gates().of(name).max_format_ratio is None

@@ -22,6 +22,7 @@ from exporter.serving.triton.address import Protocol
 from exporter.serving.triton.limits import ANSWER_BYTES, Deadline
 from exporter.serving.triton.remote import RemoteEncoder
 from exporter.serving.triton.verify import Server, load, read_authorities
+from tests.support.fuzzing import CASES, JSON
 from tests.support.hostile_servers import (
     RawServer,
     certificate,
@@ -416,15 +417,9 @@ def _end(request: Callable[[], object]) -> None:
     assert len(message) < 400
 
 
-FUZZ_EXAMPLES = 300
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=12,
-)
 _OUTPUT_CHANGES = st.dictionaries(
     st.sampled_from(["name", "datatype", "shape", "parameters", "data"]),
-    _JSON | st.lists(st.integers(-2, 2**64), max_size=4),
+    JSON | st.lists(st.integers(-2, 2**64), max_size=4),
     max_size=3,
 )
 _SOUND = st.sampled_from([inference(DATA), http_answer(_statistics(3)), http_answer(b'{"parameters": {}}')])
@@ -438,7 +433,7 @@ def _answers(draw: st.DrawFn) -> tuple[bytes, bool]:
         answer = draw(st.binary(max_size=300))
     elif kind == 1:
         answer = http_answer(
-            json.dumps(draw(_JSON)).encode(),
+            json.dumps(draw(JSON)).encode(),
             status=draw(st.sampled_from(["200 OK", "400 Bad Request", "100 Continue", "204 No", "999 x"])),
             length=draw(st.none() | st.integers(-5, 10**12)),
         )
@@ -453,7 +448,7 @@ def _answers(draw: st.DrawFn) -> tuple[bytes, bool]:
 
 
 def test_no_answer_has_another_end_than_a_vector_or_one_sentence() -> None:
-    """300 answers over HTTP, each to an inference, a configuration and statistics; one in ten does not end."""
+    """Answers over HTTP, each to an inference, a configuration and statistics; one in ten does not end."""
     current: tuple[bytes, bool] = (b"", False)
     peaks: list[int] = []
 
@@ -468,7 +463,7 @@ def test_no_answer_has_another_end_than_a_vector_or_one_sentence() -> None:
         RemoteEncoder("http", server.url, "demo_text", deadline=Deadline(60, 3600)) as remote,
     ):
 
-        @settings(max_examples=FUZZ_EXAMPLES, derandomize=True)
+        @settings(max_examples=CASES, derandomize=True)
         @given(_answers())
         def one(drawn: tuple[bytes, bool]) -> None:
             nonlocal current
@@ -488,7 +483,7 @@ def test_no_answer_has_another_end_than_a_vector_or_one_sentence() -> None:
 
 
 def test_no_message_over_grpc_has_another_end_either() -> None:
-    """100 messages: those of a sound answer with other bytes, and any bytes."""
+    """Messages: those of a sound answer with other bytes, and any bytes."""
     current = b""
     sound = grpc_inference()
 
@@ -497,7 +492,7 @@ def test_no_message_over_grpc_has_another_end_either() -> None:
         RemoteEncoder("grpc", url, "demo_text", deadline=Deadline(60, 3600)) as remote,
     ):
 
-        @settings(max_examples=100, derandomize=True)
+        @settings(max_examples=CASES, derandomize=True)
         @given(st.binary(max_size=64), st.integers(0, len(sound)))
         def one(drawn: bytes, start: int) -> None:
             nonlocal current
