@@ -26,15 +26,16 @@ class ExportError(Exception):
     """The root of everything korsbert raises on purpose.
 
     Args:
-        message: What went wrong and where, one clear sentence; detail on further lines.
+        message: What went wrong and where, one clear sentence; detail on further lines. Control characters, which names
+            in a stranger's file may have, are escaped: a terminal would obey them.
         next_step: What the user can do about it.
     """
 
     exit_code: ClassVar[int] = 2
 
     def __init__(self, message: str, *, next_step: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = "\n".join(printable(line) for line in message.split("\n"))
+        super().__init__(self.message)
         self.next_step = next_step
 
     def __str__(self) -> str:
@@ -107,6 +108,12 @@ def is_panic(error: BaseException) -> bool:
     pyo3's ``PanicException`` is no ``Exception``, and no module has it for an ``except`` clause.
     """
     return type(error).__name__ == "PanicException"
+
+
+def printable(text: str, most: int | None = None) -> str:
+    """Return a text with its control characters escaped, line breaks too, and cut after ``most`` characters."""
+    cut = text if most is None or len(text) <= most else f"{text[:most]}…"
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in cut)
 
 
 def first_line(error: BaseException) -> str:

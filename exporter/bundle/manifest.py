@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter.bundle.signing import SIGNATURE
 from exporter.engines import Engine
-from exporter.errors import BundleError
+from exporter.errors import BundleError, printable
 from exporter.files import read_file
 from exporter.recipe import Recipe, Source
 from exporter.runtime.facts import EncoderFacts
@@ -209,7 +209,7 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or MANIFEST
+        where = ".".join(printable(str(part), 80) for part in first["loc"]) or MANIFEST
         raise BundleError(
             f"{path}: not readable: {where}: {first['msg']}",
             next_step="upgrade korsbert if a newer version wrote it, or export it again",
@@ -249,7 +249,7 @@ def _refuse_other_format(path: Path, content: bytes) -> None:
     try:
         stated = json.loads(content)
         number = stated["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return  # no manifest at all: the model says what is wrong with it
     if number == FORMAT:
         return

@@ -17,14 +17,21 @@ from exporter.runtime.facts import EncoderFacts
 
 
 def read_facts(
-    model: SentenceTransformer, snapshot: Snapshot, *, source: str, commit: str | None, equality: Equality
+    model: SentenceTransformer,
+    snapshot: Snapshot,
+    *,
+    source: str,
+    source_name: str,
+    commit: str | None,
+    equality: Equality,
 ) -> Checkpoint:
     """Return a loaded model with its facts.
 
     Args:
         model: Loaded from the snapshot.
         snapshot: The files it was loaded from.
-        source: Where they came from: a hub id or the name of a folder.
+        source: Where they came from, for messages: a hub id or a folder.
+        source_name: What a bundle calls it.
         commit: Commit on the hub, or None for a folder.
         equality: What was found equal to the weight files.
 
@@ -65,6 +72,7 @@ def read_facts(
     return Checkpoint(
         model=model,
         source=source,
+        source_name=source_name,
         commit=commit,
         weights_sha256=hash_of(snapshot.files, snapshot.weight_names()),
         files=snapshot.files,

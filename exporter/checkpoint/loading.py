@@ -43,7 +43,7 @@ def load_checkpoint(
         UnsupportedModelError: A module, an architecture or a task that is not folded.
         HubError: The hub cannot be reached.
     """
-    local, commit, source = _resolve(recipe, folder, revision)
+    local, commit = _resolve(recipe, folder, revision)
     with snapshot_of(local, pooling or recipe.expect.pooling) as snapshot:
         # Every weight file is opened as data before a library may open it.
         stored = {place: StoredWeights(files) for place, files in snapshot.weights.items()}
@@ -52,7 +52,14 @@ def load_checkpoint(
         with told_as_checkpoint_error(snapshot.folder):
             model = _load(snapshot.folder, device)
             equality = _check_weights(model, stored)
-            checkpoint = read_facts(model, snapshot, source=source, commit=commit, equality=equality)
+            checkpoint = read_facts(
+                model,
+                snapshot,
+                source=str(local) if commit is None else recipe.source,
+                source_name=recipe.source_name(folder),
+                commit=commit,
+                equality=equality,
+            )
     check_reference(checkpoint, recipe, pooling)
     return checkpoint
 
@@ -108,15 +115,14 @@ def _check_same_files(checkpoint: Checkpoint, source: Source, bundle: str) -> No
             )
 
 
-def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple[Path, str | None, str]:
-    """Return the local folder, the commit where it is the hub's, and what a manifest calls the source."""
+def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple[Path, str | None]:
+    """Return the local folder, and the commit where it is the hub's."""
     local = folder if folder is not None else recipe.local_source()
     if local is None:
-        path, commit = download(recipe.source, revision or recipe.revision)
-        return path, commit, recipe.source
+        return download(recipe.source, revision or recipe.revision)
     if revision is not None and folder is None:
         raise CheckpointError(f"{local}: a local folder has no revision {revision!r}", next_step="leave out `revision`")
-    return local, None, recipe.source_name(folder)
+    return local, None
 
 
 def _load(folder: Path, device: str) -> SentenceTransformer:

@@ -42,7 +42,8 @@ class Checkpoint:
 
     Attributes:
         model: The reference.
-        source: Where it came from: a hub id or the name of a folder.
+        source: Where it came from, for messages: a hub id or a folder.
+        source_name: What a bundle calls it: ``Recipe.source_name``.
         commit: Commit on the hub, or None for a folder.
         weights_sha256: One hash over all weight files, by relative name.
         files: SHA-256 of every file that was loaded, by relative name: weights, configuration and tokenizer.
@@ -59,6 +60,7 @@ class Checkpoint:
 
     model: SentenceTransformer
     source: str
+    source_name: str
     commit: str | None
     weights_sha256: str
     files: Mapping[str, str]
@@ -102,7 +104,7 @@ class Checkpoint:
     def provenance(self) -> Source:
         """Return what a manifest says of the checkpoint."""
         return Source(
-            checkpoint=self.source,
+            checkpoint=self.source_name,
             commit=self.commit,
             weights_sha256=self.weights_sha256,
             files=dict(self.files),

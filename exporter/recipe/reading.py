@@ -10,10 +10,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from exporter.errors import RecipeError
+from exporter.errors import RecipeError, printable
 from exporter.files import read_text
 from exporter.recipe.gates import Frozen, Gates
 from exporter.recipe.schema import Recipe, recipes_folder
+
+_TOLD = 3  # mistakes of a recipe that a message names
 
 
 def list_recipes() -> list[Recipe]:
@@ -116,12 +118,14 @@ def _one_line(error: Exception) -> str:
 
 
 def _explain(error: ValidationError) -> str:
-    """Turn pydantic's list of complaints into sentences that name the nearest legal key."""
-    return "; ".join(_explain_one(detail) for detail in error.errors())
+    """Turn pydantic's list of complaints into sentences that name the nearest legal key: the first three of them."""
+    details = error.errors()
+    more = [f"and {len(details) - _TOLD} more"] if len(details) > _TOLD else []
+    return "; ".join([*(_explain_one(detail) for detail in details[:_TOLD]), *more])
 
 
 def _explain_one(detail: Any) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
+    where = ".".join(printable(str(part), 80) for part in detail["loc"])
     if detail["type"] != "extra_forbidden":
         return f"{where}: {detail['msg'].removeprefix('Value error, ')}" if where else str(detail["msg"])
     legal = _legal_keys(detail["loc"][:-1])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from exporter.errors import printable
 from exporter.validator.check import Check
 from exporter.validator.format_loss import FormatLoss
 from exporter.validator.gates import Verdict, significant
@@ -97,7 +98,7 @@ class ParityReport:
         failures = [f"{check.name}: {failure}" for check in self.checks for failure in check.failures]
         if not missed:
             return "\n".join([f"{self.subject}: {failures[0]}", *(f"  {failure}" for failure in failures[1:])])
-        text = _printable(" ".join(self.probes[self.worst].text.split()))
+        text = printable(" ".join(self.probes[self.worst].text.split()))
         shown = f"{text[:60]}…" if len(text) > 60 else text
         lines = [f"{self.subject}: {missed} over {len(self.probes)} probes"]
         lines.append(f"  worst: “{shown}” ({self.tokens[self.worst]} tokens, {self.probes[self.worst].kind})")
@@ -168,11 +169,6 @@ class ParityReport:
             for score in self.sts
         ]
         return ", ".join(parts)
-
-
-def _printable(text: str) -> str:
-    """Escape control characters: a terminal would obey them, and XML has no way to write them."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _number(value: float) -> float | None:

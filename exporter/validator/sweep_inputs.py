@@ -15,7 +15,7 @@ from exporter.recipe import Gate, Shapes
 from exporter.runtime.tokens import IntArray, TextTokenizer
 from exporter.validator.probes import shipped_probes
 
-# Budgets. A model smaller than a quarter of BERT-base costs little per token and gets more: see ``budget``.
+# Budgets. A model smaller than half of BERT-base costs little per token and gets more: see ``budget``.
 SAMPLED_ROWS = 2000  # word rows, where the table is proven by other means
 POSITION_TOKENS = 4000  # tokens, padding included, of the sequences that use every position
 WIDTH_TOKENS = 6000  # tokens, padding included, of one sentence padded to many widths
@@ -27,7 +27,7 @@ FEWEST_WORDS = 2
 LAST = 4  # positions of the narrow window at the end
 VISIBLE = 4  # one wrong word among n moves the vector by about 1/n, and must pass the bound by this factor
 
-_QUARTER_OF_BERT_BASE = 3 * 768**2
+_HALF_OF_BERT_BASE = 6 * 768**2
 
 Rows = int | Literal["all", "sample"]
 Padded = tuple[IntArray, IntArray]
@@ -99,8 +99,8 @@ def _special_ids(tokenizer: Tokenizer) -> set[int]:
 
 
 def budget(tokens: int, checkpoint: Checkpoint) -> int:
-    """Return ``tokens``, or what costs as much as these of a quarter of BERT-base where the model is smaller yet."""
-    return int(tokens * max(1.0, _QUARTER_OF_BERT_BASE / (checkpoint.facts.layers * checkpoint.facts.hidden_size**2)))
+    """Return ``tokens``, or what costs as much as these of half a BERT-base where the model is smaller yet."""
+    return int(tokens * max(1.0, _HALF_OF_BERT_BASE / (checkpoint.facts.layers * checkpoint.facts.hidden_size**2)))
 
 
 def word_rows(rows: Rows, material: Material, checkpoint: Checkpoint) -> IntArray:

@@ -124,7 +124,7 @@ def sweep(
         gate: Bounds of the candidate's precision. Where it bounds no batch deviation, that is measured and not judged.
         rows: Rows of the table of word embeddings to use: ``"all"``; how many, spread evenly, where the table is proven
             by other means; or ``"sample"``, as many as cost little: 2,000, and more of a small model.
-        width_tokens: Tokens of all padded widths together; a model smaller than a quarter of BERT-base gets more, up to
+        width_tokens: Tokens of all padded widths together; a model smaller than half of BERT-base gets more, up to
             every width. The widths around boundaries are always taken.
         scales_from_batch: Whether the engine takes scales from each batch, as dynamic int8 does, so that a vector
             depends on what padding consists of.

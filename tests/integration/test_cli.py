@@ -535,8 +535,12 @@ class TestBundles:
         (bundle / "parity.json").unlink()
         refused(python.run(CLI, "show", bundle), 2, f"{bundle / 'parity.json'}: missing")
 
-    def test_validate_writes_junit_that_parses(self, python: WarmPython, twin: Path, twin_bundle: Path, tmp_path: Path) -> None:
-        done = python.run(CLI, "validate", twin_bundle, "--checkpoint", twin, "--junit", tmp_path / "junit.xml", "--json")
+    def test_validate_writes_junit_that_parses(
+        self, python: WarmPython, twin: Path, twin_bundle: Path, tmp_path: Path
+    ) -> None:
+        done = python.run(
+            CLI, "validate", twin_bundle, "--checkpoint", twin, "--junit", tmp_path / "junit.xml", "--json"
+        )
         assert (done.status, done.stderr) == (0, "")
         result = json.loads(done.stdout)
         assert done.stdout.count("\n") == 1
@@ -612,7 +616,9 @@ class TestBundles:
         done = python.run(CLI, "validate", twin_bundle)
         refused(done, 2, "made from a local folder, twin, and does not say where", "--checkpoint FOLDER")
 
-    def test_junit_that_cannot_be_written(self, python: WarmPython, twin: Path, twin_bundle: Path, tmp_path: Path) -> None:
+    def test_junit_that_cannot_be_written(
+        self, python: WarmPython, twin: Path, twin_bundle: Path, tmp_path: Path
+    ) -> None:
         done = python.run(CLI, "validate", twin_bundle, "--checkpoint", twin, "--junit", tmp_path / "no" / "junit.xml")
         refused(done, 2, "junit.xml: cannot be written: No such file")
 

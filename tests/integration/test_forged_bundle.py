@@ -160,7 +160,9 @@ class TestSound:
         report = exporter.validate(bundle, checkpoint=twin)
         assert [verdict.name for verdict in report.verdicts if not verdict.passed] == ["min cosine"]
 
-    def test_bounds_of_the_user_count_where_they_are_stricter(self, python: WarmPython, twin: Path, bundle: Path) -> None:
+    def test_bounds_of_the_user_count_where_they_are_stricter(
+        self, python: WarmPython, twin: Path, bundle: Path
+    ) -> None:
         gates = bundle.parent / "gates.yaml"
         gates.write_text("gates:\n  fp32: {min_cosine: 1.0}\n", encoding="utf-8")
         done = python.run(CLI, "validate", bundle, "--checkpoint", twin, "--gates", gates)

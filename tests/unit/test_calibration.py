@@ -105,4 +105,6 @@ def test_a_line_that_is_no_text_is_named(tmp_path: Path, line: str, told: str) -
     with pytest.raises(InputError) as failure:
         read_sentences(path)
     assert failure.value.message == f"{path}, {told}"
-    assert failure.value.next_step == 'a line each of {"text": "..."}, or plain text in a file that is not called .jsonl'
+    assert (
+        failure.value.next_step == 'a line each of {"text": "..."}, or plain text in a file that is not called .jsonl'
+    )

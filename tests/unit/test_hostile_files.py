@@ -22,7 +22,14 @@ from exporter.recipe import Recipe, load_gates, load_recipe, recipes_folder
 from exporter.serving.triton.config import read_config
 from exporter.validator.sts import read_sts
 from tests.support.checkpoints import save_checkpoint
-from tests.support.fuzzing import CASES, changed_bytes, changed_json, changed_json_bytes, told_in_a_sentence, within_one_gibibyte
+from tests.support.fuzzing import (
+    CASES,
+    changed_bytes,
+    changed_json,
+    changed_json_bytes,
+    told_in_a_sentence,
+    within_one_gibibyte,
+)
 from tests.support.manifests import edit_manifest
 
 STS = [{"sentence1": "가", "sentence2": "나", "labels": {"real-label": score}} for score in (1.0, 2.5, 4)]
@@ -49,7 +56,7 @@ DOCUMENTS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "sentences.jsonl": ({"text": "한 문장"}, read_sentences),
     "sts.json": (STS, read_sts),
     "recipe.yaml": (RECIPE, load_recipe),  # JSON is YAML
-    "gates.yaml": ({"gates": RECIPE["gates"]}, load_gates),
+    "gates.yaml": ({"gates": {"fp16": {"min_cosine": 0.99995, "max_batch_deviation": None}}}, load_gates),
 }
 
 
@@ -115,7 +122,14 @@ def test_any_manifest(twin_bundle: Path, tmp_path: Path) -> None:
 
 def test_any_record_of_validation(twin_bundle: Path) -> None:
     manifest = read_manifest(twin_bundle)
-    sound = {"manifest_seal": manifest.seal, "report": {"passed": True}, "machine": {}, "tools": {}, "created": "", "seal": ""}
+    sound = {
+        "manifest_seal": manifest.seal,
+        "report": {"passed": True},
+        "machine": {},
+        "tools": {},
+        "created": "",
+        "seal": "",
+    }
 
     @settings(max_examples=CASES, derandomize=True)
     @given(changed_json_bytes(sound))

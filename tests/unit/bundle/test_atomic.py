@@ -58,9 +58,14 @@ class TestStaging:
             remove(folder, ignore_errors=ignore_errors)
 
         monkeypatch.setattr(shutil, "rmtree", interrupted)
-        with pytest.raises(KeyboardInterrupt), staging(place, force=False) as folder:
-            (folder / "one").touch()
-            (folder / "two").touch()
+
+        def fill() -> None:
+            with staging(place, force=False) as folder:
+                (folder / "one").touch()
+                (folder / "two").touch()
+
+        with pytest.raises(KeyboardInterrupt):
+            fill()
         assert not place.parent.exists()
 
     @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])

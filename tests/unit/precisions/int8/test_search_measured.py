@@ -53,7 +53,11 @@ def searched(
     said: list[str] = []
     excluded = frozenset(matmuls[number].node for number in by_recipe)
     costs = Costs(matmuls, attention, speedup=4.0)
-    return search(CALIBRATED, sensitivity_judge or Losing(losses), judge, GATE, costs, excluded, said.append), judge, said
+    return (
+        search(CALIBRATED, sensitivity_judge or Losing(losses), judge, GATE, costs, excluded, said.append),
+        judge,
+        said,
+    )
 
 
 def numbers(excluded: frozenset[str]) -> list[int]:
