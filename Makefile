@@ -6,13 +6,16 @@ EXTRAS := export,cpu,openvino,tensorrt-rtx,triton,dev
 TRITON := .venv-triton/bin
 NEWEST := .venv-newest/bin
 OLDEST := .venv-oldest/bin
+EPOCH = $(shell git log -1 --format=%ct)
+BUILD = SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m build -q -o
+comma := ,
 SUITE := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What `make test-newest` installs as torch. The torch on PyPI brings gigabytes of CUDA on Linux. For a newer CPU build:
 #   make test-newest TORCH=torch PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test fuzz test-newest test-oldest check docs coverage wheel clean
+.PHONY: demo test fuzz test-newest test-oldest check docs coverage wheel lock locked release audit clean
 
 demo: .venv/ready
 	$(BIN)/korsbert-export --model demo --fp16 --force
@@ -65,6 +68,56 @@ wheel: .venv/ready
 	mkdir -p build/wheel-run
 	cd build/wheel-run && ../wheel-venv/bin/korsbert-export --model demo --fp16
 	cd build/wheel-run && ../wheel-venv/bin/korsbert show artifacts/demo/fp16-onnxruntime
+
+# Writes the locked environments anew: every package that `make test` uses, with its version and the hashes of its files.
+# uv finds the CPU build of torch by INDEX; PyPI has the CUDA build of the same version.
+INDEX ?= --extra-index-url https://download.pytorch.org/whl/cpu
+COMPILE := build/tools/bin/uv pip compile -q --generate-hashes --python-version 3.11.9 --no-annotate --custom-compile-command "make lock"
+lock: build/tools/ready
+	printf 'hatchling\neditables\n' > build/build.in
+	printf 'torch==2.13.0+cpu\n' > build/torch.in
+	printf 'nvidia-pytriton==0.7.0\n' > build/triton.in
+	$(COMPILE) $(INDEX) --python-platform x86_64-manylinux_2_28 -c constraints.txt -c build/torch.in \
+	  $(foreach extra,$(subst $(comma), ,$(EXTRAS)) docs,--extra $(extra)) -o .ci/locks/dev.txt pyproject.toml build/build.in
+	$(COMPILE) --python-platform x86_64-manylinux_2_35 -c constraints-triton.txt --extra cpu \
+	  -o .ci/locks/triton.txt pyproject.toml build/build.in build/triton.in
+
+# Both environments of `make test`, from files whose hashes are known. Python 3.11 on Linux x86_64; for torch, pip needs
+# an index with its CPU build: make locked PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+locked:
+	rm -rf .venv .venv-triton
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --require-hashes --no-deps -r .ci/locks/dev.txt
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	$(BIN)/pip check
+	$(PYTHON) -m venv .venv-triton
+	$(TRITON)/pip install -q --require-hashes --no-deps -r .ci/locks/triton.txt
+	$(TRITON)/pip install -q --no-deps --no-build-isolation -e .
+	touch .venv/ready .venv-triton/ready
+
+# What is released, in dist/: the wheel and the source distribution, built twice to the same bytes, and an SBOM
+# (CycloneDX) of an environment with the wheel and its extras `export` and `cpu`. KEY=private.pem signs the folder.
+release: .venv/ready build/tools/ready
+	rm -rf dist build/again build/release-venv
+	$(BUILD) dist .
+	$(BUILD) build/again .
+	diff -r dist build/again
+	$(PYTHON) -m venv build/release-venv
+	build/release-venv/bin/pip install -q -c constraints.txt torch==2.13.0
+	build/release-venv/bin/pip install -q -c constraints.txt "$$(ls dist/*.whl)[export,cpu]"
+	SOURCE_DATE_EPOCH=$(EPOCH) build/tools/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
+	  --mc-type library -o dist/korsbert.cdx.json build/release-venv
+	test -z "$(KEY)" || $(BIN)/python -m model_signing sign key dist --private_key "$(KEY)" --signature dist/release.sig
+
+# Known vulnerabilities of the locked packages, by the advisories on PyPI. It needs the network, so `make check` does not
+# run it; a workflow does, every week.
+audit: build/tools/ready
+	for lock in .ci/locks/*.txt; do build/tools/bin/pip-audit --require-hashes --disable-pip -r $$lock || exit 1; done
+
+build/tools/ready:
+	test -x build/tools/bin/python || $(PYTHON) -m venv build/tools
+	build/tools/bin/pip install -q cyclonedx-bom==7.5.0 pip-audit==2.10.1 uv==0.13.9
+	touch $@
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

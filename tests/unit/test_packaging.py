@@ -67,6 +67,30 @@ def test_every_required_package_is_pinned() -> None:
     assert missing == set()
 
 
+@pytest.mark.parametrize(("lock", "constraints"), [("dev", "constraints.txt"), ("triton", "constraints-triton.txt")])
+def test_a_locked_environment_has_the_versions_of_the_constraints_and_hashes(lock: str, constraints: str) -> None:
+    text = (ROOT / ".ci" / "locks" / f"{lock}.txt").read_text(encoding="utf-8")
+    versions = {}
+    for name, version, hashes in re.findall(
+        r"^([\w.-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text, re.MULTILINE
+    ):
+        assert hashes
+        versions[canonicalize_name(name)] = Version(version).base_version
+    assert len(versions) == len(re.findall(r"^\w", text, re.MULTILINE))
+    wanted = {name: version.base_version for name, version in pinned(constraints).items()}
+    building = {
+        "editables",
+        "hatchling",
+        "packaging",
+        "pathspec",
+        "pluggy",
+        "setuptools",
+        "tomlkit",
+        "trove-classifiers",
+    }
+    assert {name: version for name, version in versions.items() if name not in building - wanted.keys()} == wanted
+
+
 def test_every_address_is_in_the_one_repository() -> None:
     source = PROJECT["urls"]["Source"]
     assert all(url.startswith(source) for url in PROJECT["urls"].values())
