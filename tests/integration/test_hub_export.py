@@ -236,3 +236,14 @@ def test_a_weight_that_is_not_what_the_hub_states_is_refused(hub: HubServer, cac
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
     refused(download(hub, cache, MODEL), 2, "pytorch_model.bin is damaged", str(weights))
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_credentials_of_the_endpoint_are_not_printed(hub: HubServer, cache: Path, works: bool) -> None:
+    """A mirror may want a user and a password, and the client's log names every URL."""
+    place = hub.endpoint.partition("://")[2] if works else "127.0.0.1:9"
+    settings = {"HF_ENDPOINT": f"http://me:s3cret@{place}", "HF_HUB_VERBOSITY": "debug"}
+    done = download(hub, cache, MODEL, **settings)
+    assert done.status == (2 if works else 3)  # the hub has no such model
+    assert place in done.stderr or works
+    assert "s3cret" not in done.stdout + done.stderr

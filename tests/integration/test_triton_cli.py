@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.support.hostile_servers import http_answer, raw_server, repeated
-from tests.support.process import refused
+from tests.support.process import refused, wait_until
 from tests.support.warm import CLI, WarmPython
 
 WITHOUT_TRITON = "import sys; sys.modules.update({'grpc': None, 'tritonclient': None}); " + CLI
@@ -118,6 +120,19 @@ def test_a_server_that_is_none_of_triton_s(python: WarmPython, demo_fp32: Path, 
     with raw_server(lambda _: repeated(b"", lambda: server.over.wait(0.05))) as server:
         done = python.run(CLI, "verify", f"http://{server.url}", demo_fp32, "--timeout", "0.5", cwd=tmp_path)
     refused(done, 3, "the answer was not complete within 0.5 s", "raise --timeout")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_a_server(
+    python: WarmPython, demo_fp32: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    with raw_server(lambda _: repeated(b"", lambda: server.over.wait(0.05))) as server:
+        running = python.start(CLI, "verify", f"http://{server.url}", demo_fp32, cwd=tmp_path)
+        wait_until(lambda: bool(server.heads))
+        os.kill(running.pid, number)
+        done = running.wait()
+    assert (done.status, done.stdout) == (128 + number, "")
+    assert done.stderr == ("interrupted\n" if number == signal.SIGINT else "")
 
 
 USAGE = {

@@ -302,6 +302,16 @@ class TestGrpc:
         with grpc_server(answer) as url:
             assert message in refusal("grpc", url)
 
+    def test_a_compressed_answer_is_not_unpacked(self) -> None:
+        """A few thousand bytes can become gigabytes."""
+
+        def compressed(context: Any) -> bytes:
+            context.set_compression(require("grpc").Compression.Gzip)
+            return bytes(4 * ANSWER_BYTES)
+
+        with grpc_server(compressed) as url:
+            assert "gzip' is disabled" in refusal("grpc", url)
+
     def test_an_answer_that_never_comes(self) -> None:
         over = threading.Event()
         with grpc_server(lambda _: bytes(over.wait())) as url:
