@@ -18,9 +18,7 @@ _USE = re.compile(r"layer\.(\d+)(?:\.|$)")
 
 def module_of(node: str) -> str | None:
     """Return the module that a node is called after, or None where its name says none."""
-    module, slash, _ = node.rpartition("/")
-    while "/" in module:  # a node that was added beside another: "layer.0.activation/Gelu/Mul.smooth"
-        module = module.rpartition("/")[0]
+    module, slash, _ = node.partition("/")  # more slashes where a node was added beside another: "layer.0/Gelu/Mul"
     return module if slash and module not in {"", "inputs"} else None
 
 

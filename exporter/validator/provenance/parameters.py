@@ -26,9 +26,7 @@ def dependent_parameters(checkpoint: Checkpoint) -> dict[str, Parameter]:
     model = checkpoint.model
     named = dict(model.named_parameters())
     with _differentiable(list(named.values())), _indices_of_tables(model) as indices, torch.enable_grad():
-        vectors = _encode(checkpoint)
-        weights = torch.linspace(1, 2, vectors.numel(), device=vectors.device).reshape(vectors.shape)
-        gradients = torch.autograd.grad((vectors * weights).sum(), list(named.values()), allow_unused=True)
+        gradients = torch.autograd.grad(_encode(checkpoint).sum(), list(named.values()), allow_unused=True)
     return {
         name: Parameter(name, parameter.detach().cpu().numpy(), _fixed_rows(parameter, indices))
         for (name, parameter), gradient in zip(named.items(), gradients, strict=True)
