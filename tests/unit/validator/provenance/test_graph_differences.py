@@ -292,6 +292,103 @@ def table(factor: float = 1) -> Value:
     return int8_rows(IDS, tensor("scales", [[factor], [1], [1]]), name="int8")
 
 
+INT8_DIFFERENCES: list[tuple[Value, Value, str]] = [
+    (NEG, product(), "MatMul int8 stands where the proven graph has Neg Neg"),
+    (
+        computed("Add", NEG, tensor("b", [1, 2])),
+        computed("Add", product(), tensor("b", [1, 2])),
+        "MatMul int8 stands where the proven graph has Neg Neg",
+    ),
+    (computed("MatMul", X, Y), product(), "MatMul int8 stands where the proven graph has MatMul MatMul"),
+    (
+        computed("MatMul", None, tensor("w", WEIGHT)),
+        product(),
+        "MatMul int8 stands where the proven graph has MatMul MatMul",
+    ),
+    (computed("MatMul", X, None), product(), "MatMul int8 stands where the proven graph has MatMul MatMul"),
+    (
+        computed("MatMul", X, tensor("w", [[1, 2]])),
+        product(),
+        "w.int8 [2, 2], and the proven graph has w (float32 [1, 2])",
+    ),
+    (
+        PROVEN,
+        product(integers=((127, -127), (63, 3))),
+        "w.int8 is not w (float32 [2, 2]) of the proven graph in int8: 2 of 4 numbers are off by more than "
+        "half a step, first at (1, 0)",
+    ),
+    (
+        computed("MatMul", X, tensor("w", [[0.25, 0], [0, 0]])),
+        product(integers=((0, 0), (0, 0))),
+        "w.int8 (int8 [2, 2]) has larger steps than int8 needs for w: half a step of it proves nothing",
+    ),
+    (PROVEN, product(Y), "the input y is read where the proven graph has the input x"),
+    (
+        computed("Add", PROVEN, tensor("b", [1, 2])),
+        computed("Add", product(), tensor("b.int8", [1, 1000])),
+        "b.int8 differs from b by 998 at 1, and the rounding of its MatMul explains 191",
+    ),
+    (
+        PROVEN,
+        computed("Add", product(), tensor("b.int8", [1, 1000])),
+        "b.int8 differs from no bias by 1e+03 at 1, and the rounding of its MatMul explains 191",
+    ),
+    (
+        computed("Add", PROVEN, tensor("b", [1, 2])),
+        computed("Add", product(), tensor("b.int8", [1])),
+        "b.int8 (float32 [1]), and the proven graph has b (float32 [2])",
+    ),
+    (
+        computed("Add", PROVEN, tensor("b", [1, 2])),
+        computed("Add", product(), tensor("b.int8", [1, 2], np.float64)),
+        "b.int8 (float64 [2]), and the proven graph has b (float32 [2])",
+    ),
+    (
+        PROVEN,
+        computed("Add", product(), tensor("b.int8", [1, 2], np.float64)),
+        "b.int8 (float64 [2]), and the proven graph has no bias (float32 [2])",
+    ),
+    (
+        computed("Add", PROVEN, tensor("b", [1, 2])),
+        computed("Add", product(scales=(1, 1.02)), tensor("b.int8", [1, 1000])),
+        "w.int8 is not w (float32 [2, 2]) of the proven graph in int8: 1 of 4 numbers are off by more than "
+        "half a step, first at (0, 1)",
+    ),
+    (
+        computed("Gather", Y, IDS),
+        table(),
+        "Add int8 stands where the proven graph has Gather Gather",
+    ),
+    (
+        computed("Gather", None, IDS),
+        table(),
+        "Add int8 stands where the proven graph has Gather Gather",
+    ),
+    (
+        computed("Gather", tensor("words", [[1, 2]]), None),
+        table(),
+        "Add int8 stands where the proven graph has Gather Gather",
+    ),
+    (
+        computed("Gather", tensor("words", [[1, 2]]), IDS, axis=1),
+        table(),
+        "Add int8 stands where the proven graph has Gather Gather",
+    ),
+    (
+        computed("Gather", tensor("words", [[1, 2]]), IDS),
+        table(),
+        "words.int8 [3, 2], and the proven graph has words (float32 [1, 2])",
+    ),
+    (
+        GATHER,
+        table(factor=1.01),
+        "words.int8 is not words (float32 [3, 2]) of the proven graph in int8: 1 of 6 numbers are off by more "
+        "than half a step, first at (0, 0)",
+    ),
+    (NEG, table(), "Add int8 stands where the proven graph has Neg Neg"),
+]
+
+
 class TestInt8:
     def test_a_product(self) -> None:
         assert compared(PROVEN, product(), "int8") == Check(
@@ -358,99 +455,7 @@ class TestInt8:
         check = compared(proven, computed("Add", product(), tensor("b", [1, 2])), "int8")
         assert check.failures == ("MatMul int8 is read where the proven graph has the input x",)
 
-    @pytest.mark.parametrize(
-        ("proven", "published", "said"),
-        [
-            (NEG, product(), "MatMul int8 stands where the proven graph has Neg Neg"),
-            (
-                computed("Add", NEG, tensor("b", [1, 2])),
-                computed("Add", product(), tensor("b", [1, 2])),
-                "MatMul int8 stands where the proven graph has Neg Neg",
-            ),
-            (computed("MatMul", X, Y), product(), "MatMul int8 stands where the proven graph has MatMul MatMul"),
-            (
-                computed("MatMul", None, tensor("w", WEIGHT)),
-                product(),
-                "MatMul int8 stands where the proven graph has MatMul MatMul",
-            ),
-            (computed("MatMul", X, None), product(), "MatMul int8 stands where the proven graph has MatMul MatMul"),
-            (
-                computed("MatMul", X, tensor("w", [[1, 2]])),
-                product(),
-                "w.int8 [2, 2], and the proven graph has w (float32 [1, 2])",
-            ),
-            (
-                PROVEN,
-                product(integers=((127, -127), (63, 3))),
-                "w.int8 is not w (float32 [2, 2]) of the proven graph in int8: 2 of 4 numbers are off by more than "
-                "half a step, first at (1, 0)",
-            ),
-            (
-                computed("MatMul", X, tensor("w", [[0.25, 0], [0, 0]])),
-                product(integers=((0, 0), (0, 0))),
-                "w.int8 (int8 [2, 2]) has larger steps than int8 needs for w: half a step of it proves nothing",
-            ),
-            (PROVEN, product(Y), "the input y is read where the proven graph has the input x"),
-            (
-                computed("Add", PROVEN, tensor("b", [1, 2])),
-                computed("Add", product(), tensor("b.int8", [1, 1000])),
-                "b.int8 differs from b by 998 at 1, and the rounding of its MatMul explains 191",
-            ),
-            (
-                PROVEN,
-                computed("Add", product(), tensor("b.int8", [1, 1000])),
-                "b.int8 differs from no bias by 1e+03 at 1, and the rounding of its MatMul explains 191",
-            ),
-            (
-                computed("Add", PROVEN, tensor("b", [1, 2])),
-                computed("Add", product(), tensor("b.int8", [1])),
-                "b.int8 (float32 [1]), and the proven graph has b (float32 [2])",
-            ),
-            (
-                computed("Add", PROVEN, tensor("b", [1, 2])),
-                computed("Add", product(), tensor("b.int8", [1, 2], np.float64)),
-                "b.int8 (float64 [2]), and the proven graph has b (float32 [2])",
-            ),
-            (
-                computed("Add", PROVEN, tensor("b", [1, 2])),
-                computed("Add", product(scales=(1, 1.02)), tensor("b.int8", [1, 1000])),
-                "w.int8 is not w (float32 [2, 2]) of the proven graph in int8: 1 of 4 numbers are off by more than "
-                "half a step, first at (0, 1)",
-            ),
-            (
-                computed("Gather", Y, IDS),
-                table(),
-                "Add int8 stands where the proven graph has Gather Gather",
-            ),
-            (
-                computed("Gather", None, IDS),
-                table(),
-                "Add int8 stands where the proven graph has Gather Gather",
-            ),
-            (
-                computed("Gather", tensor("words", [[1, 2]]), None),
-                table(),
-                "Add int8 stands where the proven graph has Gather Gather",
-            ),
-            (
-                computed("Gather", tensor("words", [[1, 2]]), IDS, axis=1),
-                table(),
-                "Add int8 stands where the proven graph has Gather Gather",
-            ),
-            (
-                computed("Gather", tensor("words", [[1, 2]]), IDS),
-                table(),
-                "words.int8 [3, 2], and the proven graph has words (float32 [1, 2])",
-            ),
-            (
-                GATHER,
-                table(factor=1.01),
-                "words.int8 is not words (float32 [3, 2]) of the proven graph in int8: 1 of 6 numbers are off by more "
-                "than half a step, first at (0, 0)",
-            ),
-            (NEG, table(), "Add int8 stands where the proven graph has Neg Neg"),
-        ],
-    )
+    @pytest.mark.parametrize(("proven", "published", "said"), INT8_DIFFERENCES)
     def test_a_difference_is_said_in_full(self, proven: Value, published: Value, said: str) -> None:
         assert compared(proven, published, "int8").failures == (said,)
 
@@ -470,3 +475,23 @@ class TestInt8:
     def test_int8_is_none_of_another_precision(self, precision: str) -> None:
         assert not compared(PROVEN, product(), precision).passed
         assert not compared(GATHER, table(), precision).passed
+
+
+@pytest.mark.parametrize(
+    ("proven", "published", "precision", "said"),
+    [*DIFFERENCES, *((proven, published, "int8", said) for proven, published, said in INT8_DIFFERENCES)],
+)
+def test_a_difference_has_the_place_of_the_node_of_the_proven_graph(
+    proven: Value, published: Value, precision: str, said: str
+) -> None:
+    """Between those of the nodes before and after it; what is wrong with an input or a cast has none."""
+
+    def among_others(value: Value, axis: int) -> Value:
+        first, last = (computed("Neg", X, name=name, axis=axis) for name in ("first", "last"))
+        return computed("Concat", first, computed("Neg", value), last)
+
+    failures = compared(among_others(proven, 0), among_others(published, 1), precision).failures
+    assert len(failures) == 3
+    assert said in failures
+    has_none = proven is X or "the input x" in said.split(" has ")[-1] or "is cast to" in said
+    assert (failures[1] == said) != has_none

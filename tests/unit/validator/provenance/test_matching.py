@@ -75,7 +75,7 @@ class TestFind:
 
     def test_where_no_parameter_has_the_size(self) -> None:
         problem = "w (float32 [2]) is derived from no parameter: none has its size"
-        assert find(FloatTensor(tensor("w", [1, 2])), [parameter("p", [1, 2, 3])]) == Match((), problem, 0.0)
+        assert find(FloatTensor(tensor("w", [1, 2])), [parameter("p", [1, 2, 3])]) == Match(problem, (), 0.0)
 
     def test_int8_says_how_near_the_nearest_parameter_is(self) -> None:
         weight = MatMulTensor(quantized_matmul([[127], [3]], 1.0))
@@ -93,6 +93,37 @@ class TestFind:
 
     def test_small_steps_are_no_problem(self) -> None:
         assert coarse(MatMulTensor(quantized_matmul([[127]], 1.0)), float32([[127]]), "p") is None
+
+
+class Recorded(FloatTensor):
+    """Notes which rows are asked for."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__(tensor("w", np.zeros((rows, width))))
+        self.compared: list[slice] = []
+        self.read: list[slice] = []
+
+    def compare(self, values: npt.NDArray[np.float32], rows: slice) -> tuple[npt.NDArray[np.bool_], float]:
+        self.compared.append(rows)
+        return super().compare(values, rows)
+
+    def restored(self, rows: slice) -> npt.NDArray[np.float64]:
+        self.read.append(rows)
+        return super().restored(rows)
+
+
+class TestMemory:
+    def test_a_large_tensor_is_compared_block_by_block(self) -> None:
+        stored = Recorded(1000, 500)
+        difference(stored, np.zeros((1000, 500), np.float32))
+        assert stored.compared == list(blocks((1000, 500)))
+        assert len(stored.compared) > 1
+
+    def test_some_sixteen_rows_tell_which_parameter_is_the_closest(self) -> None:
+        stored, sample = Recorded(64, 2), slice(None, None, 4)
+        assert find(stored, [parameter("p", np.ones((64, 2))), parameter("q", np.full((64, 2), 2))]).problem is not None
+        assert stored.compared == [sample, sample, slice(0, 2**15)]
+        assert stored.read == [sample, sample]
 
 
 class TestClosest:
@@ -120,7 +151,7 @@ class TestClosest:
             )
 
     def test_among_those_with_as_many_it_is_the_one_with_the_smallest_differences(self) -> None:
-        far, near = self.off("far", slice(None), 9.0), self.off("near", slice(None), 0.1)
+        far, near = Parameter("far", -self.STORED), self.off("near", slice(None), 0.1)
         for parameters in ((far, near), (near, far)):
             assert "the closest, near (identity), differs in 2,000 of 2,000 numbers" in self.problem(*parameters)
 
