@@ -26,7 +26,7 @@ def belongs(module: str, parameter: str) -> bool:
     """Whether ``parameter`` (as ``SentenceTransformer.named_parameters`` calls it) is one of ``module``."""
     index, _, path = parameter.rpartition(".")[0].partition(".")
     if index != "0":
-        return _is_inside(f"module.{index}" + (f".{path}" if path else ""), module)
+        return _is_inside(f"module.{index}.{path}", module)
     path = re.sub(r"^(auto_)?model\.", "", path)
     shared, layer = _SHARED.match(path), _LAYER.match(path)
     if shared is not None:
