@@ -58,8 +58,6 @@ ALSO: Mapping[str, tuple[str, ...]] = {
         f"exporter/checkpoint/{name}.py": ("tests/unit/checkpoint/test_loading.py",)
         for name in ("checks", "facts", "reference")
     },
-    # Which parameters a vector depends on is asked by the proof alone.
-    "exporter/validator/provenance/parameters.py": ("tests/unit/validator/test_proof.py",),
     "exporter/checkpoint/checks.py": ("tests/unit/checkpoint/test_loading.py", "tests/unit/test_recipe.py"),
     "exporter/bundle/manifest.py": (
         "tests/unit/bundle/test_bundle.py",

@@ -74,7 +74,7 @@ def correction_of(
     name = f"{view.parameter.name.rpartition('.')[0]}.bias"
     parameter = parameters.get(name)
     stored = bias.array()
-    wanted = parameter.values if parameter is not None else np.zeros(weight.shape[1], np.float32)
+    wanted = parameter.values if parameter is not None else np.zeros(weight.shape[1])
     if stored.shape != wanted.shape:
         return Correction(None, 0.0, 0.0, f"{bias.name} {list(stored.shape)} has not the shape of {name}")
     return judge_correction(bias.name, stored, wanted, matmul, weight, view.values, name if parameter else None)

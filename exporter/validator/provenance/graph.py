@@ -18,7 +18,7 @@ from exporter.validator.provenance.quantized import (
     quantized_matmuls,
     quantized_tables,
 )
-from exporter.validator.provenance.stored import Array, Node, StoredGraph, Value, stored_operand, uncast
+from exporter.validator.provenance.stored import Array, Node, StoredGraph, Value, cast_source, stored_operand, uncast
 from exporter.validator.provenance.tensors import LARGEST, FloatTensor, MatMulTensor, TableTensor
 from exporter.validator.provenance.weights import FLOAT_TYPES
 
@@ -46,7 +46,7 @@ def check_graph(proven: StoredGraph, published: StoredGraph, precision: str) -> 
 class _Comparison:
     def __init__(self, proven: StoredGraph, published: StoredGraph, precision: str) -> None:
         self._proven, self._published = proven, published
-        self._types = {*FLOAT_TYPES[precision], "float32"}
+        self._types = FLOAT_TYPES[precision]
         quantized = Precision(precision).is_int8
         self._matmuls = quantized_matmuls(published) if quantized else {}
         self._tables = quantized_tables(published) if quantized else {}
@@ -88,7 +88,7 @@ class _Comparison:
 
     def _differ(self, node: Node | None, text: str, *, structural: bool = False) -> None:
         self._structural |= structural
-        self._differences.append((self._order.get(node, -1) if node is not None else -1, text))
+        self._differences.append((self._order[node] if node is not None else -1, text))
 
     def _compare_contracts(self) -> None:
         proven, published = self._proven.contract, self._published.contract
@@ -98,13 +98,12 @@ class _Comparison:
 
     def _uncast(self, value: Value) -> Value:
         """Return what a value was before casts between the types that the precision has."""
-        source = uncast(value)
-        while value is not source:
+        while (source := cast_source(value)) is not None:
             if value.dtype not in self._types:
                 self._differ(None, f"{value.name} is cast to {value.dtype}")
             self._counts["casts"] += 1
-            value = next(read for read in value.producer.inputs if read is not None) if value.producer else source
-        return source
+            value = source
+        return value
 
     def _compare(self, proven: Value, published: Value) -> Iterator[Pair]:
         """Compare two values; yield the pairs of values that they are computed from."""
@@ -113,7 +112,7 @@ class _Comparison:
             return
         first, second = proven.producer, published.producer
         if first is None or second is None:
-            if first is not second or self._input(proven) != self._input(published):
+            if first is not second or proven.name != published.name:
                 text = f"{_said(published)} is read where the proven graph has {_said(proven)}"
                 self._differ(first, text, structural=first is not None or second is not None)
             return
@@ -121,13 +120,10 @@ class _Comparison:
             yield from self._compare_table(first, self._tables[published])
         elif published in self._matmuls:
             yield from self._compare_matmul(first, self._matmuls[published], None)
-        elif (operands := stored_operand(second)) is not None and self._uncast(operands[0]) in self._matmuls:
-            yield from self._compare_biased(first, second, self._matmuls[uncast(operands[0])], operands[1])
+        elif (operands := stored_operand(second)) is not None and uncast(operands[0]) in self._matmuls:
+            yield from self._compare_biased(first, second, self._matmuls[self._uncast(operands[0])], operands[1])
         else:
             yield from self._compare_nodes(first, second, proven.index == published.index)
-
-    def _input(self, value: Value) -> str | None:
-        return value.name if value in {*self._proven.inputs, *self._published.inputs} else None
 
     def _compare_nodes(self, first: Node, second: Node, same_output: bool) -> Iterator[Pair]:
         self._counts["operators"] += 1
@@ -162,7 +158,7 @@ class _Comparison:
             )
         elif proven.shape != published.shape or not self._same_type(proven.dtype, published.dtype):
             self._differ(readers[0], f"{_said(published)}, and the proven graph has {_said(proven)}")
-        elif proven.size and proven.is_float:
+        elif proven.is_float:
             self._compare_floats(readers[0], proven, published)
         elif not np.array_equal(proven.array(), published.array()):
             self._differ(readers[0], f"{_said(published)} holds other numbers than {_said(proven)} of the proven graph")
@@ -254,7 +250,7 @@ class _Comparison:
 
 def _clipped(values: Array, like: Value) -> Array:
     """Return finite numbers within what a type holds: an additive mask is the lowest number of its type."""
-    limit = np.float32(LARGEST.get(str(like.dtype), np.inf))
+    limit = np.float64(LARGEST[str(like.dtype)])
     return np.where(np.isinf(values), values, np.clip(values, -limit, limit))
 
 

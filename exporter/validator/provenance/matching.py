@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +20,13 @@ class Match:
     """What was found.
 
     Attributes:
-        views: The parameters that the tensor is derived from; several where parameters are equal.
         problem: One sentence on why there is none, or on what is wrong with it; None where all is well.
+        views: The parameters that the tensor is derived from; several where parameters are equal.
         largest_step: Largest distance from the parameter, in steps of the quantization.
     """
 
+    problem: str | None
     views: tuple[View, ...] = ()
-    problem: str | None = None
     largest_step: float = 0.0
 
 
@@ -49,18 +49,18 @@ def find(tensor: Tensor, parameters: Iterable[Parameter]) -> Match:
     """Return the parameters that a stored tensor holds."""
     views = [view for parameter in parameters for view in parameter.views(tensor.shape)]
     if not views:
-        return Match(problem=f"{described(tensor)} is derived from no parameter: none has its size")
+        return Match(f"{described(tensor)} is derived from no parameter: none has its size")
     sampled = slice(None, None, max(1, tensor.shape[0] // _SAMPLED_ROWS))
-    shares = [float(tensor.compare(view.values, sampled)[0].mean()) for view in views]
-    compared = {view: difference(tensor, view.values) for view, share in zip(views, shares, strict=True) if share == 0}
+    shares = {view: float(tensor.compare(view.values, sampled)[0].mean()) for view in views}
+    compared = {view: difference(tensor, view.values) for view, share in shares.items() if share == 0}
     equal = tuple(view for view, found in compared.items() if found.count == 0)
     if equal:
         step = min(compared[view].largest_step for view in equal)
-        return Match(equal, coarse(tensor, equal[0].values, equal[0].parameter.name), step)
-    closest = _closest(tensor, views, shares, sampled)
-    found = compared.get(closest) or difference(tensor, closest.values)
+        return Match(coarse(tensor, equal[0].values, equal[0].parameter.name), equal, step)
+    closest = _closest(tensor, shares, sampled)
+    found = difference(tensor, closest.values)
     return Match(
-        problem=f"{described(tensor)} is derived from no parameter: the closest, {closest.parameter.name} "
+        f"{described(tensor)} is derived from no parameter: the closest, {closest.parameter.name} "
         f"({closest.step}), differs in {found.count:,} of {closest.values.size:,} numbers, first at {found.first}"
     )
 
@@ -91,11 +91,11 @@ def described(tensor: Tensor) -> str:
     return f"{tensor.name} ({tensor.kind} {list(tensor.shape)})"
 
 
-def _closest(tensor: Tensor, views: Sequence[View], shares: Sequence[float], sampled: slice) -> View:
+def _closest(tensor: Tensor, shares: Mapping[View, float], sampled: slice) -> View:
     """Return the view with the fewest differences; among those that differ everywhere, the one with the smallest."""
 
-    def distance(index: int) -> tuple[float, float]:
-        apart = np.abs(tensor.restored(sampled) - views[index].values[sampled])
-        return round(shares[index], 2), float(apart.mean())
+    def distance(view: View) -> tuple[float, float]:
+        apart = np.abs(tensor.restored(sampled) - view.values[sampled])
+        return round(shares[view], 2), float(apart.mean())
 
-    return views[min(range(len(views)), key=distance)]
+    return min(shares, key=distance)

@@ -18,9 +18,7 @@ _USE = re.compile(r"layer\.(\d+)(?:\.|$)")
 
 def module_of(node: str) -> str | None:
     """Return the module that a node is called after, or None where its name says none."""
-    module, slash, _ = node.rpartition("/")
-    while "/" in module:  # a node that was added beside another: "layer.0.activation/Gelu/Mul.smooth"
-        module = module.rpartition("/")[0]
+    module, slash, _ = node.partition("/")  # more slashes where a node was added beside another: "layer.0/Gelu/Mul"
     return module if slash and module not in {"", "inputs"} else None
 
 
@@ -28,7 +26,7 @@ def belongs(module: str, parameter: str) -> bool:
     """Whether ``parameter`` (as ``SentenceTransformer.named_parameters`` calls it) is one of ``module``."""
     index, _, path = parameter.rpartition(".")[0].partition(".")
     if index != "0":
-        return _is_inside(f"module.{index}" + (f".{path}" if path else ""), module)
+        return _is_inside(f"module.{index}.{path}", module)
     path = re.sub(r"^(auto_)?model\.", "", path)
     shared, layer = _SHARED.match(path), _LAYER.match(path)
     if shared is not None:

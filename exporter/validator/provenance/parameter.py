@@ -64,8 +64,3 @@ class View:
     step: str
     values: npt.NDArray[np.float32]
     row: int | None = None
-
-    @property
-    def weights(self) -> int:
-        """How many weights that a sentence vector depends on are in this view."""
-        return int(self.values.size) if self.row is not None else self.parameter.needed

@@ -27,8 +27,7 @@ def dependent_parameters(checkpoint: Checkpoint) -> dict[str, Parameter]:
     named = dict(model.named_parameters())
     with _differentiable(list(named.values())), _indices_of_tables(model) as indices, torch.enable_grad():
         vectors = _encode(checkpoint)
-        weights = torch.linspace(1, 2, vectors.numel(), device=vectors.device).reshape(vectors.shape)
-        gradients = torch.autograd.grad((vectors * weights).sum(), list(named.values()), allow_unused=True)
+        gradients = torch.autograd.grad(vectors, list(named.values()), torch.ones_like(vectors), allow_unused=True)
     return {
         name: Parameter(name, parameter.detach().cpu().numpy(), _fixed_rows(parameter, indices))
         for (name, parameter), gradient in zip(named.items(), gradients, strict=True)
@@ -48,13 +47,13 @@ def _encode(checkpoint: Checkpoint) -> Tensor:
 
 @contextmanager
 def _differentiable(parameters: list[nn.Parameter]) -> Iterator[None]:
-    before = [parameter.requires_grad for parameter in parameters]
+    before = {parameter: parameter.requires_grad for parameter in parameters}
     try:
         for parameter in parameters:
             parameter.requires_grad_(True)
         yield
     finally:
-        for parameter, required in zip(parameters, before, strict=True):
+        for parameter, required in before.items():
             parameter.requires_grad_(required)
 
 

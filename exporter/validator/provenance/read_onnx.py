@@ -127,7 +127,7 @@ class _Reader:
         for index, value in enumerate(node.outputs):
             dtype = _dtype(value.dtype)
             if operator == "Cast":
-                dtype = _dtype(ir.DataType(node.attributes.get_int("to", 0)))
+                dtype = _dtype(ir.DataType(node.attributes["to"].as_int()))
             outputs.append(Value(str(value.name), dtype, producer=read, index=index))
             self._values[value] = outputs[-1]
         read.outputs = tuple(outputs)

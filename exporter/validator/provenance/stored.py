@@ -136,12 +136,16 @@ def made_by(value: Value | None, operator: str) -> Node | None:
 
 def uncast(value: Value) -> Value:
     """Return what ``value`` was before casts from one floating-point type to another."""
-    while (node := value.producer) is not None and node.operator == "Cast" and value.is_float:
-        source = node.inputs[0]
-        if source is None or not source.is_float:
-            break
+    while (source := cast_source(value)) is not None:
         value = source
     return value
+
+
+def cast_source(value: Value) -> Value | None:
+    """Return what is cast to ``value``, or None where that is no cast from one floating-point type to another."""
+    node = value.producer
+    source = node.inputs[0] if node is not None and node.operator == "Cast" else None
+    return source if source is not None and source.is_float and value.is_float else None
 
 
 def stored_operand(node: Node) -> tuple[Value, Value] | None:

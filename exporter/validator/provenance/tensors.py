@@ -29,9 +29,9 @@ from exporter.validator.provenance.stored import Array, Value, blocks
 Mask = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 
-_FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT)
+_FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
 LARGEST = {kind.numpy().name: float(kind.max) for kind in _FLOATS}
-_RELATIVE_ROUNDING = {kind.numpy().name: float(kind.eps) / 2 for kind in (*_FLOATS, ir.DataType.DOUBLE)}
+_RELATIVE_ROUNDING = {kind.numpy().name: float(kind.eps) / 2 for kind in _FLOATS}
 _BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 _HALF = 0.5 * (1 + 1e-4)  # a step; the quantizer divides in float32, which moves 127 by some 1e-5
 _COARSER = 1.01  # than the largest weight divided by 127: scales are rounded, to float16 in a float16 graph

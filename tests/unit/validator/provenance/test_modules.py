@@ -35,6 +35,7 @@ def test_a_node_is_called_after_its_module(node: str, module: str | None) -> Non
         ("embeddings.LayerNorm", "0.model.embeddings.LayerNorm.weight"),
         ("encoder.embedding_hidden_mapping_in", "0.model.encoder.embedding_hidden_mapping_in.bias"),
         ("module.2.linear", "2.linear.weight"),
+        ("module.2", "2.weight"),
     ],
 )
 def test_a_parameter_belongs_to_its_module(module: str, parameter: str) -> None:
