@@ -205,7 +205,7 @@ def padded_widths(shortest: int, longest: int, boundaries: Iterable[int], tokens
     """
     near = {width + step for width in {shortest, longest, *boundaries} for step in (-2, -1, 0, 1)}
     needed = {width for width in near if shortest <= width <= longest}
-    others = [width for width in range(shortest, longest + 1) if width not in needed]
+    others = [width for width in range(shortest, longest) if width not in needed]
     left = max(0, tokens - sum(needed))
     count = len(others) if left >= sum(others) else int(left / (sum(others) / len(others)))
     return tuple(sorted(needed.union(_spread(others, count))))
