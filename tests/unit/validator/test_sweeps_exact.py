@@ -231,7 +231,9 @@ class TestWordRows:
             "positions 3 to 4: relative error 1, allowed 0.3",
             "14 ranges of positions differ from PyTorch's vectors",
         )
-        vectors = model(word_sequences(word_rows("all", material, reference.checkpoint), 2, material), np.ones((25, 4)))
+        vectors = model(
+            word_sequences(word_rows("all", material, reference.checkpoint), 2, material), np.ones((25, 4), np.int64)
+        )
         center = vectors.mean(axis=0)
         centered = row_cosine(vectors - center, 2 * vectors - center).min()
         wrong = {"max_relative_error": 1, "position_max_relative_error": 1, "min_centered_cosine": round(centered, 5)}
