@@ -114,12 +114,13 @@ def _lock(path: Path, target: Path, command: str, option: str) -> int:
                 next_step=f"wait for it to finish, or choose another `{option}`",
             ) from error
         except OSError as error:  # a file system without locks
+            path.unlink(missing_ok=True)
             os.close(descriptor)
             raise _cannot_write(target, error, option) from error
         if _stands_at(path, descriptor):
             return descriptor
         os.close(descriptor)
-    raise _cannot_write(target, OSError(errno.EBUSY, "other processes remove its folder again and again"), option)
+    raise _cannot_write(target, OSError("other processes remove its folder again and again"), option)
 
 
 def _stands_at(path: Path, descriptor: int) -> bool:
@@ -149,7 +150,7 @@ def writing(target: Path, option: str = "out") -> Iterator[None]:
         number = re.search(r"\(os error (\d+)\)", str(error))
         if number is None or int(number[1]) not in _NO_SPACE:
             raise
-        raise _cannot_write(target, OSError(int(number[1]), str(error)), option) from error
+        raise _disk_is_full(target, option) from error
 
 
 def put_in_place(folder: Path, target: Path) -> None:
@@ -191,10 +192,14 @@ def write_file(path: Path, content: bytes) -> None:
 
 def _cannot_write(target: Path, error: OSError, option: str) -> BundleError:
     if error.errno in _NO_SPACE:
-        next_step = f"free some space, or choose another `{option}` on another disk"
-        return BundleError(f"{target}: the disk is full", next_step=next_step)
+        return _disk_is_full(target, option)
     cause = error.strerror or error
     return BundleError(f"{target}: cannot be written: {cause}", next_step=f"choose another `{option}`")
+
+
+def _disk_is_full(target: Path, option: str) -> BundleError:
+    next_step = f"free some space, or choose another `{option}` on another disk"
+    return BundleError(f"{target}: the disk is full", next_step=next_step)
 
 
 def _remove(path: Path) -> None:
@@ -232,7 +237,7 @@ def _exchange(first: Path, second: Path) -> bool:
     """Swap two paths atomically; False where the system cannot."""
     if sys.platform != "linux":
         return False
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL(None)
     if not hasattr(libc, "renameat2"):
         return False
     done = libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)

@@ -251,19 +251,18 @@ def _refuse_other_format(path: Path, content: bytes) -> None:
         number = stated["format"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return  # no manifest at all: the model says what is wrong with it
-    if number == FORMAT:
-        return
     if isinstance(number, int) and number > FORMAT:
         raise BundleError(
             f"{path}: bundle format {number} is newer than format {FORMAT}, which this version of korsbert opens",
             next_step=f"upgrade korsbert, or {_export_again(stated)}",
         )
-    opened_by = _OPENED_BY.get(number) if isinstance(number, int) else None
-    raise BundleError(
-        f"{path}: bundle format {number!r} is opened by {opened_by or 'no version of korsbert'}; this version opens "
-        f"format {FORMAT}",
-        next_step=_export_again(stated),
-    )
+    if number != FORMAT:
+        opened_by = _OPENED_BY.get(number) if isinstance(number, int) else None
+        raise BundleError(
+            f"{path}: bundle format {number!r} is opened by {opened_by or 'no version of korsbert'}; this version "
+            f"opens format {FORMAT}",
+            next_step=_export_again(stated),
+        )
 
 
 def _export_again(manifest: dict[str, Any]) -> str:

@@ -81,8 +81,9 @@ def _check_pooling(checkpoint: Checkpoint, asked: Sequence[str] | None) -> None:
 
 def _check_known_ids(checkpoint: Checkpoint, recipe: Recipe) -> None:
     """Compare the tokenizer's ids with those that the recipe knows of some texts."""
-    rows = TextTokenizer(checkpoint.tokenizer).ids([known.text for known in recipe.known_ids])
-    for known, found in zip(recipe.known_ids, rows, strict=True):
+    tokenizer = TextTokenizer(checkpoint.tokenizer)
+    for known in recipe.known_ids:
+        (found,) = tokenizer.ids([known.text])
         if tuple(found) != known.ids:
             raise CheckpointError(
                 f"{checkpoint.source}: its tokenizer gives {found} for {known.text!r}, recipe {recipe.name!r} expects "

@@ -89,7 +89,7 @@ def read_facts(
             dimension=int(model.get_embedding_dimension()),
             max_seq_length=max_seq_length,
             do_lower_case=backend.normalizer is not None and backend.normalizer.normalize_str("KOREA") == "korea",
-            prompt=model.prompts.get(default, "") if default else "",
+            prompt=model.prompts[default] if default else "",
             layers=int(sizes.num_layers),
             heads=int(sizes.num_attention_heads),
             hidden_size=int(sizes.hidden_size),
@@ -111,7 +111,7 @@ def _max_seq_length(model: SentenceTransformer, source: str) -> int:
     wanted = model.max_seq_length
     if wanted is None:
         return capacity
-    special = model[0].tokenizer.num_special_tokens_to_add(pair=False)
+    special = model[0].tokenizer.num_special_tokens_to_add()
     if not isinstance(wanted, int) or wanted <= special:
         raise CheckpointError(
             f"{source}: max_seq_length is {wanted!r}, which leaves no room for text beside {special} special tokens",
@@ -124,11 +124,10 @@ def _bundle_tokenizer(model: SentenceTransformer, max_seq_length: int) -> Tokeni
     """Return a copy of the tokenizer that truncates, lower-cases and pads by itself as the reference does."""
     wrapped = model[0].tokenizer
     tokenizer = Tokenizer.from_str(wrapped.backend_tokenizer.to_str())
-    tokenizer.enable_truncation(max_seq_length, strategy="longest_first", direction=wrapped.truncation_side)
+    tokenizer.enable_truncation(max_seq_length, direction=wrapped.truncation_side)
     tokenizer.enable_padding(
         direction=wrapped.padding_side,
         pad_id=wrapped.pad_token_id,
-        pad_type_id=wrapped.pad_token_type_id,
         pad_token=wrapped.pad_token,
     )
     return tokenizer

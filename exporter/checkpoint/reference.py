@@ -27,7 +27,7 @@ def forward(modules: Iterable[nn.Module], ids: Tensor, mask: Tensor, *, has_toke
 
     Token types, where the architecture has them, are 0, as for single sentences.
     """
-    features = dict(zip(INPUTS, (ids, mask), strict=True))
+    features = {INPUTS[0]: ids, INPUTS[1]: mask}
     if has_token_types:
         features["token_type_ids"] = torch.zeros_like(ids)
     for module in modules:

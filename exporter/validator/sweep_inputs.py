@@ -177,10 +177,9 @@ def batch_sizes(shapes: Shapes) -> tuple[int, ...]:
 
 def short_rows(size: int, material: Material) -> list[int]:
     """Return which of ``material.short`` stands in each row of a batch, (size,): neighbours differ."""
-    short = material.short
-    fitting = [number for number, row in enumerate(short) if len(row) * size <= BATCH_TOKENS]
-    used = fitting if len(fitting) > 1 else [0, min(1, len(short) - 1)]
-    return [used[row % len(used)] for row in range(size)]
+    fitting = sum(len(row) * size <= BATCH_TOKENS for row in material.short)
+    used = min(max(fitting, 2), len(material.short))  # the shortest come first
+    return [row % used for row in range(size)]
 
 
 def boundaries_of(shapes: Shapes, longest: int) -> tuple[int, ...]:
@@ -191,7 +190,7 @@ def boundaries_of(shapes: Shapes, longest: int) -> tuple[int, ...]:
     """
     powers = {1 << step for step in range(longest.bit_length())}
     profiles = {extent for profile in profiles_of(shapes, longest) for extent in profile.sequence}
-    return tuple(sorted(width for width in powers | profiles | {longest} if width <= longest))
+    return tuple(sorted(powers | profiles | {longest}))
 
 
 def padded_widths(shortest: int, longest: int, boundaries: Iterable[int], tokens: int) -> tuple[int, ...]:
@@ -206,7 +205,7 @@ def padded_widths(shortest: int, longest: int, boundaries: Iterable[int], tokens
     """
     near = {width + step for width in {shortest, longest, *boundaries} for step in (-2, -1, 0, 1)}
     needed = {width for width in near if shortest <= width <= longest}
-    others = [width for width in range(shortest, longest + 1) if width not in needed]
+    others = [width for width in range(shortest, longest) if width not in needed]
     left = max(0, tokens - sum(needed))
     count = len(others) if left >= sum(others) else int(left / (sum(others) / len(others)))
     return tuple(sorted(needed.union(_spread(others, count))))

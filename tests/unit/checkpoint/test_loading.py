@@ -131,6 +131,15 @@ class TestFacts:
         save_file({f"bert.{name}": tensor for name, tensor in state.items()}, copy / "model.safetensors")
         assert load(copy).equality == loaded(saved()).equality
 
+    @pytest.mark.parametrize(("asked", "pooling"), [(None, "cls"), (("max",), "max")])
+    def test_a_pooling_that_is_not_stated_is_the_one_asked_for_or_the_recipes(
+        self, copy: Path, asked: tuple[str, ...] | None, pooling: str
+    ) -> None:
+        (copy / "modules.json").unlink()
+        expect = Expectations(pooling=None if asked else ("cls",))
+        found = load_checkpoint(Recipe(name="case", source=str(copy), expect=expect), pooling=asked)
+        assert (found.facts.pooling, found.stated_pooling) == ((pooling,), (pooling,))
+
     def test_unknown_keys_and_a_pooling_that_was_asked_for_are_told(self, copy: Path) -> None:
         for left_out in ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"):
             (copy / left_out).unlink()
@@ -172,7 +181,7 @@ class TestFacts:
             "direction": wrapped.padding_side,
             "pad_id": wrapped.pad_token_id,
             "pad_token": wrapped.pad_token,
-            "pad_type_id": wrapped.pad_token_type_id,
+            "pad_type_id": 0,
             "length": None,
             "pad_to_multiple_of": None,
         }
@@ -288,9 +297,17 @@ class TestRefused:
 
     def test_a_configuration_that_transformers_refuses(self, copy: Path) -> None:
         edit(copy / "config.json", hidden_dropout_prob="wide")
-        with pytest.raises(CheckpointError, match=r"cannot .*: config\.json: .*hidden_dropout_prob.*wide") as failure:
+        with pytest.raises(CheckpointError, match=r": config\.json: .*hidden_dropout_prob.*wide") as failure:
             load(copy)
+        assert failure.value.message.startswith(
+            f"{copy.resolve()}: sentence-transformers cannot load it: config.json: "
+        )
         assert "\n" not in failure.value.message
+
+    def test_a_size_that_no_weight_has_before_a_model_is_made(self, copy: Path) -> None:
+        edit(copy / "config.json", vocab_size=12_801)
+        with pytest.raises(CheckpointError, match=r"config\.json: .*vocab_size.*12,?801.*12,?800"):
+            load(copy)
 
     def test_vectors_that_are_no_numbers(self, copy: Path) -> None:
         edit(copy / "config.json", layer_norm_eps=-10.0)

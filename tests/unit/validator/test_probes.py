@@ -28,6 +28,14 @@ def test_there_are_enough_and_no_two_are_equal() -> None:
     assert all(unicodedata.is_normalized("NFC", probe.text) for probe in probes)
 
 
+def test_they_are_utf8_whatever_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_the_c_locale(path: Path, encoding: str | None = None) -> str:
+        return path.read_bytes().decode(encoding or "ascii")
+
+    monkeypatch.setattr(Path, "read_text", in_the_c_locale)
+    assert len(shipped_probes()) >= 640
+
+
 def test_korean_english_and_both() -> None:
     texts = [probe.text for probe in shipped_probes()]
     korean = sum(bool(HANGUL.search(text)) and not re.search("[A-Za-z]{2}", text) for text in texts)

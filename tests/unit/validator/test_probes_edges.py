@@ -5,11 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 from functools import cache
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from exporter.validator.probes import Probe, probes_for, shipped_probes
+from exporter.validator.probes import Probe, _text_of_length, probes_for, shipped_probes
+from tests.support.stand_in import words_tokenizer as few_words
 
 
 def has(*parts: str) -> Callable[[str], bool]:
@@ -18,6 +20,12 @@ def has(*parts: str) -> Callable[[str], bool]:
 
 def scripts(text: str) -> set[str]:
     return {unicodedata.name(character, "").split()[0] for character in text if character.isalpha()}
+
+
+def parts_of_url(text: str) -> bool:
+    """Whether there is a query in percent encoding, which has capital letters, and a fragment without it."""
+    url = urlsplit(text)
+    return "%ED" in url.query and parse_qs(url.query) == {"q": ["한국"], "page": ["2"]} and url.fragment == "결과"
 
 
 PROPERTIES: dict[str, Callable[[str], bool]] = {
@@ -32,19 +40,19 @@ PROPERTIES: dict[str, Callable[[str], bool]] = {
     "emoji": lambda text: all(ord(character) > 0x1F000 for character in text),
     "emoji with joiners": has("\u200d", "\U0001f3fd", "우리"),
     "digits": lambda text: sum(map(str.isdecimal, text)) > 30 and not any(map(str.isalpha, text)),
-    "URL": has("https://", "?", "=%", "&", "#"),
+    "URL": lambda text: urlsplit(text)[:3] == ("https", "example.com", "/search") and parts_of_url(text),
     "e-mail": has("@", "+", "."),
     "upper case": lambda text: text.isupper() and len(text.split()) > 5,
     "lower case": lambda text: text.islower() and len(text.split()) > 5,
     "accents": lambda text: sum(not character.isascii() for character in text) >= 6 and scripts(text) == {"LATIN"},
-    "full width": lambda text: all("\u3000" <= character <= "\uffee" for character in text),
+    "full width": lambda text: all("\u3000" <= character <= "\uffee" for character in text) and text.isupper(),
     "Hanja": lambda text: scripts(text) == {"CJK"},
     "Japanese and Cyrillic": lambda text: scripts(text) == {"CJK", "HIRAGANA", "CYRILLIC"},
     "punctuation": lambda text: text.isascii() and not any(map(str.isalnum, text)),
     "special tokens as text": has("[CLS]", "[SEP]", "[PAD]", "[MASK]"),
     "control characters": has("\x00", "\x07", "\u200b", "\ufeff"),
-    "a long word": lambda text: len(text) > 100 and not any(map(str.isspace, text)),
-    "repeated word": lambda text: len(text.split()) > 30 and len(set(text.split())) == 1,
+    "a long word": lambda text: len(text) == 12 * 14 and scripts(text) == {"HANGUL"} and text.isalpha(),
+    "repeated word": lambda text: text.split() == ["정말"] * 40,
 }
 LENGTHS = (
     "one token below max_seq_length",
@@ -136,3 +144,27 @@ def test_the_callers_tokenizer_keeps_its_truncation() -> None:
     probes_for(tokenizer, 16)
     assert tokenizer.truncation is not None
     assert tokenizer.truncation["max_length"] == 16
+
+
+class TestTextOfALength:
+    """Of a tokenizer to whom every word is one token, and a zero-width space none."""
+
+    def text(self, words: list[str], length: int, prompt: str = "") -> str:
+        tokenizer = few_words("밥", "국", "떡")
+        tokenizer.normalizer = normalizers.Replace("\u200b", "")
+        tokenizer.enable_truncation(3)
+        return _text_of_length(words, tokenizer, length, prompt)
+
+    @pytest.mark.parametrize(
+        ("length", "prompt", "text"),
+        [(5, "", "밥 국 떡"), (4, "", "밥 국"), (5, "떡 ", "밥 국"), (3, "", "밥"), (2, "", ""), (3, "떡 ", "")],
+    )
+    def test_has_as_many_words_as_there_is_room_for(self, length: int, prompt: str, text: str) -> None:
+        assert self.text(["밥", "국", "떡", "밥"], length, prompt) == text
+
+    def test_leaves_out_words_of_no_token_and_of_too_many(self) -> None:
+        assert self.text(["\u200b", "밥 국 떡", "국", "밥 떡", "떡"], 4) == "국 떡"
+
+    def test_is_made_of_the_first_words_two_for_each_token(self) -> None:
+        assert self.text([*["밥 국 떡"] * 7, "국"], 4) == "국"
+        assert self.text([*["밥 국 떡"] * 8, "국"], 4) == ""

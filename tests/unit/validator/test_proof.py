@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,11 @@ def test_tools_that_fold_otherwise_are_named() -> None:
     told = other_tools({})
     assert told is not None
     assert told.count("None, here ") == len([name for name in FOLDING_TOOLS if name in here])
+
+
+@pytest.mark.parametrize(
+    "name", ["korsbert", "torch", "transformers", "sentence-transformers", "onnxscript", "onnx-ir"]
+)
+def test_each_tool_that_decides_the_operators_is_compared(name: str) -> None:
+    here = tool_versions(FOLDING_TOOLS)
+    assert other_tools(here | {name: "0.1"}) == f"{name} 0.1, here {version(name)}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from exporter.recipe import Gate, Gates
 from exporter.validator import Reference, validate
 from exporter.validator.format_loss import FormatLoss
+from exporter.validator.gates import Verdict
 from exporter.validator.parity import compare
 from exporter.validator.probes import Probe
 
@@ -73,3 +76,55 @@ def test_the_loss_of_the_precision_that_is_judged_is_used_and_no_other() -> None
     assert not {"mean relative error against the format", "difference from the emulator"} & {
         verdict.name for verdict in other.verdicts
     }
+
+
+def test_verdicts_and_cause_are_about_the_candidate_and_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are told everything that was measured, and the loss of the very precision that is judged."""
+    module = import_module("exporter.validator.validate")
+    losses = {
+        name: FormatLoss(f"PyTorch in {name}", compare(VECTORS, VECTORS, IDS), VECTORS) for name in ("bf16", "int8")
+    }
+    reference = Reference(REFERENCE.probes, VECTORS, IDS, (), losses)
+    verdicts = (Verdict("by heart", 0.0, 1.0, ">="),)
+    calls: list[tuple[Any, ...]] = []
+
+    def judge(*given: Any) -> tuple[Verdict, ...]:
+        calls.append(given)
+        return verdicts
+
+    def likely_cause(*given: Any) -> str:
+        calls.append(given)
+        return "a guess"
+
+    monkeypatch.setattr(module, "judge", judge)
+    monkeypatch.setattr(module, "likely_cause", likely_cause)
+    gate = Gates().int8
+    report = validate(reference, Answers(), gate, "the demo in int8", "int8")
+    lengths = tuple(range(2, 2 + COUNT))
+    assert calls == [
+        (report.parity, 0.0, (), gate, losses["int8"], 0.0),
+        (report.parity, reference.probes, lengths, 0.0, gate, "int8", losses["int8"]),
+    ]
+    assert (report.subject, report.execution, report.cause) == ("the demo in int8", "by heart", "a guess")
+    assert (report.probes, report.probes_sha256, report.tokens) == (
+        reference.probes,
+        reference.content_hash(),
+        lengths,
+    )
+    assert (report.batch_deviation, report.sts, report.verdicts) == (0.0, (), verdicts)
+    assert (report.format_loss, report.emulator_error) == (losses["int8"], 0.0)
+
+
+def test_a_precision_that_is_not_named_is_fp32() -> None:
+    losses = {name: FormatLoss(name, compare(VECTORS, VECTORS, IDS)) for name in ("fp32", "bf16")}
+    report = validate(Reference(REFERENCE.probes, VECTORS, IDS, (), losses), Answers(), Gates().fp32, "x")
+    assert report.format_loss is losses["fp32"]
+
+
+def test_sentences_of_one_length_share_the_batch_in_their_order() -> None:
+    candidate = Answers()
+    reference = Reference(REFERENCE.probes, VECTORS, [[number] for number in range(COUNT)], ())
+    validate(reference, candidate, Gates().fp32, "x")
+    assert [batch for batch in candidate.batches if len(batch) == 1] == [
+        [TEXTS[place]] for place in (0, 5, 10, 15, 20, 25, 30, 35)
+    ]

@@ -1,0 +1,202 @@
+"""What the proof hands to each check, by checks that only note what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from exporter.engines import Engine
+from exporter.errors import BundleError
+from exporter.recipe import Range, Shapes
+from exporter.targets import Backend, Device, Precision, Target
+from exporter.validator import proof as module
+from exporter.validator.check import Check
+from exporter.validator.proof import Proof, at_least_default, check_facts, other_tools, proven_graph, stored_graph
+from tests.support.stand_in import stand_in
+
+SHAPES = Shapes(batch=Range(opt=2, max=3))
+
+Noting = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def noting(monkeypatch: pytest.MonkeyPatch) -> Noting:
+    """Put functions in the places of some of the module's: each notes its arguments, and answers with its name."""
+
+    def note(*names: str) -> list[tuple[Any, ...]]:
+        calls: list[tuple[Any, ...]] = []
+
+        def replacement(name: str) -> Callable[..., str]:
+            def call(*given: Any, **options: Any) -> str:
+                calls.append((name, *given, *([options] if options else [])))
+                return f"what {name} returns"
+
+            return call
+
+        for name in names:
+            monkeypatch.setattr(module, name, replacement(name))
+        return calls
+
+    return note
+
+
+class TestChecks:
+    def test_weights_are_compared_with_the_parameters_found_once(self, noting: Noting) -> None:
+        calls = noting("dependent_parameters", "check_weights")
+        checkpoint = stand_in()
+        proof = Proof(checkpoint, [], SHAPES)
+        stored: Any = "a stored graph"
+        for precision in ("fp32", "fp16"):
+            found: Any = proof.weights(stored, precision)
+            assert found == "what check_weights returns"
+        parameters = "what dependent_parameters returns"
+        assert calls == [
+            ("dependent_parameters", checkpoint),
+            ("check_weights", parameters, stored, "fp32"),
+            ("check_weights", parameters, stored, "fp16"),
+        ]
+
+    def test_word_vectors_are_looked_up_in_the_folded_graph(self, noting: Noting) -> None:
+        calls = noting("check_lookup")
+        table = nn.Embedding(3, 2)
+        auto_model = SimpleNamespace(get_input_embeddings=lambda: table)
+        folded: Any = SimpleNamespace(model="a model", max_sequence=64)
+        found: Any = Proof(stand_in(model=[SimpleNamespace(auto_model=auto_model)]), [], SHAPES).lookup(folded)
+        assert found == "what check_lookup returns"
+        ((name, model, words, longest),) = calls
+        assert (name, model, longest) == ("check_lookup", "a model", 64)
+        np.testing.assert_array_equal(words, table.weight.detach().numpy())
+
+    def test_the_sweep_has_one_reference_for_all_candidates(self, noting: Noting) -> None:
+        calls = noting("SweepReference", "sweep")
+        checkpoint = stand_in()
+        proof = Proof(checkpoint, [], SHAPES)
+        encoder: Any = "an encoder"
+        gate: Any = "a gate"
+        for precision, proven in (("int8", True), ("int8_dynamic", False)):
+            proof.sweep(encoder, gate, precision, tables_proven=proven, lengths=proven, width_tokens=7)
+        given = ("sweep", "what SweepReference returns", encoder, SHAPES, gate)
+        options = {"width_tokens": 7, "rows": "sample", "scales_from_batch": False, "right_padding_only": True}
+        others = {"width_tokens": 7, "rows": "all", "scales_from_batch": True, "right_padding_only": False}
+        assert calls == [("SweepReference", checkpoint), (*given, options), (*given, others)]
+
+    def test_the_tokenizer_is_compared_on_texts_with_the_prompt(self, noting: Noting) -> None:
+        calls = noting("check_tokenizer")
+        plain = stand_in()
+        checkpoint = stand_in(facts=plain.facts.model_copy(update={"prompt": "질문: "}))
+        published: Any = "a tokenizer"
+        found: Any = Proof(checkpoint, ["밥", ""], SHAPES).tokenizer(published)
+        assert found == "what check_tokenizer returns"
+        assert calls == [("check_tokenizer", checkpoint.anchor, published, ["질문: 밥", "질문: "])]
+
+
+class TestStoredGraph:
+    def engine(self, backend: str, *files: str) -> Engine:
+        return Engine(backend=Backend(backend), precision=Precision.FP32, files=files)
+
+    def test_each_engine_is_read_by_its_own_reader(self, noting: Noting) -> None:
+        calls = noting("read_onnx", "read_openvino")
+        engines = [("onnxruntime", "a.onnx"), ("openvino", "a.xml", "a.bin"), ("tensorrt", "a.engine", "a.log")]
+        found: list[Any] = [stored_graph(self.engine(*engine), str.encode) for engine in engines]
+        assert found == ["what read_onnx returns", "what read_openvino returns", None]
+        assert calls == [("read_onnx", b"a.onnx", "a.onnx"), ("read_openvino", b"a.xml", b"a.bin", "a.xml")]
+
+    @pytest.mark.parametrize(
+        ("backend", "files"),
+        [("onnxruntime", ("a", "b")), ("openvino", ("a",)), ("openvino", ("a", "b", "c")), ("tensorrt-rtx", ())],
+    )
+    def test_other_files_are_refused(self, noting: Noting, backend: str, files: tuple[str, ...]) -> None:
+        calls = noting("read_onnx", "read_openvino")
+        with pytest.raises(BundleError) as failure:
+            stored_graph(self.engine(backend, *files), str.encode)
+        assert failure.value.message == f"an engine of {backend} has other files than {', '.join(files)}"
+        assert failure.value.next_step == "export it again"
+        assert calls == []
+
+
+class TestProvenGraph:
+    class Folded:
+        """A graph whose copies and bytes are told by name."""
+
+        max_sequence = 64
+
+        def editable(self) -> str:
+            return "a copy"
+
+        def with_model(self, model: str) -> Any:
+            return SimpleNamespace(to_bytes=lambda: f"the bytes of {model}")
+
+    @pytest.mark.parametrize(
+        ("backend", "as_read_by", "read"),
+        [
+            ("onnxruntime", None, ("read_onnx", "a copy", "the proven graph")),
+            ("onnxruntime", "openvino", ("read_onnx_by_openvino", "the bytes of a copy", 64)),
+            ("openvino", None, ("read_onnx_by_openvino", "the bytes of a copy", 64)),
+            ("openvino", "onnxruntime", ("read_onnx", "a copy", "the proven graph")),
+            ("tensorrt", None, ("read_onnx", "a copy", "the proven graph")),
+        ],
+    )
+    def test_has_the_passes_of_its_target_and_is_read_as_the_published_one(
+        self,
+        noting: Noting,
+        monkeypatch: pytest.MonkeyPatch,
+        backend: str,
+        as_read_by: str | None,
+        read: tuple[Any, ...],
+    ) -> None:
+        calls = noting("passes_for", "run_passes", "read_onnx", "read_onnx_by_openvino")
+        missing = frozenset({"Attention"})
+        backends = {Backend(backend): SimpleNamespace(missing_operators=lambda: missing)}
+        monkeypatch.setattr(module, "backend_of", backends.__getitem__)
+        target = Target(Precision.FP16, Backend(backend), Device.CUDA)
+        folded: Any = self.Folded()
+        found: Any = proven_graph(folded, target, padding="left", as_read_by=as_read_by)
+        assert found == f"what {read[0]} returns"
+        asked = ("passes_for", Backend(backend), "cuda", "fp16", {"padding": "left", "missing": missing})
+        assert calls == [asked, ("run_passes", "a copy", "what passes_for returns"), read]
+
+
+class TestShapes:
+    @pytest.mark.parametrize(
+        ("own", "swept"),
+        [
+            ((1, 1, 1), (1, 32, 128)),
+            ((2, 64, 512), (1, 64, 512)),
+            ((1, 40, 64), (1, 40, 128)),
+        ],
+    )
+    def test_are_the_bundles_own_and_no_smaller_batches_than_the_default(
+        self, own: tuple[int, int, int], swept: tuple[int, int, int]
+    ) -> None:
+        ranges = [Range(min=least, opt=best, max=most) for least, best, most in (own, swept)]
+        sequence = Range(opt=8, max=16)
+        found = at_least_default(Shapes(batch=ranges[0], sequence=sequence), Backend.OPENVINO)
+        assert found == Shapes(batch=ranges[1], sequence=sequence)
+
+    @pytest.mark.parametrize("backend", [Backend.TENSORRT, Backend.TENSORRT_RTX])
+    def test_of_an_engine_with_profiles_are_taken_as_stated(self, backend: Backend) -> None:
+        shapes = Shapes(batch=Range(opt=1, max=1))
+        assert at_least_default(shapes, backend) is shapes
+
+
+def test_facts_are_compared_by_name_in_the_order_of_the_alphabet() -> None:
+    check = check_facts({"b": 1, "a": 1, "same": 0}, {"b": 2, "c": None, "a": "1", "same": 0})
+    assert check == Check(
+        "facts",
+        "4 facts of the encoder, of the manifest and of the checkpoint",
+        ("a is 1 in the manifest, and '1' in the checkpoint", "b is 1 in the manifest, and 2 in the checkpoint"),
+    )
+
+
+def test_other_versions_are_named_in_the_order_of_the_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"python": "3", "torch": "2", "onnx-ir": "1"}
+    monkeypatch.setattr(module, "tool_versions", lambda tools: here if "torch" in tools else {})
+    assert other_tools(here | {"python": "2"}) is None
+    assert other_tools({"torch": "1", "onnxscript": "4"}) == (
+        "torch 1, here 2, onnxscript 4, here None, onnx-ir None, here 1"
+    )
