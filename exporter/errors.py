@@ -116,6 +116,11 @@ def printable(text: str, most: int | None = None) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in cut)
 
 
+def quoted(value: object) -> str:
+    """Return ``repr(value)`` for a message, cut after 80 characters: a stranger's file may hold anything."""
+    return printable(repr(value), 80)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of what a library says, for a message of ours; its class where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

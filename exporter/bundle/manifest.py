@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter.bundle.signing import SIGNATURE
 from exporter.engines import Engine
-from exporter.errors import BundleError, printable
+from exporter.errors import BundleError, printable, quoted
 from exporter.files import read_file
 from exporter.recipe import Recipe, Source
 from exporter.runtime.facts import EncoderFacts
@@ -259,8 +259,8 @@ def _refuse_other_format(path: Path, content: bytes) -> None:
     if number != FORMAT:
         opened_by = _OPENED_BY.get(number) if isinstance(number, int) else None
         raise BundleError(
-            f"{path}: bundle format {number!r} is opened by {opened_by or 'no version of korsbert'}; this version "
-            f"opens format {FORMAT}",
+            f"{path}: bundle format {quoted(number)} is opened by {opened_by or 'no version of korsbert'}; this "
+            f"version opens format {FORMAT}",
             next_step=_export_again(stated),
         )
 
@@ -269,5 +269,5 @@ def _export_again(manifest: dict[str, Any]) -> str:
     """Say which checkpoint to export again, by a manifest of any format: nothing in it has been verified."""
     source = manifest.get("source")
     checkpoint, commit = (source.get("checkpoint"), source.get("commit")) if isinstance(source, dict) else (None, None)
-    named = f" {checkpoint!r}" if isinstance(checkpoint, str) else ""
-    return f"export the checkpoint{named} again" + (f", revision {commit!r}" if isinstance(commit, str) else "")
+    named = f" {quoted(checkpoint)}" if isinstance(checkpoint, str) else ""
+    return f"export the checkpoint{named} again" + (f", revision {quoted(commit)}" if isinstance(commit, str) else "")

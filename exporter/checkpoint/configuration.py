@@ -9,7 +9,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING
 
 from exporter.checkpoint.rules import Rules
-from exporter.errors import UnsupportedModelError
+from exporter.errors import UnsupportedModelError, quoted
 
 MODEL_TYPES = ("albert", "bert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
 
@@ -46,7 +46,7 @@ def transformer_rules(model_type: object, where: str) -> Rules:
     """
     if model_type not in MODEL_TYPES:
         raise UnsupportedModelError(
-            f"{where}: architecture {model_type!r} cannot be folded",
+            f"{where}: architecture {quoted(model_type)} cannot be folded",
             next_step=f"use one of {', '.join(MODEL_TYPES)}",
         )
     kind = CONFIG_MAPPING[model_type]

@@ -12,7 +12,7 @@ from exporter.checkpoint.reference import Checkpoint
 from exporter.checkpoint.snapshot import Snapshot
 from exporter.checkpoint.tokenizer_anchor import build_anchor
 from exporter.checkpoint.weights import Equality, hash_of
-from exporter.errors import CheckpointError, UnsupportedModelError
+from exporter.errors import CheckpointError, UnsupportedModelError, quoted
 from exporter.runtime.facts import EncoderFacts
 
 
@@ -114,7 +114,8 @@ def _max_seq_length(model: SentenceTransformer, source: str) -> int:
     special = model[0].tokenizer.num_special_tokens_to_add()
     if not isinstance(wanted, int) or wanted <= special:
         raise CheckpointError(
-            f"{source}: max_seq_length is {wanted!r}, which leaves no room for text beside {special} special tokens",
+            f"{source}: max_seq_length is {quoted(wanted)}, which leaves no room for text beside {special} special "
+            "tokens",
             next_step="correct it in sentence_bert_config.json",
         )
     return min(wanted, capacity)

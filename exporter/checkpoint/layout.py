@@ -9,7 +9,7 @@ from typing import Any
 
 from exporter.checkpoint.configuration import MODULE_ENTRY
 from exporter.checkpoint.rules import select_keys
-from exporter.errors import CheckpointError, UnsupportedModelError
+from exporter.errors import CheckpointError, UnsupportedModelError, quoted
 
 MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")
 MODULES_FILE = "modules.json"
@@ -113,12 +113,12 @@ def read_json(content: bytes, kind: type, where: str) -> Any:
 
 def _module(entry: Any, where: Path) -> Module:
     if not isinstance(entry, dict):
-        raise CheckpointError(f"{where}: expected a list of objects, found {entry!r} in it")
+        raise CheckpointError(f"{where}: expected a list of objects, found {quoted(entry)} in it")
     kind, path = str(entry.get("type")), str(entry.get("path", ""))
     name = kind.rpartition(".")[2]
     if name not in MODULES or not kind.startswith("sentence_transformers."):
         raise UnsupportedModelError(
-            f"{where}: module {kind!r} cannot be folded",
+            f"{where}: module {quoted(kind)} cannot be folded",
             next_step=f"use only {', '.join(MODULES)}",
         )
     if Path(path).is_absolute() or ".." in Path(path).parts:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from exporter.errors import CheckpointError, UnsupportedModelError
+from exporter.errors import CheckpointError, UnsupportedModelError, quoted
 
 # Values that decide nothing. transformers and sentence-transformers write many keys out with them.
 _NOTHING: tuple[Any, ...] = (None, False, "", [], {})
@@ -107,16 +107,15 @@ def _check_value(key: str, value: Any, legal: tuple[Any, ...], where: str) -> No
     if not any(value == one and type(value) is type(one) for one in legal):
         shown = " or ".join(repr(one) for one in legal)
         raise CheckpointError(
-            f"{where}: {key} is {value!r}, and only {shown} can be exported",
+            f"{where}: {key} is {quoted(value)}, and only {shown} can be exported",
             next_step="export a checkpoint that does not need it",
         )
 
 
 def _check_kind(key: str, value: Any, kind: str | None, where: str) -> None:
     if kind is not None and value is not None and not _KINDS[kind](value):
-        shown = repr(value)
         raise CheckpointError(
-            f"{where}: {key} is {shown if len(shown) <= 40 else shown[:40] + '…'}, and must be {kind}",
+            f"{where}: {key} is {quoted(value)}, and must be {kind}",
             next_step="correct it, or save the checkpoint again with SentenceTransformer.save",
         )
 
@@ -126,7 +125,7 @@ def _check_no_path(key: str, value: Any, where: str) -> None:
     for text in texts:
         if isinstance(text, str) and ("/" in text or "\\" in text):
             raise CheckpointError(
-                f"{where}: {key} is {text!r}, which is a path or the name of a repository",
+                f"{where}: {key} is {quoted(text)}, which is a path or the name of a repository",
                 next_step="remove the key if the model does not need it",
             )
 
@@ -137,7 +136,7 @@ def _check_says_nothing(key: str, value: Any, where: str) -> None:
     if key == "auto_map":
         raise UnsupportedModelError(f"{where}: the model is code on the hub (auto_map), which is never run")
     raise CheckpointError(
-        f"{where}: the key {key!r} controls what a library loads, and such keys are not supported",
+        f"{where}: the key {quoted(key)} controls what a library loads, and such keys are not supported",
         next_step="remove the key if the model does not need it; weights and tokenizer come from the folder's own "
         "files",
     )

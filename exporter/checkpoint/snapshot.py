@@ -34,7 +34,7 @@ from exporter.checkpoint.layout import (
     transformer_and_pooling,
 )
 from exporter.checkpoint.rules import Rules, select_keys
-from exporter.errors import CheckpointError, ExportError, UnsupportedModelError
+from exporter.errors import CheckpointError, ExportError, UnsupportedModelError, quoted
 from exporter.files import CONFIGURATION
 
 # In the order sentence-transformers looks for them; it takes the first.
@@ -251,7 +251,7 @@ class _Copier:
         activation = config.get("activation_function")
         if activation is not None and not str(activation).startswith("torch.nn."):
             # sentence-transformers would take Tanh instead and say so in a log: the wrong reference.
-            raise UnsupportedModelError(f"{self._shown(name)}: activation {activation!r} is not one of torch.nn")
+            raise UnsupportedModelError(f"{self._shown(name)}: activation {quoted(activation)} is not one of torch.nn")
 
     def _check_pooling(self, config: dict[str, Any], name: str) -> None:
         """Refuse a pooling that states no mode, or one that is not known: sentence-transformers would take the mean."""
@@ -294,7 +294,7 @@ class _Copier:
         ending = Path(index.removesuffix(".index.json")).suffix
         for file in files:
             if PurePosixPath(file).name != file or "\\" in file or not file.endswith(ending):
-                raise CheckpointError(f"{where}: names {file!r}, which is no {ending} file in the same folder")
+                raise CheckpointError(f"{where}: names {quoted(file)}, which is no {ending} file in the same folder")
             if not self._exists(_join(place, file)):
                 raise CheckpointError(f"{where}: names {file}, which is not there", next_step="download it again")
         self._write(_join(place, index), {"metadata": {}, "weight_map": weight_map})

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import pearsonr, spearmanr
 
-from exporter.errors import InputError
+from exporter.errors import InputError, printable, quoted
 from exporter.files import TEXT, read_text
 from exporter.validator.parity import row_cosine
 
@@ -89,7 +89,7 @@ def _read_tsv(path: Path) -> list[Row]:
     try:
         columns = [header.index(name) for name in ("sentence1", "sentence2", "score")]
     except ValueError as error:
-        raise InputError(f"{path}: no header with score, sentence1 and sentence2 (it has {header})") from error
+        raise InputError(f"{path}: no header with score, sentence1 and sentence2 (it has {quoted(header)})") from error
     return [
         _row(path, number, [line[c] for c in columns if c < len(line)])
         for number, line in enumerate(lines[1:], 2)
@@ -131,9 +131,9 @@ def _row(path: Path, number: int, fields: list[str]) -> Row:
         first, second, score = fields
         value = float(score)
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path}, row {number}: expected two sentences and a score, found {fields}") from error
+        raise InputError(f"{path}, row {number}: expected two sentences and a score, found {quoted(fields)}") from error
     if not np.isfinite(value):
-        raise InputError(f"{path}, row {number}: the score is {score}")
+        raise InputError(f"{path}, row {number}: the score is {printable(str(score), 80)}")
     return str(first), str(second), value
 
 

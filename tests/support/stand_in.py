@@ -43,6 +43,7 @@ def stand_in(**changes: Any) -> Checkpoint:
     attributes: dict[str, Any] = {
         "model": None,
         "source": "owner/model",
+        "source_name": "the model",
         "commit": "c" * 40,
         "weights_sha256": "w" * 64,
         "files": {"config.json": "f" * 64},

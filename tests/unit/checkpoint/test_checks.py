@@ -143,7 +143,6 @@ class TestKnownAnswer:
             {"last": ((0,), (-0.5,))},
             {"cosine": 0.4},
         ],
-        ids=str,
     )
     def test_may_differ_by_its_tolerance(self, printed: dict[str, Any]) -> None:
         model = Answers()
@@ -159,7 +158,6 @@ class TestKnownAnswer:
             {"cosine": 0.29},
             {"cosine": 1.31},
         ],
-        ids=str,
     )
     def test_is_refused_beyond_it(self, printed: dict[str, Any]) -> None:
         assert refusal(checkpoint(), recipe(known_answer=known_answer(**printed))) == (

@@ -93,7 +93,12 @@ def snapshot(folder: Path, **changes: Any) -> Snapshot:
 
 def read(model: Model, folder: Path, **changes: Any) -> Checkpoint:
     return read_facts(
-        model, snapshot(folder, **changes), source="owner/model", commit="c" * 40, equality=Equality(7, 12_345)
+        model,
+        snapshot(folder, **changes),
+        source="owner/model",
+        source_name="the model",
+        commit="c" * 40,
+        equality=Equality(7, 12_345),
     )
 
 
@@ -140,7 +145,9 @@ def test_a_pooling_that_was_asked_for_and_keys_that_were_left_out_are_told(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("normalizer", "lower"), [(None, False), (normalizers.NFC(), False), (normalizers.Lowercase(), True)], ids=str
+    ("normalizer", "lower"),
+    [(None, False), (normalizers.NFC(), False), (normalizers.Lowercase(), True)],
+    ids=["none", "NFC", "Lowercase"],
 )
 def test_lower_casing_is_what_the_normalizer_does(tmp_path: Path, normalizer: Any, lower: bool) -> None:
     found = read(Model(Transformer(tokenizer=wrapped(normalizer)), Pooling()), tmp_path)

@@ -38,7 +38,7 @@ class TestPlace:
     def test_is_the_hub_at_the_revision_given_or_the_recipes(
         self, asked: list[tuple[str, str | None]], given: str | None, revision: str
     ) -> None:
-        assert module._resolve(HUB, None, given) == (Path("/cache"), "c" * 40, "owner/model")
+        assert module._resolve(HUB, None, given) == (Path("/cache"), "c" * 40)
         assert asked == [("owner/model", revision)]
 
     @pytest.mark.parametrize("revision", [None, "v2"])
@@ -47,19 +47,22 @@ class TestPlace:
     ) -> None:
         relative = tmp_path / "sub" / ".."
         (tmp_path / "sub").mkdir()
-        assert module._resolve(HUB, relative, revision) == (relative, None, str(tmp_path.resolve()))
+        assert module._resolve(HUB, relative, revision) == (relative, None)
+        assert HUB.source_name(relative) == tmp_path.name
         assert asked == []
 
     def test_is_the_folder_that_the_recipe_names(self, tmp_path: Path) -> None:
         recipe = Recipe(name="case", source=str(tmp_path))
-        assert module._resolve(recipe, None, None) == (tmp_path, None, str(tmp_path.resolve()))
+        assert module._resolve(recipe, None, None) == (tmp_path, None)
+        assert recipe.source_name() == tmp_path.name
         with pytest.raises(CheckpointError) as failure:
             module._resolve(recipe, None, "v2")
         assert failure.value.message == f"{tmp_path}: a local folder has no revision 'v2'"
         assert failure.value.next_step == "leave out `revision`"
 
     def test_of_a_checkpoint_that_ships_is_named_relative_to_the_recipes(self) -> None:
-        assert module._resolve(find_recipe("demo"), None, None)[1:] == (None, "demo/checkpoint")
+        assert find_recipe("demo").source_name() == "demo/checkpoint"
+        assert HUB.source_name() == "owner/model"
 
 
 class TestOpening:

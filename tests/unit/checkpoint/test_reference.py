@@ -139,7 +139,7 @@ def test_parameters_have_the_models_names_and_four_bytes_a_number() -> None:
 
 def test_a_manifest_says_where_it_came_from() -> None:
     assert stand_in().provenance() == Source(
-        checkpoint="owner/model",
+        checkpoint="the model",
         commit="c" * 40,
         weights_sha256="w" * 64,
         files={"config.json": "f" * 64},

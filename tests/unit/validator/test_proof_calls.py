@@ -17,7 +17,7 @@ from exporter.targets import Backend, Device, Precision, Target
 from exporter.validator import proof as module
 from exporter.validator.check import Check
 from exporter.validator.proof import Proof, at_least_default, check_facts, other_tools, proven_graph, stored_graph
-from tests.support.stand_in import stand_in
+from tests.support.stand_in import stand_in, words_tokenizer
 
 SHAPES = Shapes(batch=Range(opt=2, max=3))
 
@@ -89,10 +89,16 @@ class TestChecks:
         calls = noting("check_tokenizer")
         plain = stand_in()
         checkpoint = stand_in(facts=plain.facts.model_copy(update={"prompt": "질문: "}))
-        published: Any = "a tokenizer"
-        found: Any = Proof(checkpoint, ["밥", ""], SHAPES).tokenizer(published)
+        published = words_tokenizer("밥")
+        proof = Proof(checkpoint, ["밥", ""], SHAPES)
+        found: Any = proof.tokenizer(published)
         assert found == "what check_tokenizer returns"
         assert calls == [("check_tokenizer", checkpoint.anchor, published, ["질문: 밥", "질문: "])]
+        assert proof.tokenizer(words_tokenizer("밥")) is found
+        assert len(calls) == 1  # the same content has the same result
+        other = words_tokenizer("국")
+        proof.tokenizer(other)
+        assert calls[1:] == [("check_tokenizer", checkpoint.anchor, other, ["질문: 밥", "질문: "])]
 
 
 class TestStoredGraph:

@@ -127,8 +127,8 @@ def test_what_a_sweep_of_a_model_of_bert_bases_size_may_cost() -> None:
     budgets = (inputs.SAMPLED_ROWS, inputs.POSITION_TOKENS, inputs.WIDTH_TOKENS, inputs.BATCH_TOKENS)
     assert budgets == (2000, 4000, 6000, 8192)
     assert inputs.budget(1000, stand_in()) == 1000
-    assert inputs.budget(1000, stand_in(facts=FACTS.model_copy(update={"layers": 13}))) == 1000
-    assert inputs.budget(1000, stand_in(facts=FACTS.model_copy(update={"layers": 5}))) == 2400
+    assert inputs.budget(1000, stand_in(facts=FACTS.model_copy(update={"layers": 6}))) == 1000
+    assert inputs.budget(1000, stand_in(facts=FACTS.model_copy(update={"layers": 4}))) == 1500
 
 
 class TestWordRows:

@@ -81,7 +81,6 @@ class TestEqualGraphs:
             (*both(computed, "Neg", X, to=(np.ones(2), [1, 1])), "fp32"),
             (*both(computed, "Cast", IDS, dtype=("float32", "float16")), "fp16"),
         ],
-        ids=str,
     )
     def test_they_pass(self, proven: Value, published: Value, precision: str) -> None:
         assert compared(proven, published, precision).failures == ()

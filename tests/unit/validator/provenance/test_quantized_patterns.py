@@ -171,7 +171,7 @@ class TestStatic:
             {"axis": 0},
             {"axis": 2},
         ],
-        ids=str,
+        ids=" ".join,
     )
     def test_anything_else_is_none(self, fault: dict[str, Any]) -> None:
         assert matmul_of(self.output(**fault)) is None
@@ -256,7 +256,7 @@ class TestDynamic:
             {"factors": {1: OTHER}},
             {"factors": {1: INVERSE}},
         ],
-        ids=str,
+        ids=" ".join,
     )
     def test_anything_else_is_none(self, fault: dict[str, Any]) -> None:
         assert matmul_of(self.output(**fault)) is None
@@ -458,7 +458,7 @@ class TestTable:
             {"axis": 1},
             {"more": (OTHER,)},
         ],
-        ids=str,
+        ids=" ".join,
     )
     def test_anything_else_is_none(self, fault: dict[str, Any]) -> None:
         assert quantized_tables(stored_graph(self.output(**fault))) == {}
