@@ -32,7 +32,7 @@ from exporter.targets import Backend, Device, Padding, Precision, Target
 from exporter.validator import Check, ParityReport, Reference, reference_of, validate
 from exporter.validator.proof import Proof, proven_graph, stored_graph
 from exporter.validator.provenance import check_graph, read_onnx
-from exporter.validator.sweep_inputs import WIDTH_TOKENS
+from exporter.validator.sweeps.inputs import WIDTH_TOKENS
 
 _AS_FOLDED = Target(Precision.FP32, Backend.ONNXRUNTIME, Device.CPU)
 """The target whose engine is the folded graph itself."""

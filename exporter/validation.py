@@ -19,7 +19,7 @@ from exporter.targets import Target
 from exporter.validator import Check, ParityReport, Reference, reference_of, validate
 from exporter.validator.proof import Proof, at_least_default, check_facts, other_tools, proven_graph, stored_graph
 from exporter.validator.provenance import check_graph
-from exporter.validator.sweep_inputs import WIDTH_TOKENS
+from exporter.validator.sweeps.inputs import WIDTH_TOKENS
 
 
 def validate_bundle(

@@ -86,16 +86,13 @@ def _run(command: Callable[[], Any]) -> None:
         if stop.code == INTERRUPTED:
             print("interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(CLOSED_PIPE if gone and stop.code == 1 else stop.code)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            traceback.print_exc()
-            sys.exit(BUG)
-        print("error: the output cannot be written: the disk is full", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     # Python would exit with 1, which means that a gate failed. A panic of Rust code is no Exception.
-    except BaseException:  # noqa: BLE001
+    except BaseException as error:  # noqa: BLE001
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            print("error: the output cannot be written: the disk is full", file=sys.stderr)  # noqa: T201
+            sys.exit(2)
         traceback.print_exc()
         print("error: this is a bug in korsbert, please report it with the lines above", file=sys.stderr)  # noqa: T201
         sys.exit(BUG)

@@ -64,6 +64,14 @@ ALSO: Mapping[str, tuple[str, ...]] = {
         "tests/unit/bundle/test_bundle_edges.py",
         "tests/unit/test_bundle_formats.py",
     ),
+    # The quick ones first: a mutant is killed by the first test that fails.
+    **{
+        str(path.relative_to(ROOT)): tuple(
+            f"tests/unit/validator/test_{name}.py"
+            for name in ("sweeps_exact", "sweep_inputs_exact", "sweep_inputs", "sweeps")
+        )
+        for path in (ROOT / "exporter" / "validator" / "sweeps").glob("*.py")
+    },
     "exporter/validator/check.py": ("tests/unit/validator/test_report.py",),
     "exporter/validator/parity.py": ("tests/unit/validator/test_gates.py",),
 }

@@ -18,7 +18,7 @@ from exporter.validator.format_loss import FormatLoss, format_loss_of
 from exporter.validator.parity import compare, relative_deviation
 from exporter.validator.proof import Proof
 from exporter.validator.provenance import check_graph, read_onnx
-from exporter.validator.sweep_inputs import WIDTH_TOKENS
+from exporter.validator.sweeps.inputs import WIDTH_TOKENS
 from tests.support.faults import (
     Candidate,
     Fault,

@@ -13,8 +13,8 @@ from exporter.bundle import Bundle
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.recipe import Gates, Range, Shapes, find_recipe
 from exporter.serving.triton.facts import Options, served
-from exporter.validator import sweep_inputs as inputs
-from exporter.validator.sweep_inputs import Material
+from exporter.validator.sweeps import inputs
+from exporter.validator.sweeps.inputs import Material
 
 
 @pytest.fixture(scope="module")

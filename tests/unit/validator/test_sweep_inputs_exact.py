@@ -13,9 +13,9 @@ from torch import nn
 from exporter.checkpoint import Checkpoint
 from exporter.recipe import Gate, Range, Shapes
 from exporter.runtime.tokens import TextTokenizer
-from exporter.validator import sweep_inputs as inputs
 from exporter.validator.probes import Probe
-from exporter.validator.sweep_inputs import Material
+from exporter.validator.sweeps import inputs
+from exporter.validator.sweeps.inputs import Material
 from tests.support.stand_in import CLS, FACTS, PAD, SEP, SPECIAL, UNK, stand_in, words_tokenizer
 
 WORDS = ("밥", "국", "떡", "죽")

@@ -12,11 +12,10 @@ from torch import nn
 
 from exporter.recipe import Gate, Range, Shapes
 from exporter.runtime.tokens import IntArray
-from exporter.validator import sweeps as module
 from exporter.validator.check import Check
 from exporter.validator.parity import row_cosine
-from exporter.validator.sweep_inputs import Material, word_rows, word_sequences
-from exporter.validator.sweeps import SweepReference, Vectors, sweep
+from exporter.validator.sweeps import SweepReference, Vectors, against_itself, against_pytorch, parts, running, sweep
+from exporter.validator.sweeps.inputs import Material, word_rows, word_sequences
 from tests.support.stand_in import CLS, FACTS, PAD, SEP, words_tokenizer
 
 ROWS, LONGEST = 50, 24
@@ -370,7 +369,7 @@ class TestDistances:
     FOUND = np.array([[3, 4.5], [0, 0], [np.inf, 0], [0, 2]], np.float32)
 
     def test_are_of_each_row_and_not_a_number_where_a_row_is_none(self) -> None:
-        found = module._Distances.between(self.WANTED, self.FOUND, np.array([1.0, 0.0]))
+        found = against_pytorch._Distances.between(self.WANTED, self.FOUND, np.array([1.0, 0.0]))
         np.testing.assert_allclose(found.error, [0.1, 0, np.nan, np.sqrt(2)])
         np.testing.assert_allclose(found.cosine, [27 / 5 / np.hypot(3, 4.5), 1, np.nan, 0])
         assert found.centered is not None
@@ -379,12 +378,12 @@ class TestDistances:
         )
 
     def test_without_a_centre_have_no_centred_cosine(self) -> None:
-        found = module._Distances.between(self.WANTED, self.FOUND, None)
+        found = against_pytorch._Distances.between(self.WANTED, self.FOUND, None)
         assert found.centered is None
         np.testing.assert_allclose(found.error, [0.1, 0, np.nan, np.sqrt(2)])
 
     def test_to_a_vector_of_zeros_are_huge(self) -> None:
-        found = module._Distances.between(np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32), None)
+        found = against_pytorch._Distances.between(np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32), None)
         np.testing.assert_allclose(found.error, [np.sqrt(2) / 1e-30])
 
     @pytest.mark.parametrize(
@@ -401,52 +400,52 @@ class TestDistances:
     def test_the_first_bound_that_fails_is_told(
         self, error: float, cosine: float, centered: float, told: str | None
     ) -> None:
-        distances = module._Distances(*(np.array([0.0, value]) for value in (error, cosine, centered)))
+        distances = against_pytorch._Distances(*(np.array([0.0, value]) for value in (error, cosine, centered)))
         gate = Gate(min_cosine=0.75, min_centered_cosine=0.5, max_relative_error=0.25)
         assert distances.complaint(1, gate) == told
 
     def test_bounds_that_a_gate_does_not_have_are_not_judged(self) -> None:
-        distances = module._Distances(np.array([9.0]), np.array([0.9]), np.array([-1.0]))
+        distances = against_pytorch._Distances(np.array([9.0]), np.array([0.9]), np.array([-1.0]))
         assert distances.complaint(0, Gate(min_cosine=0.75)) is None
-        without = module._Distances(np.array([0.0]), np.array([0.9]), None)
+        without = against_pytorch._Distances(np.array([0.0]), np.array([0.9]), None)
         assert without.complaint(0, Gate(min_cosine=0.75, min_centered_cosine=0.5)) is None
 
     def test_rows_that_fail_come_worst_first(self) -> None:
         error = np.array([0.3, 0.1, np.nan, 0.5, 0.3])
-        distances = module._Distances(error, np.ones(5), None)
+        distances = against_pytorch._Distances(error, np.ones(5), None)
         gate = Gate(min_cosine=0.75, max_relative_error=0.25)
         assert distances.failed(gate) == [2, 3, 0, 4]
-        alike = module._Distances(np.full(40, 0.3), np.ones(40), None)
+        alike = against_pytorch._Distances(np.full(40, 0.3), np.ones(40), None)
         assert alike.failed(gate) == [*range(40)]
 
 
 def test_deviations_are_relative_to_the_second_and_not_a_number_where_either_is_none() -> None:
     first = np.array([[3, 5], [np.inf, 0], [0, 0], [1, 1], [1, 0]], np.float32)
     second = np.array([[3, 4], [np.inf, 0], [np.nan, 0], [1, 1], [0, 0]], np.float32)
-    np.testing.assert_allclose(module._deviation(first, second), [0.2, np.nan, np.nan, 0, 1e30])
+    np.testing.assert_allclose(against_itself._deviation(first, second), [0.2, np.nan, np.nan, 0, 1e30])
 
 
 def test_what_is_too_far_comes_worst_first() -> None:
     deviation = np.array([0.5, 0.123, np.nan, 0.25, 0.3])
-    assert list(module._too_far(deviation, 0.25, "itself")) == [
+    assert list(against_itself._too_far(deviation, 0.25, "itself")) == [
         (2, "is NaN or Inf"),
         (0, "differs from itself by 0.5, allowed 0.25"),
         (4, "differs from itself by 0.3, allowed 0.25"),
     ]
-    assert list(module._too_far(deviation, None, "itself")) == [(2, "is NaN or Inf")]
-    assert [row for row, _ in module._too_far(np.full(40, 0.3), 0.25, "itself")] == [*range(40)]
+    assert list(against_itself._too_far(deviation, None, "itself")) == [(2, "is NaN or Inf")]
+    assert [row for row, _ in against_itself._too_far(np.full(40, 0.3), 0.25, "itself")] == [*range(40)]
 
 
 @pytest.mark.parametrize(
     ("failures", "told"), [(["a", "b", "c"], ["a", "b", "c"]), (list("abcd"), ["a", "b", "c", "4 are wrong"])]
 )
 def test_three_sentences_are_enough(failures: list[str], told: list[str]) -> None:
-    assert module._shortened(failures, "are wrong") == told
+    assert running.shortened(failures, "are wrong") == told
 
 
 @pytest.mark.parametrize(("sizes", "told"), [((1,), "1"), ((1, 2), "1 and 2"), ((1, 2, 32), "1, 2 and 32")])
 def test_sizes_are_listed(sizes: tuple[int, ...], told: str) -> None:
-    assert module._listed(sizes) == told
+    assert against_itself._listed(sizes) == told
 
 
 @pytest.mark.parametrize(
@@ -464,7 +463,7 @@ def test_sizes_are_listed(sizes: tuple[int, ...], told: str) -> None:
     ],
 )
 def test_figures_are_json(value: Any, data: Any) -> None:
-    found = module._json(value)
+    found = parts._json(value)
     assert found == data
     assert type(found) is type(data)
 
@@ -490,7 +489,7 @@ class TestBatchesOfSequences:
 
         ids = np.arange(rows)[:, None] + np.zeros((1, width), np.int64)
         run: Any = SimpleNamespace(shapes=Shapes(batch=Range(opt=1, max=most)))
-        vectors = module._in_batches(Encoder(), ids, np.ones_like(ids), run)
+        vectors = against_pytorch._in_batches(Encoder(), ids, np.ones_like(ids), run)
         assert vectors[:, 0].tolist() == [*range(1, rows + 1)]
         assert seen == [(size, size) for size in sizes]
 
@@ -502,7 +501,7 @@ def test_a_batch_is_encoded_once_and_another_of_the_same_bytes_is_another() -> N
         calls.append(ids.shape)
         return np.full((len(ids), 1), len(calls), np.float32)
 
-    remembering = module._Remembering(encode)
+    remembering = running.Remembering(encode)
     zeros, ones = np.zeros((2, 2), np.int64), np.ones((2, 2), np.int64)
     batches = [(zeros, ones), (zeros, zeros), (ones, ones), (zeros.reshape(1, 4), ones.reshape(1, 4))]
     first, second = ([remembering.encode_padded(*batch)[0, 0] for batch in batches] for _ in range(2))

@@ -81,7 +81,7 @@ def test_what_the_parser_refuses_names_the_node(case: str, tmp_path: Path, capfd
 
 def test_lengths_that_the_network_has_no_attention_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx", reason=RTX_REASON)
-    monkeypatch.setattr("exporter.engines.tensorrt.build._lengths_wanted", lambda _: 2)
+    monkeypatch.setattr("exporter.engines.tensorrt.build.lengths_wanted", lambda _: 2)
     with pytest.raises(BuildError, match="2 attentions of the graph take lengths, and 0 of the network came"):
         TENSORRT_RTX.build(graph_of("sentence_embedding = Mul(ids, mask)"), Shapes(), tmp_path)
 
