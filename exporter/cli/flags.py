@@ -30,6 +30,8 @@ class Command(TyperCommand):
         except ExportError as error:
             print(f"error: {with_flags(str(error), self.flags)}", file=sys.stderr)  # noqa: T201
             raise typer.Exit(error.exit_code) from error
+        except EOFError as error:  # typer would exit with 1, which means that a gate failed
+            raise RuntimeError("a file or a stream ended too early") from error
 
     @property
     def flags(self) -> dict[str, str]:
