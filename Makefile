@@ -15,7 +15,7 @@ SUITE := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 #   make test-newest TORCH=torch PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test fuzz test-newest test-oldest check docs coverage wheel lock locked release audit clean
+.PHONY: demo test fuzz test-newest test-oldest check policies docs coverage wheel lock locked release audit clean
 
 demo: .venv/ready
 	$(BIN)/korsbert-export --model demo --fp16 --force
@@ -47,6 +47,13 @@ check: .venv/ready docs
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
+# checkov's rules for Kubernetes and Dockerfiles, all of them, on what `korsbert ship` writes. The files themselves say
+# which rules they break, and why. checkov brings a hundred packages, so it has an environment of its own.
+policies: .venv/ready build/policies/ready
+	rm -rf build/policies/files
+	$(BIN)/python -m tests.support.deployment_files build/policies/files
+	build/policies/bin/checkov --framework kubernetes dockerfile --compact --quiet --skip-download -d build/policies/files
+
 # The documentation site, in build/site. The page of the command line is written from the code; warnings are errors.
 docs: .venv/ready
 	$(BIN)/python -m typer exporter.cli.main utils docs --name korsbert --title "Command line" \
@@ -62,6 +69,7 @@ coverage: .venv/ready
 wheel: .venv/ready
 	rm -rf dist build/wheel-venv build/wheel-run
 	$(BIN)/python -m build --wheel -o dist .
+	test -f "dist/$$($(BIN)/python -c 'from exporter.serving.triton.deployment import wheel; print(wheel())')"
 	$(PYTHON) -m venv build/wheel-venv
 	build/wheel-venv/bin/pip install -q -c constraints.txt torch==2.13.0
 	build/wheel-venv/bin/pip install -q -c constraints.txt "$$(ls dist/*.whl)[export,cpu]"
@@ -113,6 +121,11 @@ release: .venv/ready build/tools/ready
 # run it; a workflow does, every week.
 audit: build/tools/ready
 	for lock in .ci/locks/*.txt; do build/tools/bin/pip-audit --require-hashes --disable-pip -r $$lock || exit 1; done
+
+build/policies/ready:
+	test -x build/policies/bin/python || $(PYTHON) -m venv build/policies
+	build/policies/bin/pip install -q checkov==3.3.30
+	touch $@
 
 build/tools/ready:
 	test -x build/tools/bin/python || $(PYTHON) -m venv build/tools

@@ -26,7 +26,7 @@ from exporter.bundle.manifest import (
     parse_record,
     read_manifest_bytes,
 )
-from exporter.bundle.signing import SIGNATURE, Signer, Trusted, sign, verify
+from exporter.bundle.signing import SIGNATURE, Signer, Trusted, refuse_other_file, sign, verify
 from exporter.engines import EngineFiles, backend_of
 from exporter.errors import BundleError, first_line, is_panic
 from exporter.files import CONFIGURATION, read_file
@@ -102,13 +102,16 @@ class Bundle:
         """Read a bundle's manifest, record and signature, and none of the files that the manifest lists.
 
         Raises:
-            BundleError: There is no manifest, it has another format, or it was altered.
+            BundleError: There is no manifest, it has another format, or it was altered; or a record or a signature is
+                none.
         """
         path = folder / MANIFEST
         contents = {MANIFEST: read_manifest_bytes(path)}
         manifest = parse_manifest(path, contents[MANIFEST])
         contents |= {name: _read(folder / name) for name in (RECORD, SIGNATURE) if (folder / name).is_file()}
         record = parse_record(folder / RECORD, contents[RECORD], manifest) if RECORD in contents else None
+        if SIGNATURE in contents:
+            refuse_other_file(folder / SIGNATURE, contents[SIGNATURE])
         return cls(folder, manifest, record, contents)
 
     def encoder(self, *, device: str | None = None, threads: int | None = None) -> Encoder:

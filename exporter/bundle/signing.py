@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from pydantic import BaseModel, Field, ValidationError
+
 from exporter.dependencies import require
 from exporter.errors import BundleError, ExportError, InputError, first_line
 from exporter.files import read_file
@@ -66,6 +68,27 @@ class Trusted:
             return cls(path, "certificate chain" if b"BEGIN CERTIFICATE" in read_file(path) else "public key")
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+class _Envelope(BaseModel):
+    """What tells a signature from any other file: the format's name of itself."""
+
+    media_type: Literal["application/vnd.dev.sigstore.bundle.v0.3+json"] = Field(alias="mediaType")
+
+
+def refuse_other_file(path: Path, content: bytes) -> None:
+    """Refuse a ``model.sig`` that is no signature, whoever's: as a link to a secret, it would be shipped to servers.
+
+    Raises:
+        BundleError: It is not in the format of model-signing.
+    """
+    try:
+        _Envelope.model_validate_json(content)
+    except ValidationError as error:
+        raise BundleError(
+            f"{path}: not a signature in the format of model-signing",
+            next_step="get the bundle again, or remove this file",
+        ) from error
 
 
 def sign(hashes: Mapping[str, str], subject: str, signer: Signer, ignored: Sequence[str] = ()) -> bytes:

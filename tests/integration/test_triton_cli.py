@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.hostile_servers import http_answer, raw_server, repeated
+from tests.support.manifests import edit_manifest
 from tests.support.process import refused, wait_until
 from tests.support.warm import CLI, WarmPython
 
@@ -77,6 +80,11 @@ BAD = {
         2,
         "--name '../../x' cannot be a model's",
     ),
+    "an absolute name": (
+        ("ship", "BUNDLE", "--repository", "m", "--name", "/tmp/x"),
+        2,
+        "--name '/tmp/x' cannot be a model's",
+    ),
     "two of one name": (("ship", "BUNDLE", "BUNDLE", "--repository", "m"), 2, "two bundles have the name demo"),
     "an accelerator without a GPU": (
         ("ship", "BUNDLE", "--repository", "m", "--accelerator", "tensorrt"),
@@ -111,6 +119,48 @@ def test_bad_input_gets_one_clear_sentence(python: WarmPython, demo_fp32: Path, 
     refused(done, status, message)
     assert "s3cret" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def put_link(bundle: Path, name: str) -> None:
+    (bundle / name).unlink(missing_ok=True)
+    (bundle / name).symlink_to("/etc/passwd")
+
+
+STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a link beside the files": (lambda bundle: put_link(bundle, "extra"), "extra: not listed in manifest.json"),
+    "a link in the place of a file": (lambda bundle: put_link(bundle, "model.onnx"), "model.onnx: altered"),
+    "a link in the place of the record": (
+        lambda bundle: put_link(bundle, "validation.json"),
+        "validation.json: not readable as a record of validation",
+    ),
+    "a link in the place of the signature": (
+        lambda bundle: put_link(bundle, "model.sig"),
+        "model.sig: not a signature in the format of model-signing",
+    ),
+    "a file that the manifest does not list": (
+        lambda bundle: (bundle / "extra").write_text("mine"),
+        "extra: not listed in manifest.json",
+    ),
+    "a file that the manifest finds elsewhere": (
+        lambda bundle: edit_manifest(
+            bundle, lambda content: content["files"].update({"/etc/passwd": content["files"]["README.md"]})
+        ),
+        "names a file outside the bundle: /etc/passwd",
+    ),
+}
+
+
+@pytest.mark.parametrize("runtime", ["engine", "python"])
+@pytest.mark.parametrize("case", STRANGERS)
+def test_ship_takes_nothing_that_is_not_the_bundle_s(
+    python: WarmPython, demo_fp32: Path, tmp_path: Path, case: str, runtime: str
+) -> None:
+    damage, message = STRANGERS[case]
+    bundle = Path(shutil.copytree(demo_fp32, tmp_path / "bundle"))
+    damage(bundle)
+    done = python.run(CLI, "ship", bundle, "--repository", "models", "--runtime", runtime, cwd=tmp_path)
+    refused(done, 2, message)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_a_server_that_is_none_of_triton_s(python: WarmPython, demo_fp32: Path, tmp_path: Path) -> None:

@@ -1,15 +1,23 @@
-"""A server that is started as the generated files start it: it serves, and its restricted APIs want the secret."""
+"""The generated files and what they deploy: images that get all that they copy, volumes that hold it, a server.
+
+The server is started as the files start it: it serves, and its restricted APIs want the secret.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+import yaml
+from docker.utils import exclude_paths
 from tritonclient.utils import InferenceServerException
 
 from exporter.bundle import Bundle
@@ -30,6 +38,48 @@ def server(demo_fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     arguments = [one.replace(f"$({ADMIN_VARIABLE})", SECRET) for one in generated if "--model-repository" not in one]
     with running(folder, tmp_path_factory.mktemp("triton"), *arguments) as server:
         yield server
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("runtime", ["engine", "python"])
+def test_the_images_get_what_they_copy(demo_fp32: Path, tmp_path: Path, runtime: Literal["engine", "python"]) -> None:
+    folder = tmp_path / "models"
+    ship([Bundle.open(demo_fp32)], folder, Options(runtime=runtime))
+    models = {file for file in files_in(folder) if "/" in file}
+    step = r"^    pip wheel --no-deps --wheel-dir FOLDER \.  # (\S+)$"
+    (wheel,) = re.findall(step, (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    (folder / wheel).touch()  # as if the step had been done; `make wheel` compares the name with that of the wheel
+    (folder / "korsbert-0.0.1-py3-none-any.whl").touch()
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").touch()
+
+    dockerfile = (folder / "Dockerfile").read_text(encoding="utf-8")
+    assert re.findall(r"^COPY (.*) \S+$", dockerfile, re.MULTILINE) == [wheel, "."]
+    ignored = (folder / ".dockerignore").read_text(encoding="utf-8").splitlines()[1:]
+    context = exclude_paths(str(folder), ignored)
+    assert {file for file in context if (folder / file).is_file()} == {
+        *models,
+        wheel,
+        *("Dockerfile", ".dockerignore"),  # which Docker sends whatever is ignored
+    }
+
+
+def test_the_volume_holds_every_version_and_the_memory_those_that_are_loaded(demo_fp32: Path, tmp_path: Path) -> None:
+    folder, bundle = tmp_path / "models", Bundle.open(demo_fp32)
+    ship([bundle], folder, Options(runtime="python"))
+    os.truncate(folder / "demo" / "1" / "model.py", 5 * 2**30)  # without a block on the disk
+    sizes = []
+    for version in (2, 3):
+        ship([bundle], folder, Options(runtime="python"))
+        assert (folder / "demo" / str(version)).is_dir()
+        documents = yaml.safe_load_all((folder / "kubernetes.yaml").read_text(encoding="utf-8"))
+        (pod,) = [one["spec"]["template"]["spec"] for one in documents if one["kind"] == "Deployment"]
+        limits = {volume["name"]: volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"]}
+        sizes.append((limits["models"], pod["containers"][0]["resources"]["limits"]["memory"]))
+    assert sizes == [("7Gi", "19Gi"), ("7Gi", "4Gi")]
 
 
 def ask(server: TritonServer, path: str, headers: dict[str, str], body: bytes | None = None) -> int:

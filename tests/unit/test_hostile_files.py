@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given, settings
 
 from exporter.bundle.manifest import parse_manifest, parse_record, read_manifest
+from exporter.bundle.signing import refuse_other_file
 from exporter.calibration import read_sentences
 from exporter.checkpoint import load_checkpoint
 from exporter.checkpoint.declared_sizes import check_declared_sizes
@@ -118,6 +119,20 @@ def test_any_manifest(twin_bundle: Path, tmp_path: Path) -> None:
     with within_one_gibibyte():
         one()
         sealed()
+
+
+def test_any_signature(tmp_path: Path) -> None:
+    sound = {"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json", "dsseEnvelope": {}}
+    refuse_other_file(tmp_path / "model.sig", json.dumps(sound).encode())
+
+    @settings(max_examples=CASES, derandomize=True)
+    @given(changed_json_bytes(sound))
+    def one(content: bytes) -> None:
+        with told_in_a_sentence():
+            refuse_other_file(tmp_path / "model.sig", content)
+
+    with within_one_gibibyte():
+        one()
 
 
 def test_any_record_of_validation(twin_bundle: Path) -> None:

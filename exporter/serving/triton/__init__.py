@@ -29,8 +29,9 @@ from pathlib import Path
 from exporter.bundle import Bundle
 from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate, refuse_weak_gate
 from exporter.serving.triton import deployment, repository
+from exporter.serving.triton.deployment import Deployed
 from exporter.serving.triton.facts import Options
-from exporter.serving.triton.images import image_for
+from exporter.serving.triton.images import Image, image_for
 from exporter.serving.triton.kubernetes import kubernetes, prometheus_adapter
 from exporter.serving.triton.readme import readme
 from exporter.serving.triton.repository import Shipped
@@ -68,17 +69,28 @@ def ship(
     for bundle in bundles:
         refuse_weak_gate(bundle, minimum_gate)
     shipped = repository.ship(bundles, folder, options, name=name, version=version)
-    models = deployment.deployed(folder)
-    for file, content in {
+    models, stored_bytes = deployment.deployed(folder), deployment.stored_bytes(folder)
+    for file, content in deployment_files(models, image, stored_bytes).items():
+        repository.write_file(folder, file, content)
+    return shipped
+
+
+def deployment_files(models: Sequence[Deployed], image: Image, stored_bytes: int) -> dict[str, str]:
+    """Return the files with which a repository is deployed, by name.
+
+    Args:
+        models: What the repository serves.
+        image: NVIDIA's image.
+        stored_bytes: Size of the whole repository.
+    """
+    return {
         "README.md": readme(models, image),
         "Dockerfile": deployment.dockerfile(models, image),
         ".dockerignore": deployment.dockerignore(),
         "compose.yaml": deployment.compose(models),
-        "kubernetes.yaml": kubernetes(models, image),
+        "kubernetes.yaml": kubernetes(models, image, stored_bytes),
         "prometheus-adapter.yaml": prometheus_adapter(),
-    }.items():
-        repository.write_file(folder, file, content)
-    return shipped
+    }
 
 
 def _needs_of_bundles(bundles: Sequence[Bundle], options: Options) -> dict[str, str]:

@@ -7,6 +7,7 @@ docs/customization_guide/deploy.md).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,7 +18,14 @@ import yaml
 
 from exporter.dependencies import release_of
 from exporter.errors import ExportError, InputError
-from exporter.serving.triton.config import ENGINE_PACKAGE, FILE, LEAST_ONNXRUNTIME, parameter, read_config
+from exporter.serving.triton.config import (
+    ENGINE_PACKAGE,
+    FILE,
+    KEPT_VERSIONS,
+    LEAST_ONNXRUNTIME,
+    parameter,
+    read_config,
+)
 from exporter.serving.triton.facts import is_pinned_package
 from exporter.serving.triton.images import Image
 from exporter.serving.triton.repository import MARK, model_folders, versions
@@ -36,6 +44,7 @@ ADMIN_VARIABLE = "TRITON_ADMIN_VALUE"
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 HEADER = f"# {MARK}, which replaces it unless this line is taken out.\n"
 SHARED_MEMORY_GIB = 1
+_READY = ("curl", "-sf", f"http://localhost:{PORTS['http']}/v2/health/ready")
 _CACHE_BYTES = 256 * 1024 * 1024
 # What the python runtime installs, by the engine of the bundle, as extras of korsbert.
 _EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
@@ -48,12 +57,12 @@ class Deployed:
     Attributes:
         ensemble: Its configuration.
         encoder: The configuration of the encoder.
-        size_bytes: Size of the largest version of the encoder.
+        loaded_bytes: Size of the versions of the encoder that the server loads.
     """
 
     ensemble: ModelConfig
     encoder: ModelConfig
-    size_bytes: int = 0
+    loaded_bytes: int = 0
 
     @property
     def on_gpu(self) -> bool:
@@ -92,10 +101,15 @@ def deployed(folder: Path) -> list[Deployed]:
         if config.platform == "ensemble" and parameter(config, "korsbert_bundle") and config.ensemble_scheduling.step
     }
     return [
-        Deployed(configs[ensemble], configs[encoder], _largest_version(folder / encoder))
+        Deployed(configs[ensemble], configs[encoder], _loaded_bytes(folder / encoder))
         for ensemble, encoder in encoders.items()
         if ensemble in configs and encoder in configs
     ]
+
+
+def stored_bytes(folder: Path) -> int:
+    """Return the size of all files of a repository: every version of every model, whether it is loaded or not."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def wheel() -> str:
@@ -112,7 +126,8 @@ def dockerfile(models: Iterable[Deployed], image: Image) -> str:
     extras = sorted({"triton", *(model.extra for model in models if model.extra)})
     packages = [f"/tmp/{wheel()}[{','.join(extras)}]", f"tokenizers=={version('tokenizers')}", *_pinned(models)]  # noqa: S108 - in the image
     names = " \\\n    ".join(f"'{package}'" for package in packages)
-    return f"""{HEADER}ARG TRITON_IMAGE={image.reference}
+    return f"""{HEADER}# checkov:skip=CKV_DOCKER_7:TRITON_IMAGE has the tag
+ARG TRITON_IMAGE={image.reference}
 
 FROM ${{TRITON_IMAGE}} AS server
 # From a checkout of korsbert: pip wheel --no-deps --wheel-dir THIS_FOLDER .
@@ -120,6 +135,8 @@ COPY {wheel()} /tmp/
 RUN pip install --no-cache-dir \\
     {names}
 USER {USER}
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \\
+    CMD {json.dumps(_READY)}
 
 # The repository itself, which Kubernetes copies into its pods. `docker build --target models`.
 FROM server AS models
@@ -176,11 +193,11 @@ def compose(models: Iterable[Deployed]) -> str:
         "shm_size": f"{SHARED_MEMORY_GIB}gb",
         "restart": "unless-stopped",
         "healthcheck": {
-            "test": ["CMD", "curl", "-sf", f"http://localhost:{PORTS['http']}/v2/health/ready"],
+            "test": ["CMD", *_READY],
             "interval": "10s",
             "timeout": "5s",
-            "retries": 3,
             "start_period": "120s",
+            "retries": 3,
         },
     }
     if any(model.on_gpu for model in models):
@@ -219,9 +236,5 @@ def _pinned(models: list[Deployed]) -> list[str]:
     return [f"{package}=={number}" for package, number in sorted(newest.items())]
 
 
-def _largest_version(model: Path) -> int:
-    sizes = (
-        sum(path.stat().st_size for path in (model / str(number)).rglob("*") if path.is_file())
-        for number in versions(model)
-    )
-    return max(sizes, default=0)
+def _loaded_bytes(encoder: Path) -> int:
+    return sum(stored_bytes(encoder / str(number)) for number in versions(encoder)[-KEPT_VERSIONS:])

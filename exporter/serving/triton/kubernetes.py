@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from exporter.serving.triton.config import KEPT_VERSIONS, to_text
+from exporter.serving.triton.config import to_text
 from exporter.serving.triton.deployment import (
     ADMIN_VARIABLE,
     HEADER,
@@ -47,17 +47,23 @@ _POLICY_EXCEPTIONS = {
 SERVER_GIB = 2
 """Memory of the server, its Python processes and one batch in flight."""
 COPIES = 3
-"""Times the size of a bundle that an instance takes while it loads: the file, the weights, their packed form."""
+"""Times the size of a version that an instance takes while it loads: the file, the weights, their packed form."""
 
 
-def kubernetes(models: Iterable[Deployed], image: Image) -> str:
-    """Return ``kubernetes.yaml``."""
+def kubernetes(models: Iterable[Deployed], image: Image, stored_bytes: int) -> str:
+    """Return ``kubernetes.yaml``.
+
+    Args:
+        models: What the server serves.
+        image: NVIDIA's.
+        stored_bytes: Size of the whole repository, which the image with the models has and the init container copies.
+    """
     models = list(models)
     return HEADER + to_yaml(
         [
             _namespace(),
             _object("v1", "ServiceAccount", automountServiceAccountToken=False),
-            _deployment(models, image),
+            _deployment(models, image, stored_bytes),
             _service(),
             _network_policy(),
             _object(
@@ -98,21 +104,21 @@ def _namespace() -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": enforced}}
 
 
-def _deployment(models: list[Deployed], image: Image) -> dict[str, Any]:
+def _deployment(models: list[Deployed], image: Image, stored_bytes: int) -> dict[str, Any]:
     annotations = {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": str(PORTS["metrics"]),
         "prometheus.io/path": "/metrics",
     }
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
-    template = {"metadata": {"labels": _LABELS, "annotations": annotations}, "spec": _pod(models, image)}
+    template = {"metadata": {"labels": _LABELS, "annotations": annotations}, "spec": _pod(models, image, stored_bytes)}
     spec = {"selector": {"matchLabels": _LABELS}, "strategy": strategy, "template": template}
     deployment = _object("apps/v1", "Deployment", spec=spec)
     return {**deployment, "metadata": {**deployment["metadata"], "annotations": _POLICY_EXCEPTIONS}}
 
 
-def _pod(models: list[Deployed], image: Image) -> dict[str, Any]:
-    models_gib = _gib(KEPT_VERSIONS * sum(model.size_bytes for model in models)) + 1
+def _pod(models: list[Deployed], image: Image, stored_bytes: int) -> dict[str, Any]:
+    models_gib = _gib(stored_bytes) + 1
     volumes: dict[str, dict[str, Any]] = {
         "models": {"emptyDir": {"sizeLimit": f"{models_gib}Gi"}},
         "scratch": {"emptyDir": {"sizeLimit": f"{models_gib}Gi"}},
@@ -185,10 +191,9 @@ def _environment() -> list[dict[str, Any]]:
 
 
 def _resources(models: list[Deployed]) -> dict[str, Any]:
-    """Return requests and limits: memory for the server and for every instance of every version that is kept."""
+    """Return requests and limits: memory for the server and for every instance of every version that it loads."""
     in_memory = sum(
-        KEPT_VERSIONS * COPIES * model.size_bytes * sum(group.count for group in model.encoder.instance_group)
-        for model in models
+        COPIES * model.loaded_bytes * sum(group.count for group in model.encoder.instance_group) for model in models
     )
     memory = f"{SERVER_GIB + SHARED_MEMORY_GIB + _gib(in_memory)}Gi"
     return {"requests": {"cpu": "2", "memory": memory}, "limits": {"memory": memory}}

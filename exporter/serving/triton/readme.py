@@ -91,9 +91,9 @@ or, where `tritonserver` is installed, in this folder:
 - In Kubernetes, an init container copies the models into the pod and runs `korsbert check`: a file that is not what its
   bundle says keeps the pod from starting. The server loads no other models: for a new version, ship, build, push and
   apply again. Kubernetes replaces one pod after the other.
-- The memory limit is {fixed_gib} GiB for the server and its shared memory, and {COPIES} times the size of the bundle
-  for each instance of each of the {KEPT_VERSIONS} versions that are kept. It is computed and not measured: measure
-  your own load, then lower or raise it.
+- The memory limit is {fixed_gib} GiB for the server and its shared memory, and for each instance {COPIES} times the
+  size of the versions that it loads: the latest {KEPT_VERSIONS}. The volume has room for every version in this folder.
+  These sizes are computed and not measured: measure your own load, then lower or raise them.
 - Only pods with the label `{client}` reach the server, and the namespace `monitoring` its metrics. The server reaches
   nothing. It has no TLS of its own: put a gateway in front, and let it pass on inference for the `_text` models alone.
   In Triton's own backends, one request to the encoder itself with a token id out of range fails its whole batch.

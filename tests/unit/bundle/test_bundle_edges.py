@@ -30,6 +30,7 @@ from tests.support.manifests import edit_manifest
 RECORDED = Record(
     manifest_seal="", report={"passed": True}, machine={"cores": 2}, tools={"numpy": "2"}, created="2026-11-26"
 )
+SIGNED = b'{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}'
 
 
 def listing(files: dict[str, Any]) -> Callable[[dict[str, Any]], object]:
@@ -156,7 +157,7 @@ class TestSignatures:
 
         def sign(hashes: dict[str, str], name: str, signer: object, *, ignored: tuple[str, ...]) -> bytes:
             asked.append((hashes, name, signer, ignored))
-            return b"signature"
+            return SIGNED
 
         def verify(hashes: dict[str, str], signature: bytes, trusted: object, folder: Path) -> None:
             asked.append((hashes, signature, trusted, folder))
@@ -179,7 +180,7 @@ class TestSignatures:
         assert asked == [(self.hashes(bundle), "bundle", "key", (RECORD,))]
         for found in (signed, Bundle.open(bundle)):
             assert found.signed
-            assert found.read(SIGNATURE) == (bundle / SIGNATURE).read_bytes() == b"signature"
+            assert found.read(SIGNATURE) == (bundle / SIGNATURE).read_bytes() == SIGNED
             assert found.names[-1] == SIGNATURE
 
     def test_one_is_verified_where_it_is_required(self, bundle: Path, asked: list[tuple[Any, ...]]) -> None:
@@ -188,13 +189,24 @@ class TestSignatures:
         Bundle.open(bundle)
         assert asked == []
         Bundle.open(bundle, require_signature=Path("key.pub"))
-        assert asked == [(self.hashes(bundle), b"signature", SimpleNamespace(path=Path("key.pub")), bundle)]
+        assert asked == [(self.hashes(bundle), SIGNED, SimpleNamespace(path=Path("key.pub")), bundle)]
 
     def test_a_record_is_not_covered_and_not_believed(self, pending: Bundle, asked: list[tuple[Any, ...]]) -> None:
         pending.write_record(RECORDED).sign("key")  # type: ignore[arg-type]
         assert asked[0][0] == self.hashes(pending.folder)
         assert Bundle.open(pending.folder).validated
         assert not Bundle.open(pending.folder, require_signature=Path("key.pub")).validated
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"root:x:0:0:root:/root:/bin/bash", b'{"auths": {}}', b"[" * 10**5, b"[]", b'{"mediaType": "x"}'],
+    )
+    def test_another_file_in_its_place_is_refused(self, bundle: Path, content: bytes) -> None:
+        (bundle.parent / "secret").write_bytes(content)
+        (bundle / SIGNATURE).symlink_to(bundle.parent / "secret")
+        with pytest.raises(BundleError, match=r"model\.sig: not a signature in the format of model-signing") as failure:
+            Bundle.open(bundle)
+        assert failure.value.next_step == "get the bundle again, or remove this file"
 
     def test_a_bundle_without_one_is_refused_where_it_is_required(
         self, bundle: Path, asked: list[tuple[Any, ...]]

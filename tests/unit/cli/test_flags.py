@@ -65,7 +65,8 @@ PACKAGE = Path(exporter.__file__).parent
 OTHER_PROGRAMS = {
     "serving/triton/deployment.py": {"--model-repository", "--model-control-mode", "--disable-auto-complete-config"}
     | {"--repository-poll-secs", "--cache-config", "--http-restricted-api", "--grpc-restricted-protocol"}
-    | {"--no-cache-dir", "--no-deps", "--target", "--wheel-dir"},
+    | {"--no-cache-dir", "--no-deps", "--target", "--wheel-dir"}
+    | {"--interval", "--timeout", "--start-period", "--retries"},
     "serving/triton/lint/engine.py": {"--query-gpu", "--format"},
     "serving/triton/readme.py": {"--build", "--build-arg", "--target", "--no-deps", "--wheel-dir"}
     | {"--concurrency-range", "--shape", "--string-data", "--from-literal", "--install", "--values"}

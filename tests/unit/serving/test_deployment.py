@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import yaml
 
 from exporter.errors import InputError
-from exporter.serving.triton.config import encoder_config, ensemble_config
+from exporter.serving.triton.config import FILE, encoder_config, ensemble_config, to_text
 from exporter.serving.triton.deployment import (
     ADMIN_VARIABLE,
     Deployed,
@@ -20,6 +22,7 @@ from exporter.serving.triton.deployment import (
     dockerfile,
     dockerignore,
     server_arguments,
+    stored_bytes,
     wheel,
 )
 from exporter.serving.triton.facts import Options, served
@@ -32,6 +35,8 @@ from exporter.serving.triton.kubernetes import (
     prometheus_adapter,
 )
 from exporter.serving.triton.readme import readme
+from tests.support.deployment_files import KINDS, files_of
+from tests.support.process import run_program
 from tests.support.served_bundles import bundle_of
 
 CPU = Options(runtime="python")
@@ -40,16 +45,16 @@ GPU = Options(gpus=(0,), response_cache=True)
 
 
 def model(
-    backend: str = "onnxruntime", options: Options = CPU, tools: dict[str, str] | None = None, size_bytes: int = 0
+    backend: str = "onnxruntime", options: Options = CPU, tools: dict[str, str] | None = None, loaded_bytes: int = 0
 ) -> Deployed:
     bundle = bundle_of(backend)
     bundle.manifest.tools.update(tools or {})
     one = served(bundle, options)
-    return Deployed(ensemble_config(one, options, 1), encoder_config(one, options), size_bytes)
+    return Deployed(ensemble_config(one, options, 1), encoder_config(one, options), loaded_bytes)
 
 
 def documents(options: Options) -> dict[str, dict[str, Any]]:
-    return {one["kind"]: one for one in yaml.safe_load_all(kubernetes([model(options=options)], IMAGE))}
+    return {one["kind"]: one for one in yaml.safe_load_all(kubernetes([model(options=options)], IMAGE, 0))}
 
 
 @pytest.mark.parametrize("options", [CPU, GPU], ids=["cpu", "gpu"])
@@ -90,6 +95,13 @@ def test_probes_ask_triton_and_the_autoscaler_its_queues() -> None:
     assert {found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"]} == names
 
 
+def test_docker_and_compose_ask_whether_the_server_is_ready() -> None:
+    ask = ["curl", "-sf", "http://localhost:8000/v2/health/ready"]
+    (health,) = re.findall(r"^HEALTHCHECK (.*) \\\n    CMD (.*)$", dockerfile([model()], IMAGE), re.MULTILINE)
+    assert health == ("--interval=10s --timeout=5s --start-period=120s --retries=3", json.dumps(ask))
+    assert yaml.safe_load(compose([model()]))["services"]["triton"]["healthcheck"]["test"] == ["CMD", *ask]
+
+
 def test_a_gpu_is_asked_for_where_a_model_needs_one() -> None:
     def limits(options: Options) -> dict[str, Any]:
         (container,) = documents(options)["Deployment"]["spec"]["template"]["spec"]["containers"]
@@ -105,7 +117,7 @@ def test_a_gpu_is_asked_for_where_a_model_needs_one() -> None:
 def test_the_image_is_everywhere_the_one_asked_for() -> None:
     image = Image("26.03", "sha256:" + "0" * 64)
     assert f"ARG TRITON_IMAGE={image.reference}\n" in dockerfile([model()], image)
-    assert "korsbert-triton:26.03" in kubernetes([model()], image)
+    assert "korsbert-triton:26.03" in kubernetes([model()], image, 0)
     assert f"imagetools inspect {image.reference}" in readme([model()], image)
 
 
@@ -163,6 +175,27 @@ def test_a_version_that_a_shell_would_run_reaches_no_file(version: str) -> None:
         installed(stated)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_hadolint_has_no_objection(kind: str, tmp_path: Path) -> None:
+    assert hadolint(files_of(kind)["Dockerfile"], tmp_path) == (0, "")
+
+
+def test_hadolint_would_object_to_a_package_without_a_version(tmp_path: Path) -> None:
+    loose = files_of("cpu-python")["Dockerfile"].replace("'onnxruntime==", "requests 'onnxruntime==")
+    status, told = hadolint(loose, tmp_path)
+    assert status == 1
+    assert "DL3013" in told
+
+
+def hadolint(dockerfile: str, folder: Path) -> tuple[int, str]:
+    """Return the exit code of hadolint, with all its rules, and its objections."""
+    (folder / "Dockerfile").write_text(dockerfile, encoding="utf-8")
+    program = Path(sys.executable).with_name("hadolint")
+    options = ("--disable-ignore-pragma", "--failure-threshold", "style")
+    done = run_program([program, *options, "Dockerfile"], cwd=folder)
+    return done.status, done.stdout
+
+
 def test_the_container_can_neither_write_nor_gain_rights() -> None:
     (container,) = pod(CPU)["containers"]
     (first,) = pod(CPU)["initContainers"]
@@ -215,18 +248,42 @@ def test_only_clients_and_the_monitoring_reach_the_server_which_reaches_nothing(
     assert (policy["policyTypes"], policy["egress"]) == (["Ingress", "Egress"], [])
 
 
-@pytest.mark.parametrize(("size_bytes", "instances", "gib"), [(0, 1, 3), (2**28, 1, 5), (2**30, 2, 15)])
-def test_the_memory_is_that_of_the_server_and_of_each_instance(size_bytes: int, instances: int, gib: int) -> None:
+@pytest.mark.parametrize(("loaded_bytes", "instances", "gib"), [(0, 1, 3), (2**29, 1, 5), (2**31, 2, 15)])
+def test_the_memory_is_that_of_the_server_and_of_each_instance(loaded_bytes: int, instances: int, gib: int) -> None:
     options = Options(runtime="python", instances=instances)
-    (container,) = pod(options, size_bytes)["containers"]
+    (container,) = pod_of([model(options=options, loaded_bytes=loaded_bytes)])["containers"]
     assert container["resources"]["limits"] == {"memory": f"{gib}Gi"}
     assert container["resources"]["requests"]["memory"] == f"{gib}Gi"
 
 
-def pod(options: Options, size_bytes: int = 0) -> dict[str, Any]:
-    content = kubernetes([model(options=options, size_bytes=size_bytes)], IMAGE)
-    found = {one["kind"]: one for one in yaml.safe_load_all(content)}
+@pytest.mark.parametrize(("stored_bytes", "gib"), [(0, 1), (1, 2), (2**30, 2), (5 * 2**30 + 1, 7)])
+def test_the_volume_holds_the_whole_repository(stored_bytes: int, gib: int) -> None:
+    (models,) = [volume for volume in pod_of([model()], stored_bytes)["volumes"] if volume["name"] == "models"]
+    assert models["emptyDir"] == {"sizeLimit": f"{gib}Gi"}
+
+
+def pod(options: Options) -> dict[str, Any]:
+    return pod_of([model(options=options)])
+
+
+def pod_of(models: list[Deployed], stored_bytes: int = 0) -> dict[str, Any]:
+    found = {one["kind"]: one for one in yaml.safe_load_all(kubernetes(models, IMAGE, stored_bytes))}
     return dict(found["Deployment"]["spec"]["template"]["spec"])
+
+
+def test_the_latest_two_versions_are_loaded_and_all_are_stored(tmp_path: Path) -> None:
+    one = model()
+    for config in (one.ensemble, one.encoder):
+        (tmp_path / config.name).mkdir()
+        (tmp_path / config.name / FILE).write_text(to_text(config))
+    sizes = {"demo/1/model.onnx": 1000, "demo/9/model.onnx": 300, "demo/10/bundle/model.onnx": 20, "theirs/1/model": 4}
+    for file, size in sizes.items():
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_bytes(bytes(size))
+    (found,) = deployed(tmp_path)
+    assert found.loaded_bytes == 320
+    texts = sum((tmp_path / config.name / FILE).stat().st_size for config in (one.ensemble, one.encoder))
+    assert stored_bytes(tmp_path) == 1324 + texts
 
 
 def test_the_readme_names_what_the_files_name() -> None:
