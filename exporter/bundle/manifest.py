@@ -221,6 +221,54 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
     return manifest
 
 
+class _ReportedCheck(BaseModel):
+    name: str
+    coverage: str
+    passed: bool
+
+
+class _Report(BaseModel):
+    """What other commands read of a parity report."""
+
+    statistics: dict[str, float | None]
+    checks: tuple[_ReportedCheck, ...] = ()
+
+
+def parse_report(path: Path, content: bytes) -> dict[str, Any]:
+    """Parse a parity report.
+
+    Args:
+        path: Where it was read from, for messages.
+        content: What was read.
+
+    Raises:
+        BundleError: It is no JSON, or no parity report.
+    """
+    try:
+        report = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not JSON", next_step="export it again") from error
+    refuse_other_report(path, report)
+    found: dict[str, Any] = report
+    return found
+
+
+def refuse_other_report(path: Path, report: Any) -> None:
+    """Refuse JSON data that is no parity report.
+
+    Raises:
+        BundleError: What other commands read of it is missing, or of another type.
+    """
+    try:
+        _Report.model_validate(report)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(printable(str(part), 80) for part in first["loc"]) or "it"
+        raise BundleError(
+            f"{path}: not a parity report: {where}: {first['msg']}", next_step="export it again"
+        ) from error
+
+
 def parse_record(path: Path, content: bytes, manifest: Manifest) -> Record:
     """Parse a record of validation.
 

@@ -6,13 +6,13 @@ compared with a gate that does not come from the bundle: korsbert's default, or 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exporter.bundle import PARITY, RECORD, Bundle, Manifest
+from exporter.bundle.manifest import parse_report, refuse_other_report
 from exporter.errors import BundleError, InputError
 from exporter.recipe import Gate, Gates, Recipe, load_gates, named_recipe
 
@@ -65,7 +65,7 @@ class MinimumGate:
             BundleError: A report in the bundle cannot be read.
         """
         warning = self.warning(bundle.manifest)
-        reports = {PARITY: _parse(bundle, PARITY)}
+        reports = {PARITY: parse_report(bundle.folder / PARITY, bundle.read(PARITY))}
         if bundle.record is not None:
             reports[RECORD] = bundle.record.report
         missed = {name: self._missed(bundle, name, report) for name, report in reports.items()}
@@ -79,9 +79,8 @@ class MinimumGate:
 
     def _missed(self, bundle: Bundle, name: str, report: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the bounds that a recorded report misses, or has no statistic for."""
-        statistics = report.get("statistics")
-        if not isinstance(statistics, dict):
-            raise BundleError(f"{bundle.folder / name}: not a parity report", next_step="export it again")
+        refuse_other_report(bundle.folder / name, report)
+        statistics = report["statistics"]
         gate = self._of(bundle.manifest)
         wanted = {bound: _at_its_widest(bound, gate) for bound in RECORDED if getattr(gate, bound) is not None}
         missed = tuple(
@@ -89,8 +88,7 @@ class MinimumGate:
             for bound, value in wanted.items()
             if not _reached(bound, statistics.get(bound), value)
         )
-        checks = report.get("checks")
-        results = [check.get("passed") is True for check in checks if isinstance(check, dict)] if checks else []
+        results = [check["passed"] for check in report.get("checks", ())]
         unproven = () if results and all(results) else ("its checks were not passed",)
         return (*(() if report.get("passed") is True else ("its gate was not passed",)), *unproven, *missed)
 
@@ -162,11 +160,3 @@ def _reached(name: str, found: Any, wanted: float) -> bool:
     if not (found >= 0 if name.startswith("max_") else -1 <= found <= 1 + 1e-9):
         return False
     return found <= wanted if name.startswith("max_") else found >= wanted
-
-
-def _parse(bundle: Bundle, name: str) -> dict[str, Any]:
-    try:
-        report = json.loads(bundle.read(name))
-    except ValueError as error:
-        raise BundleError(f"{bundle.folder / name}: not JSON", next_step="export it again") from error
-    return report if isinstance(report, dict) else {}

@@ -158,6 +158,7 @@ TOKENIZER = Rules(
         }
     ),
     text=TOKENS | {"added_tokens_decoder"},
+    names_tokens=True,
     kinds={
         **dict.fromkeys(("padding_side", "truncation_side", "tokenizer_class"), "a text"),
         **dict.fromkeys(("model_max_length", "max_len", "max_length"), "a positive number"),
@@ -166,4 +167,4 @@ TOKENIZER = Rules(
     },
 )
 
-SPECIAL_TOKENS = Rules(known=TOKENS, text=TOKENS)
+SPECIAL_TOKENS = Rules(known=TOKENS, text=TOKENS, names_tokens=True)

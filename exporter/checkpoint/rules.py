@@ -9,7 +9,7 @@ A key is one of four kinds:
 * known: copied, and where the rules say so, only with certain values;
 * without effect on a sentence vector (dropout of a classifier, the folder it was trained in): left out;
 * steering a loader (``*_kwargs``, ``*_args``, a path, code): the checkpoint is refused, unless the value says nothing;
-* unknown: left out, and reported.
+* unknown: left out, and reported; the checkpoint is refused where such a key would name a special token.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ _STEERING = re.compile(
 )
 
 
+# transformers 5 makes special tokens of them, whatever stands before the ending.
+_TOKEN = re.compile(r".*_tokens?")
+
+
 @dataclass(frozen=True)
 class Rules:
     """What one kind of JSON file may hold.
@@ -42,6 +46,8 @@ class Rules:
         values: Keys that are copied if they have one of these values; with another one the checkpoint is refused.
         without_effect: Keys that are left out without a word.
         text: Known keys whose strings may hold a slash: they are text, never a path or the name of a repository.
+        names_tokens: Whether a loader makes a special token of any key that ends in ``_token``. Unknown ones change how
+            text is split, and are refused.
         kinds: What the value of a known key must be, by the names of ``_KINDS``. None is legal for each.
     """
 
@@ -50,6 +56,7 @@ class Rules:
     without_effect: frozenset[str] = frozenset()
     text: frozenset[str] = frozenset()
     kinds: Mapping[str, str] = field(default_factory=dict)
+    names_tokens: bool = False
 
 
 def _is_texts(value: Any) -> bool:
@@ -98,6 +105,8 @@ def select_keys(content: Mapping[str, Any], rules: Rules, where: str) -> tuple[d
         elif _STEERING.fullmatch(key):
             _check_says_nothing(key, value, where)
         else:
+            if rules.names_tokens and _TOKEN.fullmatch(key):
+                _check_names_no_token(key, value, where)
             unknown.append(key)
     return seen, tuple(unknown)
 
@@ -128,6 +137,15 @@ def _check_no_path(key: str, value: Any, where: str) -> None:
                 f"{where}: {key} is {quoted(text)}, which is a path or the name of a repository",
                 next_step="remove the key if the model does not need it",
             )
+
+
+def _check_names_no_token(key: str, value: Any, where: str) -> None:
+    if not value or not isinstance(value, (str, list, dict)):
+        return  # a setting, as add_bos_token is
+    raise CheckpointError(
+        f"{where}: the key {quoted(key)} makes a special token of {quoted(value)}, which is not supported",
+        next_step="remove the key if the model does not need it",
+    )
 
 
 def _check_says_nothing(key: str, value: Any, where: str) -> None:

@@ -212,8 +212,12 @@ def _recorded(bundle: Bundle) -> list[tuple[str, str]]:
     record = bundle.record
     if record is None:
         return []
-    worst = record.report["statistics"]["min_cosine"]
-    return [("recorded", f"passed on {record.report['execution']}, min cosine {worst:.8f}, {record.created}")]
+    from exporter.bundle.manifest import RECORD, refuse_other_report
+
+    refuse_other_report(bundle.folder / RECORD, record.report)
+    worst = record.report["statistics"].get("min_cosine")
+    told = "unknown" if worst is None else f"{worst:.8f}"
+    return [("recorded", f"passed on {record.report.get('execution')}, min cosine {told}, {record.created}")]
 
 
 def _lines(file: Path | None) -> list[str]:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exporter.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -64,10 +66,15 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
         console = Output(highlight=False, markup=False, width=160)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in header:
-        table.add_column(Text(title), overflow="fold")
+        table.add_column(Text(_lines(title)), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(_lines(cell)) for cell in row))
     console.print(table)
+
+
+def _lines(text: str) -> str:
+    """Escape control characters but line breaks: a terminal would obey those of a stranger's manifest."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -80,6 +87,8 @@ def print_json(content: dict[str, Any]) -> None:
     sys.stdout.write(text + "\n")
 
 
-def parity_of(bundle: Bundle) -> Any:
+def parity_of(bundle: Bundle) -> dict[str, Any]:
     """Return the parity report that a bundle was published with, as JSON data."""
-    return json.loads(bundle.read("parity.json"))
+    from exporter.bundle.manifest import PARITY, parse_report
+
+    return parse_report(bundle.folder / PARITY, bundle.read(PARITY))

@@ -82,6 +82,10 @@ def _steps(anchor: Tokenizer, candidate: Tokenizer) -> Iterator[str]:
         # Libraries write a setting that is not there as null or as nothing.
         if (wanted["model"].get(name) or None) != (found["model"].get(name) or None):
             yield f"the model's {name} is not that of the checkpoint's files"
+    # Unigram's vocabulary has a score for each entry, by which a text is split; other vocabularies are compared by id.
+    scored, found_scored = (content["model"].get("vocab") for content in (wanted, found))
+    if isinstance(scored, list) and scored != found_scored:
+        yield "the scores of the model's vocabulary are not those of the checkpoint's files"
 
 
 def _normalizers(step: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -11,11 +11,12 @@ from exporter.checkpoint.configuration import (
     MODEL_TYPES,
     SENTENCE_BERT,
     SENTENCE_TRANSFORMERS,
+    SPECIAL_TOKENS,
     TOKENIZER,
     hidden_size,
     transformer_rules,
 )
-from exporter.checkpoint.rules import select_keys
+from exporter.checkpoint.rules import Rules, select_keys
 from exporter.errors import CheckpointError, UnsupportedModelError
 
 
@@ -86,3 +87,21 @@ def test_an_architecture_that_is_not_known_is_refused() -> None:
         transformer_rules("gpt2", "config.json")
     with pytest.raises(UnsupportedModelError, match=r"architecture \['bert'\] cannot be folded"):
         transformer_rules(["bert"], "config.json")
+
+
+@pytest.mark.parametrize("rules", [TOKENIZER, SPECIAL_TOKENS], ids=["tokenizer_config", "special_tokens_map"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("image_token", "오늘"),
+        ("eot_token", {"content": "내일"}),
+        ("model_specific_special_tokens", {"x_token": "어제"}),
+    ],
+)
+def test_an_unknown_key_that_names_a_token_is_refused(rules: Rules, key: str, value: Any) -> None:
+    """transformers 5 would make a special token of it, and the bundle would not."""
+    with pytest.raises(
+        CheckpointError, match=f"c: the key '{key}' makes a special token of .*, which is not supported"
+    ):
+        select_keys({key: value}, rules, "c")
+    assert select_keys({key: None, "add_bos_token": True}, rules, "c")[1][-1] == "add_bos_token"

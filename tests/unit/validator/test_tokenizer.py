@@ -265,3 +265,15 @@ def test_continuations_are_put_behind_the_letter_that_begins_the_fewest_entries(
 def test_examples_come_in_the_order_of_the_ids() -> None:
     told = compared(swapped("물", "b", "a"), []).failures[0]
     assert told.index("'a' has") < told.index("'b' has") < told.index("'물' has")
+
+
+def test_the_scores_of_a_unigram_vocabulary_are_compared() -> None:
+    """Scores decide how a text is split, and no entry encoded alone shows them."""
+
+    def unigram(score: float) -> Tokenizer:
+        entries = [("[UNK]", 0.0), ("a", -1.0), ("b", -1.0), ("ab", score), ("abb", -3.0)]
+        return Tokenizer(models.Unigram(entries, unk_id=0))
+
+    assert check_tokenizer(unigram(-2.5), unigram(-2.5), ["a b"]).passed
+    check = check_tokenizer(unigram(-2.5), unigram(-2.25), ["a b"])
+    assert check.failures == ("the scores of the model's vocabulary are not those of the checkpoint's files",)
