@@ -37,5 +37,5 @@ def test_another_one_is_refused(changes: dict[str, Any], told: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"[" * 20_000, b"\xff"])
 def test_what_is_no_json_is_refused(content: bytes) -> None:
-    with pytest.raises(BundleError, match="parity.json: not JSON"):
+    with pytest.raises(BundleError, match=r"parity\.json: not JSON"):
         parse_report(Path("parity.json"), content)
