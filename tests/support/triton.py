@@ -131,6 +131,11 @@ class TritonServer:
         with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=60) as response:
             return str(response.read().decode())
 
+    @property
+    def pid(self) -> int:
+        """The process of the server; the python backend's processes are its children."""
+        return self._process.pid
+
     def kill(self) -> None:
         """End the server and its backends at once, as a failing machine would."""
         with suppress(ProcessLookupError):
