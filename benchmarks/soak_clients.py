@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -238,12 +238,12 @@ class HttpSender:
 
     def _closed_in_the_request(self, draw: random.Random, seconds: float) -> tuple[Result, str]:
         whole = self._sound(draw)
-        with socket.create_connection(self._address, seconds) as plain:
+        with suppress(OSError), socket.create_connection(self._address, seconds) as plain:
             plain.sendall(whole[: draw.randrange(1, len(whole))])
         return "left", ""
 
     def _reset_before_the_answer(self, draw: random.Random, seconds: float) -> tuple[Result, str]:
-        with socket.create_connection(self._address, seconds) as plain:
+        with suppress(OSError), socket.create_connection(self._address, seconds) as plain:
             plain.sendall(self._sound(draw))
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             time.sleep(draw.random() * PAUSE_S)
@@ -262,13 +262,17 @@ class HttpSender:
         return "\r\n".join(lines).encode() + head + data
 
 
+_SILENT = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+
+
 class GrpcSender:
     """Hostile requests over gRPC, on one connection."""
 
     protocol: Protocol = "grpc"
 
     def __init__(self, address: str, name: str) -> None:
-        self._channel = grpc.insecure_channel(address)
+        # After a restart of the server, it connects again soon.
+        self._channel = grpc.insecure_channel(address, [("grpc.max_reconnect_backoff_ms", 500)])
         self._infer = service_pb2_grpc.GRPCInferenceServiceStub(self._channel).ModelInfer
         self._ensemble = f"{name}_text"
         self.more: Mapping[str, Callable[[random.Random, float], tuple[Result, str]]] = {
@@ -281,8 +285,7 @@ class GrpcSender:
             self._infer(_grpc_request(request), timeout=seconds)
         except grpc.RpcError as error:
             code = error.code()
-            silent = code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
-            return ("unanswered" if silent else "refused"), f"{code}: {error.details()}"
+            return ("unanswered" if code in _SILENT else "refused"), f"{code}: {error.details()}"
         return "accepted", ""
 
     def close(self) -> None:

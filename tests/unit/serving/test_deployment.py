@@ -19,6 +19,7 @@ from exporter.serving.triton.deployment import (
     deployed,
     dockerfile,
     dockerignore,
+    probe_command,
     server_arguments,
     wheel,
 )
@@ -79,8 +80,11 @@ def test_the_schema_would_refuse_a_misspelt_field() -> None:
 def test_probes_ask_triton_and_the_autoscaler_its_queues() -> None:
     found = documents(CPU)
     (container,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
-    assert container["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
-    assert container["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"
+    assert container["startupProbe"]["httpGet"]["path"] == "/v2/health/ready"
+    asked = ["sh", "-c", probe_command([model()])]
+    assert container["readinessProbe"]["exec"]["command"] == container["livenessProbe"]["exec"]["command"] == asked
+    (_, check) = yaml.safe_load(compose([model()]))["services"]["triton"]["healthcheck"]["test"]
+    assert check.replace("$$", "$") == asked[2]
     (metric,) = found["HorizontalPodAutoscaler"]["spec"]["metrics"]
     assert metric["pods"]["metric"]["name"] == QUEUE_METRIC
     (rule,) = yaml.safe_load(prometheus_adapter())["rules"]["custom"]
