@@ -17,17 +17,18 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import grpc
 import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from exporter.dependencies import require
 from exporter.errors import ServerError
 from exporter.runtime.encoder import Encoder
 from exporter.serving.triton.address import Protocol
 from exporter.serving.triton.limits import DAY_S, Deadline
 from exporter.serving.triton.remote import RemoteEncoder
 
+grpc = require("grpc")
 MOST_TEXTS = 8
 """Texts of a sound request, at most."""
 EMPTY_SHARE = 0.03
@@ -105,7 +106,7 @@ class Texts:
         deviations = np.linalg.norm(answered - own, axis=1) / np.linalg.norm(own, axis=1)
         wrong = np.flatnonzero(~(deviations <= self.bound))  # a NaN never is
         nearest = [int(np.linalg.norm(self.vectors - answered[row], axis=1).argmin()) for row in wrong]
-        swapped = any(near != rows[row] for near, row in zip(nearest, wrong, strict=True))
+        swapped = any(near != rows[row] for near, row in zip(nearest, wrong.tolist(), strict=True))
         return "swapped" if swapped else "wrong" if len(wrong) else "right", float(deviations.max())
 
 

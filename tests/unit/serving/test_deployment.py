@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from exporter.serving.triton.kubernetes import (
     prometheus_adapter,
 )
 from exporter.serving.triton.readme import readme
+from tests.support.process import run_program
 from tests.support.served_bundles import bundle_of
 
 CPU = Options(runtime="python")
@@ -92,6 +96,38 @@ def test_probes_ask_triton_and_the_autoscaler_its_queues() -> None:
     assert "nv_inference_queue_duration_us" in rule["metricsQuery"]
     names = {found["Deployment"]["metadata"]["name"], found["Service"]["metadata"]["name"]}
     assert {found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"]} == names
+
+
+@pytest.mark.parametrize(
+    "failing", ["", "/v2/models/demo_tokenizer/ready", "/v2/models/demo/ready", "/v2/models/demo_text/infer"]
+)
+def test_the_probe_fails_where_a_model_does_not_answer(failing: str) -> None:
+    asked: dict[str, bytes] = {}
+
+    class Triton(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked[self.path] = self.rfile.read(int(self.headers["Content-Length"] or 0))
+            self.send_response(500 if self.path == failing else 200)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Triton) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        done = run_program(["sh", "-c", probe_command([model()], server.server_port)])
+        server.shutdown()
+        thread.join()
+    assert (done.status, done.stderr) == (1 if failing else 0, "")
+    assert failing in {"", *asked}
+    if not failing:
+        (text,) = json.loads(asked["/v2/models/demo_text/infer"])["inputs"]
+        assert (text["name"], text["shape"], text["datatype"]) == ("text", [1, 1], "BYTES")
+        assert text["data"][0].isdecimal()
+        assert len(asked) == 3
 
 
 def test_a_gpu_is_asked_for_where_a_model_needs_one() -> None:
