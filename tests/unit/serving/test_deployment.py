@@ -110,7 +110,8 @@ def test_the_probe_fails_where_a_model_does_not_answer(failing: str) -> None:
             self.send_response(500 if self.path == failing else 200)
             self.end_headers()
 
-        do_POST = do_GET
+        def do_POST(self) -> None:
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             pass
