@@ -75,7 +75,7 @@ def tokenizer_config(served: Served, options: Options) -> ModelConfig:
     if served.buckets:
         # Requests that are tokenized together are answered in the order of their widths. Where that is not needed, each
         # is tokenized alone: the python backend fails all requests of a batch for one whose bytes are not the strings
-        # that they say they are. It cost nothing on a CPU (benchmarks/results/soak.md).
+        # that they say they are. On two busy cores, 32 clients got 61 sentences a second with and without batches.
         _batch(config, served, options)
     config.instance_group.add(count=1, kind="KIND_CPU")
     _set(
