@@ -63,13 +63,13 @@ class TritonServer:
     def __init__(self, repository: Path, work: Path, arguments: Sequence[str] = ()) -> None:
         self._repository, self._work, self._arguments = repository, work, arguments
         self.log = work / "server.log"
+        self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in _free_ports(3))
 
     def start(self) -> None:
-        """Start the server on free ports; it may not be ready yet."""
+        """Start the server, on the same ports each time; it may not be ready yet."""
         server = tritonserver()
         packages = server.parents[1]
         self._work.mkdir(parents=True, exist_ok=True)
-        self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in _free_ports(3))
         ports = [
             part
             for name in ("http", "grpc", "metrics")
@@ -130,6 +130,11 @@ class TritonServer:
         """Return the metrics page."""
         with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=60) as response:
             return str(response.read().decode())
+
+    @property
+    def pid(self) -> int:
+        """The process of the server; the python backend's processes are its children."""
+        return self._process.pid
 
     def kill(self) -> None:
         """End the server and its backends at once, as a failing machine would."""

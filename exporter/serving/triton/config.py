@@ -72,7 +72,11 @@ def tokenizer_config(served: Served, options: Options) -> ModelConfig:
     for name in INPUTS:
         config.output.add(name=name, data_type="TYPE_INT64", dims=[-1])
     _keep_versions(config)
-    _batch(config, served, options)
+    if served.buckets:
+        # Requests that are tokenized together are answered in the order of their widths. Where that is not needed, each
+        # is tokenized alone: the python backend fails all requests of a batch for one whose bytes are not the strings
+        # that they say they are. On two busy cores, 32 clients got 61 sentences a second with and without batches.
+        _batch(config, served, options)
     config.instance_group.add(count=1, kind="KIND_CPU")
     _set(
         config,

@@ -8,6 +8,7 @@ docs/customization_guide/deploy.md).
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -45,6 +46,8 @@ _RESTRICTED = "model-repository,shared-memory,trace,logging"
 HEADER = f"# {MARK}, which replaces it unless this line is taken out.\n"
 SHARED_MEMORY_GIB = 1
 _READY = ("curl", "-sf", f"http://localhost:{PORTS['http']}/v2/health/ready")
+PROBE_S = 30
+"""The longest that a probe waits for an answer, in seconds: a server may be busy."""
 _CACHE_BYTES = 256 * 1024 * 1024
 # What the python runtime installs, by the engine of the bundle, as extras of korsbert.
 _EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
@@ -172,6 +175,24 @@ def server_arguments(models: Iterable[Deployed], *, polls: bool) -> list[str]:
     ]
 
 
+def probe_command(models: Iterable[Deployed], port: int = PORTS["http"]) -> str:
+    """Return a shell command that fails unless every ensemble answers a text with a vector.
+
+    Triton does not start a process of the python backend again that was killed or has crashed (since 24.06). From 26.01
+    on it reports that the model is not ready, whatever its load; before, only a request shows it. The text is the time,
+    because a response cache would answer one that was asked before.
+    """
+    models = list(models)
+    ensembles = [model.ensemble.name for model in models]
+    members = [step.model_name for model in models for step in model.ensemble.ensemble_scheduling.step]
+    curl, url = f"curl -sf -m {PROBE_S} -o /dev/null", f"http://localhost:{port}/v2/models/$model"
+    text = '{"name":"text","shape":[1,1],"datatype":"BYTES","data":["\'$(date +%s)\'"]}'
+    return (
+        f'for model in {shlex.join(members)}; do {curl} "{url}/ready" || exit 1; done; '
+        f'for model in {shlex.join(ensembles)}; do {curl} -d \'{{"inputs":[{text}]}}\' "{url}/infer" || exit 1; done'
+    )
+
+
 def compose(models: Iterable[Deployed]) -> str:
     """Return ``compose.yaml``: one server on this folder, which it cannot write to, for this machine alone."""
     models = list(models)
@@ -193,9 +214,9 @@ def compose(models: Iterable[Deployed]) -> str:
         "shm_size": f"{SHARED_MEMORY_GIB}gb",
         "restart": "unless-stopped",
         "healthcheck": {
-            "test": ["CMD", *_READY],
+            "test": ["CMD-SHELL", probe_command(models).replace("$", "$$")],  # Compose replaces variables
             "interval": "10s",
-            "timeout": "5s",
+            "timeout": f"{PROBE_S * (1 + len(models))}s",
             "start_period": "120s",
             "retries": 3,
         },

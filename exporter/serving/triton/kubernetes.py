@@ -16,9 +16,11 @@ from exporter.serving.triton.deployment import (
     ADMIN_VARIABLE,
     HEADER,
     PORTS,
+    PROBE_S,
     SHARED_MEMORY_GIB,
     USER,
     Deployed,
+    probe_command,
     server_arguments,
     to_yaml,
 )
@@ -44,6 +46,8 @@ _POLICY_EXCEPTIONS = {
     "checkov.io/skip3": f"CKV_K8S_40={USER} is the user that NVIDIA's image has",
     "checkov.io/skip4": "CKV_K8S_43=whoever pushes the images to a registry knows their digests",
 }
+PROBE_PERIOD_S, PROBE_FAILURES = 5, 3
+"""Kubernetes restarts a server whose models have not answered that often."""
 SERVER_GIB = 2
 """Memory of the server, its Python processes and one batch in flight."""
 COPIES = 3
@@ -164,6 +168,13 @@ def _server(models: list[Deployed], image: Image) -> dict[str, Any]:
     if any(model.on_gpu for model in models):
         resources["limits"]["nvidia.com/gpu"] = 1
     secret = {"name": NAME, "key": ADMIN_VARIABLE}
+    ready = {"httpGet": {"path": "/v2/health/ready", "port": "http"}}
+    asked = {
+        "exec": {"command": ["sh", "-c", probe_command(models)]},
+        "periodSeconds": PROBE_PERIOD_S,
+        "timeoutSeconds": PROBE_S * (1 + len(models)),
+        "failureThreshold": PROBE_FAILURES,
+    }
     return {
         "name": "triton",
         "image": f"{REGISTRY}/{NAME}:{image.release}",
@@ -175,9 +186,9 @@ def _server(models: list[Deployed], image: Image) -> dict[str, Any]:
         "resources": resources,
         "securityContext": _confined(),
         # Loading and warming up takes a while: until then nobody asks whether it lives.
-        "startupProbe": {**_probe("/v2/health/ready"), "failureThreshold": 60},
-        "readinessProbe": _probe("/v2/health/ready"),
-        "livenessProbe": {**_probe("/v2/health/live"), "failureThreshold": 3},
+        "startupProbe": {**ready, "periodSeconds": 5, "timeoutSeconds": 3, "failureThreshold": 60},
+        "readinessProbe": asked,
+        "livenessProbe": asked,
         "volumeMounts": [
             {"name": "models", "mountPath": _MODELS, "readOnly": True},
             {"name": "scratch", "mountPath": _SCRATCH},
@@ -240,10 +251,6 @@ def _autoscaler() -> dict[str, Any]:
         "metrics": [metric],
     }
     return _object("autoscaling/v2", "HorizontalPodAutoscaler", spec=spec)
-
-
-def _probe(path: str) -> dict[str, Any]:
-    return {"httpGet": {"path": path, "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 3}
 
 
 def _gib(size_bytes: int) -> int:

@@ -97,6 +97,8 @@ or, where `tritonserver` is installed, in this folder:
 - Only pods with the label `{client}` reach the server, and the namespace `monitoring` its metrics. The server reaches
   nothing. It has no TLS of its own: put a gateway in front, and let it pass on inference for the `_text` models alone.
   In Triton's own backends, one request to the encoder itself with a token id out of range fails its whole batch.
+- The probes ask every model for a vector: Triton does not start a Python process again that was killed or has crashed.
+  Kubernetes then restarts the server; Docker shows the container as unhealthy, and you restart it.
 - Loading models, shared memory, tracing and logging want the header `{ADMIN_HEADER}` (gRPC:
   `triton-grpc-protocol-{ADMIN_HEADER}`) with the secret as its value. `korsbert verify` needs none of them.
 - The HPA needs prometheus-adapter with the rule in `prometheus-adapter.yaml`:

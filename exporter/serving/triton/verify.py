@@ -25,10 +25,12 @@ from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
 from exporter.checkpoint import load_source
 from exporter.errors import InputError, ServerError, first_line
 from exporter.files import read_file
+from exporter.recipe import Gate
 from exporter.serving.triton.address import Address, addresses
 from exporter.serving.triton.answers import shown
 from exporter.serving.triton.limits import REQUEST_S, TOTAL_S, Deadline
 from exporter.serving.triton.remote import RemoteEncoder
+from exporter.targets import Precision
 from exporter.validator import ParityReport, reference_of, validate
 
 DEFAULT_DEVIATION = 1e-2
@@ -206,12 +208,17 @@ def verify(
             reports.append(validate(reference, remote, gate, subject, precision))
             counted += remote.answered
     texts = [f"{first} {second}" for first, second in itertools.islice(_pairs(reference.texts), requests)]
-    bound = gate.max_batch_deviation or DEFAULT_DEVIATION
+    bound = load_bound(gate, precision)
+    return Verification(tuple(reports), load(server, texts, counted=counted, clients=clients, bound=bound))
+
+
+def load_bound(gate: Gate, precision: Precision) -> float:
+    """Return the largest relative difference of an answer under load to the same sentence asked for without."""
     if precision.scales_from_batch:
         # Scales come from the batch, so answers differ by what shares it: by no more than the gate lets two vectors
         # part that are each within it (an angle a from the reference is a distance of 2 sin(a/2) = sqrt(2 - 2 cos a)).
-        bound = 2 * float(np.sqrt(2 - 2 * gate.min_cosine))
-    return Verification(tuple(reports), load(server, texts, counted=counted, clients=clients, bound=bound))
+        return 2 * float(np.sqrt(2 - 2 * gate.min_cosine))
+    return gate.max_batch_deviation or DEFAULT_DEVIATION
 
 
 def read_authorities(file: Path, *, tls: bool) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from exporter.serving.triton.deployment import (
     deployed,
     dockerfile,
     dockerignore,
+    probe_command,
     server_arguments,
     stored_bytes,
     wheel,
@@ -84,8 +87,11 @@ def test_the_schema_would_refuse_a_misspelt_field() -> None:
 def test_probes_ask_triton_and_the_autoscaler_its_queues() -> None:
     found = documents(CPU)
     (container,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
-    assert container["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
-    assert container["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"
+    assert container["startupProbe"]["httpGet"]["path"] == "/v2/health/ready"
+    asked = ["sh", "-c", probe_command([model()])]
+    assert container["readinessProbe"]["exec"]["command"] == container["livenessProbe"]["exec"]["command"] == asked
+    (_, check) = yaml.safe_load(compose([model()]))["services"]["triton"]["healthcheck"]["test"]
+    assert check.replace("$$", "$") == asked[2]
     (metric,) = found["HorizontalPodAutoscaler"]["spec"]["metrics"]
     assert metric["pods"]["metric"]["name"] == QUEUE_METRIC
     (rule,) = yaml.safe_load(prometheus_adapter())["rules"]["custom"]
@@ -95,11 +101,43 @@ def test_probes_ask_triton_and_the_autoscaler_its_queues() -> None:
     assert {found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"]} == names
 
 
-def test_docker_and_compose_ask_whether_the_server_is_ready() -> None:
+def test_docker_asks_whether_the_server_is_ready() -> None:
     ask = ["curl", "-sf", "http://localhost:8000/v2/health/ready"]
     (health,) = re.findall(r"^HEALTHCHECK (.*) \\\n    CMD (.*)$", dockerfile([model()], IMAGE), re.MULTILINE)
     assert health == ("--interval=10s --timeout=5s --start-period=120s --retries=3", json.dumps(ask))
-    assert yaml.safe_load(compose([model()]))["services"]["triton"]["healthcheck"]["test"] == ["CMD", *ask]
+
+
+@pytest.mark.parametrize(
+    "failing", ["", "/v2/models/demo_tokenizer/ready", "/v2/models/demo/ready", "/v2/models/demo_text/infer"]
+)
+def test_the_probe_fails_where_a_model_does_not_answer(failing: str) -> None:
+    asked: dict[str, bytes] = {}
+
+    class Triton(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked[self.path] = self.rfile.read(int(self.headers["Content-Length"] or 0))
+            self.send_response(500 if self.path == failing else 200)
+            self.end_headers()
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Triton) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        done = run_program(["sh", "-c", probe_command([model()], server.server_port)])
+        server.shutdown()
+        thread.join()
+    assert (done.status, done.stderr) == (1 if failing else 0, "")
+    assert failing in {"", *asked}
+    if not failing:
+        (text,) = json.loads(asked["/v2/models/demo_text/infer"])["inputs"]
+        assert (text["name"], text["shape"], text["datatype"]) == ("text", [1, 1], "BYTES")
+        assert text["data"][0].isdecimal()
+        assert len(asked) == 3
 
 
 def test_a_gpu_is_asked_for_where_a_model_needs_one() -> None:

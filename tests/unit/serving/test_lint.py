@@ -55,6 +55,15 @@ def test_the_data_of_a_warm_up_sample_is_in_its_folder(tmp_path: Path, path: str
     assert (finding.field, finding.found) == ("model_warmup[a].input_data_file", repr(path))
 
 
+def test_only_a_tokenizer_without_buckets_takes_its_requests_one_by_one(tmp_path: Path) -> None:
+    buckets = 'parameters {{ key: "sequence_buckets" value {{ string_value: "{}" }} }}'.format
+    base = 'backend: "python" max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: 1 } '
+    write_model(tmp_path, "ours", base + buckets(""))
+    assert check(tmp_path) == []
+    write_model(tmp_path, "theirs", base + buckets("16,32"))
+    assert only_finding(tmp_path).field == "dynamic_batching"
+
+
 @pytest.mark.parametrize("name", ["../../theirs", "/theirs", "a/b", "..", ""])
 def test_the_step_of_an_ensemble_names_a_model_and_no_path(tmp_path: Path, name: str) -> None:
     step = f'ensemble_scheduling {{ step {{ model_name: "{name}" model_version: -1 }} }}'

@@ -35,6 +35,7 @@ def check_batch(model: Model) -> Iterator[Finding]:
         config.max_batch_size > 1
         and not config.HasField("dynamic_batching")
         and not config.HasField("sequence_batching")
+        and parameter(config, "sequence_buckets") != ""  # a tokenizer of the python runtime is right without
     ):
         yield model.finding(
             "dynamic_batching", "absent", "dynamic_batching { }", "without it every request runs on its own"
