@@ -35,6 +35,7 @@ LONGEST = (
     "test_faults.py",
     "test_bundle_safety.py",
     "test_triton_server.py",
+    "test_soak.py",
     "test_tensorrt_rtx.py",
     "test_gpu_benchmark.py",
     "test_unvalidated.py",

@@ -1,4 +1,4 @@
-"""The soak of ``benchmarks/soak.py``, for about a minute: what must hold is asserted, and memory is only printed."""
+"""The soak of ``benchmarks/soak.py``, for a few minutes: what must hold is asserted, and memory is only printed."""
 
 from __future__ import annotations
 
