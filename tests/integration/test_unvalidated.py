@@ -146,7 +146,7 @@ class TestPending:
         assert (bundle.validated, bundle.manifest.validation.device) == (False, "cuda")
         assert bundle.manifest.engine.facts.padding == "right"
         # It runs on the CPU too, and passes there, but it was made for a GPU.
-        report = validate_bundle(bundle, device="cpu")
+        report = validate_bundle(bundle, checkpoint=twin, device="cpu")
         assert report.passed
         with pytest.raises(exporter.BundleError, match="made for cuda, so a validation on cpu is not recorded"):
             record_validation(bundle, report)
