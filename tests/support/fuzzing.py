@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from exporter.errors import ExportError
 
 CASES = int(os.environ.get("KORSBERT_FUZZ_CASES", "200"))
-LONGEST_MESSAGE = 600
+LONGEST_MESSAGE = 2000  # three mistakes of a gate, each with the twenty keys that are legal
 GiB = 2**30
 
 JSON = st.recursive(
