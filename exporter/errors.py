@@ -34,7 +34,7 @@ class ExportError(Exception):
     exit_code: ClassVar[int] = 2
 
     def __init__(self, message: str, *, next_step: str | None = None) -> None:
-        self.message = "\n".join(printable(line) for line in message.split("\n"))
+        self.message = printable_lines(message)
         super().__init__(self.message)
         self.next_step = next_step
 
@@ -114,6 +114,11 @@ def printable(text: str, most: int | None = None) -> str:
     """Return a text with its control characters escaped, line breaks too, and cut after ``most`` characters."""
     cut = text if most is None or len(text) <= most else f"{text[:most]}…"
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in cut)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text with its control characters escaped, less its line breaks."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def quoted(value: object) -> str:

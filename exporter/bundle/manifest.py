@@ -208,10 +208,8 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
         _refuse_other_format(path, content)
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(printable(str(part), 80) for part in first["loc"]) or MANIFEST
         raise BundleError(
-            f"{path}: not readable: {where}: {first['msg']}",
+            f"{path}: not readable: {_first_mistake(error, MANIFEST)}",
             next_step="upgrade korsbert if a newer version wrote it, or export it again",
         ) from error
     if manifest.seal != seal_of(manifest):
@@ -230,7 +228,7 @@ class _ReportedCheck(BaseModel):
 class _Report(BaseModel):
     """What other commands read of a parity report."""
 
-    statistics: dict[str, float | None]
+    statistics: dict[str, Any]  # the minimum gate says what is wrong with one of them
     checks: tuple[_ReportedCheck, ...] = ()
 
 
@@ -248,25 +246,24 @@ def parse_report(path: Path, content: bytes) -> dict[str, Any]:
         report = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not JSON", next_step="export it again") from error
-    refuse_other_report(path, report)
+    _refuse_other_report(path, report, "export it again")
     found: dict[str, Any] = report
     return found
 
 
-def refuse_other_report(path: Path, report: Any) -> None:
-    """Refuse JSON data that is no parity report.
-
-    Raises:
-        BundleError: What other commands read of it is missing, or of another type.
-    """
+def _refuse_other_report(path: Path, report: Any, next_step: str) -> None:
+    """Refuse JSON data of which something is missing that other commands read, or is of another type."""
     try:
         _Report.model_validate(report)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(printable(str(part), 80) for part in first["loc"]) or "it"
-        raise BundleError(
-            f"{path}: not a parity report: {where}: {first['msg']}", next_step="export it again"
-        ) from error
+        raise BundleError(f"{path}: not a parity report: {_first_mistake(error, 'it')}", next_step=next_step) from error
+
+
+def _first_mistake(error: ValidationError, whole: str) -> str:
+    """Return where the first mistake is, or ``whole`` where nothing is right, and what is wrong there."""
+    first = error.errors()[0]
+    where = ".".join(printable(str(part), 80) for part in first["loc"]) or whole
+    return f"{where}: {first['msg']}"
 
 
 def parse_record(path: Path, content: bytes, manifest: Manifest) -> Record:
@@ -278,7 +275,8 @@ def parse_record(path: Path, content: bytes, manifest: Manifest) -> Record:
         manifest: The manifest that it must belong to.
 
     Raises:
-        BundleError: It cannot be read, was altered, belongs to another bundle, or records a failed gate.
+        BundleError: It cannot be read, was altered, belongs to another bundle, records a failed gate, or its report is
+            none.
     """
     next_step = "remove it, and validate again"
     try:
@@ -289,6 +287,7 @@ def parse_record(path: Path, content: bytes, manifest: Manifest) -> Record:
         raise BundleError(f"{path}: altered, or of another bundle: its seal does not agree", next_step=next_step)
     if record.report.get("passed") is not True:
         raise BundleError(f"{path}: records a gate that failed", next_step=next_step)
+    _refuse_other_report(path, record.report, next_step)
     return record
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.bundle import PARITY, RECORD, Bundle, Manifest
-from exporter.bundle.manifest import parse_report, refuse_other_report
+from exporter.bundle.manifest import parse_report
 from exporter.errors import BundleError, InputError
 from exporter.recipe import Gate, Gates, Recipe, load_gates, named_recipe
 
@@ -68,7 +68,7 @@ class MinimumGate:
         reports = {PARITY: parse_report(bundle.folder / PARITY, bundle.read(PARITY))}
         if bundle.record is not None:
             reports[RECORD] = bundle.record.report
-        missed = {name: self._missed(bundle, name, report) for name, report in reports.items()}
+        missed = {name: self._missed(bundle.manifest, report) for name, report in reports.items()}
         return (
             *((warning,) if warning is not None else ()),
             *(f"{name} misses {self.source}: {', '.join(bounds)}" for name, bounds in missed.items() if bounds),
@@ -77,11 +77,10 @@ class MinimumGate:
     def _of(self, manifest: Manifest) -> Gate:
         return self.gates.of(manifest.engine.precision)
 
-    def _missed(self, bundle: Bundle, name: str, report: Mapping[str, Any]) -> tuple[str, ...]:
+    def _missed(self, manifest: Manifest, report: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the bounds that a recorded report misses, or has no statistic for."""
-        refuse_other_report(bundle.folder / name, report)
         statistics = report["statistics"]
-        gate = self._of(bundle.manifest)
+        gate = self._of(manifest)
         wanted = {bound: _at_its_widest(bound, gate) for bound in RECORDED if getattr(gate, bound) is not None}
         missed = tuple(
             _comparison(bound, statistics.get(bound), value)

@@ -212,11 +212,8 @@ def _recorded(bundle: Bundle) -> list[tuple[str, str]]:
     record = bundle.record
     if record is None:
         return []
-    from exporter.bundle.manifest import RECORD, refuse_other_report
-
-    refuse_other_report(bundle.folder / RECORD, record.report)
     worst = record.report["statistics"].get("min_cosine")
-    told = "unknown" if worst is None else f"{worst:.8f}"
+    told = f"{worst:.8f}" if isinstance(worst, float) else "unknown"
     return [("recorded", f"passed on {record.report.get('execution')}, min cosine {told}, {record.created}")]
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import printable
+from exporter.errors import printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +50,10 @@ def spinner(stderr: Console, text: str) -> Iterator[Shown]:
 
 
 def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table on stdout, as wide as the terminal; 160 columns if stdout is none."""
+    """Print a table on stdout, as wide as the terminal; 160 columns if stdout is none.
+
+    Control characters are escaped: a terminal would obey those of a stranger's manifest.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -66,15 +69,10 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
         console = Output(highlight=False, markup=False, width=160)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in header:
-        table.add_column(Text(_lines(title)), overflow="fold")
+        table.add_column(Text(printable_lines(title)), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_lines(cell)) for cell in row))
+        table.add_row(*(Text(printable_lines(cell)) for cell in row))
     console.print(table)
-
-
-def _lines(text: str) -> str:
-    """Escape control characters but line breaks: a terminal would obey those of a stranger's manifest."""
-    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def print_json(content: dict[str, Any]) -> None:

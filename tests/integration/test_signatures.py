@@ -115,7 +115,7 @@ class TestSigned:
 
     def test_a_later_record_of_validation_does_not_break_it_and_is_not_believed(self, signed: Path, keys: Path) -> None:
         opened = Bundle.open(signed)
-        record = Record(manifest_seal="", report={"passed": True}, machine={}, tools={}, created="")
+        record = Record(manifest_seal="", report={"passed": True, "statistics": {}}, machine={}, tools={}, created="")
         recorded = opened.write_record(record)
         recorded.verify_signature(keys / "publisher.pub")
         assert Bundle.open(signed).record is not None

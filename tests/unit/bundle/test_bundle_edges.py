@@ -28,7 +28,11 @@ from exporter.errors import BundleError
 from tests.support.manifests import edit_manifest
 
 RECORDED = Record(
-    manifest_seal="", report={"passed": True}, machine={"cores": 2}, tools={"numpy": "2"}, created="2026-11-26"
+    manifest_seal="",
+    report={"passed": True, "statistics": {}},
+    machine={"cores": 2},
+    tools={"numpy": "2"},
+    created="2026-11-26",
 )
 SIGNED = b'{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}'
 
@@ -91,7 +95,7 @@ class TestRecords:
             assert found.record is not None
             assert found.record.manifest_seal == pending.manifest.seal
             assert found.record.seal == seal_of(found.record)
-            assert found.record.report == {"passed": True}
+            assert found.record.report == {"passed": True, "statistics": {}}
             assert found.names == (*pending.manifest.files, MANIFEST, RECORD)
             assert found.read(RECORD) == (pending.folder / RECORD).read_bytes()
         assert (pending.folder / RECORD).read_text(encoding="utf-8").startswith('{\n "manifest_seal"')

@@ -49,7 +49,7 @@ def manifest() -> Manifest:
 def record(manifest: Manifest, **changes: Any) -> Record:
     given: dict[str, Any] = {
         "manifest_seal": "",
-        "report": {"passed": True},
+        "report": {"passed": True, "statistics": {}},
         "machine": {"cores": 2},
         "tools": {"numpy": "2"},
         "created": "2026-11-26",
@@ -104,7 +104,7 @@ class TestContent:
         made = record(manifest)
         content = made.to_json()
         assert content.startswith(
-            f'{{\n "manifest_seal": "{manifest.seal}",\n "report": {{\n  "passed": true\n'.encode()
+            f'{{\n "manifest_seal": "{manifest.seal}",\n "report": {{\n  "passed": true,\n  "statistics"'.encode()
         )
         assert content.endswith(f' "seal": "{made.seal}"\n}}\n'.encode())
         assert json.loads(content) == made.model_dump(mode="json")
