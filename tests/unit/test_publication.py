@@ -34,9 +34,8 @@ def report(pending: Bundle) -> Reports:
 
     def made(**changes: Any) -> Any:
         fields = {"passed": True, "bundle": pending.manifest.seal, "device": "cpu", **changes}
-        return SimpleNamespace(
-            **fields, to_dict=lambda: {"passed": fields["passed"]}, failure=lambda: "twin: min cosine 0.5 < 0.9"
-        )
+        written = {"passed": fields["passed"], "statistics": {}}
+        return SimpleNamespace(**fields, to_dict=lambda: written, failure=lambda: "twin: min cosine 0.5 < 0.9")
 
     return made
 
@@ -48,7 +47,7 @@ def test_a_pending_bundle_that_passed_is_validated(pending: Bundle, report: Repo
     for found in (recorded, Bundle.open(pending.folder)):
         assert found.validated
         assert found.record is not None
-        assert found.record.report == {"passed": True}
+        assert found.record.report == {"passed": True, "statistics": {}}
         assert found.record.machine["cores"] >= 1
         assert "korsbert" in found.record.tools
         assert found.record.created.endswith("+00:00")
@@ -57,7 +56,7 @@ def test_a_pending_bundle_that_passed_is_validated(pending: Bundle, report: Repo
 def test_a_failed_report_is_refused_with_its_reason(pending: Bundle, report: Reports) -> None:
     with pytest.raises(GateError, match=r"twin: min cosine 0\.5 < 0\.9") as failure:
         record_validation(pending, report(passed=False))
-    assert failure.value.report == {"passed": False}
+    assert failure.value.report == {"passed": False, "statistics": {}}
     assert failure.value.next_step == "export it again: only a passed gate is recorded"
     assert not (pending.folder / RECORD).exists()
 
