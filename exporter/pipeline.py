@@ -16,7 +16,7 @@ from exporter.bundle.publish import publish, refuse_to_replace_other_files
 from exporter.calibration import TokenBatches, calibration_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.engines import BuildOptions, backend_of, refuse_idle_options
-from exporter.engines.building import BuiltEngine, build_engine, build_on_cpu
+from exporter.engines.building import BuiltEngine, build_engine, build_on_cpu, with_target_passes
 from exporter.errors import BuildError, CheckpointError, GateError, MissingDependencyError
 from exporter.graph import Graph
 from exporter.graph.folding import fold
@@ -30,7 +30,7 @@ from exporter.runtime.tokens import TextTokenizer
 from exporter.stages import Stages
 from exporter.targets import Backend, Device, Padding, Precision, Target
 from exporter.validator import Check, ParityReport, Reference, reference_of, validate
-from exporter.validator.proof import Proof, proven_graph, stored_graph
+from exporter.validator.proof import Proof, as_read_by, stored_graph
 from exporter.validator.provenance import check_graph, read_onnx
 from exporter.validator.sweeps.inputs import WIDTH_TOKENS
 
@@ -49,10 +49,11 @@ def export(recipe: Recipe, options: ExportOptions | None = None, stages: Stages 
     with staging(job.place, force=job.options.force) as folder:
         subject = _load(job, folder)
         graph = _fold(subject)
-        folded = _judge_folded(graph, subject)
+        proven = with_target_passes(graph, job.target, subject.padding)
+        folded = _judge_float32(proven, subject)
         conversion = _prepare(graph, subject)
         built = _build(conversion, subject)
-        checks = _check_files(built, graph if folded is not None else None, subject)
+        checks = _check_files(built, proven if folded is not None else None, subject)
         report = _judge(built, conversion, folded, checks, subject)
         return _publish(Judged(built.graph, built.engine, report, folded), conversion, subject)
 
@@ -199,10 +200,11 @@ def _fold(subject: _Subject) -> Graph:
     return graph
 
 
-def _judge_folded(graph: Graph, subject: _Subject) -> ParityReport | None:
-    """Gate 1: judge the folded float32 graph on ONNX Runtime's CPU provider. It separates export errors from rounding.
+def _judge_float32(graph: Graph, subject: _Subject) -> ParityReport | None:
+    """Gate 1: judge the folded graph, after the passes of its target, in float32 on ONNX Runtime's CPU provider.
 
-    None is returned where gate 2 judges this very graph.
+    It separates export errors from rounding: no other precision judges folding and passes. None is returned where
+    gate 2 judges this very graph.
 
     Raises:
         GateError: The export is wrong.
@@ -214,15 +216,15 @@ def _judge_folded(graph: Graph, subject: _Subject) -> ParityReport | None:
     with _opened_on_cpu(graph, subject) as runner:
         encoder = Encoder.of(subject.checkpoint.facts, subject.checkpoint.tokenizer, runner)
         with job.stages("gate: the fp32 graph") as stage:
-            report = validate(subject.reference, encoder, gate, f"{job.recipe.name} fp32, as folded")
+            report = validate(subject.reference, encoder, gate, f"{job.recipe.name} fp32, before it is typed")
             stage.result = report.summary()
         with job.stages("sweep: the fp32 graph") as stage:
             weights = proof.weights(read_onnx(graph.model, "the folded graph"), graph.precision)
-            lookup = proof.lookup(graph)
+            dataflow, lookup = proof.dataflow(graph), proof.lookup(graph)
             # Gate 2 sweeps the widths of what is published.
             swept = _sweep(encoder, graph, gate, subject, tables_proven=weights.passed, width_tokens=0)
-            stage.result = swept.coverage
-    report = report.with_checks(weights, lookup, swept)
+            stage.result = f"{dataflow.coverage}; {swept.coverage}"
+    report = report.with_checks(weights, dataflow, lookup, swept)
     if not report.passed:
         raise _export_error(report)
     return report
@@ -308,14 +310,14 @@ def _opened(built: BuiltEngine, subject: _Subject) -> Iterator[Runner]:
 # --- the proof -------------------------------------------------------------------------------------------------------
 
 
-def _check_files(built: BuiltEngine, folded: Graph | None, subject: _Subject) -> tuple[Check, ...]:
+def _check_files(built: BuiltEngine, proven: Graph | None, subject: _Subject) -> tuple[Check, ...]:
     """Check the files in the staging folder: the tokenizer, every weight, every operator.
 
     An engine whose file cannot be read is represented by the graph that it was built from.
 
     Args:
         built: The engine.
-        folded: The float32 graph that passed gate 1; None where gate 2 judges that very graph.
+        proven: The float32 graph that passed gate 1; None where gate 2 judges that very graph.
         subject: The export.
     """
     target, proof, folder = subject.job.target, subject.proof, subject.folder
@@ -327,11 +329,11 @@ def _check_files(built: BuiltEngine, folded: Graph | None, subject: _Subject) ->
         readable = stored is not None
         stored = stored or read_onnx(built.graph.model, "the graph that the engine was built from")
         checks.append(proof.weights(stored, target.precision))
-        if folded is None:
-            checks.append(proof.lookup(built.graph))
+        if proven is None:
+            checks += [proof.dataflow(built.graph), proof.lookup(built.graph)]
         else:
-            proven = proven_graph(folded, target, padding=subject.padding, as_read_by=None if readable else "onnx")
-            checks.append(check_graph(proven, stored, target.precision))
+            reader = target.backend if readable else Backend.ONNXRUNTIME
+            checks.append(check_graph(as_read_by(reader, proven), stored, target.precision))
         if not readable:
             checks = [check if check.name == "tokenizer" else check.of(stored.file) for check in checks]
         stage.result = ", ".join(f"{check.name}: {check.coverage}" for check in checks)

@@ -11,13 +11,14 @@ from tokenizers import Tokenizer
 from exporter.bundle import TOKENIZER, Bundle
 from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
 from exporter.checkpoint import Checkpoint, load_source
+from exporter.engines.building import with_target_passes
 from exporter.graph.folding import fold
 from exporter.recipe import Gate
 from exporter.runtime.encoder import Encoder
 from exporter.runtime.tokens import TextTokenizer
 from exporter.targets import Target
 from exporter.validator import Check, ParityReport, Reference, reference_of, validate
-from exporter.validator.proof import Proof, at_least_default, check_facts, other_tools, proven_graph, stored_graph
+from exporter.validator.proof import Proof, as_read_by, at_least_default, check_facts, other_tools, stored_graph
 from exporter.validator.provenance import check_graph
 from exporter.validator.sweeps.inputs import WIDTH_TOKENS
 
@@ -73,12 +74,12 @@ def _check_files(bundle: Bundle, checkpoint: Checkpoint, reference: Reference) -
     if stored is None:
         return [*checks, Check("graph", f"not compared: an engine of {engine.backend} cannot be read")]
     checks.append(proof.weights(stored, precision))
-    folded, padding = fold(checkpoint), TextTokenizer(checkpoint.tokenizer).padding
     target = Target(precision, engine.backend, manifest.validation.device)
-    graph = check_graph(proven_graph(folded, target, padding=padding), stored, precision)
+    proven = with_target_passes(fold(checkpoint), target, TextTokenizer(checkpoint.tokenizer).padding)
+    graph = check_graph(as_read_by(engine.backend, proven), stored, precision)
     if not graph.passed and (other := other_tools(manifest.tools)) is not None:
         graph = graph.because(f"the checkpoint was folded by {other}: validate with the versions in the manifest")
-    return [*checks, graph, proof.lookup(folded)]
+    return [*checks, graph, proof.dataflow(proven), proof.lookup(proven)]
 
 
 def _sweep(bundle: Bundle, encoder: Encoder, checkpoint: Checkpoint, gate: Gate, checks: Sequence[Check]) -> Check:

@@ -70,15 +70,15 @@ def build_on_cpu(graph: Graph, shapes: Shapes, folder: Path) -> BuiltEngine:
 
 
 def with_target_passes(graph: Graph, target: Target, padding: str = "right") -> Graph:
-    """Return a typed graph after the passes that a target needs.
+    """Return a graph after the passes that a target needs.
 
     Args:
-        graph: A graph in the target's precision.
+        graph: A graph in the target's precision, or in float32, to compare the other with.
         target: Precision, backend and device.
         padding: The side on which the tokenizer pads, ``"right"`` or ``"left"``.
     """
     missing = backend_of(target.backend).missing_operators()
-    passes = passes_for(target.backend, target.device, graph.precision, padding=padding, missing=missing)
+    passes = passes_for(target.backend, target.device, target.precision, padding=padding, missing=missing)
     if not passes:
         return graph
     model = graph.editable()

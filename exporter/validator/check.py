@@ -15,7 +15,7 @@ class Check:
     vocabulary, every weight, the operators of the typed graph, batch sizes and padded widths.
 
     Attributes:
-        name: ``"facts"``, ``"tokenizer"``, ``"weights"``, ``"graph"``, ``"lookup"`` or ``"sweep"``.
+        name: ``"facts"``, ``"tokenizer"``, ``"weights"``, ``"graph"``, ``"dataflow"``, ``"lookup"`` or ``"sweep"``.
         coverage: What was compared, with figures, in one sentence.
         failures: What is wrong, one sentence each. The check passed if there are none.
         figures: The same as JSON data, for ``parity.json``.

@@ -6,6 +6,7 @@ checks cover the rest, each from a witness that the export has not made::
     tokenizer     the published tokenizer and the checkpoint's own files, read without transformers
     weights       the published engine and the checkpoint's parameters
     graph         the published engine and the float32 graph that passed gate 1, operator for operator
+    dataflow      the operators of the float32 graph, and rules of what they may read
     lookup        the rows of word vectors that the float32 graph finds for every id, and the checkpoint's
     sweep         the engine and PyTorch on word rows and positions; the engine and itself on batches and widths
 """
@@ -17,17 +18,18 @@ from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer
+from torch import nn
 
 from exporter.checkpoint import Checkpoint
-from exporter.engines import Engine, backend_of
+from exporter.engines import Engine
 from exporter.errors import BundleError
 from exporter.graph import Graph
-from exporter.graph.passes import passes_for, run_passes
 from exporter.machine import tool_versions
 from exporter.recipe import Gate, Range, Shapes
 from exporter.runtime.encoder import Encoder
-from exporter.targets import Backend, Precision, Target
+from exporter.targets import Backend, Precision
 from exporter.validator import Check
+from exporter.validator.dataflow import check_dataflow
 from exporter.validator.lookup import check_lookup
 from exporter.validator.provenance import (
     Parameter,
@@ -64,6 +66,11 @@ class Proof:
     def _parameters(self) -> dict[str, Parameter]:
         return dependent_parameters(self._checkpoint)
 
+    @property
+    def _words(self) -> nn.Embedding:
+        found: nn.Embedding = self._checkpoint.model[0].auto_model.get_input_embeddings()
+        return found
+
     @cached_property
     def _sweep_reference(self) -> SweepReference:
         return SweepReference(self._checkpoint)
@@ -82,10 +89,14 @@ class Proof:
         """Derive every stored weight from a parameter of the checkpoint, and find every parameter."""
         return check_weights(self._parameters, stored, precision)
 
-    def lookup(self, folded: Graph) -> Check:
-        """Look every word vector up by the folded graph."""
-        table = self._checkpoint.model[0].auto_model.get_input_embeddings().weight
-        return check_lookup(folded.model, table.detach().cpu().numpy(), folded.max_sequence)
+    def dataflow(self, graph: Graph) -> Check:
+        """Look up what every operator of a float32 graph reads in the rules."""
+        padding_id = self._words.padding_idx
+        return check_dataflow(graph, self._checkpoint.pad_token_id if padding_id is None else padding_id)
+
+    def lookup(self, graph: Graph) -> Check:
+        """Look every word vector up by a float32 graph."""
+        return check_lookup(graph.model, self._words.weight.detach().cpu().numpy(), graph.max_sequence)
 
     def sweep(
         self, encoder: Encoder, gate: Gate, precision: str, *, tables_proven: bool, lengths: bool, width_tokens: int
@@ -131,22 +142,16 @@ def stored_graph(engine: Engine, read: Callable[[str], bytes]) -> StoredGraph | 
     )
 
 
-def proven_graph(folded: Graph, target: Target, *, padding: str, as_read_by: str | None = None) -> StoredGraph:
-    """Return the float32 graph that passed gate 1, after the passes of a target, to compare a published one with.
+def as_read_by(reader: str, proven: Graph) -> StoredGraph:
+    """Return the float32 graph that passed gate 1 as a published file is read, to compare the two.
 
     Args:
-        folded: The folded graph.
-        target: What the published graph was typed and built for.
-        padding: The side on which the tokenizer pads.
-        as_read_by: What the published graph was read by: ``"openvino"`` for its IR, which has other operators; by
-            default the backend.
+        reader: What the published file is read by: ``"openvino"`` for its IR, which has other operators.
+        proven: The folded graph after the passes of the published one's target.
     """
-    missing = backend_of(target.backend).missing_operators()
-    model = folded.editable()
-    run_passes(model, passes_for(target.backend, target.device, target.precision, padding=padding, missing=missing))
-    if (as_read_by or target.backend) == "openvino":
-        return read_onnx_by_openvino(folded.with_model(model).to_bytes(), folded.max_sequence)
-    return read_onnx(model, "the proven graph")
+    if reader == "openvino":
+        return read_onnx_by_openvino(proven.to_bytes(), proven.max_sequence)
+    return read_onnx(proven.model, "the proven graph")
 
 
 def at_least_default(shapes: Shapes, backend: Backend) -> Shapes:

@@ -549,7 +549,7 @@ class TestBundles:
         assert suite.get("failures") == "0"
         parts = [part["name"] for part in (*result["verdicts"], *result["checks"])]
         assert [case.get("name") for case in suite.iter("testcase")] == parts
-        assert {"tokenizer", "weights", "graph", "lookup", "sweep"} <= set(parts)
+        assert {"tokenizer", "weights", "graph", "dataflow", "lookup", "sweep"} <= set(parts)
         assert [path.name for path in tmp_path.iterdir()] == ["junit.xml"]
 
     def test_validate_finds_the_demo_where_it_ships(self, python: WarmPython, demo_fp16: Path, tmp_path: Path) -> None:

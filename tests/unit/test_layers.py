@@ -78,7 +78,17 @@ ALLOWED: dict[str, set[str]] = {
         "targets",
         "validator",
     },
-    "validation": {"bundle", "checkpoint", "graph", "publication", "recipe", "runtime", "targets", "validator"},
+    "validation": {
+        "bundle",
+        "checkpoint",
+        "engines",
+        "graph",
+        "publication",
+        "recipe",
+        "runtime",
+        "targets",
+        "validator",
+    },
     "publication": {
         "bundle",
         "checkpoint",

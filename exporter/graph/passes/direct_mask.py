@@ -7,6 +7,7 @@ equals::
     mask[b, h, q, k] = attention_mask[b, k] != 0        Expand(Unsqueeze(Cast(attention_mask, bool), axes=[1, 2]))
 
 (The operator's text allows a mask of (batch, 1, 1, sequence); ONNX Runtime 1.31 wants the query axis spelled out.)
+MPNet, which has no ``Attention`` operator, chooses between 0 and the lowest number by the same mask.
 
 Whether it does is not guessed from the shape of the subgraph but computed: the subgraph is cut out and evaluated on
 masks with padding on either side, holes and the longest sequence (a sliding window only shows there). Where it differs
@@ -25,15 +26,16 @@ TRIALS = ((1, 1), (1, 5), (3, 17), (2, 64))
 
 
 def direct_mask(model: ir.Model) -> int:
-    """Replace the mask of every ``Attention`` node where it is a plain padding mask; returns how many were."""
+    """Replace the mask of every attention where it is a plain padding mask; returns how many were."""
     attention_mask = graph_input(model.graph, "attention_mask")
     longest = _longest_sequence(model)
     direct: ir.Value | None = None
     equal: dict[ir.Value, bool] = {}
     count = 0
     for node in list(model.graph):
-        mask = node.inputs[3] if node.op_type == "Attention" and len(node.inputs) > 3 else None
-        if mask is None or mask.dtype != ir.DataType.BOOL:
+        index = _mask_input(node)
+        mask = node.inputs[index] if index is not None else None
+        if index is None or mask is None or mask.dtype != ir.DataType.BOOL:
             continue
         if mask not in equal:
             equal[mask] = _is_padding_mask(model, mask, longest)
@@ -41,9 +43,21 @@ def direct_mask(model: ir.Model) -> int:
             continue
         if direct is None:
             direct = _insert(model, attention_mask)
-        node.replace_input_with(3, direct)
+        node.replace_input_with(index, direct)
         count += 1
     return count
+
+
+def _mask_input(node: ir.Node) -> int | None:
+    """Return which input of a node may be an attention mask; None for other nodes.
+
+    That is an input of ``Attention``, or what chooses between two numbers that are added to scores (MPNet).
+    """
+    if node.op_type == "Attention" and len(node.inputs) > 3:
+        return 3
+    stored = [value.const_value if value is not None else None for value in node.inputs[1:]]
+    is_choice = node.op_type == "Where" and all(number is not None and number.size == 1 for number in stored)
+    return 0 if is_choice else None
 
 
 def _insert(model: ir.Model, attention_mask: ir.Value) -> ir.Value:

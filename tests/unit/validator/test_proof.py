@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from exporter.engines import Engine
-from exporter.engines.building import build_engine, build_on_cpu
+from exporter.engines.building import build_engine, build_on_cpu, with_target_passes
 from exporter.errors import BundleError
 from exporter.machine import tool_versions
 from exporter.recipe import Gates, Range, Shapes
@@ -20,10 +20,10 @@ from exporter.validator.check import Check
 from exporter.validator.proof import (
     FOLDING_TOOLS,
     Proof,
+    as_read_by,
     at_least_default,
     check_facts,
     other_tools,
-    proven_graph,
     stored_graph,
 )
 from tests.support.faults import Subject, subject_named
@@ -57,11 +57,12 @@ class TestChecks:
         checks = [
             proof.tokenizer(subject.checkpoint.tokenizer),
             proof.weights(stored, "fp32"),
+            proof.dataflow(subject.graph),
             proof.lookup(subject.graph),
             sweep,
         ]
-        assert [check.name for check in checks] == ["tokenizer", "weights", "lookup", "sweep"]
-        assert [check.failures for check in checks] == [()] * 4
+        assert [check.name for check in checks] == ["tokenizer", "weights", "dataflow", "lookup", "sweep"]
+        assert [check.failures for check in checks] == [()] * 5
         assert "batches of 1, 2 and 3" in sweep.coverage
 
     def test_the_prompt_is_part_of_every_probe(self, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,8 +154,8 @@ def _nothing_is_read(name: str) -> bytes:
 
 class TestProvenGraph:
     def test_it_has_the_passes_of_its_target(self, subject: Subject) -> None:
-        def kinds(made: Target, padding: str = "right", as_read_by: str | None = None) -> set[str]:
-            stored = proven_graph(subject.graph, made, padding=padding, as_read_by=as_read_by)
+        def kinds(made: Target, padding: str = "right", reader: str | None = None) -> set[str]:
+            stored = as_read_by(reader or made.backend, with_target_passes(subject.graph, made, padding))
             return {node.operator for node in stored.nodes}
 
         assert "Attention" in kinds(target("onnxruntime"))
@@ -162,11 +163,11 @@ class TestProvenGraph:
         lengths, mask = (kinds(target("onnxruntime", "cuda", "fp16"), side) for side in ("right", "left"))
         assert "Expand" in mask - lengths
         assert kinds(target("openvino")) != kinds(target("onnxruntime"))
-        assert kinds(target("onnxruntime"), as_read_by="openvino") != kinds(target("onnxruntime"))
+        assert kinds(target("onnxruntime"), reader="openvino") != kinds(target("onnxruntime"))
 
     def test_the_folded_graph_stays_as_it_is(self, subject: Subject) -> None:
         before = subject.graph.content_hash()
-        proven_graph(subject.graph, target("openvino"), padding="right")
+        with_target_passes(subject.graph, target("openvino"))
         assert subject.graph.content_hash() == before
 
 

@@ -13,10 +13,10 @@ from torch import nn
 from exporter.engines import Engine
 from exporter.errors import BundleError
 from exporter.recipe import Range, Shapes
-from exporter.targets import Backend, Device, Precision, Target
+from exporter.targets import Backend, Precision
 from exporter.validator import proof as module
 from exporter.validator.check import Check
-from exporter.validator.proof import Proof, at_least_default, check_facts, other_tools, proven_graph, stored_graph
+from exporter.validator.proof import Proof, as_read_by, at_least_default, check_facts, other_tools, stored_graph
 from tests.support.stand_in import stand_in, words_tokenizer
 
 SHAPES = Shapes(batch=Range(opt=2, max=3))
@@ -72,6 +72,18 @@ class TestChecks:
         assert (name, model, longest) == ("check_lookup", "a model", 64)
         np.testing.assert_array_equal(words, table.weight.detach().numpy())
 
+    @pytest.mark.parametrize(("of_table", "used"), [(None, 3), (0, 0), (1, 1)])
+    def test_positions_are_counted_by_the_padding_id_of_the_table(
+        self, noting: Noting, of_table: int | None, used: int
+    ) -> None:
+        calls = noting("check_dataflow")
+        auto_model = SimpleNamespace(get_input_embeddings=lambda: nn.Embedding(5, 2, padding_idx=of_table))
+        graph: Any = "a graph"
+        checkpoint = stand_in(model=[SimpleNamespace(auto_model=auto_model)], pad_token_id=3)
+        found: Any = Proof(checkpoint, [], SHAPES).dataflow(graph)
+        assert found == "what check_dataflow returns"
+        assert calls == [("check_dataflow", "a graph", used)]
+
     def test_the_sweep_has_one_reference_for_all_candidates(self, noting: Noting) -> None:
         calls = noting("SweepReference", "sweep")
         checkpoint = stand_in()
@@ -125,46 +137,20 @@ class TestStoredGraph:
         assert calls == []
 
 
-class TestProvenGraph:
-    class Folded:
-        """A graph whose copies and bytes are told by name."""
-
-        max_sequence = 64
-
-        def editable(self) -> str:
-            return "a copy"
-
-        def with_model(self, model: str) -> Any:
-            return SimpleNamespace(to_bytes=lambda: f"the bytes of {model}")
-
-    @pytest.mark.parametrize(
-        ("backend", "as_read_by", "read"),
-        [
-            ("onnxruntime", None, ("read_onnx", "a copy", "the proven graph")),
-            ("onnxruntime", "openvino", ("read_onnx_by_openvino", "the bytes of a copy", 64)),
-            ("openvino", None, ("read_onnx_by_openvino", "the bytes of a copy", 64)),
-            ("openvino", "onnxruntime", ("read_onnx", "a copy", "the proven graph")),
-            ("tensorrt", None, ("read_onnx", "a copy", "the proven graph")),
-        ],
-    )
-    def test_has_the_passes_of_its_target_and_is_read_as_the_published_one(
-        self,
-        noting: Noting,
-        monkeypatch: pytest.MonkeyPatch,
-        backend: str,
-        as_read_by: str | None,
-        read: tuple[Any, ...],
-    ) -> None:
-        calls = noting("passes_for", "run_passes", "read_onnx", "read_onnx_by_openvino")
-        missing = frozenset({"Attention"})
-        backends = {Backend(backend): SimpleNamespace(missing_operators=lambda: missing)}
-        monkeypatch.setattr(module, "backend_of", backends.__getitem__)
-        target = Target(Precision.FP16, Backend(backend), Device.CUDA)
-        folded: Any = self.Folded()
-        found: Any = proven_graph(folded, target, padding="left", as_read_by=as_read_by)
-        assert found == f"what {read[0]} returns"
-        asked = ("passes_for", Backend(backend), "cuda", "fp16", {"padding": "left", "missing": missing})
-        assert calls == [asked, ("run_passes", "a copy", "what passes_for returns"), read]
+@pytest.mark.parametrize(
+    ("reader", "read"),
+    [
+        ("onnxruntime", ("read_onnx", "a model", "the proven graph")),
+        ("tensorrt", ("read_onnx", "a model", "the proven graph")),
+        ("openvino", ("read_onnx_by_openvino", "its bytes", 64)),
+    ],
+)
+def test_the_proven_graph_is_read_as_the_published_one(noting: Noting, reader: str, read: tuple[Any, ...]) -> None:
+    calls = noting("read_onnx", "read_onnx_by_openvino")
+    proven: Any = SimpleNamespace(model="a model", max_sequence=64, to_bytes=lambda: "its bytes")
+    found: Any = as_read_by(reader, proven)
+    assert found == f"what {read[0]} returns"
+    assert calls == [read]
 
 
 class TestShapes:

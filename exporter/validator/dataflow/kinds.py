@@ -1,0 +1,32 @@
+"""Kind: what a value of the graph was computed from."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a value was computed from, in words for messages."""
+
+    NOTHING = "nothing"  # an optional input that is left out
+    STORED = "stored numbers"
+    IDS = "token ids"
+    PADDING = "which ids are padding"
+    PLACE = "positions counted from the ids"
+    MASK = "the attention mask"
+    EMPTY = "whether a row has a token"
+    COUNT = "a number for each row, from the attention mask"
+    WEIGHT = "a number for each token, from the attention mask"
+    BATCH = "the batch size"
+    WIDTH = "the padded width"
+    SHAPE = "a shape that begins with the batch size"
+    EXTENTS = "a shape without the batch size"
+    POSITION = "the padded width alone"
+    SPREAD = "the padded width alone, repeated for each row"
+    HIDDEN = "hidden states"
+    ABOVE = "a comparison of hidden states with stored numbers"
+    REFUSED = "what was refused before"
+
+
+WIDTH_ALONE = frozenset({Kind.STORED, Kind.WIDTH, Kind.EXTENTS, Kind.POSITION})
+"""What depends on the padded width and on nothing else."""
