@@ -53,7 +53,7 @@ def _with_inferred_shapes(model: ir.Model) -> ir.Model:
     for node in copy.graph:
         for value in node.outputs:
             value.shape = None
-    ShapeInferencePass(strict_mode=False)(copy)
+    ShapeInferencePass(check_type=False, strict_mode=False)(copy)
     return copy
 
 
