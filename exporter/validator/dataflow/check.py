@@ -48,11 +48,9 @@ def check_dataflow(graph: Graph, padding_id: int) -> Check:
 def _with_inferred_shapes(model: ir.Model) -> ir.Model:
     """Return a copy whose shapes follow from inputs, stored tensors and operators; those it came with may be wrong."""
     copy = model.clone()
-    for value in copy.graph.initializers.values():
-        value.shape = ir.Shape(value.const_value.shape.numpy()) if value.const_value is not None else None
-    for node in copy.graph:
-        for value in node.outputs:
-            value.shape = None
+    computed = [value for node in copy.graph for value in node.outputs]
+    for value in (*copy.graph.initializers.values(), *computed):
+        value.shape = None
     ShapeInferencePass(check_type=False, strict_mode=False)(copy)
     return copy
 
