@@ -332,8 +332,8 @@ _OF_MASK = (
 _OF_HIDDEN = (
     _rule(_ACTIVATIONS, [K.HIDDEN], K.HIDDEN),
     _rule("Cast", [K.HIDDEN], K.HIDDEN, _is_float),
-    _rule(("Add", "Sub", "Mul", "Div", "MatMul"), [K.HIDDEN, (K.HIDDEN, K.STORED)], K.HIDDEN),
-    _rule(("Add", "Sub", "Mul", "Div"), [K.STORED, K.HIDDEN], K.HIDDEN),
+    _rule(("Sub", "Mul", "Div", "MatMul"), [K.HIDDEN, (K.HIDDEN, K.STORED)], K.HIDDEN),
+    _rule(("Sub", "Mul", "Div"), [K.STORED, K.HIDDEN], K.HIDDEN),
     _rule(("Pow", "PRelu", "Min", "Max"), [K.HIDDEN, K.STORED], K.HIDDEN),
     _rule("Clip", [K.HIDDEN, K.STORED], K.HIDDEN, _scalars(1)),
     _rule("Clip", [K.HIDDEN, (K.STORED, K.NOTHING), K.STORED], K.HIDDEN, _scalars(1, 2)),

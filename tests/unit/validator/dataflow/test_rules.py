@@ -280,7 +280,7 @@ REFUSED = [
         )
         for index, number in ((0, -2), (0, 0), (1, -57), (1, 0), (2, 0), (2, -1), (3, -2), (3, 1))
     ),
-    use("Slice", [MASK, stored(-1), COMPUTED, stored(1), stored(-1)], None, 2),
+    *(use("Slice", [MASK, stored(-1), read, stored(1), stored(-1)], None, 2) for read in (COMPUTED, stored(LOWEST, 0))),
     *(use("ArgMax", [MASK], None, 1, **axis) for axis in ({}, {"axis": 0}, {"axis": -1})),
     *(
         use(operator, [kind, stored(axis)], None, 2)
