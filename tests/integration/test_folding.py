@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import pytest
 from exporter.calibration import TokenBatches
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.engines import BACKENDS, EngineFiles, backend_of
+from exporter.engines.building import with_target_passes
 from exporter.errors import BuildError, EngineError, UnsupportedModelError
 from exporter.graph import Graph
 from exporter.graph.folding import fold
 from exporter.precisions import PRECISIONS, cast_graph
 from exporter.recipe import Recipe, Shapes, find_recipe
 from exporter.runtime.encoder import Encoder
+from exporter.targets import Backend, Device, Precision, Target
+from exporter.validator.dataflow import check_dataflow
 from tests.support.checkpoints import ARCHITECTURES, MAX_SEQ_LENGTH, save_checkpoint
 
 ON_CPU = [name for name in BACKENDS if not name.needs_gpu]
@@ -42,6 +46,15 @@ CASES = [
     ("roberta", "cls", ("layer_norm", "dense")),
 ]
 
+# One for each list of passes.
+TARGETS = [
+    Target(Precision.FP32, Backend.ONNXRUNTIME, Device.CPU),
+    Target(Precision.FP32, Backend.OPENVINO, Device.CPU),
+    Target(Precision.FP16, Backend.ONNXRUNTIME, Device.CUDA),
+    Target(Precision.FP16, Backend.TENSORRT_RTX, Device.CUDA),
+]
+ACTIVATIONS = ("gelu_new", "quick_gelu", "relu", "relu6", "silu", "tanh", "leaky_relu")
+
 
 def loaded(folder: Path, *case: Any) -> Checkpoint:
     return load_checkpoint(Recipe(name="case", source=str(save_checkpoint(folder, *case))))
@@ -58,17 +71,40 @@ def encoder_of(graph: Graph, checkpoint: Checkpoint, backend: str, folder: Path)
     )
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_it_equals_sentence_transformers(case: tuple[object, ...], tmp_path: Path) -> None:
-    checkpoint = loaded(tmp_path, *case)
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def folded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Graph]:
+    checkpoint = loaded(tmp_path_factory.mktemp("case"), *request.param)
+    return checkpoint, fold(checkpoint)
+
+
+def test_it_equals_sentence_transformers(folded: tuple[Checkpoint, Graph], tmp_path: Path) -> None:
+    checkpoint, graph = folded
     reference = checkpoint.encode(SENTENCES)
-    graph = fold(checkpoint)
     onnx.checker.check_model(onnx.load_from_string(graph.to_bytes()), full_check=True)
-    if case[0] != "mpnet":  # its mask is added to a position bias, and stays as transformers builds it
-        assert not {"GatherND", "IsNaN"} & set(graph.op_counts())
+    assert not {"GatherND", "IsNaN"} & set(graph.op_counts())  # no mask stays as transformers builds it
     for backend in ON_CPU:
         with encoder_of(graph, checkpoint, backend, tmp_path) as encoder:
             np.testing.assert_allclose(encoder.encode(SENTENCES), reference, atol=5e-6, err_msg=backend)
+
+
+@pytest.mark.parametrize("target", [None, *TARGETS], ids=str)
+def test_the_data_flow_is_sound_for_every_target(folded: tuple[Checkpoint, Graph], target: Target | None) -> None:
+    checkpoint, graph = folded
+    padding_id = checkpoint.model[0].auto_model.get_input_embeddings().padding_idx
+    if target is not None:
+        graph = with_target_passes(graph, target)
+    assert check_dataflow(graph, padding_id).failures == ()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_data_flow_of_every_activation_is_sound(name: str, tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, "bert")
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | {"hidden_act": name}), encoding="utf-8")
+    graph = fold(load_checkpoint(Recipe(name="case", source=str(folder))))
+    assert "Gelu" not in graph.op_counts()
+    assert check_dataflow(graph, 0).failures == ()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -79,6 +79,8 @@ def test_a_task_is_part_of_the_gate(demo_openvino: Bundle, tmp_path: Path) -> No
     assert 0 < task.spearman_drop <= 0.3
     (verdict,) = [verdict for verdict in report.verdicts if "Spearman" in str(verdict)]
     assert verdict.passed
+    (emulator,) = [check for check in report.checks if check.name == "emulator"]
+    assert (emulator.coverage, emulator.passed) == ("not compared: only an export emulates int8", True)
 
 
 def test_the_file_is_a_quarter_of_the_unique_weights(demo_openvino: Bundle, demo_onnxruntime: Bundle) -> None:

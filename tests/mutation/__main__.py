@@ -72,6 +72,13 @@ ALSO: Mapping[str, tuple[str, ...]] = {
         )
         for path in (ROOT / "exporter" / "validator" / "sweeps").glob("*.py")
     },
+    # Without test_triggers.py, which loads two encoders for each mutant.
+    **{
+        str(path.relative_to(ROOT)): tuple(
+            f"tests/unit/validator/dataflow/test_{name}.py" for name in ("rules", "widths", "check")
+        )
+        for path in (ROOT / "exporter" / "validator" / "dataflow").glob("*.py")
+    },
     "exporter/validator/check.py": ("tests/unit/validator/test_report.py",),
     "exporter/validator/parity.py": ("tests/unit/validator/test_gates.py",),
 }

@@ -98,6 +98,14 @@ def graph(trial: Trial) -> Check:
     return check_graph(proven, read_onnx(candidate.model), candidate.precision)
 
 
+def dataflow(trial: Trial) -> Check:
+    """Look up what the operators of the float32 graph read. A typed graph is compared with it instead."""
+    candidate = trial.candidate
+    if candidate.precision != "fp32":
+        return Check("dataflow", "not applicable")
+    return _proof(candidate.subject.name).dataflow(candidate.graph)
+
+
 def sweep(trial: Trial) -> Check:
     """Sweep word rows, positions, batches and widths; the weights have passed, so a sample of the rows is enough."""
     subject, precision = trial.candidate.subject, trial.candidate.precision
@@ -130,7 +138,7 @@ def _proof(name: str) -> Proof:
     return Proof(subject.checkpoint, subject.reference.texts, Shapes())
 
 
-CHECKS: tuple[Callable[[Trial], Check], ...] = (tokenizer, weights, graph, gate, sweep)
+CHECKS: tuple[Callable[[Trial], Check], ...] = (tokenizer, weights, graph, gate, sweep, dataflow)
 """Asked in this order. What fails is named in the table, by the name of its ``Check``."""
 
 

@@ -125,13 +125,13 @@ def reference_on(checkpoint: Checkpoint, every: int = EVERY) -> Reference:
 def candidate_of(subject: Subject, precision: str, fault: Fault | None = None) -> Candidate:
     """Export a subject in ``precision``, with ``fault`` where one is given.
 
-    A fault of folding is done to the float32 graph, which is typed afterwards; one of typing to the typed graph.
+    A fault before typing is done to the float32 graph, which is typed afterwards; one of typing to the typed graph.
 
     Raises:
         NotApplicableError: This model, or this precision of it, has nothing that the fault could spoil.
     """
     tokenizer = Tokenizer.from_str(subject.checkpoint.tokenizer.to_str())
-    if fault is None or fault.stage != "folding":
+    if fault is None or fault.stage not in BEFORE_TYPING:
         candidate = Candidate(subject, precision, sound_graph(subject.name, precision).editable(), tokenizer)
         if fault is not None:
             _spoil(candidate, fault)
@@ -286,7 +286,9 @@ def _source(name: str, scratch: Path) -> str | Path:
 # --- the faults ------------------------------------------------------------------------------------------------------
 
 
-Stage = Literal["folding", "typing", "tokenizer"]
+Stage = Literal["folding", "target pass", "typing", "tokenizer"]
+BEFORE_TYPING: tuple[Stage, ...] = ("folding", "target pass")
+"""The stages that gate 1 judges."""
 
 
 @dataclass(frozen=True)
@@ -297,9 +299,9 @@ class Fault:
         name: As the table calls it.
         apply: Spoils a candidate in place, or raises ``NotApplicableError``.
         cause: What the validator's guess at the cause must contain, for the faults it has to guess right.
-        stage: Where the mistake is made. ``"folding"``: in the float32 graph, before it is typed. ``"typing"``: in the
-            graph as it is published; gate 1 never sees it, unless float32 is what is published. ``"tokenizer"``: not in
-            a graph.
+        stage: Where the mistake is made. ``"folding"`` and ``"target pass"``: in the float32 graph, before it is typed,
+            by the fold or by a rewrite for one target. ``"typing"``: in the graph as it is published; gate 1 never sees
+            it, unless float32 is what is published. ``"tokenizer"``: not in a graph.
     """
 
     name: str
@@ -516,6 +518,16 @@ def negated_at_one_width(candidate: Candidate) -> None:
     surgery.negated_at_width(candidate.model, min(203, candidate.subject.checkpoint.facts.max_seq_length - 21))
 
 
+def negated_where_words_meet(candidate: Candidate) -> None:
+    """Negate the vector of each sentence that has two certain words. Probes have both words, none has the two."""
+    surgery.negated_where_words_meet(candidate.model, *_words_that_never_meet(candidate.subject))
+
+
+def negated_where_a_word_is(candidate: Candidate) -> None:
+    """Negate the vector of each sentence that has one certain word. No probe has it."""
+    surgery.negated_where_words_meet(candidate.model, _unused_words(candidate.subject.name)[0])
+
+
 def dense_dropped(candidate: Candidate) -> None:
     _drop_module(candidate, "Dense")
 
@@ -649,6 +661,7 @@ FAULTS = (
     Fault("weights rounded to 8 bits", weights_in_8_bits, stage="typing"),
     Fault("LayerNorm epsilon 1e-3", on_model(surgery.epsilon_enlarged)),
     Fault("GELU by its tanh form", on_model(surgery.gelu_by_tanh)),
+    Fault("GELU by its tanh form, for one target", on_model(surgery.gelu_by_tanh), stage="target pass"),
     Fault("Dense dropped", dense_dropped),
     Fault("Normalize dropped", normalize_dropped, "Normalize", stage="typing"),
     Fault("max_seq_length halved", truncated_at(lambda longest: longest // 2), "truncation", stage="tokenizer"),
@@ -662,6 +675,11 @@ FAULTS = (
     Fault("rows permuted", rows_permuted, "out of order"),
     Fault("row 0's vector for rows from 32 on", rows_repeated, stage="typing"),
     Fault("negated at one padded width", negated_at_one_width, stage="typing"),
+    Fault("negated in a batch of 57", on_model(surgery.negated_in_batch_of, 57)),
+    Fault("negated in a batch of more than 128", on_model(surgery.negated_in_batch_above, 128)),
+    Fault("negated where a certain word is", negated_where_a_word_is),
+    Fault("negated where two certain words meet", negated_where_words_meet),
+    Fault("negated in a batch of 57, for one target", on_model(surgery.negated_in_batch_of, 57), stage="target pass"),
     Fault("output times 1.01", on_model(surgery.output_multiplied, 1.01), stage="typing"),
     Fault("output times 100", on_model(surgery.output_multiplied, 100), stage="typing"),
     Fault("one output dimension zero", dimension_zeroed, stage="typing"),
@@ -695,6 +713,14 @@ def _counted(subject_name: str) -> Counter[int]:
 def _own_token(subject: Subject, row: int) -> int | None:
     counts = _counted(subject.name)
     return next((token for token in subject.reference.token_ids[row] if counts[token] == 1), None)
+
+
+def _words_that_never_meet(subject: Subject) -> tuple[int, int]:
+    """Return the ids of two words that probes have, and no probe has both."""
+    rows = [set(row) for row in subject.reference.token_ids]
+    first = next(token for row in range(len(rows)) if (token := _own_token(subject, row)) is not None)
+    other = next(token for token in _counted(subject.name) if not any({first, token} <= row for row in rows))
+    return first, other
 
 
 def _first_position(subject: Subject) -> int:

@@ -236,14 +236,50 @@ def rows_repeated(model: ir.Model, first: int) -> None:
 
 def negated_at_width(model: ir.Model, number: int) -> None:
     """Negate the vectors of a batch that is padded to ``number`` tokens."""
+    _negate_at_extent(model, 1, "Equal", number)
+
+
+def negated_in_batch_of(model: ir.Model, number: int) -> None:
+    """Negate the vectors of a batch of ``number`` rows."""
+    _negate_at_extent(model, 0, "Equal", number)
+
+
+def negated_in_batch_above(model: ir.Model, number: int) -> None:
+    """Negate the vectors of a batch of more than ``number`` rows."""
+    _negate_at_extent(model, 0, "Greater", number)
+
+
+def _negate_at_extent(model: ir.Model, axis: int, comparison: str, number: int) -> None:
     (output,) = model.graph.outputs
     ids = graph_input(model.graph, "input_ids")
-    width = constant(model, [number])
-    signs = [constant(model, [sign], ir.DataType.FLOAT) for sign in (-1, 1)]
-    second_axis = constant(model, [1])
+    place, wanted = constant(model, [axis]), constant(model, [number])
     surgery = Surgery(model, output)
     extents = surgery.add("Shape", [ids], ir.DataType.INT64, [2])
-    found = surgery.add("Gather", [extents, second_axis], ir.DataType.INT64, [1], axis=0)
-    equal = surgery.add("Equal", [found, width], ir.DataType.BOOL, [1])
-    sign = surgery.add("Where", [equal, *signs], ir.DataType.FLOAT, [1])
+    found = surgery.add("Gather", [extents, place], ir.DataType.INT64, [1], axis=0)
+    matches = surgery.add(comparison, [found, wanted], ir.DataType.BOOL, [1])
+    _negate(model, surgery, matches, [1])
+
+
+def negated_where_words_meet(model: ir.Model, *words: int) -> None:
+    """Negate the vectors of rows that have each of these token ids."""
+    (output,) = model.graph.outputs
+    ids = graph_input(model.graph, "input_ids")
+    along = constant(model, [1])
+    surgery = Surgery(model, output)
+    has_all: ir.Value | None = None
+    for word in words:
+        equal = surgery.add("Equal", [ids, constant(model, word)], ir.DataType.BOOL, ids.shape)
+        number = surgery.add("Cast", [equal], ir.DataType.INT64, ids.shape, to=ir.DataType.INT64)
+        has = surgery.add("ReduceMax", [number, along], ir.DataType.INT64, ["batch", 1], keepdims=1)
+        has_all = has if has_all is None else surgery.add("Mul", [has_all, has], like=has)
+    assert has_all is not None
+    matches = surgery.add("Cast", [has_all], ir.DataType.BOOL, ["batch", 1], to=ir.DataType.BOOL)
+    _negate(model, surgery, matches, ["batch", 1])
+
+
+def _negate(model: ir.Model, surgery: Surgery, matches: ir.Value, shape: list[Dimension]) -> None:
+    """Negate the sentence vectors where ``matches``, a boolean of ``shape``, is true."""
+    (output,) = model.graph.outputs
+    signs = [constant(model, [sign], ir.DataType.FLOAT) for sign in (-1, 1)]
+    sign = surgery.add("Where", [matches, *signs], ir.DataType.FLOAT, shape)
     become_output(model, surgery.add("Mul", [output, sign], like=output))

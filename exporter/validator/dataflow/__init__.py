@@ -10,7 +10,9 @@ every operator is looked up in a table of what it may read (``rules``). Where th
 * what is computed from the padded width alone, such as positions, is the same at every width (``widths``).
 
 What it does not see: an operator that is wrong for certain values of hidden states, or in the same way for all input.
-The second is what gates are for.
+Of a row alone, hidden states can tell much: a sum over tokens can count them, with padding or without, and a difference
+to a stored word vector can tell a word. Such a vector is no parameter, and the check of weights refuses it; numbers of
+tokens and widths are for sweeps, and what is wrong for all input is for gates.
 """
 
 from exporter.validator.dataflow.check import check_dataflow

@@ -81,3 +81,47 @@ def test_a_mask_that_looks_at_the_ids_stays() -> None:
 def test_an_additive_mask_stays() -> None:
     mask = "f = Cast<to = 1>(rows)\n mask = Expand(f, square)"
     assert direct_mask(model_of(ATTENTION.replace("MASK", mask))) == 0
+
+
+# MPNet's attention is no operator of its own: the mask chooses what is added to the scores.
+CHOICE = (
+    ATTENTION.replace("int64[1] second = {1}>", "int64[1] second = {1}, float nothing = {0.0}, float lowest = {-9.0}>")
+    .replace("=> (float[B,2,S,4] y)", "=> (float[B,H,S,S] y)")
+    .replace("y = Attention(q, q, q, mask)", "y = Where(mask, nothing, lowest)")
+)
+
+
+def test_a_mask_that_chooses_between_two_numbers_is_built_directly() -> None:
+    model = model_of(CHOICE.replace("MASK", PLAIN))
+    (before,) = evaluate(model, feeds())
+    assert direct_mask(model) == 1
+    remove_unused(model)
+    assert "And" not in ops(model)
+    np.testing.assert_array_equal(evaluate(model, feeds())[0], before)
+
+
+@pytest.mark.parametrize(("name", "mask"), [("sliding window", WINDOW), ("causal", CAUSAL), ("inverted", INVERTED)])
+def test_any_other_mask_that_chooses_stays(name: str, mask: str) -> None:
+    assert direct_mask(model_of(CHOICE.replace("MASK", mask))) == 0, name
+
+
+@pytest.mark.parametrize(
+    "choice", ["Where(mask, scores, lowest)", "Where(mask, nothing, scores)", "Where(mask, scores, scores)"]
+)
+def test_a_mask_that_chooses_between_tensors_stays(choice: str) -> None:
+    """Only what is chosen between two numbers is a mask for certain."""
+    last = f"keys = Transpose<perm = [0, 1, 3, 2]>(q)\n scores = MatMul(q, keys)\n y = {choice}"
+    body = CHOICE.replace("y = Where(mask, nothing, lowest)", last).replace("MASK", PLAIN)
+    assert direct_mask(model_of(body)) == 0
+
+
+def test_a_mask_that_chooses_between_stored_vectors_stays() -> None:
+    body = CHOICE.replace("float lowest = {-9.0}", "float[2] lowest = {-9.0, -8.0}").replace("B,H,S,S", "B,H,S,2")
+    assert direct_mask(model_of(body.replace("MASK", PLAIN))) == 0
+
+
+def test_a_mask_of_two_readers_is_written_once() -> None:
+    two = "a = Where(mask, nothing, lowest)\n y = Where(mask, lowest, nothing)"
+    model = model_of(CHOICE.replace("y = Where(mask, nothing, lowest)", two).replace("MASK", PLAIN))
+    assert direct_mask(model) == 2
+    assert [node.name for node in model.graph].count("mask/Expand") == 1

@@ -1,0 +1,124 @@
+"""korsbert with a mistake of its own, in the fold or in a pass for one target, publishes nothing.
+
+The graph check compares what is published with the float32 graph, so a mistake that both have is gate 1's to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+import exporter
+from exporter import pipeline
+from exporter.checkpoint import Checkpoint
+from exporter.errors import GateError
+from exporter.graph import Graph, folding, passes
+from exporter.graph.folding import fold
+from exporter.targets import Backend, Device, Precision, Target
+from exporter.validation import validate_bundle
+from exporter.validator import Check
+from tests.support import surgery
+from tests.support.twins import build_twin
+
+Edit = Callable[[ir.Model], None]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_twin("ko-sbert-multitask", tmp_path_factory.mktemp("twin"))
+
+
+def in_batches_of_57(model: ir.Model) -> None:
+    surgery.negated_in_batch_of(model, 57)
+
+
+def in_batches_above_the_largest(model: ir.Model) -> None:
+    surgery.negated_in_batch_above(model, 128)
+
+
+def where_two_words_meet(model: ir.Model) -> None:
+    surgery.negated_where_words_meet(model, 1234, 1235)
+
+
+def at_one_width(model: ir.Model) -> None:
+    surgery.negated_at_width(model, 77)
+
+
+def faulty_fold(edit: Edit) -> Callable[[Checkpoint], Graph]:
+    def folded(checkpoint: Checkpoint) -> Graph:
+        graph = fold(checkpoint)
+        model = graph.editable()
+        edit(model)
+        return graph.with_model(model)
+
+    return folded
+
+
+@pytest.mark.parametrize(
+    ("edit", "precision"),
+    [
+        (in_batches_of_57, "fp16"),
+        (in_batches_of_57, "fp32"),
+        (in_batches_above_the_largest, "fp16"),
+        (where_two_words_meet, "fp16"),
+        (at_one_width, "fp16"),
+    ],
+)
+def test_a_fold_that_errs_rarely_is_refused(
+    edit: Edit, precision: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "fold", faulty_fold(edit))
+    with pytest.raises(GateError, match=r"dataflow: \w+ module\.fault/.* no rule allows that") as failure:
+        exporter.export(str(checkpoint), precision=precision, out=tmp_path / "bundles")
+    assert failure.value.next_step is not None
+    assert failure.value.next_step.startswith("the export itself is wrong")
+    assert not (tmp_path / "bundles").exists()
+
+
+@pytest.mark.parametrize("edit", [surgery.gelu_by_tanh, in_batches_of_57])
+def test_a_pass_for_one_target_that_errs_is_refused(
+    edit: Edit, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty_pass(model: ir.Model) -> int:
+        edit(model)
+        return 1
+
+    monkeypatch.setitem(passes.TARGETS, ("onnxruntime", "cpu", "*"), (faulty_pass,))
+    with pytest.raises(GateError, match="fp32, before it is typed: ") as failure:
+        exporter.export(str(checkpoint), precision="fp16", out=tmp_path / "bundles")
+    assert failure.value.report is not None
+    assert not failure.value.report["passed"]
+    assert not (tmp_path / "bundles").exists()
+
+
+def test_a_sound_validation_finds_the_bundle_of_a_faulty_korsbert(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the data flow check had not been there when it was exported."""
+    monkeypatch.setattr(folding, "fold", faulty_fold(in_batches_of_57))
+    monkeypatch.setattr("exporter.validator.proof.check_dataflow", lambda *_: Check("dataflow", ""))
+    bundle = exporter.export(str(checkpoint), precision="fp16", out=tmp_path / "bundles")
+    monkeypatch.undo()
+    report = validate_bundle(bundle, checkpoint=checkpoint)
+    assert {check.name for check in report.checks if not check.passed} == {"graph"}
+
+
+def test_the_graph_that_gate_1_judges_has_the_passes_of_its_target(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FarEnoughError(Exception):
+        """Stops an export at its first gate."""
+
+    def note(graph: Graph, _: object) -> None:
+        judged.append(graph)
+        raise FarEnoughError
+
+    judged: list[Graph] = []
+    monkeypatch.setattr(pipeline, "judge_float32", note)
+    target = Target(Precision.BF16, Backend.OPENVINO, Device.CPU)
+    with pytest.raises(FarEnoughError):
+        exporter.export(str(checkpoint), precision=target.precision, backend=target.backend, out=tmp_path / "bundles")
+    assert "Attention" not in judged[0].op_counts()
