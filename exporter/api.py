@@ -44,8 +44,7 @@ def load(
         InputError: ``require_signature`` is not a file of keys or certificates.
         MissingDependencyError: The engine is not installed, or the device is not there.
     """
-    if device is not None:
-        device = _device(device)
+    device = _device(device)
     bundle = Bundle.open(Path(path), require_signature=_path(require_signature), for_encoding=True)
     return bundle.encoder(device=device, threads=threads)
 
@@ -103,8 +102,7 @@ def validate(
         RecipeError: The gates cannot be read.
         CheckpointError: The checkpoint cannot be loaded, or holds other weights than the bundle was made from.
     """
-    if device is not None:
-        device = _device(device)
+    device = _device(device)
     require_all(REFERENCE_PACKAGES)
     from exporter.validation import validate_bundle  # noqa: PLC0415 - imports torch
 
@@ -147,7 +145,7 @@ def _path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _device(name: str) -> Device:
-    if name not in list(Device):
+def _device(name: str | None) -> Device | None:
+    if name is not None and name not in list(Device):
         raise InputError(f"`device` is {name!r}", next_step=f"use one of {', '.join(Device)}")
-    return Device(name)
+    return None if name is None else Device(name)

@@ -97,6 +97,11 @@ class Checkpoint:
         return vectors
 
     @property
+    def padding(self) -> str:
+        """The side on which the tokenizer pads, ``"right"`` or ``"left"``."""
+        return TextTokenizer(self.tokenizer).padding
+
+    @property
     def parameters(self) -> dict[str, Tensor]:
         """The parameters of the reference by the model's own names, float32. Each was compared with the files."""
         return dict(self.model.named_parameters())

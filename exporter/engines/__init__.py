@@ -1,12 +1,6 @@
 """Graph -> Engine -> Runner, one file per engine.
 
-The table maps a name to a module, imported on use, or to an object in one. Every one of them has::
-
-    check_build(precision: str, device: str) -> None                 refuses what cannot be built here
-    check(precision: str, device: str) -> None                       and what cannot be run here
-    missing_operators() -> frozenset[str]                            that the engine has no counterpart for
-    build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions) -> Engine      writes files into folder
-    open(engine: Engine, files: EngineFiles, device: str, threads: int | None) -> Runner
+``BACKENDS`` maps a name to a module, imported on use, or to an object in one; ``BackendModule`` is what each one has.
 """
 
 from __future__ import annotations

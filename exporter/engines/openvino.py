@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -44,17 +43,19 @@ class OpenVinoRunner:
             try:
                 result: npt.NDArray[np.float32] = self._request.infer(feeds, share_inputs=True)[0].copy()
             except RuntimeError as error:
-                cause = str(error).strip().splitlines()[-1]
-                raise EngineError(f"openvino refused a batch of {input_ids.shape}: {cause}") from error
+                raise EngineError(f"openvino refused a batch of {input_ids.shape}: {_cause(error)}") from error
         return result
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._request = None
+
+
+def _cause(error: RuntimeError) -> str:
+    """Return the last line of an error of OpenVINO; the lines before it name places in its source."""
+    return str(error).strip().splitlines()[-1]
 
 
 def check(precision: str, device: str) -> None:  # noqa: ARG001 - it runs every precision, if not natively
@@ -91,7 +92,7 @@ def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DE
         model.reshape(dict.fromkeys(INPUTS, bounds))
         ov.save_model(model, str(folder / XML), compress_to_fp16=False)
     except RuntimeError as error:
-        raise BuildError(f"openvino cannot read the graph: {str(error).strip().splitlines()[-1]}") from error
+        raise BuildError(f"openvino cannot read the graph: {_cause(error)}") from error
     return Engine(backend=Backend.OPENVINO, precision=graph.precision, files=(XML, BIN))
 
 
@@ -118,7 +119,7 @@ def open(  # noqa: A001
     try:
         compiled = core.compile_model(core.read_model(model, files.take(engine.files[1])), "CPU", options)
     except RuntimeError as error:
-        raise BuildError(f"{path}: openvino cannot compile it: {str(error).strip().splitlines()[-1]}") from error
+        raise BuildError(f"{path}: openvino cannot compile it: {_cause(error)}") from error
     ran = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     return OpenVinoRunner(compiled, f"CPU, {ran}")
 

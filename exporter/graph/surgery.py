@@ -63,6 +63,21 @@ def input_of(node: ir.Node, index: int = 0) -> ir.Value:
     return value
 
 
+def chain_above(value: ir.Value | None, *op_types: str) -> list[ir.Node] | None:
+    """Return the nodes that compute ``value`` if their operators are ``op_types``, the last one first; None if not.
+
+    Each node is followed by the one that computes its first input.
+    """
+    chain: list[ir.Node] = []
+    for op_type in op_types:
+        node = value.producer() if value is not None else None
+        if node is None or node.op_type != op_type:
+            return None
+        chain.append(node)
+        value = node.inputs[0]
+    return chain
+
+
 def bias_of(node: ir.Node) -> tuple[ir.Node, int] | None:
     """Return the ``Add`` of a stored vector that is the only reader of ``node``, and which of its inputs is stored."""
     readers = list(node.outputs[0].consumers())

@@ -1,9 +1,6 @@
 """Graph -> Graph in another number format, one module or package per precision.
 
-``PRECISIONS`` maps a name to its module, which is imported on use. Every module has::
-
-    check(target: Target) -> None                        refuses a target that the precision cannot be built for
-    prepare(request: ConversionRequest) -> Conversion    the graphs to try, in order
+``PRECISIONS`` maps a name to its module, which is imported on use; ``PrecisionModule`` is what each one has.
 """
 
 from __future__ import annotations
@@ -151,14 +148,13 @@ def precision_of(precision: str) -> PrecisionModule:
     return cast(PrecisionModule, importlib.import_module(PRECISIONS[Precision(precision)]))
 
 
-def cast_graph(graph: Graph, precision: str, text: TokenBatches, keep_fp32: tuple[str, ...] = ()) -> Graph:
+def cast_graph(graph: Graph, precision: str, text: TokenBatches) -> Graph:
     """Return a float32 graph in a floating-point precision; its output stays float32.
 
     Args:
         graph: The folded float32 graph.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``.
         text: Sentences for an audit of activations (fp16).
-        keep_fp32: Beginnings of node names that stay float32.
     """
-    converted: Graph = importlib.import_module(PRECISIONS[Precision(precision)]).convert(graph, text, keep_fp32)
+    converted: Graph = importlib.import_module(PRECISIONS[Precision(precision)]).convert(graph, text, ())
     return converted.with_model(converted.model, precision=Precision(precision))

@@ -27,13 +27,14 @@ from exporter.graph import Graph
 from exporter.machine import tool_versions
 from exporter.recipe import Gate, Range, Shapes
 from exporter.runtime.encoder import Encoder
-from exporter.targets import Backend, Precision
+from exporter.targets import Backend, Precision, Target
 from exporter.validator import Check
 from exporter.validator.dataflow import check_dataflow
 from exporter.validator.lookup import check_lookup
 from exporter.validator.provenance import (
     Parameter,
     StoredGraph,
+    check_graph,
     check_weights,
     read_onnx,
     read_onnx_by_openvino,
@@ -41,6 +42,7 @@ from exporter.validator.provenance import (
 )
 from exporter.validator.provenance.parameters import dependent_parameters
 from exporter.validator.sweeps import SweepReference, sweep
+from exporter.validator.sweeps.inputs import WIDTH_TOKENS
 from exporter.validator.tokenizer import check_tokenizer
 
 FOLDING_TOOLS = ("korsbert", "torch", "transformers", "sentence-transformers", "onnxscript", "onnx-ir")
@@ -98,8 +100,24 @@ class Proof:
         """Look every word vector up by a float32 graph."""
         return check_lookup(graph.model, self._words.weight.detach().cpu().numpy(), graph.max_sequence)
 
+    def operators(self, graph: Graph) -> tuple[Check, Check]:
+        """Judge the operators of a float32 graph: what each reads, and which word vectors it finds."""
+        return self.dataflow(graph), self.lookup(graph)
+
+    @staticmethod
+    def graph(proven: Graph, published: StoredGraph, target: Target) -> Check:
+        """Compare the published operators with those of ``proven``, the folded graph after the target's passes."""
+        return check_graph(as_read_by(target.backend, proven), published, target.precision)
+
     def sweep(
-        self, encoder: Encoder, gate: Gate, precision: str, *, tables_proven: bool, lengths: bool, width_tokens: int
+        self,
+        encoder: Encoder,
+        gate: Gate,
+        precision: str,
+        *,
+        tables_proven: bool,
+        lengths: bool,
+        width_tokens: int = WIDTH_TOKENS,
     ) -> Check:
         """Sweep word rows, positions, batch sizes and padded widths.
 

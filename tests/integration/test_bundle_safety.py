@@ -214,9 +214,9 @@ while status == 0 and line == 0 or status != 0:
 HELD = """
 import os, time
 from pathlib import Path
-from exporter import pipeline
+from exporter.pipeline import job
 
-load, held = pipeline.load_checkpoint, Path(os.environ["HELD"])
+load, held = job.load_checkpoint, Path(os.environ["HELD"])
 
 def waiting(*args, **options):
     held.touch()
@@ -224,7 +224,7 @@ def waiting(*args, **options):
         time.sleep(0.02)
     return load(*args, **options)
 
-pipeline.load_checkpoint = waiting
+job.load_checkpoint = waiting
 """
 
 
@@ -279,15 +279,15 @@ class TestFailures:
     ) -> None:
         # The fp32 gate, poisoned: a graph whose vectors are all alike.
         code = f"""
-from exporter import pipeline
-fold = pipeline.fold
+from exporter.graph import folding
+fold = folding.fold
 def worse(checkpoint):
     graph = fold(checkpoint)
     weight = next(v for n, v in graph.model.graph.initializers.items() if n.endswith("word_embeddings.weight"))
     import onnx_ir
     weight.const_value = onnx_ir.tensor(weight.const_value.numpy() * 0, name=weight.name)
     return graph
-pipeline.fold = worse
+folding.fold = worse
 {CLI}
 """
         done = python.run(code, "export", "--model", twin, "--fp16", "--out", tmp_path / "out", "--json")

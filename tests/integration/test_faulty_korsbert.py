@@ -15,7 +15,7 @@ import exporter
 from exporter import pipeline
 from exporter.checkpoint import Checkpoint
 from exporter.errors import GateError
-from exporter.graph import Graph, passes
+from exporter.graph import Graph, folding, passes
 from exporter.graph.folding import fold
 from exporter.targets import Backend, Device, Precision, Target
 from exporter.validation import validate_bundle
@@ -70,7 +70,7 @@ def faulty_fold(edit: Edit) -> Callable[[Checkpoint], Graph]:
 def test_a_fold_that_errs_rarely_is_refused(
     edit: Edit, precision: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "fold", faulty_fold(edit))
+    monkeypatch.setattr(folding, "fold", faulty_fold(edit))
     with pytest.raises(GateError, match=r"dataflow: \w+ module\.fault/.* no rule allows that") as failure:
         exporter.export(str(checkpoint), precision=precision, out=tmp_path / "bundles")
     assert failure.value.next_step is not None
@@ -98,7 +98,7 @@ def test_a_sound_validation_finds_the_bundle_of_a_faulty_korsbert(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the data flow check had not been there when it was exported."""
-    monkeypatch.setattr(pipeline, "fold", faulty_fold(in_batches_of_57))
+    monkeypatch.setattr(folding, "fold", faulty_fold(in_batches_of_57))
     monkeypatch.setattr("exporter.validator.proof.check_dataflow", lambda *_: Check("dataflow", ""))
     bundle = exporter.export(str(checkpoint), precision="fp16", out=tmp_path / "bundles")
     monkeypatch.undo()
@@ -117,7 +117,7 @@ def test_the_graph_that_gate_1_judges_has_the_passes_of_its_target(
         raise FarEnoughError
 
     judged: list[Graph] = []
-    monkeypatch.setattr(pipeline, "_judge_float32", note)
+    monkeypatch.setattr(pipeline, "judge_float32", note)
     target = Target(Precision.BF16, Backend.OPENVINO, Device.CPU)
     with pytest.raises(FarEnoughError):
         exporter.export(str(checkpoint), precision=target.precision, backend=target.backend, out=tmp_path / "bundles")

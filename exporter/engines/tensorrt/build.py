@@ -90,14 +90,17 @@ class TensorRt:
             MissingDependencyError: The package or a GPU is not there, or ``device`` is the CPU.
         """
         self.check_build(precision, device)
-        if device != "cuda":
-            raise MissingDependencyError(
-                f"{self.name} engines run on a GPU, not on {device}", next_step="use `device=cuda`, or another backend"
-            )
+        self._refuse_cpu(device)
         if find_gpu() is None:
             raise MissingDependencyError(
                 f"{self.name} engines run on an NVIDIA GPU and there is none here, so the gate cannot be judged",
                 next_step="export on a machine with a GPU, or export with `unvalidated` and validate the bundle on one",
+            )
+
+    def _refuse_cpu(self, device: str) -> None:
+        if device != "cuda":
+            raise MissingDependencyError(
+                f"{self.name} engines run on a GPU, not on {device}", next_step="use `device=cuda`, or another backend"
             )
 
     def missing_operators(self) -> frozenset[str]:
@@ -172,10 +175,7 @@ class TensorRt:
                 facts that are needed to open it.
         """
         trt = require(self.module)
-        if device != "cuda":
-            raise MissingDependencyError(
-                f"{self.name} engines run on a GPU, not on {device}", next_step="use `device=cuda`, or another backend"
-            )
+        self._refuse_cpu(device)
         cuda = Cuda.load()
         gpu, path = cuda.gpu(), files.folder / engine.files[0]
         refuse_elsewhere(engine, path, trt.__version__, gpu)

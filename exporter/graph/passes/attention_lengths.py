@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.surgery import add_constant, graph_input, make_node
+from exporter.graph.surgery import add_constant, chain_above, graph_input, make_node
 from exporter.targets import Padding
 
 OPSET = 24
@@ -56,10 +56,5 @@ def _has_padding_mask(node: ir.Node, attention_mask: ir.Value) -> bool:
     """Whether a node is an attention whose mask is ``Expand(Unsqueeze(Cast(attention_mask)))`` to boolean."""
     if node.op_type != "Attention" or len(node.inputs) < 4 or any(value is not None for value in node.inputs[4:]):
         return False
-    value = node.inputs[3]
-    for op_type in ("Expand", "Unsqueeze", "Cast"):
-        producer = value.producer() if value is not None else None
-        if producer is None or producer.op_type != op_type:
-            return False
-        value = producer.inputs[0]
-    return value is attention_mask
+    chain = chain_above(node.inputs[3], "Expand", "Unsqueeze", "Cast")
+    return chain is not None and chain[-1].inputs[0] is attention_mask

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.surgery import add_constant, graph_input, make_node
+from exporter.graph.surgery import add_constant, chain_above, graph_input, make_node
 from exporter.targets import Padding
 
 
@@ -41,15 +41,8 @@ def _gathers_the_first_token(node: ir.Node, attention_mask: ir.Value) -> bool:
     """Whether a node gathers, along the sequence, at the first position where the mask is largest."""
     if node.op_type != "GatherElements" or node.attributes.get_int("axis", 0) != 1 or node.outputs[0].is_graph_output():
         return False
-    value = node.inputs[1]
-    for op_type in ("Expand", "Unsqueeze", "Unsqueeze", "ArgMax", "Cast"):
-        producer = value.producer() if value is not None else None
-        if producer is None or producer.op_type != op_type:
-            return False
-        if op_type == "ArgMax" and not _finds_the_first(producer):
-            return False
-        value = producer.inputs[0]
-    return value is attention_mask
+    chain = chain_above(node.inputs[1], "Expand", "Unsqueeze", "Unsqueeze", "ArgMax", "Cast")
+    return chain is not None and _finds_the_first(chain[3]) and chain[4].inputs[0] is attention_mask
 
 
 def _finds_the_first(node: ir.Node) -> bool:

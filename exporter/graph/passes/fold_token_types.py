@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporter.graph.surgery import add_constant
+from exporter.graph.surgery import add_constant, chain_above
 
 
 def fold_token_types(model: ir.Model) -> int:
@@ -45,10 +45,8 @@ def _adds_to_three_axes(user: ir.Node, value: ir.Value) -> bool:
 
 def _expanded_scalar(value: ir.Value | None) -> int | None:
     """Return the integer that ``value`` holds everywhere, or None where it is not one expanded constant."""
-    producer = value.producer() if value is not None else None
-    if producer is None or producer.op_type != "Expand":
-        return None
-    source = producer.inputs[0]
+    chain = chain_above(value, "Expand")
+    source = chain[0].inputs[0] if chain is not None else None
     if source is None or source.const_value is None or source.const_value.size != 1:
         return None
     return int(source.const_value.numpy().reshape(()))

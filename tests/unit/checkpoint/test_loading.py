@@ -190,10 +190,12 @@ class TestFacts:
     @pytest.mark.parametrize("side", ["left", "right"])
     def test_sides_are_the_checkpoints_own(self, copy: Path, side: str) -> None:
         edit(copy / "tokenizer_config.json", padding_side=side, truncation_side=side)
-        tokenizer = load(copy).tokenizer
+        found = load(copy)
+        tokenizer = found.tokenizer
         assert tokenizer.padding is not None
         assert tokenizer.truncation is not None
         assert (tokenizer.padding["direction"], tokenizer.truncation["direction"]) == (side, side)
+        assert found.padding == side
 
 
 class TestLongestInput:

@@ -13,10 +13,11 @@ from torch import nn
 from exporter.engines import Engine
 from exporter.errors import BundleError
 from exporter.recipe import Range, Shapes
-from exporter.targets import Backend, Precision
+from exporter.targets import Backend, Device, Precision, Target
 from exporter.validator import proof as module
 from exporter.validator.check import Check
 from exporter.validator.proof import Proof, as_read_by, at_least_default, check_facts, other_tools, stored_graph
+from exporter.validator.sweeps.inputs import WIDTH_TOKENS
 from tests.support.stand_in import stand_in, words_tokenizer
 
 SHAPES = Shapes(batch=Range(opt=2, max=3))
@@ -83,6 +84,36 @@ class TestChecks:
         found: Any = Proof(checkpoint, [], SHAPES).dataflow(graph)
         assert found == "what check_dataflow returns"
         assert calls == [("check_dataflow", "a graph", used)]
+
+    def test_the_operators_of_a_float32_graph_are_judged_by_what_they_read_and_find(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Proof, "dataflow", lambda _, graph: f"data flow of {graph}")
+        monkeypatch.setattr(Proof, "lookup", lambda _, graph: f"lookup in {graph}")
+        graph: Any = "a graph"
+        found: Any = Proof(stand_in(), [], SHAPES).operators(graph)
+        assert found == ("data flow of a graph", "lookup in a graph")
+
+    def test_the_published_graph_is_compared_with_the_proven_one_in_the_reading_of_its_backend(
+        self, noting: Noting
+    ) -> None:
+        calls = noting("as_read_by", "check_graph")
+        proven: Any = "a float32 graph"
+        published: Any = "a published graph"
+        target = Target(Precision.FP16, Backend.OPENVINO, Device.CPU)
+        found: Any = Proof.graph(proven, published, target)
+        assert found == "what check_graph returns"
+        assert calls == [
+            ("as_read_by", "openvino", proven),
+            ("check_graph", "what as_read_by returns", published, "fp16"),
+        ]
+
+    def test_widths_are_swept_by_the_default_budget(self, noting: Noting) -> None:
+        calls = noting("SweepReference", "sweep")
+        encoder: Any = "an encoder"
+        gate: Any = "a gate"
+        Proof(stand_in(), [], SHAPES).sweep(encoder, gate, "fp32", tables_proven=True, lengths=False)
+        assert calls[-1][-1]["width_tokens"] == WIDTH_TOKENS
 
     def test_the_sweep_has_one_reference_for_all_candidates(self, noting: Noting) -> None:
         calls = noting("SweepReference", "sweep")

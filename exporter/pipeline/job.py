@@ -1,0 +1,138 @@
+"""What an export is asked for, refused before any work if it cannot be done; and the checkpoint that it is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.bundle.publish import refuse_to_replace_other_files
+from exporter.calibration import TokenBatches, calibration_sentences
+from exporter.checkpoint import Checkpoint, load_checkpoint
+from exporter.engines import BuildOptions, backend_of, refuse_idle_options
+from exporter.errors import MissingDependencyError
+from exporter.options import ExportOptions
+from exporter.precisions import precision_of
+from exporter.recipe import Gate, Recipe
+from exporter.stages import Stages
+from exporter.targets import Device, Target
+from exporter.validator import Reference, reference_of
+from exporter.validator.proof import Proof
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for.
+
+    Attributes:
+        recipe: The model, and what its export must prove.
+        options: How to export.
+        stages: Who is told about progress.
+        runs_here: Whether this machine can run the engine. If not, the graph is judged instead.
+    """
+
+    recipe: Recipe
+    options: ExportOptions
+    stages: Stages
+    runs_here: bool
+
+    @property
+    def target(self) -> Target:
+        """Precision, backend and device."""
+        return self.options.target
+
+    @property
+    def place(self) -> Path:
+        """The folder of the bundle."""
+        return self.options.out / self.recipe.name / f"{self.target.precision}-{self.target.backend}"
+
+    @property
+    def gate(self) -> Gate:
+        """The bounds of the target's precision."""
+        return self.recipe.gates.of(self.target.precision)
+
+    @property
+    def ledger(self) -> Path:
+        """The results of a search, kept beside the bundle until it is published."""
+        return self.place.with_name(f".{self.place.name}.search.json")
+
+    @property
+    def runs_on(self) -> str:
+        """What runs the built engine."""
+        return self.target.backend if self.runs_here else "the CPU, uncompiled"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A job with its checkpoint, and what the checkpoint answers.
+
+    Attributes:
+        job: What is asked for.
+        folder: The staging folder.
+        checkpoint: The FP32 PyTorch model.
+        reference: Its vectors of the probes.
+        proof: The checks against it.
+        text: Sentences for an audit of activations: the probes, and the user's own.
+    """
+
+    job: Job
+    folder: Path
+    checkpoint: Checkpoint
+    reference: Reference
+    proof: Proof
+    text: TokenBatches
+
+
+def accept(recipe: Recipe, options: ExportOptions, stages: Stages) -> Job:
+    """Refuse what cannot be done, before any work. Without ``unvalidated``, the engine must run on this machine."""
+    target, backend = options.target, backend_of(options.backend)
+    refuse_idle_options(target.backend, build_options(options))
+    precision_of(target.precision).check(target)
+    runs_here = True
+    try:
+        backend.check(target.precision, target.device)
+    except MissingDependencyError:
+        if not options.unvalidated:
+            raise
+        backend.check_build(target.precision, target.device)
+        runs_here = False
+    job = Job(recipe, options, stages, runs_here)
+    if options.force:
+        refuse_to_replace_other_files(job.place)
+    return job
+
+
+def build_options(options: ExportOptions) -> BuildOptions:
+    """Return those options of an export that an engine is built with."""
+    return BuildOptions(
+        workspace_mib=options.workspace_mib,
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
+    )
+
+
+def load(job: Job, folder: Path) -> Subject:
+    """Load the checkpoint, and encode the probes with PyTorch."""
+    options, stages = job.options, job.stages
+    with stages("load checkpoint") as stage:
+        checkpoint = load_checkpoint(
+            job.recipe,
+            folder=options.checkpoint,
+            revision=options.revision,
+            pooling=options.pooling,
+            device=options.device if job.runs_here else Device.CPU,
+        )
+        pooling = ", ".join(checkpoint.facts.pooling)
+        stage.result = f"{checkpoint.facts.architecture}, {pooling} pooling, {checkpoint.facts.dimension}-d"
+    with stages("encode the probes with PyTorch") as stage:
+        reference = reference_of(checkpoint, options.sts, job.target.precision)
+        text = _audit_text(checkpoint, reference, options.calibration)
+        stage.result = f"{len(reference.probes)} probes"
+    return Subject(job, folder, checkpoint, reference, Proof(checkpoint, reference.texts, job.recipe.shapes), text)
+
+
+def _audit_text(checkpoint: Checkpoint, reference: Reference, calibration: Path | None) -> TokenBatches:
+    """Return the text of a range audit: the probes, and the user's own sentences if there are any."""
+    own = calibration_sentences(calibration, reference.texts) if calibration is not None else ()
+    return TokenBatches(
+        tuple(checkpoint.facts.prompt + text for text in (*reference.texts, *own)), checkpoint.tokenizer
+    )
