@@ -1,8 +1,9 @@
 """Data flow: what the folded float32 graph can depend on, read from its operators instead of tried.
 
 Probes and sweeps run some thousand sentences, a few batch sizes and a part of all widths. A graph that answers wrongly
-in a batch of exactly 57, or where two certain words meet, passes them. Such a graph must compare something, and here
-every operator is looked up in a table of what it may read (``rules``). Where the check passes:
+in a batch of exactly 57, or where two certain words meet, passes them. Such a graph must compare something. So every
+operator is looked up in a table of what it may read (``rules``, with ``kinds`` and ``conditions``). Where the check
+passes:
 
 * no row of a batch reads another row, and the batch size does nothing but shape tensors;
 * token ids find a row of one table of word vectors, and may be compared with the padding id, and with nothing else;
