@@ -429,8 +429,6 @@ def judge_all(name: str, judges: Sequence[Judge], scratch: Path, tell: Callable[
         sound = judge_one(name, precision, None, judges, scratch)
         lines.append(sound)
         for fault in faults_of(name):
-            if fault.stage == "target pass":  # the same candidates as faults of folding
-                continue
             try:
                 lines.append(judge_one(name, precision, fault, judges, scratch, sound))
             except NotApplicableError:

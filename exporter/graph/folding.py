@@ -14,6 +14,7 @@ from exporter.checkpoint.libraries import quiet
 from exporter.checkpoint.reference import forward
 from exporter.errors import UnsupportedModelError, first_line
 from exporter.graph import Graph
+from exporter.graph.census import operators_on_words
 from exporter.graph.passes import FOLDING, run_passes
 from exporter.graph.passes.name_nodes import name_nodes
 from exporter.runtime.contract import INPUTS, OUTPUT
@@ -54,6 +55,7 @@ def fold(checkpoint: Checkpoint) -> Graph:
         model = _export(checkpoint).model
     finally:
         checkpoint.model.to(device)
+    traced = operators_on_words(model.graph)  # before korsbert changes anything
     name_nodes(model)
     model.graph.name = "encoder"
     model.producer_name, model.producer_version = "korsbert", None
@@ -62,7 +64,11 @@ def fold(checkpoint: Checkpoint) -> Graph:
     changes = run_passes(model, FOLDING)
     done = ", ".join(f"{name} {count}" for name, count in changes.items() if count)
     return Graph(
-        model, checkpoint.facts.dimension, checkpoint.facts.max_seq_length, decisions=(f"folding passes: {done}",)
+        model,
+        checkpoint.facts.dimension,
+        checkpoint.facts.max_seq_length,
+        decisions=(f"folding passes: {done}",),
+        traced=traced,
     )
 
 

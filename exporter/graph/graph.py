@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -25,6 +26,7 @@ class Graph:
         max_sequence: Longest sequence in tokens; longer ones fail in the graph itself.
         precision: ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"int8"`` or ``"int8_dynamic"``.
         decisions: What was decided on the way and why, one sentence each, for the manifest and the model card.
+        traced: How many operators torch traced on word vectors, by description (``census``), before any pass.
     """
 
     model: ir.Model
@@ -32,6 +34,7 @@ class Graph:
     max_sequence: int
     precision: Precision = Precision.FP32
     decisions: tuple[str, ...] = ()
+    traced: Mapping[str, int] = field(default_factory=dict)
 
     def editable(self) -> ir.Model:
         """Return a copy of the model to rewrite; the weights' arrays are shared, the structure is not."""

@@ -39,9 +39,9 @@ sizes with this file. Which check finds a fault first may differ between machine
 
 - Checks are asked in this order: {checks}. The gate compares the vectors of
   one in sixteen of the shipped probes and of all edge cases with the checkpoint's, within the default bounds.
-- Stages *folding* and *target pass* are mistakes in the float32 graph, by the fold or by a rewrite for one target.
-  Every export judges that graph before it types it (gate 1), so in the other columns such a mistake is found by what
-  column fp32 says: *gate 1*. Stage *typing* is a mistake in the graph that is published; *tokenizer* is one elsewhere.
+- Stage *folding* is a mistake in the float32 graph. Every export judges that graph before it types it (gate 1), so in
+  the other columns such a mistake is found by what column fp32 says: *gate 1*. Stage *typing* is a mistake in the graph
+  that is published; *tokenizer* is a mistake outside of the graph.
 - The graph check needs a proven graph to compare with. In column fp32 there is none: the gate judges that very graph,
   and so does the data flow check, which reads float32 graphs only.
 - *refused*: the encoder or the engine stops with an error. **slips**: no check finds the fault; in parentheses, by how

@@ -125,13 +125,13 @@ def reference_on(checkpoint: Checkpoint, every: int = EVERY) -> Reference:
 def candidate_of(subject: Subject, precision: str, fault: Fault | None = None) -> Candidate:
     """Export a subject in ``precision``, with ``fault`` where one is given.
 
-    A fault before typing is done to the float32 graph, which is typed afterwards; one of typing to the typed graph.
+    A fault of folding is done to the float32 graph, which is typed afterwards; one of typing to the typed graph.
 
     Raises:
         NotApplicableError: This model, or this precision of it, has nothing that the fault could spoil.
     """
     tokenizer = Tokenizer.from_str(subject.checkpoint.tokenizer.to_str())
-    if fault is None or fault.stage not in BEFORE_TYPING:
+    if fault is None or fault.stage != "folding":
         candidate = Candidate(subject, precision, sound_graph(subject.name, precision).editable(), tokenizer)
         if fault is not None:
             _spoil(candidate, fault)
@@ -286,9 +286,7 @@ def _source(name: str, scratch: Path) -> str | Path:
 # --- the faults ------------------------------------------------------------------------------------------------------
 
 
-Stage = Literal["folding", "target pass", "typing", "tokenizer"]
-BEFORE_TYPING: tuple[Stage, ...] = ("folding", "target pass")
-"""The stages that gate 1 judges."""
+Stage = Literal["folding", "typing", "tokenizer"]
 
 
 @dataclass(frozen=True)
@@ -299,9 +297,9 @@ class Fault:
         name: As the table calls it.
         apply: Spoils a candidate in place, or raises ``NotApplicableError``.
         cause: What the validator's guess at the cause must contain, for the faults it has to guess right.
-        stage: Where the mistake is made. ``"folding"`` and ``"target pass"``: in the float32 graph, before it is typed,
-            by the fold or by a rewrite for one target. ``"typing"``: in the graph as it is published; gate 1 never sees
-            it, unless float32 is what is published. ``"tokenizer"``: not in a graph.
+        stage: Where the mistake is made. ``"folding"``: in the float32 graph, before it is typed. ``"typing"``: in the
+            graph as it is published; gate 1 never sees it, unless float32 is what is published. ``"tokenizer"``: not in
+            a graph.
     """
 
     name: str
@@ -523,6 +521,11 @@ def negated_where_words_meet(candidate: Candidate) -> None:
     surgery.negated_where_words_meet(candidate.model, *_words_that_never_meet(candidate.subject))
 
 
+def negated_where_word_vectors_meet(candidate: Candidate) -> None:
+    """Do the same, and tell the words by their vectors instead of their ids."""
+    surgery.negated_where_word_vectors_meet(candidate.model, *_words_that_never_meet(candidate.subject))
+
+
 def negated_where_a_word_is(candidate: Candidate) -> None:
     """Negate the vector of each sentence that has one certain word. No probe has it."""
     surgery.negated_where_words_meet(candidate.model, _unused_words(candidate.subject.name)[0])
@@ -661,7 +664,6 @@ FAULTS = (
     Fault("weights rounded to 8 bits", weights_in_8_bits, stage="typing"),
     Fault("LayerNorm epsilon 1e-3", on_model(surgery.epsilon_enlarged)),
     Fault("GELU by its tanh form", on_model(surgery.gelu_by_tanh)),
-    Fault("GELU by its tanh form, for one target", on_model(surgery.gelu_by_tanh), stage="target pass"),
     Fault("Dense dropped", dense_dropped),
     Fault("Normalize dropped", normalize_dropped, "Normalize", stage="typing"),
     Fault("max_seq_length halved", truncated_at(lambda longest: longest // 2), "truncation", stage="tokenizer"),
@@ -679,7 +681,7 @@ FAULTS = (
     Fault("negated in a batch of more than 128", on_model(surgery.negated_in_batch_above, 128)),
     Fault("negated where a certain word is", negated_where_a_word_is),
     Fault("negated where two certain words meet", negated_where_words_meet),
-    Fault("negated in a batch of 57, for one target", on_model(surgery.negated_in_batch_of, 57), stage="target pass"),
+    Fault("negated where two certain word vectors meet", negated_where_word_vectors_meet),
     Fault("output times 1.01", on_model(surgery.output_multiplied, 1.01), stage="typing"),
     Fault("output times 100", on_model(surgery.output_multiplied, 100), stage="typing"),
     Fault("one output dimension zero", dimension_zeroed, stage="typing"),

@@ -277,6 +277,29 @@ def negated_where_words_meet(model: ir.Model, *words: int) -> None:
     _negate(model, surgery, matches, ["batch", 1])
 
 
+def negated_where_word_vectors_meet(model: ir.Model, *words: int) -> None:
+    """Negate the vectors of rows that have each of these words, which are told by the sums of their vectors."""
+    (output,) = model.graph.outputs
+    (reader,) = table_readers(model, "word")
+    sums = stored_array(reader.inputs[0]).sum(axis=1, dtype=np.float32)
+    last, along = constant(model, [-1]), constant(model, [1])
+    surgery = Surgery(model, output)
+    tokens: list[Dimension] = ["batch", "sequence"]
+    total = surgery.add("ReduceSum", [reader.outputs[0], last], ir.DataType.FLOAT, tokens, keepdims=0)
+    has_all: ir.Value | None = None
+    for word in words:
+        wanted = constant(model, sums[word], ir.DataType.FLOAT)
+        distance = surgery.add("Abs", [surgery.add("Sub", [total, wanted], like=total)], like=total)
+        near = surgery.add("Less", [distance, constant(model, 1e-4, ir.DataType.FLOAT)], ir.DataType.BOOL, tokens)
+        numbers = [constant(model, number, ir.DataType.FLOAT) for number in (1, 0)]
+        found = surgery.add("Where", [near, *numbers], like=total)
+        has = surgery.add("ReduceMax", [found, along], ir.DataType.FLOAT, ["batch", 1], keepdims=1)
+        has_all = has if has_all is None else surgery.add("Mul", [has_all, has], like=has)
+    assert has_all is not None
+    half = constant(model, 0.5, ir.DataType.FLOAT)
+    _negate(model, surgery, surgery.add("Greater", [has_all, half], ir.DataType.BOOL, ["batch", 1]), ["batch", 1])
+
+
 def _negate(model: ir.Model, surgery: Surgery, matches: ir.Value, shape: list[Dimension]) -> None:
     """Negate the sentence vectors where ``matches``, a boolean of ``shape``, is true."""
     (output,) = model.graph.outputs

@@ -8,12 +8,11 @@ passes:
 * no row of a batch reads another row, and the batch size does nothing but shape tensors;
 * token ids find a row of one table of word vectors, and may be compared with the padding id, and with nothing else;
 * the attention mask masks, and is counted; only with 0 is it compared;
-* what is computed from the padded width alone, such as positions, is the same at every width (``widths``).
+* what is computed from the padded width alone, such as positions, is the same at every width (``widths``);
+* the operators on word vectors are those that torch traced, apart from the rewrites for a target (``graph.census``).
 
-What it does not see: an operator that is wrong for certain values of hidden states, or in the same way for all input.
-Of a row alone, hidden states can tell much: a sum over tokens can count them, with padding or without, and a difference
-to a stored word vector can tell a word. Such a vector is no parameter, and the check of weights refuses it; numbers of
-tokens and widths are for sweeps, and what is wrong for all input is for gates.
+The last one is needed because word vectors tell much about a row: a sum can count tokens, and a difference can tell a
+word. The check does not see an operator of torch's own trace that is wrong; that is what gates and sweeps are for.
 """
 
 from exporter.validator.dataflow.check import check_dataflow

@@ -1,4 +1,4 @@
-"""The check: every operator of a graph against the rules, then what depends on the padded width at every width."""
+"""The check compares every operator of a graph with the rules, with torch's trace, and at every padded width."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from exporter.graph import Graph
+from exporter.graph.census import differences
 from exporter.graph.surgery import graph_input
 from exporter.runtime.contract import INPUTS
 from exporter.validator.check import Check
@@ -17,16 +18,23 @@ _NAMED = 3  # operators that are named
 
 
 def check_dataflow(graph: Graph, padding_id: int) -> Check:
-    """Look up every operator of a float32 graph in the rules, and compare what depends on the padded width alone.
+    """Compare every operator of a float32 graph with the rules of what it may read.
+
+    The operators on word vectors must also be those that torch traced. What depends on the padded width alone is
+    computed at every width.
 
     Args:
         graph: The folded graph, with or without the passes of a target.
         padding_id: The token id of padding.
+
+    Returns:
+        The check. Its figures count the operators, those on word vectors, and the tensors compared at every width.
     """
     model = _with_inferred_shapes(graph.model)
     kinds, failures = _follow(model, padding_id, graph.max_sequence)
+    failures += differences(graph.traced, model.graph)
     read = _read_across(model, kinds)
-    if not failures:  # what is wrong elsewhere may have no numbers
+    if not failures:  # a graph that was refused may not run
         for value in read:
             widths = differing_widths(model, value, graph.max_sequence)
             if widths:
@@ -34,19 +42,27 @@ def check_dataflow(graph: Graph, padding_id: int) -> Check:
                     f"{value.name}, which depends on the padded width alone, differs at {len(widths)} of "
                     f"{graph.max_sequence} widths: {', '.join(map(str, widths[:3]))}"
                 )
-    operators = len(model.graph)
-    coverage = f"{operators} operators: rows of a batch are apart, token ids only find word vectors"
+    operators, traced = len(model.graph), sum(graph.traced.values())
+    coverage = (
+        f"{operators} operators: rows of a batch are apart, token ids only find word vectors, "
+        f"the {traced} that torch traced on word vectors are unchanged"
+    )
     if read:
         coverage += f", {_tensors(len(read))} of positions agree at all {graph.max_sequence} widths"
     if failures:
         coverage = f"{operators} operators"
     named = failures[:_NAMED] + ([f"and {len(failures) - _NAMED} more"] if len(failures) > _NAMED else [])
-    figures = {"operators": operators, "position_tensors": len(read), "widths": graph.max_sequence if read else 0}
+    figures = {
+        "operators": operators,
+        "traced_on_words": traced,
+        "position_tensors": len(read),
+        "widths": graph.max_sequence if read else 0,
+    }
     return Check("dataflow", coverage, tuple(named), figures)
 
 
 def _with_inferred_shapes(model: ir.Model) -> ir.Model:
-    """Return a copy whose shapes follow from inputs, stored tensors and operators; those it came with may be wrong."""
+    """Return a copy with shapes inferred from inputs, stored tensors and operators; stated ones are not trusted."""
     copy = model.clone()
     computed = [value for node in copy.graph for value in node.outputs]
     for value in (*copy.graph.initializers.values(), *computed):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import onnx_ir as ir
 import pytest
 
+from exporter.graph.census import operators_on_words
 from exporter.validator.check import Check
 from exporter.validator.dataflow import check_dataflow
 from tests.support.small_encoder import small_graph, small_parameters
@@ -40,8 +44,10 @@ class Small:
         """Put an operator that no rule allows behind the value that is returned."""
         return self.after(value).add(operator, [value], like=value)
 
-    def check(self) -> Check:
-        return check_dataflow(self._graph.with_model(self.model), 0)
+    def check(self, traced: Mapping[str, int] | None = None) -> Check:
+        """Check the graph as if torch had traced all of it, or other operators on word vectors."""
+        traced = operators_on_words(self.model.graph) if traced is None else traced
+        return check_dataflow(replace(self._graph.with_model(self.model), traced=traced), 0)
 
 
 @pytest.fixture
@@ -53,10 +59,19 @@ def test_a_sound_graph(small: Small) -> None:
     count = len(small.model.graph)
     assert small.check() == Check(
         "dataflow",
-        f"{count} operators: rows of a batch are apart, token ids only find word vectors",
+        f"{count} operators: rows of a batch are apart, token ids only find word vectors, "
+        "the 9 that torch traced on word vectors are unchanged",
         (),
-        {"operators": count, "position_tensors": 0, "widths": 0},
+        {"operators": count, "traced_on_words": 9, "position_tensors": 0, "widths": 0},
     )
+
+
+def test_operators_on_word_vectors_that_torch_has_not_traced(small: Small) -> None:
+    traced = operators_on_words(small.model.graph)
+    become_output(small.model, small.refused(small.output, "Neg"))
+    check = small.check(traced)
+    assert check.failures == ("1 more Neg than torch traced",)
+    assert check.coverage == f"{len(small.model.graph)} operators"
 
 
 def add_positions(small: Small, count: int = 1, *, wrong_at: int | None = None) -> list[ir.Value]:
@@ -92,10 +107,16 @@ def test_a_sound_graph_with_positions(small: Small, count: int, tensors: str) ->
     check = small.check()
     assert check.coverage == (
         f"{operators} operators: rows of a batch are apart, token ids only find word vectors, "
+        f"the {9 + count} that torch traced on word vectors are unchanged, "
         f"{tensors} of positions agree at all 64 widths"
     )
     assert check.passed
-    assert check.figures == {"operators": operators, "position_tensors": count, "widths": 64}
+    assert check.figures == {
+        "operators": operators,
+        "traced_on_words": 9 + count,
+        "position_tensors": count,
+        "widths": 64,
+    }
 
 
 def test_positions_that_differ_at_one_width(small: Small) -> None:
@@ -127,7 +148,7 @@ def test_an_operator_is_named_with_what_it_reads(small: Small) -> None:
     check = small.check()
     assert check.failures == (f"Round {node.name} reads hidden states, and no rule allows that",)
     assert check.coverage == f"{len(small.model.graph)} operators"
-    assert check.figures == {"operators": len(small.model.graph), "position_tensors": 0, "widths": 0}
+    assert check.figures["operators"] == len(small.model.graph)
 
 
 def test_each_kind_is_said_once_in_the_order_of_the_inputs(small: Small) -> None:

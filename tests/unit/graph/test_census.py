@@ -1,0 +1,120 @@
+"""The operators on word vectors are those that torch traced, but for rewrites that are named."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from exporter.engines.building import with_target_passes
+from exporter.graph.census import REWRITTEN, differences, operators_on_words
+from exporter.graph.surgery import graph_input
+from exporter.targets import Backend, Device, Precision, Target
+from tests.support.faults import Subject, subject_named
+from tests.support.small_encoder import small_graph, small_parameters
+from tests.support.surgery import Surgery, become_output, constant, node_named, put_behind
+
+FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
+
+
+@pytest.fixture
+def model() -> ir.Model:
+    return small_graph(small_parameters()).editable()
+
+
+SMALL = {
+    "Add": 3,
+    "MatMul": 2,
+    "LayerNormalization axis=-1": 1,
+    "Mul 0.5": 1,
+    "Mul": 1,
+    "ReduceMean keepdims=0 [1]": 1,
+}
+
+
+def test_operators_are_described_by_type_attributes_and_small_stored_inputs(model: ir.Model) -> None:
+    assert operators_on_words(model.graph) == SMALL
+
+
+def test_what_is_computed_from_ids_or_mask_alone_does_not_count(model: ir.Model) -> None:
+    """The mask is cast and unsqueezed there; ids may be reshaped before the lookup."""
+    (reader,) = [node for node in model.graph if node.op_type == "Gather"]
+    ids = graph_input(model.graph, "input_ids")
+    same = Surgery(model, ids).add("Reshape", [ids, constant(model, [0, -1])], like=ids)
+    reader.replace_input_with(1, same)
+    assert operators_on_words(model.graph) == SMALL
+
+
+def test_shapes_of_hidden_states_do_not_count(model: ir.Model) -> None:
+    (output,) = model.graph.outputs
+    surgery = Surgery(model, output)
+    shape = surgery.add("Shape", [output], INT64, [2])
+    become_output(model, surgery.add("Reshape", [output, shape], like=output))
+    assert operators_on_words(model.graph) - Counter(SMALL) == {"Reshape": 1}
+
+
+def test_what_no_vector_depends_on_does_not_count(model: ir.Model) -> None:
+    (output,) = model.graph.outputs
+    Surgery(model, output).add("Neg", [output], like=output)
+    assert operators_on_words(model.graph) == SMALL
+
+
+@pytest.mark.parametrize(("size", "described"), [(8, True), (9, False)])
+def test_only_small_stored_inputs_are_part_of_a_description(model: ir.Model, size: int, described: bool) -> None:
+    (output,) = model.graph.outputs
+    numbers = constant(model, np.arange(size), FLOAT)
+    become_output(model, Surgery(model, output).add("Custom", [output, numbers], like=output))
+    (found,) = operators_on_words(model.graph) - Counter(SMALL)
+    assert (found != "Custom") is described
+
+
+def test_a_graph_is_what_it_was(model: ir.Model) -> None:
+    assert differences(SMALL, model.graph) == []
+
+
+def test_operators_too_many_too_few_and_others_are_named(model: ir.Model) -> None:
+    half = node_named(model, "module.1/Mul")
+    put_behind(model, half.outputs[0], "Pow", constant(model, 2, FLOAT))
+    half.replace_input_with(1, constant(model, 0.25, FLOAT))
+    assert differences(SMALL, model.graph) == [
+        "1 more Mul 0.25 than torch traced",
+        "1 more Pow 2.0 than torch traced",
+        "1 fewer Mul 0.5 than torch traced",
+    ]
+
+
+def test_a_rewrite_writes_what_it_is_known_to_write(model: ir.Model) -> None:
+    traced = {**SMALL, "GatherElements axis=1": 1}
+    assert differences(traced, model.graph) == ["1 Gather were to be written by passes and are not there"]
+    (output,) = model.graph.outputs
+    become_output(model, Surgery(model, output).add("Gather", [output, constant(model, [0])], like=output, axis=1))
+    assert differences(traced, model.graph) == []
+    assert differences(SMALL, model.graph) == ["1 more Gather axis=1 [0] than torch traced"]
+    assert differences({**traced, "GatherElements axis=1": 2}, model.graph) == [
+        "1 more Gather axis=1 [0] than torch traced"
+    ]
+
+
+def test_of_an_attention_that_is_written_out_nothing_may_be_missing_or_added(subject: Subject) -> None:
+    target = Target(Precision.FP32, Backend.OPENVINO, Device.CPU)
+    model = with_target_passes(subject.graph, target).editable()
+    traced = subject.graph.traced
+    assert differences(traced, model.graph) == []
+    assert set(REWRITTEN["Attention"]) <= {key.partition(" ")[0] for key in operators_on_words(model.graph)}
+    softmax = next(node for node in model.graph if node.op_type == "Softmax")
+    put_behind(model, softmax.outputs[0], "Mul", constant(model, 1, FLOAT))
+    found = differences(traced, model.graph)
+    assert "1 more Mul 1.0 than torch traced" in found
+    assert all("Mul" in failure for failure in found)
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    return subject_named("albert-small (small twin)")
+
+
+def test_passes_of_folding_change_no_operator_on_word_vectors(subject: Subject) -> None:
+    assert subject.graph.traced == operators_on_words(subject.graph.model.graph)
+    assert sum(subject.graph.traced.values()) > 50
