@@ -6,7 +6,8 @@ every operator is looked up in a table of what it may read (``rules``). Where th
 
 * no row of a batch reads another row, and the batch size does nothing but shape tensors;
 * token ids find a row of one table of word vectors, and may be compared with the padding id, and with nothing else;
-* the attention mask masks, and is counted; only with 0 is it compared;
+* the attention mask masks, and is counted; only with 0 is it compared, and what is counted is a number that a pooling
+  needs, for every number of tokens and every width (``counts``);
 * what is computed from the padded width alone, such as positions, is the same at every width (``widths``).
 
 What it does not see: an operator that is wrong for certain values of hidden states, or in the same way for all input.

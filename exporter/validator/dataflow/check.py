@@ -9,6 +9,7 @@ from exporter.graph import Graph
 from exporter.graph.surgery import graph_input
 from exporter.runtime.contract import INPUTS
 from exporter.validator.check import Check
+from exporter.validator.dataflow.counts import unknown_numbers
 from exporter.validator.dataflow.kinds import Kind
 from exporter.validator.dataflow.rules import kind_of
 from exporter.validator.dataflow.widths import differing_widths
@@ -27,6 +28,13 @@ def check_dataflow(graph: Graph, padding_id: int) -> Check:
     kinds, failures = _follow(model, padding_id, graph.max_sequence)
     read = _read_across(model, kinds)
     if not failures:  # what is wrong elsewhere may have no numbers
+        for value in _counts_read(model, kinds):
+            widths = unknown_numbers(model, value, graph.max_sequence)
+            if widths:
+                failures.append(
+                    f"{value.name}, which depends on the attention mask alone, is no number that a pooling needs at "
+                    f"{len(widths)} of {graph.max_sequence} widths: {', '.join(map(str, widths[:3]))}"
+                )
         for value in read:
             widths = differing_widths(model, value, graph.max_sequence)
             if widths:
@@ -89,6 +97,19 @@ def _read_across(model: ir.Model, kinds: dict[ir.Value, Kind]) -> list[ir.Value]
                 value for value in node.inputs if value is not None and kinds.get(value) is Kind.POSITION
             )
     return list(found)
+
+
+def _counts_read(model: ir.Model, kinds: dict[ir.Value, Kind]) -> list[ir.Value]:
+    """Return the numbers from the attention mask that hidden states are computed with."""
+    return list(
+        dict.fromkeys(
+            value
+            for node in model.graph
+            if kinds[node.outputs[0]] is Kind.HIDDEN
+            for value in node.inputs
+            if value is not None and kinds.get(value) in (Kind.COUNT, Kind.WEIGHT)
+        )
+    )
 
 
 def _tensors(count: int) -> str:

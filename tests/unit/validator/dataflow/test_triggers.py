@@ -208,6 +208,28 @@ def test_a_rare_trigger_is_found(subject: Subject, write: Callable[[Trigger], No
     assert "module.fault/" in check.failures[0]
 
 
+def test_a_trigger_in_the_numbers_from_the_mask(subject: Subject) -> None:
+    """A sum over the mask that is 1, and -1 for rows of 20 tokens, divides the vectors: it compares no mask."""
+    trigger = Trigger(subject)
+    ones = trigger.add("Cast", [trigger.mask], FLOAT, 2, to=FLOAT)
+    width = trigger.add("Shape", [trigger.ids], INT64, 1, start=1, end=2)
+    number = trigger.add("Squeeze", [width, trigger.number([0])], INT64, 0)
+    places = trigger.add("Range", [trigger.number(0), number, trigger.number(1)], INT64, 1)
+    weights = trigger.number(0, FLOAT)
+    for place, weight in ((0, 1), (19, -2), (20, 2)):
+        same = trigger.add("Equal", [places, trigger.number(place)], BOOL, 1)
+        once = trigger.add("Cast", [same], FLOAT, 1, to=FLOAT)
+        product = trigger.add("Mul", [once, trigger.number(weight, FLOAT)], FLOAT, 1)
+        weights = trigger.add("Add", [weights, product], FLOAT, 1)
+    first = trigger.add("ArgMax", [trigger.mask], INT64, 2, axis=1, keepdims=1)
+    zero = trigger.add("Cast", [first], FLOAT, 2, to=FLOAT)
+    shares = trigger.add("Mul", [ones, trigger.add("Sub", [weights, zero], FLOAT, 2)], FLOAT, 2)
+    sums = trigger.add("ReduceSum", [shares, trigger.number([1])], FLOAT, 2, keepdims=1)
+    become_output(trigger.model, trigger.add("Div", [trigger.output, sums], FLOAT, 2))
+    (failure,) = trigger.check(padding_of(subject)).failures
+    assert "which depends on the attention mask alone, is no number that a pooling needs at" in failure
+
+
 def positions_of(model: ir.Model) -> tuple[ir.Node, int]:
     """Return what looks position vectors up, or slices their numbers, and which input is a position."""
     return next((node, 1) for node in model.graph if node.op_type == "Gather" and "position" in str(node.name))
