@@ -33,7 +33,8 @@ def unknown_numbers(model: ir.Model, value: ir.Value, longest: int) -> list[int]
     part = ir.convenience.extract(model.graph, model.graph.inputs, [value])
     session = open_on_cpu(ir.to_proto(ir.Model(part, ir_version=model.ir_version)).SerializeToString())
     needed = {given.name for given in session.get_inputs()}
-    names, wrong = set(_known(_masks(1))), []
+    names = set(_known(_masks(1)))
+    wrong: list[int] = []
     for width in range(longest, 0, -1):
         mask = _masks(width)
         found = session.run(None, {name: mask for name in INPUTS if name in needed})[0].astype(np.float64)
