@@ -7,7 +7,8 @@ passes:
 
 * no row of a batch reads another row, and the batch size does nothing but shape tensors;
 * token ids find a row of one table of word vectors, and may be compared with the padding id, and with nothing else;
-* the attention mask masks, and is counted; only with 0 is it compared;
+* the attention mask masks, and is counted; it is compared with 0 only, and what hidden states are computed with is a
+  number that a pooling needs, for every number of tokens at every width (``counts``);
 * what is computed from the padded width alone, such as positions, is the same at every width (``widths``);
 * the operators on word vectors are those that torch traced, apart from the rewrites for a target (``graph.census``).
 

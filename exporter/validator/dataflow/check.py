@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Set
+
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
@@ -10,6 +12,7 @@ from exporter.graph.census import differences
 from exporter.graph.surgery import graph_input
 from exporter.runtime.contract import INPUTS
 from exporter.validator.check import Check
+from exporter.validator.dataflow.counts import unknown_numbers
 from exporter.validator.dataflow.kinds import Kind
 from exporter.validator.dataflow.rules import kind_of
 from exporter.validator.dataflow.widths import differing_widths
@@ -33,30 +36,29 @@ def check_dataflow(graph: Graph, padding_id: int) -> Check:
     model = _with_inferred_shapes(graph.model)
     kinds, failures = _follow(model, padding_id, graph.max_sequence)
     failures += differences(graph.traced, model.graph)
-    read = _read_across(model, kinds)
+    positions, counts = _positions_read(model, kinds), _counts_read(model, kinds)
     if not failures:  # a graph that was refused may not run
-        for value in read:
-            widths = differing_widths(model, value, graph.max_sequence)
-            if widths:
-                failures.append(
-                    f"{value.name}, which depends on the padded width alone, differs at {len(widths)} of "
-                    f"{graph.max_sequence} widths: {', '.join(map(str, widths[:3]))}"
-                )
+        failures += _wrong_counts(model, counts, graph.max_sequence)
+        failures += _wrong_positions(model, positions, graph.max_sequence)
     operators, traced = len(model.graph), sum(graph.traced.values())
-    coverage = (
-        f"{operators} operators: rows of a batch are apart, token ids only find word vectors, "
-        f"the {traced} that torch traced on word vectors are unchanged"
-    )
-    if read:
-        coverage += f", {_tensors(len(read))} of positions agree at all {graph.max_sequence} widths"
-    if failures:
-        coverage = f"{operators} operators"
+    coverage = f"{operators} operators"
+    if not failures:
+        coverage += (
+            ": rows of a batch are apart, token ids only find word vectors, "
+            f"the {traced} that torch traced on word vectors are unchanged"
+        )
+        if positions or counts:
+            parts = [
+                _tensors(len(found), of) for found, of in ((positions, "positions"), (counts, "token counts")) if found
+            ]
+            coverage += f", {' and '.join(parts)} right at all {graph.max_sequence} widths"
     named = failures[:_NAMED] + ([f"and {len(failures) - _NAMED} more"] if len(failures) > _NAMED else [])
     figures = {
         "operators": operators,
         "traced_on_words": traced,
-        "position_tensors": len(read),
-        "widths": graph.max_sequence if read else 0,
+        "position_tensors": len(positions),
+        "count_tensors": len(counts),
+        "widths": graph.max_sequence if positions or counts else 0,
     }
     return Check("dataflow", coverage, tuple(named), figures)
 
@@ -96,16 +98,45 @@ def _follow(model: ir.Model, padding_id: int, longest: int) -> tuple[dict[ir.Val
     return kinds, failures
 
 
-def _read_across(model: ir.Model, kinds: dict[ir.Value, Kind]) -> list[ir.Value]:
+def _positions_read(model: ir.Model, kinds: dict[ir.Value, Kind]) -> list[ir.Value]:
     """Return what depends on the padded width alone and is read by an operator that reads more than that."""
-    found: dict[ir.Value, None] = {}
-    for node in model.graph:
-        if kinds[node.outputs[0]] is not Kind.POSITION:
-            found |= dict.fromkeys(
-                value for value in node.inputs if value is not None and kinds.get(value) is Kind.POSITION
-            )
-    return list(found)
+    return _read_by(model, kinds, lambda kind: kind is not Kind.POSITION, {Kind.POSITION})
 
 
-def _tensors(count: int) -> str:
-    return f"{count} tensor" if count == 1 else f"{count} tensors"
+def _counts_read(model: ir.Model, kinds: dict[ir.Value, Kind]) -> list[ir.Value]:
+    """Return the numbers from the attention mask that hidden states are computed with."""
+    return _read_by(model, kinds, lambda kind: kind is Kind.HIDDEN, {Kind.COUNT, Kind.WEIGHT})
+
+
+def _read_by(
+    model: ir.Model, kinds: dict[ir.Value, Kind], reader: Callable[[Kind], bool], read: Set[Kind]
+) -> list[ir.Value]:
+    """Return the values of some kinds that operators of other kinds read, each once, in the order of the graph."""
+    values = (value for node in model.graph if reader(kinds[node.outputs[0]]) for value in node.inputs)
+    return list(dict.fromkeys(value for value in values if value is not None and kinds.get(value) in read))
+
+
+def _wrong_counts(model: ir.Model, counts: list[ir.Value], longest: int) -> list[str]:
+    return [
+        f"{value.name}, which depends on the attention mask alone, is no number that a pooling needs at "
+        f"{_of_widths(widths, longest)}"
+        for value in counts
+        if (widths := unknown_numbers(model, value, longest))
+    ]
+
+
+def _wrong_positions(model: ir.Model, positions: list[ir.Value], longest: int) -> list[str]:
+    return [
+        f"{value.name}, which depends on the padded width alone, differs at {_of_widths(widths, longest)}"
+        for value in positions
+        if (widths := differing_widths(model, value, longest))
+    ]
+
+
+def _of_widths(widths: list[int], longest: int) -> str:
+    return f"{len(widths)} of {longest} widths: {', '.join(map(str, widths[:3]))}"
+
+
+def _tensors(count: int, of: str = "") -> str:
+    noun = "tensor" if count == 1 else "tensors"
+    return f"{count} {noun} of {of}" if of else f"{count} {noun}"

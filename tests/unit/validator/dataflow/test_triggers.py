@@ -208,6 +208,34 @@ def test_a_rare_trigger_is_found(subject: Subject, write: Callable[[Trigger], No
     assert "module.fault/" in check.failures[0]
 
 
+def test_a_trigger_in_the_numbers_from_the_mask() -> None:
+    """The sum that a mean is divided by is wrong for rows of 20 tokens. No mask is compared, no operator added."""
+    subject = subject_named("klue-sroberta (small twin)")
+    trigger = Trigger(subject)
+    division = trigger.output.producer()
+    assert division is not None
+    assert division.op_type == "Div"
+    ones = trigger.add("Cast", [trigger.mask], FLOAT, 2, to=FLOAT)
+    width = trigger.add("Shape", [trigger.ids], INT64, 1, start=1, end=2)
+    number = trigger.add("Squeeze", [width, trigger.number([0])], INT64, 0)
+    places = trigger.add("Range", [trigger.number(0), number, trigger.number(1)], INT64, 1)
+    weights = trigger.number(1, FLOAT)
+    for place, weight in ((19, -40), (20, 40)):
+        same = trigger.add("Equal", [places, trigger.number(place)], BOOL, 1)
+        once = trigger.add("Cast", [same], FLOAT, 1, to=FLOAT)
+        product = trigger.add("Mul", [once, trigger.number(weight, FLOAT)], FLOAT, 1)
+        weights = trigger.add("Add", [weights, product], FLOAT, 1)
+    first = trigger.add("ArgMax", [trigger.mask], INT64, 2, axis=1, keepdims=1)
+    zero = trigger.add("Cast", [first], FLOAT, 2, to=FLOAT)
+    shares = trigger.add("Mul", [ones, trigger.add("Sub", [weights, zero], FLOAT, 2)], FLOAT, 2)
+    sums = trigger.add("ReduceSum", [shares, trigger.number([1])], FLOAT, 2, keepdims=1)
+    trigger.model.graph.remove(division)
+    trigger.model.graph.append(division)  # behind what it reads
+    division.replace_input_with(1, sums)
+    (failure,) = trigger.check(padding_of(subject)).failures
+    assert "which depends on the attention mask alone, is no number that a pooling needs at" in failure
+
+
 def positions_of(model: ir.Model) -> tuple[ir.Node, int]:
     """Return what looks position vectors up, or slices their numbers, and which input is a position."""
     return next((node, 1) for node in model.graph if node.op_type == "Gather" and "position" in str(node.name))

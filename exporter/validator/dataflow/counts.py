@@ -1,0 +1,72 @@
+"""What depends on the attention mask alone: for every number of tokens and every width, a number that poolings need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from exporter.runtime.contract import INPUTS
+from exporter.runtime.session import open_on_cpu
+
+Numbers = npt.NDArray[np.float64]
+
+_CLOSE = 1e-6  # relative: numbers of tokens are exact, and their square roots are rounded to float32
+
+
+def unknown_numbers(model: ir.Model, value: ir.Value, longest: int) -> list[int]:
+    """Compute a value for every number of tokens, padded on either side to every width.
+
+    Of a row it must be the place of the first or of the last token, the number of tokens, its square root, or the sum
+    of the tokens' ranks; of a token its rank. It must be the same one of these for all rows and widths.
+
+    Args:
+        model: The float32 graph.
+        value: What is computed from the attention mask and the padded width.
+        longest: The longest sequence in tokens.
+
+    Returns:
+        The widths at which it is none of them.
+    """
+    part = ir.convenience.extract(model.graph, model.graph.inputs, [value])
+    session = open_on_cpu(ir.to_proto(ir.Model(part, ir_version=model.ir_version)).SerializeToString())
+    needed = {given.name for given in session.get_inputs()}
+    names = set(_known(_masks(1)))
+    wrong: list[int] = []
+    for width in range(longest, 0, -1):
+        mask = _masks(width)
+        found = session.run(None, {name: mask for name in INPUTS if name in needed})[0].astype(np.float64)
+        fitting = {name for name, numbers in _known(mask).items() if _are(found, numbers)}
+        if names & fitting:
+            names &= fitting
+        else:
+            wrong.append(width)
+    return sorted(wrong)
+
+
+def _masks(width: int) -> npt.NDArray[np.int64]:
+    """Return the masks of 1 to ``width`` tokens, padded on the right and then on the left: (2 * width, width)."""
+    right = np.tri(width, dtype=np.int64)
+    return np.concatenate([right, right[:, ::-1]])
+
+
+def _known(mask: npt.NDArray[np.int64]) -> Mapping[str, Numbers]:
+    """Return the numbers that poolings need, (rows,) or (rows, width), by their names."""
+    first, count = mask.argmax(axis=1), mask.sum(axis=1)
+    return {
+        "first token": first.astype(np.float64),
+        "last token": (first + count - 1).astype(np.float64),
+        "tokens": count.astype(np.float64),
+        "root of tokens": np.sqrt(count),
+        "sum of ranks": count * (count + 1) / 2,
+        "ranks": (mask * mask.cumsum(axis=1)).astype(np.float64),
+    }
+
+
+def _are(found: Numbers, numbers: Numbers) -> bool:
+    """Whether ``found`` is these numbers, repeated along its last axes."""
+    if found.shape[:1] != numbers.shape[:1] or found.size % numbers.size:
+        return False
+    return np.allclose(found.reshape(*numbers.shape, -1), numbers[..., None], rtol=_CLOSE, atol=0)
