@@ -110,6 +110,26 @@ def calibration_sentences(path: Path | None, probes: Sequence[str]) -> tuple[str
     return kept
 
 
+def audit_text(path: Path | None, probes: Sequence[str], tokenizer: Tokenizer, prompt: str) -> TokenBatches:
+    """Return text to measure activations with: the sentences that ship, edge cases, and the user's own.
+
+    No probe is among them: what is measured decides what stays float32, and probes judge the result.
+
+    Args:
+        path: The user's file, or None.
+        probes: Text that judges later.
+        tokenizer: The bundle's.
+        prompt: What stands before every sentence.
+
+    Raises:
+        InputError: The file cannot be used, or every sentence of it is a probe.
+    """
+    shipped = calibration_sentences(None, probes)
+    own = calibration_sentences(path, probes) if path is not None else ()
+    edges = (text for pair in _EDGES for text in pair)
+    return TokenBatches(tuple(prompt + text for text in (*shipped, *edges, *own)), tokenizer)
+
+
 FEWEST_SENTENCES = 128
 """Below, rare activations have most likely not been seen."""
 _HELD_OUT_SHARE, _MOST_HELD_OUT, _MOST_HELD_OUT_TOKENS = 3, 128, 4096

@@ -68,13 +68,13 @@ def _check_files(bundle: Bundle, checkpoint: Checkpoint, proof: Proof) -> list[C
         check_facts(manifest.encoder.model_dump(), checkpoint.facts.model_dump()),
         proof.tokenizer(Tokenizer.from_buffer(bundle.read(TOKENIZER))),
     ]
+    target = Target(engine.precision, engine.backend, manifest.validation.device)
+    proven = with_target_passes(fold(checkpoint), target, checkpoint.padding)
     stored = stored_graph(engine, bundle.read)
     if stored is None:
-        return [*checks, Check("graph", f"not compared: an engine of {engine.backend} cannot be read")]
-    target = Target(engine.precision, engine.backend, manifest.validation.device)
-    weights = proof.weights(stored, target.precision)
-    proven = with_target_passes(fold(checkpoint), target, checkpoint.padding)
-    graph = proof.graph(proven, stored, target)
+        unread = f"not compared: an engine of {engine.backend} cannot be read"
+        return [*checks, Check("weights", unread), Check("graph", unread), *proof.operators(proven)]
+    weights, graph = proof.weights(stored, target.precision), proof.graph(proven, stored, target)
     if not graph.passed and (other := other_tools(manifest.tools)) is not None:
         graph = graph.because(f"the checkpoint was folded by {other}: validate with the versions in the manifest")
     return [*checks, weights, graph, *proof.operators(proven)]

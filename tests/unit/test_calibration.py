@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from exporter.calibration import FEWEST_SENTENCES, CalibrationSet, calibration_set, read_sentences
+from exporter.calibration import (
+    FEWEST_SENTENCES,
+    SHIPPED,
+    CalibrationSet,
+    audit_text,
+    calibration_set,
+    read_sentences,
+)
 from exporter.errors import InputError
 from tests.support.encoders import numbers, word_tokenizer
 
@@ -54,6 +61,19 @@ def test_edge_cases_join_the_text_one_of_each_kind_on_each_side(tmp_path: Path, 
 def test_probes_are_left_out_whatever_their_case_and_spacing(tmp_path: Path) -> None:
     text = set_of(tmp_path, "4  5 6", "7 8 ", "9 10", "11 12", "13 14")
     assert not {"4  5 6", "7 8"} & {*text.fit.sentences, *text.held_out.sentences}
+
+
+def test_an_audit_reads_what_ships_edge_cases_and_the_users_text_after_a_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "own.txt"
+    path.write_text("own one\n7 8\nown two", encoding="utf-8")
+    shipped = read_sentences(SHIPPED)
+    audited = audit_text(path, [*PROBES, shipped[0]], word_tokenizer(), "p: ")
+    assert audited.sentences[: len(shipped) - 1] == tuple(f"p: {text}" for text in shipped[1:])
+    assert audited.sentences[-2:] == ("p: own one", "p: own two")
+    assert {f"p: {text}" for pair in EDGES for text in pair} <= set(audited.sentences)
+    assert audited.count == len(shipped) - 1 + 22 + 2
+    without = audit_text(None, PROBES, word_tokenizer(), "p: ")
+    assert without.sentences == (f"p: {shipped[0]}", *audited.sentences[:-2])
 
 
 @pytest.mark.parametrize(
