@@ -42,10 +42,10 @@ def judge_float32(graph: Graph, subject: Subject) -> ParityReport | None:
     with opened_on_cpu(graph, subject) as runner:
         encoder = Encoder.of(subject.checkpoint.facts, subject.checkpoint.tokenizer, runner)
         with job.stages("gate: the fp32 graph") as stage:
-            report = validate(subject.reference, encoder, gate, f"{job.recipe.name} fp32, before it is typed")
+            report = validate(subject.reference, encoder, gate, f"{job.recipe.name} fp32 (gate 1)")
             stage.result = report.summary()
         with job.stages("sweep: the fp32 graph") as stage:
-            weights = proof.weights(read_onnx(graph.model, "the folded graph"), graph.precision)
+            weights = proof.weights(read_onnx(graph.model, "the fp32 graph"), graph.precision)
             dataflow, lookup = proof.operators(graph)
             swept = proof.sweep(
                 encoder,
@@ -151,11 +151,12 @@ def _runs_uncompiled(graph: Graph) -> bool:
 
 
 def _export_error(report: ParityReport) -> GateError:
-    return GateError(
-        report.failure(),
-        report=report.to_dict(),
-        next_step="the export itself is wrong, and no other precision will help: please report it",
-    )
+    failed = {check.name for check in report.checks if not check.passed}
+    if failed == {"dataflow"} and all(verdict.passed for verdict in report.verdicts):
+        next_step = "korsbert cannot prove what these operators do, and publishes nothing: please report them"
+    else:
+        next_step = "the export itself is wrong, and no other precision will help: please report it"
+    return GateError(report.failure(), report=report.to_dict(), next_step=next_step)
 
 
 def _gate_error(report: ParityReport, folded: ParityReport | None, conversion: Conversion) -> GateError:

@@ -21,7 +21,7 @@ IDS_AT_ONCE = 8192
 
 
 def check_lookup(model: ir.Model, table: npt.NDArray[np.float32], max_sequence: int) -> Check:
-    """Look every row up by the graph, and compare it with the checkpoint's, bit for bit.
+    """Look up every row with the graph, and compare it with the checkpoint's, bit for bit.
 
     Args:
         model: The folded float32 graph.

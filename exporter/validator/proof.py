@@ -1,7 +1,7 @@
 """Proof: the checks that judge a candidate besides its gate, from the checkpoint's own files and parameters.
 
 A gate sees real sentences, and they reach some thousand words, batches of a few sizes and a part of all widths. The
-checks cover the rest, each from a witness that the export has not made::
+checks cover the rest, each by a comparison with another source::
 
     tokenizer     the published tokenizer and the checkpoint's own files, read without transformers
     weights       the published engine and the checkpoint's parameters
@@ -92,12 +92,12 @@ class Proof:
         return check_weights(self._parameters, stored, precision)
 
     def dataflow(self, graph: Graph) -> Check:
-        """Look up what every operator of a float32 graph reads in the rules."""
+        """Compare what every operator of a float32 graph reads with the rules."""
         padding_id = self._words.padding_idx
         return check_dataflow(graph, self._checkpoint.pad_token_id if padding_id is None else padding_id)
 
     def lookup(self, graph: Graph) -> Check:
-        """Look every word vector up by a float32 graph."""
+        """Look up every word vector with a float32 graph."""
         return check_lookup(graph.model, self._words.weight.detach().cpu().numpy(), graph.max_sequence)
 
     def operators(self, graph: Graph) -> tuple[Check, Check]:

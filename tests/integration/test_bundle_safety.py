@@ -293,10 +293,10 @@ folding.fold = worse
         done = python.run(code, "export", "--model", twin, "--fp16", "--out", tmp_path / "out", "--json")
         assert done.status == 1
         told = json.loads(done.stdout)
-        assert told["error"].startswith("twin fp32, before it is typed: min cosine")
+        assert told["error"].startswith("twin fp32 (gate 1): min cosine")
         assert told["parity"]["passed"] is False
         assert len(told["parity"]["rows"]) >= 640
-        assert done.stderr.startswith("error: twin fp32, before it is typed: min cosine")
+        assert done.stderr.startswith("error: twin fp32 (gate 1): min cosine")
         assert "no other precision will help" in done.stderr
         assert held(place) is None
         assert leftovers(place) == []

@@ -74,7 +74,7 @@ def test_a_fold_that_errs_rarely_is_refused(
     with pytest.raises(GateError, match=r"dataflow: \w+ module\.fault/.* no rule allows that") as failure:
         exporter.export(str(checkpoint), precision=precision, out=tmp_path / "bundles")
     assert failure.value.next_step is not None
-    assert failure.value.next_step.startswith("the export itself is wrong")
+    assert failure.value.next_step.startswith("korsbert cannot prove what these operators do")
     assert not (tmp_path / "bundles").exists()
 
 
@@ -87,7 +87,7 @@ def test_a_pass_for_one_target_that_errs_is_refused(
         return 1
 
     monkeypatch.setitem(passes.TARGETS, ("onnxruntime", "cpu", "*"), (faulty_pass,))
-    with pytest.raises(GateError, match="fp32, before it is typed: ") as failure:
+    with pytest.raises(GateError, match=r"fp32 \(gate 1\): ") as failure:
         exporter.export(str(checkpoint), precision="fp16", out=tmp_path / "bundles")
     assert failure.value.report is not None
     assert not failure.value.report["passed"]

@@ -134,7 +134,7 @@ class TestPending:
     def test_bfloat16_has_the_fp32_graph_alone_to_show(self, twin: Path, tmp_path: Path) -> None:
         bundle = exporter.export(str(twin), precision="bf16", backend="tensorrt-rtx", unvalidated=True, out=tmp_path)
         parity = json.loads((bundle.folder / "parity.json").read_text(encoding="utf-8"))
-        assert parity["subject"] == "twin fp32, before it is typed"
+        assert parity["subject"] == "twin fp32 (gate 1)"
 
     def test_onnxruntime_on_a_gpu_too_with_the_reference_on_the_cpu(
         self, twin: Path, python: WarmPython, tmp_path: Path

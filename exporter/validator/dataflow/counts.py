@@ -1,4 +1,4 @@
-"""What depends on the attention mask alone: for every number of tokens and every width, a number that poolings need."""
+"""Numbers from the attention mask are compared with those that poolings need, for every token count and width."""
 
 from __future__ import annotations
 

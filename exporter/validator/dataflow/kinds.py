@@ -12,21 +12,21 @@ class Kind(StrEnum):
     STORED = "stored numbers"
     IDS = "token ids"
     PADDING = "which ids are padding"
-    PLACE = "positions counted from the ids"
+    COUNTED_POSITION = "positions counted from the ids"
     MASK = "the attention mask"
-    EMPTY = "whether a row has a token"
+    ROW_IS_EMPTY = "whether a row has a token"
     COUNT = "a number for each row, from the attention mask"
     WEIGHT = "a number for each token, from the attention mask"
     BATCH = "the batch size"
     WIDTH = "the padded width"
     SHAPE = "a shape that begins with the batch size"
-    EXTENTS = "a shape without the batch size"
+    OTHER_SHAPE = "a shape without the batch size"
     POSITION = "the padded width alone"
-    SPREAD = "the padded width alone, repeated for each row"
+    WIDTH_PER_ROW = "the padded width alone, repeated for each row"
     HIDDEN = "hidden states"
-    ABOVE = "a comparison of hidden states with stored numbers"
+    COMPARISON = "a comparison of hidden states with stored numbers"
     REFUSED = "what was refused before"
 
 
-WIDTH_ALONE = frozenset({Kind.STORED, Kind.WIDTH, Kind.EXTENTS, Kind.POSITION})
+WIDTH_ALONE = frozenset({Kind.STORED, Kind.WIDTH, Kind.OTHER_SHAPE, Kind.POSITION})
 """What depends on the padded width and on nothing else."""

@@ -1,7 +1,8 @@
 """Rules: which operators may read what, and what they compute from it.
 
 A batch is the first axis of every tensor that has one, and no rule lets an operator move or mix that axis. Broadcasting
-would move it: what has a batch is read together with tensors of as many axes only, and hidden states have two at least.
+would move it, so an operator may read a tensor with a batch only together with tensors of the same rank. Hidden states
+have two axes at least.
 Operators and their attributes are those of ONNX (https://onnx.ai/onnx/operators/).
 """
 
@@ -101,7 +102,7 @@ def kind_of(node: ir.Node, reads: Sequence[Kind], padding_id: int, longest: int)
     if operator == "Concat" and K.BATCH in found:
         return K.SHAPE if K.BATCH not in reads[1:] and found <= {K.BATCH, K.WIDTH, K.STORED} else None
     if operator == "Concat" and found == {K.STORED, K.WIDTH}:
-        return K.EXTENTS
+        return K.OTHER_SHAPE
     if _is_a_width(node, found, longest):
         return K.WIDTH
     if found <= WIDTH_ALONE:
@@ -157,8 +158,8 @@ def _rule(
     return Rule(names, allowed, gives, lambda node: all(condition(node) for condition in conditions or (always,)))
 
 
-_ANY_SHAPE = (K.SHAPE, K.EXTENTS, K.STORED)
-_ADDED = (K.HIDDEN, K.STORED, K.POSITION, K.SPREAD)
+_ANY_SHAPE = (K.SHAPE, K.OTHER_SHAPE, K.STORED)
+_ADDED = (K.HIDDEN, K.STORED, K.POSITION, K.WIDTH_PER_ROW)
 _QUERY_KEY_VALUE = (K.HIDDEN, K.HIDDEN, K.HIDDEN)
 
 _OF_IDS = (
@@ -166,14 +167,14 @@ _OF_IDS = (
     _rule("Gather", [K.STORED, K.IDS], K.HIDDEN, axis(0)),
     _rule("Not", [K.PADDING], K.PADDING),
     _rule("Cast", [K.PADDING], K.PADDING, counts_exactly),
-    _rule("CumSum", [K.PADDING, K.STORED], K.PLACE, stored_are(1, 1)),
-    _rule("Cast", [K.PLACE], K.PLACE, counts_exactly),
-    _rule("Mul", [K.PLACE, K.PADDING], K.PLACE),
-    _rule("Add", [K.PLACE, K.STORED], K.PLACE, scalars(1)),
-    _rule("Gather", [K.STORED, (K.PLACE, K.SPREAD)], K.HIDDEN, axis(0)),
+    _rule("CumSum", [K.PADDING, K.STORED], K.COUNTED_POSITION, stored_are(1, 1)),
+    _rule("Cast", [K.COUNTED_POSITION], K.COUNTED_POSITION, counts_exactly),
+    _rule("Mul", [K.COUNTED_POSITION, K.PADDING], K.COUNTED_POSITION),
+    _rule("Add", [K.COUNTED_POSITION, K.STORED], K.COUNTED_POSITION, scalars(1)),
+    _rule("Gather", [K.STORED, (K.COUNTED_POSITION, K.WIDTH_PER_ROW)], K.HIDDEN, axis(0)),
 )
 
-_OF_WIDTH = (_rule("Expand", [(K.STORED, K.POSITION), K.SHAPE], K.SPREAD, begins_the_shape),)
+_OF_WIDTH = (_rule("Expand", [(K.STORED, K.POSITION), K.SHAPE], K.WIDTH_PER_ROW, begins_the_shape),)
 
 _OF_MASK = (
     _rule("Not", [K.MASK], K.MASK),
@@ -186,9 +187,9 @@ _OF_MASK = (
     _rule("Slice", [K.MASK, K.STORED, K.STORED, K.STORED, K.STORED], K.MASK, reverses_tokens),
     _rule("ArgMax", [K.MASK], K.COUNT, axis(1)),
     _rule("ReduceSum", [(K.MASK, K.WEIGHT), K.STORED], K.COUNT, axes(*TOKENS)),
-    _rule("ReduceMax", [K.MASK, K.STORED], K.EMPTY, axes(*TOKENS)),
-    _rule("Equal", [K.EMPTY, K.STORED], K.EMPTY, stored_are(1, 0)),
-    _rule("Where", [K.EMPTY, K.WIDTH, K.COUNT], K.COUNT),
+    _rule("ReduceMax", [K.MASK, K.STORED], K.ROW_IS_EMPTY, axes(*TOKENS)),
+    _rule("Equal", [K.ROW_IS_EMPTY, K.STORED], K.ROW_IS_EMPTY, stored_are(1, 0)),
+    _rule("Where", [K.ROW_IS_EMPTY, K.WIDTH, K.COUNT], K.COUNT),
     _rule("Cast", [K.COUNT], K.COUNT, counts_exactly),
     _rule("Sub", [K.WIDTH, K.COUNT], K.COUNT),
     _rule("Sub", [K.COUNT, K.STORED], K.COUNT, stored_are(1, 1)),
@@ -209,8 +210,8 @@ _OF_HIDDEN = (
     _rule(("Pow", "PRelu", "Min", "Max"), [K.HIDDEN, K.STORED], K.HIDDEN),
     _rule("Clip", [K.HIDDEN, K.STORED], K.HIDDEN, scalars(1)),
     _rule("Clip", [K.HIDDEN, (K.STORED, K.NOTHING), K.STORED], K.HIDDEN, scalars(1, 2)),
-    _rule(("Greater", "GreaterOrEqual", "Less", "LessOrEqual"), [K.HIDDEN, K.STORED], K.ABOVE, scalars(1)),
-    _rule("Where", [K.ABOVE, (K.HIDDEN, K.STORED), (K.HIDDEN, K.STORED)], K.HIDDEN),
+    _rule(("Greater", "GreaterOrEqual", "Less", "LessOrEqual"), [K.HIDDEN, K.STORED], K.COMPARISON, scalars(1)),
+    _rule("Where", [K.COMPARISON, (K.HIDDEN, K.STORED), (K.HIDDEN, K.STORED)], K.HIDDEN),
     _rule("Add", [K.HIDDEN, _ADDED], K.HIDDEN),
     _rule("Add", [_ADDED, K.HIDDEN], K.HIDDEN),
     _rule("Gemm", [K.HIDDEN, K.STORED], K.HIDDEN, rows_of_the_left),

@@ -1,4 +1,4 @@
-"""What depends on the padded width alone, at every width: numbers for a position must not depend on the width."""
+"""Positions are compared at every padded width: the number for a position must not depend on the width."""
 
 from __future__ import annotations
 

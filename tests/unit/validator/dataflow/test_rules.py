@@ -109,7 +109,7 @@ ACTIVATIONS = (
     *("Reciprocal", "Relu", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu"),
 )
 COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
-ANY_SHAPE = (shape(3), shape(3, K.EXTENTS), stored(1, 1, 4))
+ANY_SHAPE = (shape(3), shape(3, K.OTHER_SHAPE), stored(1, 1, 4))
 SMALLEST = scalar(1e-9)
 
 FITS = [
@@ -121,15 +121,15 @@ FITS = [
     use("Not", [K.PADDING], K.PADDING),
     *(
         use("Cast", [kind], kind, to=to)
-        for kind in (K.PADDING, K.PLACE, K.COUNT)
+        for kind in (K.PADDING, K.COUNTED_POSITION, K.COUNT)
         for to in (INT32, INT64, FLOAT, DOUBLE)
     ),
-    use("CumSum", [of(K.PADDING, 2), scalar(1)], K.PLACE, 2),
-    use("Mul", [K.PLACE, K.PADDING], K.PLACE),
-    use("Add", [K.PLACE, scalar(3)], K.PLACE),
-    *(use("Gather", [WEIGHT, of(kind, 2)], K.HIDDEN, axis=0) for kind in (K.PLACE, K.SPREAD)),
+    use("CumSum", [of(K.PADDING, 2), scalar(1)], K.COUNTED_POSITION, 2),
+    use("Mul", [K.COUNTED_POSITION, K.PADDING], K.COUNTED_POSITION),
+    use("Add", [K.COUNTED_POSITION, scalar(3)], K.COUNTED_POSITION),
+    *(use("Gather", [WEIGHT, of(kind, 2)], K.HIDDEN, axis=0) for kind in (K.COUNTED_POSITION, K.WIDTH_PER_ROW)),
     # the padded width
-    *(use("Expand", [read, shape(3)], K.SPREAD) for read in (WEIGHT, of(K.POSITION, 2))),
+    *(use("Expand", [read, shape(3)], K.WIDTH_PER_ROW) for read in (WEIGHT, of(K.POSITION, 2))),
     # the attention mask
     use("Not", [MASK], K.MASK, 2),
     *(use("Cast", [MASK], K.MASK, 2, to=to) for to in (BOOL, INT32, INT64, FLOAT, DOUBLE)),
@@ -140,9 +140,9 @@ FITS = [
     use("Slice", [MASK, *BACKWARDS], K.MASK, 2),
     use("ArgMax", [MASK], K.COUNT, 1, axis=1, keepdims=0),
     *(use("ReduceSum", [kind, stored(1)], K.COUNT, 2, keepdims=0) for kind in (K.MASK, K.WEIGHT)),
-    use("ReduceMax", [MASK, stored(1)], K.EMPTY, 1, keepdims=0),
-    use("Equal", [of(K.EMPTY, 1), scalar(0)], K.EMPTY, 1),
-    use("Where", [of(K.EMPTY, 1), of(K.WIDTH, 0), of(K.COUNT, 1)], K.COUNT, 1),
+    use("ReduceMax", [MASK, stored(1)], K.ROW_IS_EMPTY, 1, keepdims=0),
+    use("Equal", [of(K.ROW_IS_EMPTY, 1), scalar(0)], K.ROW_IS_EMPTY, 1),
+    use("Where", [of(K.ROW_IS_EMPTY, 1), of(K.WIDTH, 0), of(K.COUNT, 1)], K.COUNT, 1),
     use("Sub", [of(K.WIDTH, 0), of(K.COUNT, 1)], K.COUNT, 1),
     use("Sub", [of(K.COUNT, 1), scalar(1)], K.COUNT, 1),
     use("Sqrt", [COUNT], K.COUNT, 2),
@@ -166,14 +166,14 @@ FITS = [
     use("Clip", [K.HIDDEN, scalar(0)], K.HIDDEN),
     use("Clip", [K.HIDDEN, scalar(0), scalar(6)], K.HIDDEN),
     use("Clip", [K.HIDDEN, K.NOTHING, scalar(6)], K.HIDDEN),
-    *(use(operator, [K.HIDDEN, scalar(0)], K.ABOVE) for operator in COMPARISONS),
+    *(use(operator, [K.HIDDEN, scalar(0)], K.COMPARISON) for operator in COMPARISONS),
     *(
-        use("Where", [K.ABOVE, first, second], K.HIDDEN)
+        use("Where", [K.COMPARISON, first, second], K.HIDDEN)
         for first in (of(K.HIDDEN), scalar(0))
         for second in (of(K.HIDDEN), scalar(0))
     ),
-    *(use("Add", [K.HIDDEN, read], K.HIDDEN) for read in (of(K.POSITION, 2), of(K.SPREAD))),
-    *(use("Add", [read, K.HIDDEN], K.HIDDEN) for read in (of(K.POSITION, 2), of(K.SPREAD))),
+    *(use("Add", [K.HIDDEN, read], K.HIDDEN) for read in (of(K.POSITION, 2), of(K.WIDTH_PER_ROW))),
+    *(use("Add", [read, K.HIDDEN], K.HIDDEN) for read in (of(K.POSITION, 2), of(K.WIDTH_PER_ROW))),
     use("Gemm", [HIDDEN, WEIGHT], K.HIDDEN, 2),
     use("Gemm", [HIDDEN, WEIGHT, BIAS], K.HIDDEN, 2, transB=1),
     use("LayerNormalization", [K.HIDDEN, BIAS], K.HIDDEN, axis=-1),
@@ -214,7 +214,7 @@ SHAPES = [
     use("Concat", [K.BATCH, K.WIDTH], K.SHAPE, 1, axis=0),
     use("Concat", [K.BATCH, stored(1), K.WIDTH], K.SHAPE, 1, axis=0),
     use("Concat", [K.BATCH], K.SHAPE, 1, axis=0),
-    use("Concat", [stored(1), K.WIDTH], K.EXTENTS, 1, axis=0),
+    use("Concat", [stored(1), K.WIDTH], K.OTHER_SHAPE, 1, axis=0),
     *(use(operator, [K.WIDTH, scalar(1)], K.WIDTH) for operator in ("Add", "Sub")),
     *(use("Cast", [K.WIDTH], K.WIDTH, to=to) for to in (INT32, INT64, FLOAT, DOUBLE)),
     *(use(operator, [K.WIDTH, stored(0)], K.WIDTH) for operator in ("Squeeze", "Unsqueeze")),
@@ -236,16 +236,16 @@ POSITIONS = [
     use("Mul", [K.WIDTH, scalar(1)], K.POSITION),
     use("Add", [K.WIDTH, K.WIDTH], K.POSITION),
     use("Squeeze", [K.POSITION, stored(0)], K.POSITION),
-    use("Cast", [K.EXTENTS], K.POSITION, to=INT64),
+    use("Cast", [K.OTHER_SHAPE], K.POSITION, to=INT64),
     *(use("Cast", [K.WIDTH], K.POSITION, to=to) for to in (BOOL, ir.DataType.INT8, ir.DataType.FLOAT16)),
-    use("Reshape", [K.POSITION, K.EXTENTS], K.POSITION),
+    use("Reshape", [K.POSITION, K.OTHER_SHAPE], K.POSITION),
 ]
 
 COMPUTED = of(K.STORED)  # stored numbers went in: which came out is not known
 
 REFUSED = [
     # token ids
-    *(use("Gather", [WEIGHT, of(kind, 2)], None, axis=1) for kind in (K.IDS, K.PLACE, K.SPREAD)),
+    *(use("Gather", [WEIGHT, of(kind, 2)], None, axis=1) for kind in (K.IDS, K.COUNTED_POSITION, K.WIDTH_PER_ROW)),
     *(use("Equal", [IDS, scalar(number)], None, 2) for number in (PADDING_ID + 1, 0, 1)),
     use("Equal", [IDS, stored(PADDING_ID, 9)], None, 2),
     use("Equal", [IDS, COMPUTED], None),
@@ -253,9 +253,13 @@ REFUSED = [
     *(use(operator, [IDS, scalar(PADDING_ID)], None, 2) for operator in (*COMPARISONS, "Mul", "Mod")),
     use("Equal", [IDS, IDS], None, 2),
     *(use("CumSum", [of(K.PADDING, 2), scalar(axis)], None, 2) for axis in (0, -1)),
-    *(use("Add", [of(K.PLACE, 2), read], None, 2) for read in (stored(1, 2), COMPUTED)),
-    *(use("Cast", [kind], None, to=to) for kind in (K.PADDING, K.PLACE, K.COUNT) for to in (ir.DataType.INT8, BOOL)),
-    *(use("Cast", [kind], None) for kind in (K.PADDING, K.PLACE, K.COUNT, K.MASK, K.HIDDEN)),
+    *(use("Add", [of(K.COUNTED_POSITION, 2), read], None, 2) for read in (stored(1, 2), COMPUTED)),
+    *(
+        use("Cast", [kind], None, to=to)
+        for kind in (K.PADDING, K.COUNTED_POSITION, K.COUNT)
+        for to in (ir.DataType.INT8, BOOL)
+    ),
+    *(use("Cast", [kind], None) for kind in (K.PADDING, K.COUNTED_POSITION, K.COUNT, K.MASK, K.HIDDEN)),
     use("Cast", [IDS], None, 2, to=FLOAT),
     # the padded width
     use("Expand", [WEIGHT, Read(K.SHAPE, None)], None, None),
@@ -288,7 +292,7 @@ REFUSED = [
         for axis in (0, -1, 2)
     ),
     use("ReduceSum", [MASK], None, 2),
-    use("Equal", [of(K.EMPTY, 1), scalar(1)], None, 1),
+    use("Equal", [of(K.ROW_IS_EMPTY, 1), scalar(1)], None, 1),
     *(use("Sub", [of(K.COUNT, 1), read], None, 1) for read in (scalar(2), COMPUTED)),
     use("Sub", [COUNT, COUNT], None, 2),
     *(use("Equal", [COUNT, scalar(number)], None, 2) for number in (0, 57)),
@@ -314,7 +318,7 @@ REFUSED = [
     *(use("Softmax", [K.HIDDEN], None, axis=axis) for axis in (0, 1)),
     *(use("Transpose", [K.HIDDEN], None, perm=order) for order in ([1, 0, 2], [2, 1, 0])),
     use("Transpose", [K.HIDDEN], None),
-    *(use("Reshape", [HIDDEN, read], None) for read in (shape(3, K.EXTENTS), stored(-1, 1), shape(3, K.POSITION))),
+    *(use("Reshape", [HIDDEN, read], None) for read in (shape(3, K.OTHER_SHAPE), stored(-1, 1), shape(3, K.POSITION))),
     *(
         use(operator, [K.HIDDEN, stored(*axes)], None)
         for operator in ("Unsqueeze", "Squeeze")
