@@ -58,9 +58,7 @@ def validate_bundle(
         report = validate(reference, candidate, gate, name, precision)
         checks.append(_sweep(bundle, candidate, reference_model, gate, checks))
     if precision.is_int8 and gate.max_emulator_ratio is not None:
-        checks.append(
-            Check("emulator", "not compared: only an export emulates int8")
-        )
+        checks.append(Check("emulator", "not compared: only an export emulates int8"))
     report = replace(report, bundle=manifest.seal, device=device or manifest.validation.device)
     return report.with_checks(*checks)
 
