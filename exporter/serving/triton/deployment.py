@@ -70,7 +70,7 @@ class Deployed:
     @property
     def memory_bytes(self) -> int:
         """Memory of all instances of the encoder: each loads every version."""
-        instances = sum(group.count for group in self.encoder.instance_group)
+        instances: int = sum(group.count for group in self.encoder.instance_group)
         return instances * sum(one.memory_bytes for one in self.loaded)
 
     @property

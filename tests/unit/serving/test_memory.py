@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,11 +111,16 @@ def test_a_figure_of_the_same_bundle_and_batch_is_not_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Load] = []
-    monkeypatch.setattr(memory, "peak_bytes", lambda _, load: loads.append(load) or 1000 + len(loads))
+
+    def measured(_: Path, load: Load) -> int:
+        loads.append(load)
+        return 1000 + len(loads)
+
+    monkeypatch.setattr(memory, "peak_bytes", measured)
     monkeypatch.setattr(memory, "cores", lambda: 8)
     one = served(bundle_of("onnxruntime"), PYTHON)
     recorded = peak(7)
-    others = [{"seal": "0" * 64}, {"device": Device.CUDA}, {"rows": 128}, {"tokens": 255}]
+    others: list[dict[str, Any]] = [{"seal": "0" * 64}, {"device": Device.CUDA}, {"rows": 128}, {"tokens": 255}]
     folders = [tmp_path / str(number) for number in range(1, 6)]
     for folder, change in zip(folders, others, strict=False):
         folder.mkdir()
