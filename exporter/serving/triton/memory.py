@@ -18,7 +18,7 @@ from exporter.targets import Device
 FILE = "korsbert_memory.json"
 """In the folder of an encoder's version. Triton passes over it."""
 HEAD_ROOM_PERCENT = 25
-"""On top of what was measured. In a soak, the server and its processes took at most 19% more than their mean."""
+"""On top of what was measured. In the soak (benchmarks/results/soak.md), a server took up to 18% more than its mean."""
 COPIES = 3
 """Times its size that a version takes while it loads: the file, the weights, their packed form."""
 _MOST_BYTES = 2**45

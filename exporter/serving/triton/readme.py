@@ -107,7 +107,8 @@ or, where `tritonserver` is installed, in this folder:
 - The HPA needs prometheus-adapter with the rule in `prometheus-adapter.yaml`:
   `helm upgrade --install prometheus-adapter prometheus-community/prometheus-adapter --values prometheus-adapter.yaml`.
 
-It serves the latest two versions of the encoder and of the tokenizer; older folders are not loaded and may be removed.
+It serves the latest two versions of the encoder and of the tokenizer. `korsbert ship` deletes no version: those below
+the latest two are not loaded, and you may delete their folders in all three models, while nobody ships.
 `korsbert check .` checks this folder for mistakes. `korsbert verify http://localhost:{PORTS["http"]} BUNDLE` compares a
 running server with the checkpoint.
 {contracts}{clients}"""
