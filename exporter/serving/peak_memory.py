@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -77,8 +78,7 @@ def main(arguments: Sequence[str]) -> None:
     from exporter.bundle import Bundle  # noqa: PLC0415 - not in the process that measures
 
     folder, device, (threads, rows, tokens) = arguments[0], arguments[1], map(int, arguments[2:])
-    with suppress(OSError):  # where memory runs out, the kernel is to end this process and no other
-        (_OURS / "oom_score_adj").write_text("1000")
+    spare_other_processes(device)
     try:
         with Bundle.open(Path(folder), for_encoding=True).encoder(device=device, threads=threads) as encoder:
             # Token id 0, which every vocabulary has.
@@ -86,6 +86,18 @@ def main(arguments: Sequence[str]) -> None:
     except ExportError as error:
         sys.exit(error.message.splitlines()[0])
     print(_peak_of_this_process())  # noqa: T201
+
+
+def spare_other_processes(device: str) -> None:
+    """Take no more memory than is free. Where it runs out all the same, the kernel is to end this process first."""
+    with suppress(OSError):
+        (_OURS / "oom_score_adj").write_text("1000")
+    if device != "cpu":  # CUDA reserves more addresses than there is memory
+        return
+    with suppress(OSError, ValueError):
+        (kibibytes,) = re.findall(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text("utf-8"), re.MULTILINE)
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (int(kibibytes) * 1024, most))
 
 
 def _peak_of_this_process() -> int:

@@ -34,7 +34,7 @@ SECRET = "of this test"
 @pytest.fixture(scope="module")
 def server(demo_fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("deployed") / "models"
-    ship([Bundle.open(demo_fp32)], folder, Options(runtime="python"))
+    ship([Bundle.open(demo_fp32)], folder, Options(runtime="python"), measure=True)
     generated = server_arguments(deployed(folder), polls=False)
     arguments = [one.replace(f"$({ADMIN_VARIABLE})", SECRET) for one in generated if "--model-repository" not in one]
     with running(folder, tmp_path_factory.mktemp("triton"), *arguments) as server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from exporter.serving.triton.lint import check
 from exporter.serving.triton.memory import FILE, Peak, largest_batch, peak_of, read_peak, write_peak
 from exporter.targets import Device
 from tests.support.deployment_files import peak
+from tests.support.process import run_program
 from tests.support.served_bundles import bundle_of
 
 SMALL, LARGE = (Load("cpu", 1, rows, 32) for rows in (1, 128))
@@ -47,6 +49,22 @@ def test_a_package_of_our_name_where_the_user_stands_is_not_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     assert peak_bytes(twin_bundle, SMALL)
+
+
+LIMITS = """
+import resource
+from pathlib import Path
+from exporter.serving.peak_memory import spare_other_processes
+spare_other_processes("cpu")
+print(resource.getrlimit(resource.RLIMIT_DATA)[0], Path("/proc/self/oom_score_adj").read_text())
+"""
+
+
+def test_it_takes_no_more_memory_than_is_free_and_is_ended_first() -> None:
+    done = run_program([sys.executable, "-c", LIMITS])
+    limit, score = map(int, done.stdout.split())
+    assert 0 < limit < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert score == 1000
 
 
 def a_bundle_that_is_not_there(folder: Path, _: pytest.MonkeyPatch) -> Load:
