@@ -92,10 +92,10 @@ or, where `tritonserver` is installed, in this folder:
 - In Kubernetes, an init container copies the models into the pod and runs `korsbert check`: a file that is not what its
   bundle says keeps the pod from starting. The server loads no other models: for a new version, ship, build, push and
   apply again. Kubernetes replaces one pod after the other.
-- The memory limit is {fixed_gib} GiB for the server and its shared memory, and for each instance:
-{memory}
-  A measured figure is the peak of a process that encoded the largest batch that the server lets through, on the machine
+- The memory limit is {fixed_gib} GiB for the server and its shared memory, and the figures below for each instance. A
+  measured figure is the peak of a process that encoded the largest batch that the server lets through, on the machine
   where the bundle was shipped. A computed one is a guess: measure your own load, then lower or raise the limit.
+{memory}
 - The volume has room for every version in this folder.
 - Only pods with the label `{client}` reach the server, and the namespace `monitoring` its metrics. The server reaches
   nothing. It has no TLS of its own: put a gateway in front, and let it pass on inference for the `_text` models alone.
