@@ -70,6 +70,13 @@ def ship_command(
             help="NVIDIA's Triton image (default: one whose ONNX Runtime is new enough).",
         ),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Encode one batch of the largest size here, and take its memory for the limits in kubernetes.yaml.",
+        ),
+    ] = True,
     recipe: RecipeOption = None,
     gates: GatesOption = None,
     require_signature: RequireSignatureOption = None,
@@ -90,7 +97,7 @@ def ship_command(
         queue_delay_us=queue_delay_us,
     )
     opened = [Bundle.open(path, require_signature=require_signature) for path in bundles]
-    with spinner(stderr_console(), "writing the repository"):
+    with spinner(stderr_console(), "measuring memory, writing the repository"):
         shipped = triton.ship(
             opened,
             repository,
@@ -99,6 +106,7 @@ def ship_command(
             version=version,
             image_version=image_version,
             minimum_gate=minimum_gate,
+            measure=measure,
         )
     if as_json:
         print_json({"repository": str(repository), "shipped": [vars(one) for one in shipped]})

@@ -229,6 +229,11 @@ def encoder_batches(lengths: Sequence[int], batch_size: int = 32) -> list[list[i
     return list(batches_by_length(lengths, batch_size=batch_size, token_budget=batch_size * TOKENS_PER_ROW))
 
 
+def rows_at_once(batch_size: int, tokens: int) -> int:
+    """Return how many rows of so many tokens each ``Encoder.encode_tokens`` runs as one batch, at most."""
+    return max(1, min(batch_size, batch_size * TOKENS_PER_ROW // tokens))
+
+
 def _check(sentence: object, position: int) -> None:
     """Refuse what a tokenizer cannot read, or not within bounds."""
     if not isinstance(sentence, str):

@@ -38,16 +38,18 @@ def test_ship_writes_a_repository_and_says_so(python: WarmPython, demo_fp32: Pat
     assert (
         "ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.03-py3\n" in (tmp_path / "models" / "Dockerfile").read_text()
     )
-    done = python.run(CLI, "ship", demo_fp32, "--repository", "models", "--json", cwd=tmp_path)
+    assert "version 1 measured, " in (tmp_path / "models" / "kubernetes.yaml").read_text()
+    done = python.run(CLI, "ship", demo_fp32, "--repository", "models", "--no-measure", "--json", cwd=tmp_path)
+    assert "version 2 computed, " in (tmp_path / "models" / "kubernetes.yaml").read_text()
     assert json.loads(done.stdout)["shipped"][0]["version"] == 2
 
 
 def test_another_precision_under_the_same_name_is_told(
     python: WarmPython, demo_fp32: Path, demo_fp16: Path, tmp_path: Path
 ) -> None:
-    done = python.run(CLI, "ship", demo_fp32, "--repository", "models", cwd=tmp_path)
+    done = python.run(CLI, "ship", demo_fp32, "--repository", "models", "--no-measure", cwd=tmp_path)
     assert (done.status, done.stderr) == (0, "")
-    done = python.run(CLI, "ship", demo_fp16, "--repository", "models", cwd=tmp_path)
+    done = python.run(CLI, "ship", demo_fp16, "--repository", "models", "--no-measure", cwd=tmp_path)
     assert done.status == 0
     assert "note: version 2 of demo is fp16 on onnxruntime; the version before is fp32 on onnxruntime" in " ".join(
         done.stderr.split()
@@ -55,7 +57,7 @@ def test_another_precision_under_the_same_name_is_told(
 
 
 def test_files_that_somebody_edited_are_left_alone(python: WarmPython, demo_fp32: Path, tmp_path: Path) -> None:
-    arguments = ("ship", demo_fp32, "--repository", "models", "--runtime", "python")
+    arguments = ("ship", demo_fp32, "--repository", "models", "--runtime", "python", "--no-measure")
     assert python.run(CLI, *arguments, cwd=tmp_path).status == 0
     (tmp_path / "models" / "compose.yaml").write_text("services: {}\n")
     assert python.run(CLI, *arguments, cwd=tmp_path).status == 0

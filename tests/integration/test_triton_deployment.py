@@ -24,6 +24,7 @@ from exporter.bundle import Bundle
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.address import Protocol
 from exporter.serving.triton.deployment import ADMIN_HEADER, ADMIN_VARIABLE, deployed, server_arguments
+from exporter.serving.triton.lint import check
 from exporter.serving.triton.remote import RemoteEncoder
 from tests.support.triton import TritonServer, running
 
@@ -33,7 +34,7 @@ SECRET = "of this test"
 @pytest.fixture(scope="module")
 def server(demo_fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("deployed") / "models"
-    ship([Bundle.open(demo_fp32)], folder, Options(runtime="python"))
+    ship([Bundle.open(demo_fp32)], folder, Options(runtime="python"), measure=True)
     generated = server_arguments(deployed(folder), polls=False)
     arguments = [one.replace(f"$({ADMIN_VARIABLE})", SECRET) for one in generated if "--model-repository" not in one]
     with running(folder, tmp_path_factory.mktemp("triton"), *arguments) as server:
@@ -80,6 +81,20 @@ def test_the_volume_holds_every_version_and_the_memory_those_that_are_loaded(dem
         limits = {volume["name"]: volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"]}
         sizes.append((limits["models"], pod["containers"][0]["resources"]["limits"]["memory"]))
     assert sizes == [("7Gi", "19Gi"), ("7Gi", "4Gi")]
+
+
+def test_the_memory_of_an_encoder_is_measured_once(demo_fp32: Path, tmp_path: Path) -> None:
+    folder, bundle = tmp_path / "models", Bundle.open(demo_fp32)
+    for version in (1, 2):
+        (shipped,) = ship([bundle], folder, Options(runtime="python"), measure=True)
+        assert (shipped.version, shipped.remarks) == (version, ())
+    (model,) = deployed(folder)
+    first, second = (loaded.peak for loaded in model.loaded)
+    assert first == second
+    assert first is not None
+    assert (first.rows, first.tokens) == (64, 256)  # as many tokens as 128 rows of 128
+    assert bundle.size_bytes < first.peak_bytes < 2**31
+    assert check(folder) == []
 
 
 def ask(server: TritonServer, path: str, headers: dict[str, str], body: bytes | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -112,6 +113,25 @@ def test_shipping_again_under_load_switches_versions_and_no_request_fails(
         assert _ask_version(server, 2, expected) == "fp16"
         assert check(models) == []
     assert seen == [], "a half model was seen"
+
+
+def test_a_version_that_is_not_loaded_is_deleted_under_load_and_no_request_fails(
+    demo_fp32: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    for _ in range(3):
+        ship([Bundle.open(demo_fp32)], models, PYTHON)
+    poll = ("--model-control-mode=poll", "--repository-poll-secs=1")
+    with running(models, tmp_path / "triton", *poll) as server, Clients(server, 6) as clients:
+        clients.wait_for(lambda: len(clients.answers) > 20, 300)
+        for name in ("demo_text", "demo_tokenizer", "demo"):
+            shutil.rmtree(models / name / "1")
+        # The server has noticed: it sets up the ensemble again, and the encoder and the tokenizer stay as they are.
+        clients.wait_for(lambda: "unloaded 'demo_text' version 3" in server.log.read_text(errors="replace"), 300)
+        enough = len(clients.answers) + 50
+        clients.wait_for(lambda: len(clients.answers) > enough, 300)
+        assert clients.errors == [], server.tail()
+    assert check(models) == []
 
 
 def _watch(models: Path, stop: threading.Event, seen: list[str]) -> None:

@@ -13,9 +13,11 @@ from exporter.serving.triton.config import encoder_config, ensemble_config
 from exporter.serving.triton.deployment import Deployed
 from exporter.serving.triton.facts import served
 from exporter.serving.triton.images import Image
+from exporter.serving.triton.memory import Loaded, Peak
+from exporter.targets import Device
 from tests.support.served_bundles import bundle_of
 
-__all__ = ["KINDS", "files_of", "models_of"]
+__all__ = ["KINDS", "files_of", "models_of", "peak"]
 
 KINDS: dict[str, tuple[str, Options]] = {
     "cpu-engine": ("onnxruntime", Options()),
@@ -27,12 +29,18 @@ KINDS: dict[str, tuple[str, Options]] = {
 """Kind of a repository -> the engine of its bundle, and how the bundle is served."""
 
 
+def peak(peak_bytes: int) -> Peak:
+    """Return a figure as it is kept beside a version."""
+    return Peak(seal="3" * 64, device=Device.CPU, rows=64, tokens=256, peak_bytes=peak_bytes)
+
+
 def models_of(kind: str) -> list[Deployed]:
     """Return what a repository of a kind serves."""
     backend, options = KINDS[kind]
     one = served(bundle_of(backend), options)
     one.bundle.manifest.tools.update({"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1", "openvino": "2026.4.1"})
-    return [Deployed(ensemble_config(one, options, 1), encoder_config(one, options), loaded_bytes=10**9)]
+    loaded = (Loaded(1, 10**9), Loaded(2, 10**9, peak(10**9)))
+    return [Deployed(ensemble_config(one, options, 1), encoder_config(one, options), loaded)]
 
 
 def files_of(kind: str) -> dict[str, str]:

@@ -21,8 +21,10 @@ from exporter.checkpoint.snapshot import snapshot_of
 from exporter.checkpoint.weights import StoredWeights
 from exporter.recipe import Recipe, load_gates, load_recipe, recipes_folder
 from exporter.serving.triton.config import read_config
+from exporter.serving.triton.memory import read_peak
 from exporter.validator.sts import read_sts
 from tests.support.checkpoints import save_checkpoint
+from tests.support.deployment_files import peak
 from tests.support.fuzzing import (
     CASES,
     changed_bytes,
@@ -57,6 +59,7 @@ DOCUMENTS: dict[str, tuple[Any, Callable[[Path], object]]] = {
     "sentences.jsonl": ({"text": "한 문장"}, read_sentences),
     "sts.json": (STS, read_sts),
     "recipe.yaml": (RECIPE, load_recipe),  # JSON is YAML
+    "korsbert_memory.json": (peak(10**9).model_dump(), lambda path: read_peak(path.parent)),
     "gates.yaml": ({"gates": {"fp16": {"min_cosine": 0.99995, "max_batch_deviation": None}}}, load_gates),
 }
 

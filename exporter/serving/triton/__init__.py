@@ -5,6 +5,7 @@
     facts.py         a bundle -> what Triton needs to know of it
     config.py        facts -> config.pbtxt, through Triton's protobuf
     models/          the python backend's models, copied into repositories as they are
+    memory.py        the memory of an encoder, measured and kept
     repository.py    versions, and how they come into a folder that a server watches
     images.py        NVIDIA's images, and the ONNX Runtime that each has
     deployment.py    Dockerfile, .dockerignore, compose.yaml
@@ -48,6 +49,7 @@ def ship(
     version: int | None = None,
     image_version: str | None = None,
     minimum_gate: MinimumGate = DEFAULT_MINIMUM_GATE,
+    measure: bool = False,
 ) -> list[Shipped]:
     """Put bundles into a model repository, and write what a team deploys it with beside them.
 
@@ -60,6 +62,7 @@ def ship(
         image_version: Release of NVIDIA's Triton image, ``"26.07"`` for example, and its digest behind ``@`` where
             that is pinned. By default one whose ONNX Runtime is new enough for every model of the repository.
         minimum_gate: What the gate and the recorded statistics of every bundle must reach.
+        measure: See :func:`repository.ship`.
 
     Raises:
         BundleError: A bundle is below the minimum gate. And see :func:`repository.ship`.
@@ -68,7 +71,7 @@ def ship(
     image = image_for({**_needs_of_models(folder), **_needs_of_bundles(bundles, options)}, image_version)
     for bundle in bundles:
         refuse_weak_gate(bundle, minimum_gate)
-    shipped = repository.ship(bundles, folder, options, name=name, version=version)
+    shipped = repository.ship(bundles, folder, options, name=name, version=version, measure=measure)
     models, stored_bytes = deployment.deployed(folder), deployment.stored_bytes(folder)
     for file, content in deployment_files(models, image, stored_bytes).items():
         repository.write_file(folder, file, content)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ from exporter.serving.triton.config import (
 )
 from exporter.serving.triton.facts import is_pinned_package
 from exporter.serving.triton.images import Image
+from exporter.serving.triton.memory import Loaded, read_peak
 from exporter.serving.triton.repository import MARK, model_folders, versions
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ ADMIN_VARIABLE = "TRITON_ADMIN_VALUE"
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 HEADER = f"# {MARK}, which replaces it unless this line is taken out.\n"
 SHARED_MEMORY_GIB = 1
-_READY = ("curl", "-sf", f"http://localhost:{PORTS['http']}/v2/health/ready")
 PROBE_S = 30
 """The longest that a probe waits for an answer, in seconds: a server may be busy."""
 _CACHE_BYTES = 256 * 1024 * 1024
@@ -60,12 +60,18 @@ class Deployed:
     Attributes:
         ensemble: Its configuration.
         encoder: The configuration of the encoder.
-        loaded_bytes: Size of the versions of the encoder that the server loads.
+        loaded: The versions of the encoder that the server loads.
     """
 
     ensemble: ModelConfig
     encoder: ModelConfig
-    loaded_bytes: int = 0
+    loaded: tuple[Loaded, ...] = ()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of all instances of the encoder: each loads every version."""
+        instances: int = sum(group.count for group in self.encoder.instance_group)
+        return instances * sum(one.memory_bytes for one in self.loaded)
 
     @property
     def on_gpu(self) -> bool:
@@ -104,7 +110,7 @@ def deployed(folder: Path) -> list[Deployed]:
         if config.platform == "ensemble" and parameter(config, "korsbert_bundle") and config.ensemble_scheduling.step
     }
     return [
-        Deployed(configs[ensemble], configs[encoder], _loaded_bytes(folder / encoder))
+        Deployed(configs[ensemble], configs[encoder], _loaded(folder / encoder))
         for ensemble, encoder in encoders.items()
         if ensemble in configs and encoder in configs
     ]
@@ -138,8 +144,8 @@ COPY {wheel()} /tmp/
 RUN pip install --no-cache-dir \\
     {names}
 USER {USER}
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \\
-    CMD {json.dumps(_READY)}
+HEALTHCHECK --interval=10s --timeout={probe_timeout_s(models)}s --start-period=120s --retries=3 \\
+    CMD {json.dumps(["sh", "-c", probe_command(models)])}
 
 # The repository itself, which Kubernetes copies into its pods. `docker build --target models`.
 FROM server AS models
@@ -193,6 +199,11 @@ def probe_command(models: Iterable[Deployed], port: int = PORTS["http"]) -> str:
     )
 
 
+def probe_timeout_s(models: Sized) -> int:
+    """Return the seconds that a probe of every model may take."""
+    return PROBE_S * (1 + len(models))
+
+
 def compose(models: Iterable[Deployed]) -> str:
     """Return ``compose.yaml``: one server on this folder, which it cannot write to, for this machine alone."""
     models = list(models)
@@ -216,7 +227,7 @@ def compose(models: Iterable[Deployed]) -> str:
         "healthcheck": {
             "test": ["CMD-SHELL", probe_command(models).replace("$", "$$")],  # Compose replaces variables
             "interval": "10s",
-            "timeout": f"{PROBE_S * (1 + len(models))}s",
+            "timeout": f"{probe_timeout_s(models)}s",
             "start_period": "120s",
             "retries": 3,
         },
@@ -257,5 +268,6 @@ def _pinned(models: list[Deployed]) -> list[str]:
     return [f"{package}=={number}" for package, number in sorted(newest.items())]
 
 
-def _loaded_bytes(encoder: Path) -> int:
-    return sum(stored_bytes(encoder / str(number)) for number in versions(encoder)[-KEPT_VERSIONS:])
+def _loaded(encoder: Path) -> tuple[Loaded, ...]:
+    folders = {number: encoder / str(number) for number in versions(encoder)[-KEPT_VERSIONS:]}
+    return tuple(Loaded(number, stored_bytes(folder), read_peak(folder)) for number, folder in folders.items())

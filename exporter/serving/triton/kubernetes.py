@@ -16,11 +16,11 @@ from exporter.serving.triton.deployment import (
     ADMIN_VARIABLE,
     HEADER,
     PORTS,
-    PROBE_S,
     SHARED_MEMORY_GIB,
     USER,
     Deployed,
     probe_command,
+    probe_timeout_s,
     server_arguments,
     to_yaml,
 )
@@ -50,8 +50,8 @@ PROBE_PERIOD_S, PROBE_FAILURES = 5, 3
 """Kubernetes restarts a server whose models have not answered that often."""
 SERVER_GIB = 2
 """Memory of the server, its Python processes and one batch in flight."""
-COPIES = 3
-"""Times the size of a version that an instance takes while it loads: the file, the weights, their packed form."""
+MEMORY_NOTE = "korsbert-memory"
+"""Annotation of the Deployment: which of the figures in its memory limit were measured."""
 
 
 def kubernetes(models: Iterable[Deployed], image: Image, stored_bytes: int) -> str:
@@ -98,6 +98,11 @@ def models_tag(models: Iterable[Deployed]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
+def memory_notes(models: Iterable[Deployed]) -> list[str]:
+    """Say for every version that is loaded whether its memory was measured or computed."""
+    return [f"{model.encoder.name}: {one.describe()}" for model in models for one in model.loaded]
+
+
 def _object(api: str, kind: str, **content: Any) -> dict[str, Any]:
     metadata = {"name": NAME, "namespace": NAMESPACE, "labels": _LABELS}
     return {"apiVersion": api, "kind": kind, "metadata": metadata, **content}
@@ -109,16 +114,17 @@ def _namespace() -> dict[str, Any]:
 
 
 def _deployment(models: list[Deployed], image: Image, stored_bytes: int) -> dict[str, Any]:
-    annotations = {
+    scraped = {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": str(PORTS["metrics"]),
         "prometheus.io/path": "/metrics",
     }
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
-    template = {"metadata": {"labels": _LABELS, "annotations": annotations}, "spec": _pod(models, image, stored_bytes)}
+    template = {"metadata": {"labels": _LABELS, "annotations": scraped}, "spec": _pod(models, image, stored_bytes)}
     spec = {"selector": {"matchLabels": _LABELS}, "strategy": strategy, "template": template}
     deployment = _object("apps/v1", "Deployment", spec=spec)
-    return {**deployment, "metadata": {**deployment["metadata"], "annotations": _POLICY_EXCEPTIONS}}
+    annotations = {MEMORY_NOTE: "; ".join(memory_notes(models)), **_POLICY_EXCEPTIONS}
+    return {**deployment, "metadata": {**deployment["metadata"], "annotations": annotations}}
 
 
 def _pod(models: list[Deployed], image: Image, stored_bytes: int) -> dict[str, Any]:
@@ -172,7 +178,7 @@ def _server(models: list[Deployed], image: Image) -> dict[str, Any]:
     asked = {
         "exec": {"command": ["sh", "-c", probe_command(models)]},
         "periodSeconds": PROBE_PERIOD_S,
-        "timeoutSeconds": PROBE_S * (1 + len(models)),
+        "timeoutSeconds": probe_timeout_s(models),
         "failureThreshold": PROBE_FAILURES,
     }
     return {
@@ -203,10 +209,8 @@ def _environment() -> list[dict[str, Any]]:
 
 def _resources(models: list[Deployed]) -> dict[str, Any]:
     """Return requests and limits: memory for the server and for every instance of every version that it loads."""
-    in_memory = sum(
-        COPIES * model.loaded_bytes * sum(group.count for group in model.encoder.instance_group) for model in models
-    )
-    memory = f"{SERVER_GIB + SHARED_MEMORY_GIB + _gib(in_memory)}Gi"
+    encoders_gib = _gib(sum(model.memory_bytes for model in models))
+    memory = f"{SERVER_GIB + SHARED_MEMORY_GIB + encoders_gib}Gi"
     return {"requests": {"cpu": "2", "memory": memory}, "limits": {"memory": memory}}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporter.runtime.contract import OUTPUT
-from exporter.serving.triton.config import KEPT_VERSIONS, PADDING, parameter
+from exporter.serving.triton.config import PADDING, parameter
 from exporter.serving.triton.deployment import (
     ADMIN_HEADER,
     ADMIN_VARIABLE,
@@ -19,12 +19,12 @@ from exporter.serving.triton.facts import TEXT
 from exporter.serving.triton.images import Image
 from exporter.serving.triton.kubernetes import (
     CLIENT_LABEL,
-    COPIES,
     MODELS_IMAGE,
     NAME,
     NAMESPACE,
     REGISTRY,
     SERVER_GIB,
+    memory_notes,
     models_tag,
 )
 from exporter.serving.triton.repository import MARK
@@ -39,6 +39,7 @@ def readme(models: Sequence[Deployed], image: Image) -> str:
     contracts = "".join(_contract(model) for model in models)
     clients = "\n".join(_clients(model) for model in models[:1])
     fixed_gib = SERVER_GIB + SHARED_MEMORY_GIB
+    memory = "\n".join(f"  - {note}" for note in memory_notes(models))
     client = ": ".join((*CLIENT_LABEL, *CLIENT_LABEL.values()))
     arguments = " ".join(
         argument.replace("=/models", "=.")
@@ -91,9 +92,11 @@ or, where `tritonserver` is installed, in this folder:
 - In Kubernetes, an init container copies the models into the pod and runs `korsbert check`: a file that is not what its
   bundle says keeps the pod from starting. The server loads no other models: for a new version, ship, build, push and
   apply again. Kubernetes replaces one pod after the other.
-- The memory limit is {fixed_gib} GiB for the server and its shared memory, and for each instance {COPIES} times the
-  size of the versions that it loads: the latest {KEPT_VERSIONS}. The volume has room for every version in this folder.
-  These sizes are computed and not measured: measure your own load, then lower or raise them.
+- The memory limit is {fixed_gib} GiB for the server and its shared memory, and the figures below for each instance. A
+  measured figure is the peak of a process that encoded the largest batch that the server lets through, on the machine
+  where the bundle was shipped. A computed one is a guess: measure your own load, then lower or raise the limit.
+{memory}
+- The volume has room for every version in this folder.
 - Only pods with the label `{client}` reach the server, and the namespace `monitoring` its metrics. The server reaches
   nothing. It has no TLS of its own: put a gateway in front, and let it pass on inference for the `_text` models alone.
   In Triton's own backends, one request to the encoder itself with a token id out of range fails its whole batch.
@@ -104,7 +107,8 @@ or, where `tritonserver` is installed, in this folder:
 - The HPA needs prometheus-adapter with the rule in `prometheus-adapter.yaml`:
   `helm upgrade --install prometheus-adapter prometheus-community/prometheus-adapter --values prometheus-adapter.yaml`.
 
-It serves the latest two versions of the encoder and of the tokenizer; older folders are not loaded and may be removed.
+It serves the latest two versions of the encoder and of the tokenizer. `korsbert ship` deletes no version: those below
+the latest two are not loaded, and you may delete their folders in all three models, while nobody ships.
 `korsbert check .` checks this folder for mistakes. `korsbert verify http://localhost:{PORTS["http"]} BUNDLE` compares a
 running server with the checkpoint.
 {contracts}{clients}"""

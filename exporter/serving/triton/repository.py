@@ -29,12 +29,13 @@ from typing import TYPE_CHECKING
 from exporter.bundle import MANIFEST, TOKENIZER, Bundle, atomic
 from exporter.bundle.atomic import put_in_place
 from exporter.bundle.signing import SIGNATURE
-from exporter.errors import InputError
+from exporter.errors import ExportError, InputError
 from exporter.files import read_file
 from exporter.runtime import tokens
 from exporter.serving.triton import config as configs
 from exporter.serving.triton import models
 from exporter.serving.triton.facts import Options, Served, served
+from exporter.serving.triton.memory import Peak, peak_of, write_peak
 
 if TYPE_CHECKING:
     from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -67,7 +68,13 @@ class Shipped:
 
 
 def ship(
-    bundles: Sequence[Bundle], folder: Path, options: Options, *, name: str | None = None, version: int | None = None
+    bundles: Sequence[Bundle],
+    folder: Path,
+    options: Options,
+    *,
+    name: str | None = None,
+    version: int | None = None,
+    measure: bool = False,
 ) -> list[Shipped]:
     """Put bundles into a model repository, each as one version of three models.
 
@@ -78,6 +85,8 @@ def ship(
         name: Of the encoder, for a single bundle; by default its recipe's.
         version: The number they get: that of the latest version, which is replaced, or a larger one. By default one
             more than the latest.
+        measure: Run each engine here, in a process of its own, to record the memory that it takes. A bundle whose
+            figure lies in the repository is not run again. Where an engine cannot run here, a remark says so.
 
     Raises:
         BundleError: A bundle that no backend of Triton runs, or whose gate was never passed; a repository that cannot
@@ -98,9 +107,12 @@ def ship(
         watched = any(folder.iterdir())
         numbers = [_number(one, folder, version) for one in wanted]  # all, before anything is placed
         remarks = [remarks_on(one, folder, number) for one, number in zip(wanted, numbers, strict=True)]
+        peaks = [_peak(one, options, folder, measure=measure) for one in wanted]
         done = [
-            replace(_ship(one, config, folder, options, number, scratch), remarks=said)
-            for one, config, number, said in zip(wanted, encoders, numbers, remarks, strict=True)
+            replace(_ship(one, config, folder, options, number, scratch, peak), remarks=(*said, *unmeasured))
+            for one, config, number, said, (peak, unmeasured) in zip(
+                wanted, encoders, numbers, remarks, peaks, strict=True
+            )
         ]
         if watched:
             time.sleep(POLL_S)
@@ -136,7 +148,26 @@ def versions(model: Path) -> list[int]:
     return sorted(int(name) for name in numbers if name.isdecimal() and not name.startswith("0"))
 
 
-def _ship(one: Served, encoder: ModelConfig, folder: Path, options: Options, number: int, scratch: Path) -> Shipped:
+def _peak(one: Served, options: Options, folder: Path, *, measure: bool) -> tuple[Peak | None, tuple[str, ...]]:
+    """Return the memory of an encoder, and what there is to remark where it could not be measured."""
+    if not measure:
+        return None, ()
+    shipped = [folder / one.name / str(number) for number in versions(folder / one.name)]
+    try:
+        return peak_of(one, options, shipped), ()
+    except ExportError as error:
+        return None, (f"the memory limit of {one.name} is computed, not measured: {error.message}",)
+
+
+def _ship(
+    one: Served,
+    encoder: ModelConfig,
+    folder: Path,
+    options: Options,
+    number: int,
+    scratch: Path,
+    peak: Peak | None,
+) -> Shipped:
     """Place encoder and tokenizer, which nothing asks for before the ensemble does."""
     with _model(folder / one.name, encoder, number, scratch) as place:
         if one.backend == "python":
@@ -149,6 +180,8 @@ def _ship(one: Served, encoder: ModelConfig, folder: Path, options: Options, num
                 (place / target).write_bytes(one.bundle.read(source))
             for file in (MANIFEST, SIGNATURE) if one.bundle.signed else (MANIFEST,):
                 (place / file).write_bytes(one.bundle.read(file))
+        if peak is not None:
+            write_peak(place, peak)
         _write_warm_up(place.parent / "warmup", configs.warm_up_files(one))
         size_bytes = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
     with _model(folder / one.tokenizer, configs.tokenizer_config(one, options), number, scratch) as place:
