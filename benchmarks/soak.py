@@ -99,6 +99,7 @@ class Soaked:
         outcomes: Of all requests.
         events: Reloads and kills.
         samples: Of memory.
+        failed_starts: How often the server ended by itself before it served.
         bound: Largest relative difference that an answer may have.
     """
 
@@ -107,6 +108,7 @@ class Soaked:
     outcomes: Sequence[Outcome]
     events: Sequence[Event]
     samples: Sequence[Sample]
+    failed_starts: int
     bound: float
 
     @cached_property
@@ -199,7 +201,9 @@ def soak(bundle: Bundle, work: Path, plan: Plan) -> Soaked:
         with memory.sampling(), clients.sending():
             disturbances.run(plan.seconds, plan.event_s)
             seconds = time.monotonic() - started
-    return Soaked(started, seconds, clients.outcomes, disturbances.events, memory.samples, bound)
+    return Soaked(
+        started, seconds, clients.outcomes, disturbances.events, memory.samples, disturbances.failed_starts, bound
+    )
 
 
 def main() -> None:
@@ -292,6 +296,7 @@ def _disturbed(result: Soaked) -> str:
     return (
         f"The sound requests held {sum(one.texts for one in result.sound)} texts. Latency: {median:.2f} s (median), "
         f"{p99:.2f} s (99%). Largest difference of a vector: {largest:.2g}.\n\n"
+        f"Starts at which the server ended by itself, and was started again: {result.failed_starts}.\n\n"
         + table(("", "times", "took s, at most", "lost, in flight", "lost, sent while it did not serve"), rows)
     )
 

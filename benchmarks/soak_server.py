@@ -87,7 +87,7 @@ def stubs_of(server: psutil.Process) -> list[Stub]:
             arguments = process.cmdline()  # empty for a process that has ended
         except psutil.NoSuchProcess:
             continue
-        if arguments and Path(arguments[0]).name == STUB:
+        if len(arguments) > 1 and Path(arguments[0]).name == STUB:
             model, version = Path(arguments[1]).parts[-3:-1]
             found.append(Stub(process, model, int(version)))
     return found
@@ -147,10 +147,12 @@ class Disturbances:
 
     Attributes:
         events: What was done, in order.
+        failed_starts: How often the server ended by itself before it served.
     """
 
     def __init__(self, server: TritonServer, bundle: Bundle, models: Path, name: str, *, probe_s: float) -> None:
         self.events: list[Event] = []
+        self.failed_starts = 0
         self._server, self._bundle, self._models, self._name = server, bundle, models, name
         self._probe_s = probe_s
         self._probe = probe_command(deployed(models), int(server.http.rpartition(":")[2]))
@@ -208,8 +210,19 @@ class Disturbances:
     def _started_again(self) -> float | None:
         """Start the server, and return when it answered over both protocols."""
         self._server.start()
-        self._server.wait_ready()
-        return _moment_of(lambda: self._alive() and self._answers_over_grpc())
+        return _moment_of(self._serves)
+
+    def _serves(self) -> bool:
+        """Whether the server answers. One that has ended while it started is started again, as a container is.
+
+        Triton 2.51 aborts at times where two python processes start at once and the machine is busy
+        (``boost::interprocess::lock_exception``).
+        """
+        if not self._server.running:
+            self.failed_starts += 1
+            self._server.start()
+            return False
+        return self._alive() and self._answers_over_grpc()
 
     def _alive(self) -> bool:
         return subprocess.run(["sh", "-c", self._probe], timeout=EVENT_S, check=False).returncode == 0

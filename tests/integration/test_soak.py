@@ -19,4 +19,7 @@ def test_ragged_and_hostile_requests_reloads_and_kills_lose_and_swap_nothing(dem
     assert result.unexplained([one for one in result.hostile if one.result == "unanswered"]) == []
     last = max(event.over or 0 for event in result.events)
     assert any(one.result == "right" and one.sent > last for one in result.sound), "nothing was served after it all"
-    print(f"{len(result.sound)} sound requests, {len(result.lost)} lost; memory: {result.growth('total_mib')}")
+    print(
+        f"{len(result.sound)} sound requests, {len(result.lost)} lost; failed starts: {result.failed_starts}; "
+        f"memory: {result.growth('total_mib')}"
+    )

@@ -35,7 +35,11 @@ from tests.mutation.trials import ROOT, Outcome, Tests, run, run_all, warm_up
 FILES = (
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "exporter" / "validator").rglob("*.py")),
     *(f"exporter/bundle/{name}.py" for name in ("atomic", "bundle", "manifest", "publish")),
-    *(f"exporter/checkpoint/{name}.py" for name in ("checks", "facts", "loading", "reference")),
+    *(
+        f"exporter/checkpoint/{name}.py"
+        for name in ("checks", "configuration", "facts", "loading", "reference", "tokenizer_anchor", "weights")
+    ),
+    "exporter/graph/census.py",
     "exporter/precisions/int8/search.py",
     "exporter/runtime/tokens.py",
 )

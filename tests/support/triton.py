@@ -136,6 +136,11 @@ class TritonServer:
         """The process of the server; the python backend's processes are its children."""
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """End the server and its backends at once, as a failing machine would."""
         with suppress(ProcessLookupError):

@@ -76,7 +76,7 @@ def soaked(
     samples: Sequence[Sample] = (),
     kill: Literal["process killed", "reload"] = "reload",
 ) -> Soaked:
-    return Soaked(0, 100, outcomes, (Event("reload", "", 5, 8), Event(kill, "", 40, 60)), samples, 1e-4)
+    return Soaked(0, 100, outcomes, (Event("reload", "", 5, 8), Event(kill, "", 40, 60)), samples, 0, 1e-4)
 
 
 def test_only_a_kill_explains_a_lost_request() -> None:
