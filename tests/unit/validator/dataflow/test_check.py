@@ -120,6 +120,44 @@ def test_a_sound_graph_with_positions(small: Small, count: int, tensors: str) ->
     }
 
 
+def divide_by_count(small: Small, *, less: int = 0) -> None:
+    """Divide the vectors by the number of tokens of each row, or by one less."""
+    along, one = constant(small.model, [1]), constant(small.model, [1.0], FLOAT)
+    surgery = small.after(small.output)
+    numbers = surgery.add("Cast", [small.mask], FLOAT, ["batch", "sequence"], to=FLOAT)
+    count = surgery.add("ReduceSum", [numbers, along], FLOAT, ["batch", 1], keepdims=1)
+    for _ in range(less):
+        count = surgery.add("Sub", [count, one], like=count)
+    count.name = "count"
+    become_output(small.model, surgery.add("Div", [small.output, count], like=small.output))
+
+
+def test_a_sound_graph_with_a_token_count_and_positions(small: Small) -> None:
+    divide_by_count(small)
+    add_positions(small)
+    check = small.check()
+    assert check.failures == ()
+    assert check.coverage.endswith(
+        "unchanged, 1 tensor of positions and 1 tensor of token counts right at all 64 widths"
+    )
+    assert (check.figures["count_tensors"], check.figures["widths"]) == (1, 64)
+
+
+def test_a_token_count_alone(small: Small) -> None:
+    divide_by_count(small)
+    check = small.check()
+    assert check.coverage.endswith("unchanged, 1 tensor of token counts right at all 64 widths")
+    assert (check.figures["position_tensors"], check.figures["widths"]) == (0, 64)
+
+
+def test_a_token_count_that_is_one_too_small(small: Small) -> None:
+    divide_by_count(small, less=1)
+    assert small.check().failures == (
+        "count, which depends on the attention mask alone, is no number that a pooling needs at 63 of 64 widths: "
+        "2, 3, 4",
+    )
+
+
 def test_positions_that_differ_at_one_width(small: Small) -> None:
     add_positions(small, wrong_at=57)
     check = small.check()

@@ -1,3 +1,5 @@
+"""Numbers from the attention mask are those that poolings need, for every number of tokens at every width."""
+
 from __future__ import annotations
 
 import pytest
@@ -61,6 +63,11 @@ def test_the_number_of_padding_tokens() -> None:
     """At width 1 there is none, which is the place of the first token."""
     body = "n = ReduceSum<keepdims = 0>(attention_mask, one)\n value = Sub(width, n)"
     assert unknown(body) == list(range(2, LONGEST + 1))
+
+
+def test_the_last_place_of_a_row_that_is_padded_on_the_right_alone() -> None:
+    """At width 1 it is the place of the first token."""
+    assert unknown(f"{SUM.replace('value', 'n')}\n value = Sub(n, one)") == list(range(2, LONGEST + 1))
 
 
 def test_a_number_for_the_batch() -> None:
