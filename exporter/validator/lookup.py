@@ -7,15 +7,12 @@ So the graph is cut after the lookup, and that part of it is run on every id: se
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from exporter.runtime.contract import INPUTS
-from exporter.runtime.session import open_on_cpu
 from exporter.validator.check import Check
+from exporter.validator.evaluation import Evaluate, evaluator_of
 
 IDS_AT_ONCE = 8192
 
@@ -31,9 +28,8 @@ def check_lookup(model: ir.Model, table: npt.NDArray[np.float32], max_sequence: 
     readers = [node for node in model.graph if _reads(node, table)]
     if len(readers) != 1:
         return Check("lookup", "not run", (f"{len(readers)} nodes look up word vectors, and one was expected",))
-    part = ir.convenience.extract(model.graph, model.graph.inputs, [readers[0].outputs[0]])
-    session = open_on_cpu(ir.to_proto(ir.Model(part, ir_version=model.ir_version)).SerializeToString())
-    wrong = [number for ids in _ids(len(table), max_sequence) for number in _wrong(session, ids, table)]
+    evaluate = evaluator_of(model, readers[0].outputs[0])
+    wrong = [number for ids in _ids(len(table), max_sequence) for number in _wrong(evaluate, ids, table)]
     told = (
         f"{len(wrong):,} of {len(table):,} ids find another row of the word vectors, {', '.join(map(str, wrong[:3]))}"
     )
@@ -59,9 +55,6 @@ def _ids(words: int, max_sequence: int) -> list[npt.NDArray[np.int64]]:
     return [table[start : start + rows] for start in range(0, count, rows)]
 
 
-def _wrong(session: Any, ids: npt.NDArray[np.int64], table: npt.NDArray[np.float32]) -> list[int]:
-    needed = {value.name for value in session.get_inputs()}
-    feeds = {name: value for name, value in zip(INPUTS, (ids, np.ones_like(ids)), strict=True) if name in needed}
-    (found,) = session.run(None, feeds)
-    equal = (found == table[ids]).all(axis=-1)
+def _wrong(evaluate: Evaluate, ids: npt.NDArray[np.int64], table: npt.NDArray[np.float32]) -> list[int]:
+    equal = (evaluate(ids, np.ones_like(ids)) == table[ids]).all(axis=-1)
     return sorted(set(ids[~equal].tolist()))

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from exporter.runtime.contract import INPUTS
-from exporter.runtime.session import open_on_cpu
+from exporter.validator.evaluation import evaluator_of
 
 Numbers = npt.NDArray[np.float64]
 
@@ -30,14 +29,12 @@ def unknown_numbers(model: ir.Model, value: ir.Value, longest: int) -> list[int]
     Returns:
         The widths at which it is none of them.
     """
-    part = ir.convenience.extract(model.graph, model.graph.inputs, [value])
-    session = open_on_cpu(ir.to_proto(ir.Model(part, ir_version=model.ir_version)).SerializeToString())
-    needed = {given.name for given in session.get_inputs()}
+    evaluate = evaluator_of(model, value)
     names = set(_known(_masks(1)))
     wrong: list[int] = []
     for width in range(longest, 0, -1):
         mask = _masks(width)
-        found = session.run(None, {name: mask for name in INPUTS if name in needed})[0].astype(np.float64)
+        found = evaluate(mask, mask).astype(np.float64)
         fitting = {name for name, numbers in _known(mask).items() if _are(found, numbers)}
         if names & fitting:
             names &= fitting

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from exporter.runtime.contract import INPUTS
-from exporter.runtime.session import open_on_cpu
+from exporter.validator.evaluation import Evaluate, evaluator_of
 
 
 def differing_widths(model: ir.Model, value: ir.Value, longest: int) -> list[int]:
@@ -20,17 +19,14 @@ def differing_widths(model: ir.Model, value: ir.Value, longest: int) -> list[int
         value: What is computed from the extents of the inputs alone.
         longest: The longest sequence in tokens.
     """
-    part = ir.convenience.extract(model.graph, model.graph.inputs, [value])
-    session = open_on_cpu(ir.to_proto(ir.Model(part, ir_version=model.ir_version)).SerializeToString())
-    whole = _computed(session, longest)
-    return [width for width in range(1, longest) if not _is_part(_computed(session, width), whole, width, longest)]
+    evaluate = evaluator_of(model, value)
+    whole = _computed(evaluate, longest)
+    return [width for width in range(1, longest) if not _is_part(_computed(evaluate, width), whole, width, longest)]
 
 
-def _computed(session: Any, width: int) -> npt.NDArray[Any]:
+def _computed(evaluate: Evaluate, width: int) -> npt.NDArray[Any]:
     ones = np.ones((1, width), dtype=np.int64)
-    needed = {value.name for value in session.get_inputs()}
-    found: npt.NDArray[Any] = session.run(None, {name: ones for name in INPUTS if name in needed})[0]
-    return found
+    return evaluate(ones, ones)
 
 
 def _is_part(found: npt.NDArray[Any], whole: npt.NDArray[Any], width: int, longest: int) -> bool:

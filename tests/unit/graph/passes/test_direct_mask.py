@@ -58,8 +58,18 @@ def feeds(sequence: int = 6) -> dict[str, np.ndarray]:
     }
 
 
-def test_a_padding_mask_is_built_directly_and_attends_the_same() -> None:
-    model = model_of(ATTENTION.replace("MASK", PLAIN))
+# MPNet's attention is no operator of its own: the mask chooses what is added to the scores.
+CHOICE = (
+    ATTENTION.replace("int64[1] second = {1}>", "int64[1] second = {1}, float nothing = {0.0}, float lowest = {-9.0}>")
+    .replace("=> (float[B,2,S,4] y)", "=> (float[B,H,S,S] y)")
+    .replace("y = Attention(q, q, q, mask)", "y = Where(mask, nothing, lowest)")
+)
+FORMS = pytest.mark.parametrize("form", [ATTENTION, CHOICE], ids=["attention", "choice"])
+
+
+@FORMS
+def test_a_padding_mask_is_built_directly_and_attends_the_same(form: str) -> None:
+    model = model_of(form.replace("MASK", PLAIN))
     (before,) = evaluate(model, feeds())
     assert direct_mask(model) == 1
     remove_unused(model)
@@ -67,10 +77,10 @@ def test_a_padding_mask_is_built_directly_and_attends_the_same() -> None:
     np.testing.assert_array_equal(evaluate(model, feeds())[0], before)
 
 
+@FORMS
 @pytest.mark.parametrize(("name", "mask"), [("sliding window", WINDOW), ("causal", CAUSAL), ("inverted", INVERTED)])
-def test_any_other_mask_stays(name: str, mask: str) -> None:
-    model = model_of(ATTENTION.replace("MASK", mask))
-    assert direct_mask(model) == 0, name
+def test_any_other_mask_stays(name: str, mask: str, form: str) -> None:
+    assert direct_mask(model_of(form.replace("MASK", mask))) == 0, name
 
 
 def test_a_mask_that_looks_at_the_ids_stays() -> None:
@@ -82,28 +92,6 @@ def test_a_mask_that_looks_at_the_ids_stays() -> None:
 def test_an_additive_mask_stays() -> None:
     mask = "f = Cast<to = 1>(rows)\n mask = Expand(f, square)"
     assert direct_mask(model_of(ATTENTION.replace("MASK", mask))) == 0
-
-
-# MPNet's attention is no operator of its own: the mask chooses what is added to the scores.
-CHOICE = (
-    ATTENTION.replace("int64[1] second = {1}>", "int64[1] second = {1}, float nothing = {0.0}, float lowest = {-9.0}>")
-    .replace("=> (float[B,2,S,4] y)", "=> (float[B,H,S,S] y)")
-    .replace("y = Attention(q, q, q, mask)", "y = Where(mask, nothing, lowest)")
-)
-
-
-def test_a_mask_that_chooses_between_two_numbers_is_built_directly() -> None:
-    model = model_of(CHOICE.replace("MASK", PLAIN))
-    (before,) = evaluate(model, feeds())
-    assert direct_mask(model) == 1
-    remove_unused(model)
-    assert "And" not in ops(model)
-    np.testing.assert_array_equal(evaluate(model, feeds())[0], before)
-
-
-@pytest.mark.parametrize(("name", "mask"), [("sliding window", WINDOW), ("causal", CAUSAL), ("inverted", INVERTED)])
-def test_any_other_mask_that_chooses_stays(name: str, mask: str) -> None:
-    assert direct_mask(model_of(CHOICE.replace("MASK", mask))) == 0, name
 
 
 @pytest.mark.parametrize(
