@@ -9,6 +9,7 @@ from operator import attrgetter
 import numpy as np
 
 from exporter.recipe import Gate
+from exporter.validator.check import Check
 from exporter.validator.format_loss import FormatLoss
 from exporter.validator.parity import Matrix, Parity
 from exporter.validator.sts import StsScore
@@ -89,6 +90,17 @@ def judge(
     if format_loss is not None:
         verdicts += _verdicts_relative_to(format_loss, parity, emulator_error, gate)
     return tuple(verdicts)
+
+
+def not_compared(parity: Parity, gate: Gate, format_loss: FormatLoss | None) -> tuple[Check, ...]:
+    """Return a check for every bound of ``gate`` that ``judge`` has no verdict on. Its coverage gives the reason."""
+    checks = []
+    if not parity.identity_beyond(gate.rounding_distance)[1]:
+        reason = f"no probe is farther from all others than rounding may move a vector ({gate.rounding_distance:.2g})"
+        checks.append(Check("neighbour identity", f"not compared: {reason}"))
+    if format_loss is not None and not format_loss.rows.any():
+        checks.append(Check("format", f"not compared: {format_loss.source} gives NaN or Inf for every probe"))
+    return tuple(checks)
 
 
 def norm_error(parity: Parity) -> float:

@@ -16,7 +16,7 @@ from exporter.recipe import Gate
 from exporter.runtime.tokens import TextTokenizer
 from exporter.validator.diagnosis import likely_cause
 from exporter.validator.format_loss import FormatLoss, format_loss_of
-from exporter.validator.gates import judge
+from exporter.validator.gates import judge, not_compared
 from exporter.validator.parity import Parity, compare, relative_deviation
 from exporter.validator.probes import Probe, probes_for
 from exporter.validator.report import ParityReport
@@ -127,6 +127,7 @@ def validate(
         sts=sts,
         verdicts=verdicts,
         cause=_cause(reference, parity, deviation, gate, precision) if failed else None,
+        checks=not_compared(parity, gate, own),
         format_loss=own,
         emulator_error=emulator_error,
     )

@@ -5,8 +5,10 @@ The graph check compares what is published with the float32 graph, so a mistake 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import pytest
@@ -14,6 +16,8 @@ import pytest
 import exporter
 from exporter import pipeline
 from exporter.checkpoint import Checkpoint
+from exporter.cli import export_main
+from exporter.engines.building import BuiltEngine, build_engine
 from exporter.errors import GateError
 from exporter.graph import Graph, folding, passes
 from exporter.graph.folding import fold
@@ -21,6 +25,7 @@ from exporter.targets import Backend, Device, Precision, Target
 from exporter.validation import validate_bundle
 from exporter.validator import Check
 from tests.support import surgery
+from tests.support.faults import Candidate, faults_of, subject_named
 from tests.support.twins import build_twin
 
 Edit = Callable[[ir.Model], None]
@@ -91,6 +96,45 @@ def test_a_pass_for_one_target_that_errs_is_refused(
         exporter.export(str(checkpoint), precision="fp16", out=tmp_path / "bundles")
     assert failure.value.report is not None
     assert not failure.value.report["passed"]
+    assert not (tmp_path / "bundles").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        ("mask adds -10", "sweep: with words behind the mask"),
+        ("one weight's sign flipped", "weights: "),
+        ("negated at one padded width", "graph: "),
+        ("output times 1.01", "max relative error"),
+    ],
+)
+def test_a_typed_graph_with_a_fault_is_refused(
+    name: str,
+    check: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The other faults of stage "typing" in ``tests/FAULTS.md`` meet the same checks there."""
+    subject = subject_named("ko-sbert-multitask (small twin)")
+    (fault,) = (fault for fault in faults_of(subject.name) if fault.name == name)
+    assert fault.stage == "typing"
+
+    def build_faulty(graph: Graph, *given: Any, **options: Any) -> BuiltEngine:
+        candidate = Candidate(subject, graph.precision, graph.editable(), subject.checkpoint.tokenizer)
+        fault.apply(candidate)
+        return build_engine(graph.with_model(candidate.model), *given, **options)
+
+    monkeypatch.setattr("exporter.pipeline.building.build_engine", build_faulty)
+    arguments = ["--model", str(checkpoint), "--fp16", "--out", str(tmp_path / "bundles")]
+    monkeypatch.setattr(sys, "argv", ["korsbert-export", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        export_main()
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert check in said
+    assert "Traceback" not in said
     assert not (tmp_path / "bundles").exists()
 
 

@@ -260,11 +260,12 @@ SUBJECTS = ("demo", DENSE, MINILM, *(f"{name} (small twin)" for name in TWINS))
 def subject_named(name: str) -> Subject:
     """Load and fold one of ``SUBJECTS``."""
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = load_checkpoint(find_recipe(str(_source(name, Path(folder)))))
+        checkpoint = load_checkpoint(find_recipe(str(source_of(name, Path(folder)))))
     return Subject(name, checkpoint, reference_on(checkpoint), fold(checkpoint))
 
 
-def _source(name: str, scratch: Path) -> str | Path:
+def source_of(name: str, scratch: Path) -> str | Path:
+    """Return the name or the folder of one of ``SUBJECTS``; what has to be made is made in ``scratch``."""
     if name == "demo":
         return "demo"
     if name == MINILM:

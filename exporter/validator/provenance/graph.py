@@ -24,6 +24,14 @@ from exporter.validator.provenance.weights import FLOAT_TYPES
 
 _NAMED = 3  # differences that are named in full
 
+_RECORDED = {  # recorded differences: the name of many, and of one
+    "casts": "cast",
+    "int8 MatMuls": "int8 MatMul",
+    "smoothed activations": "smoothed activation",
+    "int8 tables": "int8 table",
+    "corrected biases": "corrected bias",
+}
+
 Pair = tuple[Value, Value]
 
 
@@ -80,9 +88,7 @@ class _Comparison:
             f"{counts['operators']} operators and {counts['tensors']} stored tensors are those of the proven graph"
         ]
         parts += [
-            f"{counts[name]} {name}"
-            for name in ("casts", "int8 MatMuls", "smoothed activations", "int8 tables", "corrected biases")
-            if counts[name]
+            f"{counts[many]} {one if counts[many] == 1 else many}" for many, one in _RECORDED.items() if counts[many]
         ]
         return ", ".join(parts)
 

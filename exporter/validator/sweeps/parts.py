@@ -60,7 +60,7 @@ def sweep(
     parts = [sweep_words(run, rows), sweep_positions(run), sweep_batches(run), sweep_widths(run), sweep_leaks(run)]
     return Check(
         name="sweep",
-        coverage=", ".join(part.coverage for part in parts if part.coverage),
+        coverage=", ".join(part.coverage for part in parts),
         failures=tuple(failure for part in parts for failure in part.failures),
         figures={name: _json(value) for part in parts for name, value in part.figures.items()},
     )

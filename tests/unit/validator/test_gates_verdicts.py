@@ -7,7 +7,7 @@ import pytest
 
 from exporter.recipe import Gate
 from exporter.validator.format_loss import FormatLoss
-from exporter.validator.gates import Verdict, judge, norm_bias, norm_error
+from exporter.validator.gates import Verdict, judge, norm_bias, norm_error, not_compared
 from exporter.validator.parity import compare
 from exporter.validator.sts import StsScore
 
@@ -97,6 +97,21 @@ def test_identity_says_of_how_many_probes_it_is() -> None:
     equal = compare(np.ones((4, 3)), np.ones((4, 3)), [[row] for row in range(4)])
     coarse = GATE.model_copy(update={"rounding_distance": 0.1})
     assert "neighbour identity" not in {verdict.name for verdict in judge(equal, 0.0, (), coarse)}
+
+
+def test_what_has_no_verdict_is_said_with_its_reason() -> None:
+    sound, lost = compare(REFERENCE, REFERENCE, IDS), compare(REFERENCE, REFERENCE * np.nan, IDS)
+    assert not_compared(sound, GATE, FormatLoss("PyTorch in float16", sound)) == ()
+    assert not_compared(sound, GATE, None) == ()
+    (overflow,) = not_compared(sound, GATE, FormatLoss("PyTorch in float16", lost))
+    assert (overflow.name, overflow.passed) == ("format", True)
+    assert overflow.coverage == "not compared: PyTorch in float16 gives NaN or Inf for every probe"
+    alike = compare(np.ones((4, 3)), np.ones((4, 3)), [[row] for row in range(4)])
+    (swapped,) = not_compared(alike, GATE, None)
+    assert (swapped.name, swapped.passed) == ("neighbour identity", True)
+    assert swapped.coverage == (
+        "not compared: no probe is farther from all others than rounding may move a vector (0.45)"
+    )
 
 
 def test_norms() -> None:

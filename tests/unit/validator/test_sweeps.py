@@ -351,6 +351,7 @@ class TestLeftPadding:
         check = swept(left, SweepReference(left.checkpoint), nothing, "fp32")
         assert check.failures == ()
         assert check.figures["padding"] == "left"
+        assert check.coverage.endswith("words in place of padding not compared: the tokenizer pads on the left")
 
     def test_a_wrong_width_is_caught(self, left: Subject) -> None:
         (failure,) = swept(left, SweepReference(left.checkpoint), negated_at_one_width, "fp32").failures

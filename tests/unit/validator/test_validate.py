@@ -115,6 +115,14 @@ def test_verdicts_and_cause_are_about_the_candidate_and_its_precision(monkeypatc
     assert (report.format_loss, report.emulator_error) == (losses["int8"], 0.0)
 
 
+def test_what_could_not_be_compared_is_among_the_checks() -> None:
+    unknown = FormatLoss("PyTorch in float16", compare(VECTORS, np.full_like(VECTORS, np.nan), IDS))
+    reference = Reference(REFERENCE.probes, VECTORS, IDS, (), {"fp16": unknown})
+    (check,) = validate(reference, Answers(), Gates().fp16, "x", "fp16").checks
+    assert (check.name, check.coverage[:12]) == ("format", "not compared")
+    assert validate(reference, Answers(), Gates().fp32, "x").checks == ()
+
+
 def test_a_precision_that_is_not_named_is_fp32() -> None:
     losses = {name: FormatLoss(name, compare(VECTORS, VECTORS, IDS)) for name in ("fp32", "bf16")}
     report = validate(Reference(REFERENCE.probes, VECTORS, IDS, (), losses), Answers(), Gates().fp32, "x")

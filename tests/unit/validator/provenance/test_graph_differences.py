@@ -392,7 +392,7 @@ class TestInt8:
     def test_a_product(self) -> None:
         assert compared(PROVEN, product(), "int8") == Check(
             "graph",
-            "0 operators and 1 stored tensors are those of the proven graph, 1 int8 MatMuls",
+            "0 operators and 1 stored tensors are those of the proven graph, 1 int8 MatMul",
             (),
             {"int8 MatMuls": 1, "tensors": 1, "smoothed activations": 0, "differences": 0},
         )
@@ -402,8 +402,8 @@ class TestInt8:
         published = computed("Add", product(inverse=tensor("smooth", [1, 1])), tensor("b.int8", [1.5, 2]))
         assert compared(proven, published, "int8") == Check(
             "graph",
-            "1 operators and 2 stored tensors are those of the proven graph, 1 int8 MatMuls, 1 smoothed activations, "
-            "1 corrected biases",
+            "1 operators and 2 stored tensors are those of the proven graph, 1 int8 MatMul, 1 smoothed activation, "
+            "1 corrected bias",
             (),
             {
                 "operators": 1,
@@ -418,7 +418,7 @@ class TestInt8:
     def test_a_table(self) -> None:
         assert compared(GATHER, table(), "int8") == Check(
             "graph",
-            "0 operators and 1 stored tensors are those of the proven graph, 1 int8 tables",
+            "0 operators and 1 stored tensors are those of the proven graph, 1 int8 table",
             (),
             {"int8 tables": 1, "tensors": 1, "differences": 0},
         )
