@@ -106,6 +106,14 @@ def dataflow(trial: Trial) -> Check:
     return _proof(candidate.subject.name).dataflow(candidate.graph)
 
 
+def lookup(trial: Trial) -> Check:
+    """Look up every word vector with the float32 graph. A typed graph is compared with it instead."""
+    candidate = trial.candidate
+    if candidate.precision != "fp32":
+        return Check("lookup", "not applicable")
+    return _proof(candidate.subject.name).lookup(candidate.graph)
+
+
 def sweep(trial: Trial) -> Check:
     """Sweep word rows, positions, batches and widths; the weights have passed, so a sample of the rows is enough."""
     subject, precision = trial.candidate.subject, trial.candidate.precision
@@ -138,7 +146,7 @@ def _proof(name: str) -> Proof:
     return Proof(subject.checkpoint, subject.reference.texts, Shapes())
 
 
-CHECKS: tuple[Callable[[Trial], Check], ...] = (tokenizer, weights, graph, gate, sweep, dataflow)
+CHECKS: tuple[Callable[[Trial], Check], ...] = (tokenizer, weights, graph, gate, sweep, dataflow, lookup)
 """Asked in this order. What fails is named in the table, by the name of its ``Check``."""
 
 

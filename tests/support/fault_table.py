@@ -43,7 +43,7 @@ sizes with this file. Which check finds a fault first may differ between machine
   the other columns such a mistake is found by what column fp32 says: *gate 1*. Stage *typing* is a mistake in the graph
   that is published; *tokenizer* is a mistake outside of the graph.
 - The graph check needs a proven graph to compare with. In column fp32 there is none: the gate judges that very graph,
-  and so does the data flow check, which reads float32 graphs only.
+  and so do the checks dataflow and lookup, which read float32 graphs only.
 - *refused*: the encoder or the engine stops with an error. **slips**: no check finds the fault; in parentheses, by how
   much it moves a probe's vector (relative to its length, from the sound graph's of the same precision). *n/a*: there
   is nothing that the fault could spoil. Empty: not tried; int8 is searched for the two models with real weights only.
