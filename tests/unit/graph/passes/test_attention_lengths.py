@@ -41,9 +41,18 @@ def run(model: ir.Model) -> np.ndarray:
     return y
 
 
+def evaluated_alone(model: ir.Model) -> np.ndarray:
+    """Evaluate each row alone: before 1.23, onnx's reference adds a mask of lengths to batches of one row only."""
+    given = feeds()
+    rows = range(len(given["input_ids"]))
+    return np.concatenate(
+        [evaluate(model, {name: array[row : row + 1] for name, array in given.items()})[0] for row in rows]
+    )
+
+
 def test_it_fires_on_the_padding_mask_and_keeps_the_numbers() -> None:
     model = model_of(BODY)
-    wanted, ran = evaluate(model, feeds())[0], run(model)
+    wanted, ran = evaluated_alone(model), run(model)
     assert attention_lengths(model) == 2
     remove_unused(model)
     assert ops(model) == ["ReduceSum", "Attention", "Attention"]
@@ -53,7 +62,7 @@ def test_it_fires_on_the_padding_mask_and_keeps_the_numbers() -> None:
     assert not Graph(model_of(BODY), dimension=1, max_sequence=6).lengths
     assert model.graph.opset_imports[""] == 24
     np.testing.assert_array_equal(run(model), ran)  # onnxruntime: to the last bit
-    np.testing.assert_allclose(evaluate(model, feeds())[0], wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(evaluated_alone(model), wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
