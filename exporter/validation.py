@@ -15,7 +15,7 @@ from exporter.engines.building import with_target_passes
 from exporter.graph.folding import fold
 from exporter.targets import Target
 from exporter.validator import Check, ParityReport, reference_of, validate
-from exporter.validator.proof import Proof, at_least_default, check_facts, other_tools, stored_graph
+from exporter.validator.proof import Proof, at_least_default, check_facts, other_tools, stored_graph, tables_proven
 
 
 def validate_bundle(
@@ -53,7 +53,7 @@ def validate_bundle(
         checks = _check_files(bundle, reference_model, proof)
         gate = minimum_gate.gate_for(manifest)
         report = validate(reference, candidate, gate, name, precision)
-        proven = any(check.name == "weights" and check.passed for check in checks)
+        proven = tables_proven(checks, engine.backend)
         checks.append(proof.sweep(candidate, gate, precision, tables_proven=proven, lengths=engine.facts.right_padded))
     if precision.is_int8 and gate.max_emulator_ratio is not None:
         checks.append(Check("emulator", "not compared: only an export emulates int8"))

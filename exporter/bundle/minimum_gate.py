@@ -22,6 +22,8 @@ RECORDED = (
     "mean_cosine",
     "min_centered_cosine",
     "max_relative_error",
+    "mean_neighbor_overlap",
+    "min_neighbor_overlap",
     "max_similarity_drift",
     "max_batch_deviation",
 )

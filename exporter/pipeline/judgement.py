@@ -19,7 +19,7 @@ from exporter.publication import write_tokenizer
 from exporter.runtime.encoder import Encoder
 from exporter.targets import Backend, Device, Padding, Precision, Target
 from exporter.validator import Check, ParityReport, validate
-from exporter.validator.proof import stored_graph
+from exporter.validator.proof import stored_graph, tables_proven
 from exporter.validator.provenance import read_onnx
 
 _AS_FOLDED = Target(Precision.FP32, Backend.ONNXRUNTIME, Device.CPU)
@@ -120,7 +120,7 @@ def judge(
                     encoder,
                     job.gate,
                     target.precision,
-                    tables_proven=all(check.passed for check in checks) and not target.backend.needs_gpu,
+                    tables_proven=tables_proven(checks, target.backend),
                     lengths=built.graph.padding is Padding.RIGHT,
                 )
                 stage.result = swept.coverage

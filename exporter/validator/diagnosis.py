@@ -55,9 +55,11 @@ def likely_cause(
             f"all vectors are {factor:.4g} times as long as the reference's: the output is multiplied by a factor, "
             "or a Normalize was dropped or added"
         )
+    if precision != "fp32" and float(np.median(parity.relative_error)) < SMALL_ERROR:
+        return _loss_of_the_precision(parity, precision, format_loss)
     if not failed.any() and _lengths_differ(parity):
         return "directions agree and lengths do not: a Normalize was dropped or added"
-    if precision != "fp32" and float(np.median(parity.relative_error)) < SMALL_ERROR:
+    if not failed.any() and precision != "fp32":
         return _loss_of_the_precision(parity, precision, format_loss)
     if not failed.any():
         return "directions agree within the gate and something finer does not: an epsilon or an approximated function"

@@ -85,7 +85,7 @@ def judge(
     verdicts += [Verdict(name, value, bound, ">=") for name, (value, bound) in at_least.items() if bound is not None]
     verdicts += [Verdict(name, value, bound, "<=") for name, (value, bound) in at_most.items() if bound is not None]
     if judged:  # it says nothing where no probe is far enough from every other
-        among = f"the {judged} probes that rounding cannot swap with another"
+        among = f"the {judged} probes whose nearest other is farther than the bound of the cosine lets a vector move"
         verdicts.append(Verdict("neighbour identity", identity, gate.neighbor_identity, ">=", relative_to=among))
     if format_loss is not None:
         verdicts += _verdicts_relative_to(format_loss, parity, emulator_error, gate)

@@ -1,7 +1,7 @@
 """Probes: the text that judges, written for this project, and the edge cases made for each tokenizer.
 
-Probes only judge. No range, scale or choice is ever taken from them except the float16 range audit, which only adds
-precision; calibration has its own sentences, disjoint by hash.
+Probes only judge. No range, scale or choice is ever taken from them: calibration and the float16 range audit have their
+own sentences, disjoint by hash.
 """
 
 from __future__ import annotations

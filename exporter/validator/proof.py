@@ -136,7 +136,7 @@ class Proof:
             gate,
             rows="sample" if tables_proven else "all",
             width_tokens=width_tokens,
-            scales_from_batch=Precision(precision).scales_from_batch,
+            precision=Precision(precision),
             right_padding_only=lengths,
         )
 
@@ -170,6 +170,11 @@ def as_read_by(reader: str, proven: Graph) -> StoredGraph:
     if reader == "openvino":
         return read_onnx_by_openvino(proven.to_bytes(), proven.max_sequence)
     return read_onnx(proven.model, "the proven graph")
+
+
+def tables_proven(checks: Sequence[Check], backend: Backend) -> bool:
+    """Whether the weights check has compared the tables in a published engine: not where its file cannot be read."""
+    return not backend.needs_gpu and any(check.name == "weights" and check.passed for check in checks)
 
 
 def at_least_default(shapes: Shapes, backend: Backend) -> Shapes:

@@ -195,6 +195,8 @@ class TestRecordedStatistics:
         [
             (lambda report: report["statistics"].update(min_cosine=0.5), "min_cosine 0.5 < 0.999999"),
             (lambda report: report["statistics"].update(max_relative_error=0.5), "max_relative_error 0.5 > 2e-05"),
+            (lambda report: report["statistics"].update(mean_neighbor_overlap=0.5), "mean_neighbor_overlap 0.5 < "),
+            (lambda report: report["statistics"].pop("min_neighbor_overlap"), "no min_neighbor_overlap (0.8 wanted)"),
             (lambda report: report["statistics"].update(min_cosine=None), "no min_cosine (0.999999 wanted)"),
             (lambda report: report["statistics"].update(min_cosine=float("nan")), "min_cosine nan < 0.999999"),
             (lambda report: report["statistics"].update(min_cosine="good"), "min_cosine good < 0.999999"),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from exporter.recipe import Gate, Shapes
+from exporter.targets import Precision
 from exporter.validator.check import Check
 from exporter.validator.sweeps.against_itself import sweep_batches, sweep_leaks, sweep_widths
 from exporter.validator.sweeps.against_pytorch import sweep_positions, sweep_words
@@ -29,7 +30,7 @@ def sweep(
     *,
     rows: Rows = "all",
     width_tokens: int = WIDTH_TOKENS,
-    scales_from_batch: bool = False,
+    precision: Precision = Precision.FP32,
     right_padding_only: bool = False,
 ) -> Check:
     """Sweep a candidate, from token ids to vectors.
@@ -43,17 +44,17 @@ def sweep(
             by other means; or ``"sample"``, as many as cost little: 2,000, and more of a small model.
         width_tokens: Tokens of all padded widths together; a model smaller than half of BERT-base gets more, up to
             every width. The widths around boundaries are always taken.
-        scales_from_batch: Whether the engine takes scales from each batch, as dynamic int8 does, so that a vector
-            depends on what padding consists of.
+        precision: What the candidate computes in. int8 has bounds of its own for words in no order and single
+            positions; where it takes scales from each batch, a vector also depends on what padding consists of.
         right_padding_only: Whether the engine takes lengths instead of a mask (``padding`` in the engine's facts).
 
     Returns:
         The check ``"sweep"``.
     """
-    if gate.max_emulator_ratio is not None:
+    if precision.is_int8:
         gate = gate.model_copy(update=_BOUNDS_OF_INT8)
     bound = gate.max_batch_deviation
-    leak = bound if scales_from_batch else LEAK
+    leak = bound if precision.scales_from_batch else LEAK
     run = Run(
         reference, Remembering(candidate.encode_padded), shapes, gate, bound, leak, right_padding_only, width_tokens
     )

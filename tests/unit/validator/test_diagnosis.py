@@ -50,6 +50,17 @@ def test_a_small_loss_of_a_typed_graph_is_the_precision_s() -> None:
     assert "epsilon" in cause(little)
 
 
+def test_a_loss_that_makes_vectors_longer_is_no_normalize() -> None:
+    said = cause(REFERENCE + 0.06 * NOISE, "int8")
+    assert said.startswith("the fp32 graph is sound, so this is what int8 loses: 0.06")
+
+
+def test_a_larger_loss_within_the_bounds_of_the_cosine_is_the_precision_s_too() -> None:
+    candidate = REFERENCE + 0.17 * NOISE
+    candidate *= np.linalg.norm(REFERENCE, axis=1, keepdims=True) / np.linalg.norm(candidate, axis=1, keepdims=True)
+    assert cause(candidate, "int8").startswith("the fp32 graph is sound, so this is what int8 loses: 0.17")
+
+
 def test_the_loss_of_a_precision_is_compared_with_what_pytorch_loses() -> None:
     said = cause(REFERENCE + 0.1 * NOISE, "bf16", lost=0.08)
     assert said.endswith("1.26 times what PyTorch in bfloat16 loses")

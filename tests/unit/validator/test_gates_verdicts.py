@@ -93,7 +93,9 @@ def test_a_bound_that_the_gate_does_not_state_has_no_verdict() -> None:
 def test_identity_says_of_how_many_probes_it_is() -> None:
     parity = compare(REFERENCE, REFERENCE, IDS)
     (identity,) = (one for one in judge(parity, 0.0, (), GATE) if one.name == "neighbour identity")
-    assert identity.relative_to == "the 20 probes that rounding cannot swap with another"
+    assert identity.relative_to == (
+        "the 20 probes whose nearest other is farther than the bound of the cosine lets a vector move"
+    )
     equal = compare(np.ones((4, 3)), np.ones((4, 3)), [[row] for row in range(4)])
     coarse = GATE.model_copy(update={"rounding_distance": 0.1})
     assert "neighbour identity" not in {verdict.name for verdict in judge(equal, 0.0, (), coarse)}

@@ -79,11 +79,10 @@ class TestChecks:
         assert seen == [(subject.checkpoint.anchor, subject.checkpoint.tokenizer, ["질문: 하나", "질문: 둘"])]
 
     @pytest.mark.parametrize(
-        ("precision", "proven", "rows", "scales"),
-        [("fp32", False, "all", False), ("fp16", True, "sample", False), ("int8_dynamic", True, "sample", True)],
+        ("precision", "proven", "rows"), [("fp32", False, "all"), ("fp16", True, "sample"), ("int8", True, "sample")]
     )
     def test_what_a_sweep_is_asked_for(
-        self, proof: Proof, monkeypatch: pytest.MonkeyPatch, precision: str, proven: bool, rows: str, scales: bool
+        self, proof: Proof, monkeypatch: pytest.MonkeyPatch, precision: str, proven: bool, rows: str
     ) -> None:
         asked: dict[str, Any] = {}
 
@@ -104,7 +103,7 @@ class TestChecks:
             "gate": gate,
             "rows": rows,
             "width_tokens": 7,
-            "scales_from_batch": scales,
+            "precision": Precision(precision),
             "right_padding_only": True,
         }
 

@@ -16,7 +16,15 @@ from exporter.recipe import Range, Shapes
 from exporter.targets import Backend, Device, Precision, Target
 from exporter.validator import proof as module
 from exporter.validator.check import Check
-from exporter.validator.proof import Proof, as_read_by, at_least_default, check_facts, other_tools, stored_graph
+from exporter.validator.proof import (
+    Proof,
+    as_read_by,
+    at_least_default,
+    check_facts,
+    other_tools,
+    stored_graph,
+    tables_proven,
+)
 from exporter.validator.sweeps.inputs import WIDTH_TOKENS
 from tests.support.stand_in import stand_in, words_tokenizer
 
@@ -124,8 +132,8 @@ class TestChecks:
         for precision, proven in (("int8", True), ("int8_dynamic", False)):
             proof.sweep(encoder, gate, precision, tables_proven=proven, lengths=proven, width_tokens=7)
         given = ("sweep", "what SweepReference returns", encoder, SHAPES, gate)
-        options = {"width_tokens": 7, "rows": "sample", "scales_from_batch": False, "right_padding_only": True}
-        others = {"width_tokens": 7, "rows": "all", "scales_from_batch": True, "right_padding_only": False}
+        options = {"width_tokens": 7, "rows": "sample", "precision": Precision.INT8, "right_padding_only": True}
+        others = {"width_tokens": 7, "rows": "all", "precision": Precision.INT8_DYNAMIC, "right_padding_only": False}
         assert calls == [("SweepReference", checkpoint), (*given, options), (*given, others)]
 
     def test_the_tokenizer_is_compared_on_texts_with_the_prompt(self, noting: Noting) -> None:
@@ -182,6 +190,18 @@ def test_the_proven_graph_is_read_as_the_published_one(noting: Noting, reader: s
     found: Any = as_read_by(reader, proven)
     assert found == f"what {read[0]} returns"
     assert calls == [read]
+
+
+@pytest.mark.parametrize(
+    ("backend", "failures", "proven"),
+    [("onnxruntime", (), True), ("openvino", (), True), ("openvino", ("wrong",), False), ("tensorrt", (), False)],
+)
+def test_tables_are_proven_by_the_weights_of_a_file_that_can_be_read(
+    backend: str, failures: tuple[str, ...], proven: bool
+) -> None:
+    checks = [Check("tokenizer", ""), Check("weights", "", failures), Check("graph", "")]
+    assert tables_proven(checks, Backend(backend)) is proven
+    assert not tables_proven(checks[:1], Backend.ONNXRUNTIME)
 
 
 class TestShapes:
