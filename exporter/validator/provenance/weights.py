@@ -124,6 +124,7 @@ class _Ledger:
         corrections: Of biases.
         placed: How many tensors are read by nodes of the module that their parameter belongs to.
         largest_step: Largest distance of an int8 weight from its parameter, in steps.
+        derived: How many stored weights are derived from their parameter by each step, such as ``"transpose"``.
     """
 
     parameters: Mapping[str, Parameter]
@@ -132,6 +133,7 @@ class _Ledger:
     corrections: list[Correction] = field(default_factory=list)
     placed: int = 0
     largest_step: float = 0.0
+    derived: Counter[str] = field(default_factory=Counter)
 
     def match(self, tensor: Tensor, readers: Iterable[Node]) -> Match:
         """Find the parameter of a tensor, and note it or what is wrong."""
@@ -151,6 +153,8 @@ class _Ledger:
                 return
         self.placed += bool(modules and match.views)
         self.largest_step = max(self.largest_step, match.largest_step)
+        for view in match.views[:1]:
+            self.derived[view.step] += view.values.size
         for view in match.views:
             self.found.setdefault(view.parameter.name, {}).setdefault(view.row, tensor.kind)
 
@@ -175,6 +179,7 @@ class _Ledger:
             "weights": needed,
             "found": sum(kinds.values()),
             "by_kind": dict(kinds),
+            "by_step": dict(self.derived),
             "tensors_read_by_their_module": self.placed,
             "scalars": scalars,
             "largest_step": self.largest_step,

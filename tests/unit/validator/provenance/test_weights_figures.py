@@ -32,6 +32,7 @@ NOTHING: dict[str, Any] = {
     "weights": 14,
     "found": 14,
     "by_kind": {},
+    "by_step": {"identity": 8, "row 0": 2, "transpose": 4},
     "tensors_read_by_their_module": 4,
     "scalars": 0,
     "largest_step": 0.0,
@@ -121,6 +122,7 @@ class TestFigures:
             "weights": 14,
             "found": 14,
             "by_kind": {"int8": 10, "float32": 2, "corrected": 2},
+            "by_step": {"identity": 6, "row 0": 2, "transpose": 4},
             "tensors_read_by_their_module": 3,
             "scalars": 1,
             "largest_step": 0.25,
@@ -163,7 +165,7 @@ class TestFigures:
             "weights",
             "0 of 15 weights accounted for",
             (missing,),
-            {**NOTHING, "weights": 15, "found": 0, "tensors_read_by_their_module": 0},
+            {**NOTHING, "weights": 15, "found": 0, "by_step": {}, "tensors_read_by_their_module": 0},
         )
 
     def test_numbers_alone_and_integers_are_left_to_the_graph(self) -> None:
@@ -237,7 +239,8 @@ class TestFailures:
         both = computed("Add", encoder(), tensor("row.2", VALUES[TYPES][1]), name="Add_9")
         check = check_weights({**PARAMETERS, TYPES: types}, stored_graph(both, IDS), "fp32")
         assert check.failures == ()
-        assert check.figures == {**NOTHING, "weights": 16, "found": 16, "by_kind": {"float32": 16}}
+        steps = {**NOTHING["by_step"], "row 1": 2}
+        assert check.figures == {**NOTHING, "weights": 16, "found": 16, "by_kind": {"float32": 16}, "by_step": steps}
 
 
 class TestModules:
