@@ -5,6 +5,7 @@ The graph check compares what is published with the float32 graph, so a mistake 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,14 @@ import pytest
 
 import exporter
 from exporter import pipeline
+from exporter.bundle import TOKENIZER
 from exporter.checkpoint import Checkpoint
 from exporter.cli import export_main
 from exporter.engines.building import BuiltEngine, build_engine
 from exporter.errors import GateError
 from exporter.graph import Graph, folding, passes
 from exporter.graph.folding import fold
+from exporter.publication import write_tokenizer
 from exporter.targets import Backend, Device, Precision, Target
 from exporter.validation import validate_bundle
 from exporter.validator import Check
@@ -103,6 +106,8 @@ def test_a_pass_for_one_target_that_errs_is_refused(
     ("name", "check"),
     [
         ("mask adds -10", "sweep: with words behind the mask"),
+        ("unused words' vectors replaced by noise", "weights: "),
+        ("row 0's vector for rows from 32 on", "graph: "),
         ("one weight's sign flipped", "weights: "),
         ("negated at one padded width", "graph: "),
         ("output times 1.01", "max relative error"),
@@ -135,6 +140,23 @@ def test_a_typed_graph_with_a_fault_is_refused(
     said = capsys.readouterr().err
     assert check in said
     assert "Traceback" not in said
+    assert not (tmp_path / "bundles").exists()
+
+
+def test_a_tokenizer_with_the_ids_of_two_words_exchanged_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_faulty(of: Checkpoint, folder: Path) -> None:
+        write_tokenizer(of, folder)
+        content = json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))
+        words = content["model"]["vocab"]
+        first, second = list(words)[-2:]
+        words[first], words[second] = words[second], words[first]
+        (folder / TOKENIZER).write_text(json.dumps(content), encoding="utf-8")
+
+    monkeypatch.setattr("exporter.pipeline.judgement.write_tokenizer", write_faulty)
+    with pytest.raises(GateError, match=r"tokenizer: 2 of [\d,]+ vocabulary entries have another id: "):
+        exporter.export(str(checkpoint), precision="fp16", out=tmp_path / "bundles")
     assert not (tmp_path / "bundles").exists()
 
 
