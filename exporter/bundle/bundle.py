@@ -278,7 +278,11 @@ def _verify(folder: Path, name: str, facts: FileFacts) -> None:
 def _read_verified(folder: Path, name: str, facts: FileFacts) -> bytes:
     """Read a file, and compare the bytes with its hash."""
     path = _listed(folder, name)
-    if path.stat().st_size > facts.size:  # which is not read, however large it is
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    if size > facts.size:  # which is not read, however large it is
         raise _altered(path)
     content = _read(path, facts.size)
     _refuse_altered(path, FileFacts.of_content(content), facts)

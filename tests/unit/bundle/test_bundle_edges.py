@@ -295,6 +295,22 @@ class TestUnreadable:
             Bundle.open(bundle, for_encoding=for_encoding)
         assert failure.value.message == f"{bundle / name}: cannot be read: Input/output error"
 
+    @pytest.mark.parametrize("for_encoding", [False, True])
+    def test_a_file_that_is_removed_meanwhile(
+        self, bundle: Path, monkeypatch: pytest.MonkeyPatch, for_encoding: bool
+    ) -> None:
+        listed = module._listed
+
+        def then_removed(folder: Path, name: str) -> Path:
+            path = listed(folder, name)
+            if name == TOKENIZER:
+                path.unlink()
+            return path
+
+        monkeypatch.setattr(module, "_listed", then_removed)
+        with pytest.raises(BundleError, match=r"tokenizer\.json: cannot be read: No such file or directory"):
+            Bundle.open(bundle, for_encoding=for_encoding)
+
     def test_a_record_that_a_disk_does_not_give(self, pending: Bundle, unreadable: Callable[[Path], None]) -> None:
         pending.write_record(RECORDED)
         unreadable(pending.folder / RECORD)

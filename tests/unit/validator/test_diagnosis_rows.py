@@ -113,7 +113,8 @@ class TestLengths:
     def test_lengths_of_their_own(self) -> None:
         told = "directions agree and lengths do not: a Normalize was dropped or added"
         lengths = np.linspace(1.5, 3, ROWS)
-        assert cause(norm_ratio=lengths) == cause(norm_ratio=lengths, precision="bf16", error=LITTLE) == told
+        assert cause(norm_ratio=lengths) == cause(norm_ratio=lengths, precision="bf16", error=0.5) == told
+        assert "what bf16 loses" in cause(norm_ratio=lengths, precision="bf16", error=LITTLE)
         assert cause([5], norm_ratio=lengths) != told
         assert cause(norm_ratio=UNEVEN) != told  # 1 in the median
 
@@ -125,8 +126,12 @@ class TestPrecision:
             assert said == "the fp32 graph is sound, so this is what fp16 loses: 0.1 of a vector's length in the mean"
         assert "what fp32 loses" not in cause(error=LITTLE, precision="fp32")
         assert "loses" not in cause(error=LITTLE)  # fp32 is meant where nothing is said
-        assert "what fp16 loses" not in cause(error=0.15, precision="fp16")
-        assert "what fp16 loses" in cause(error=0.149, precision="fp16")
+        assert "what fp16 loses" in cause(range(ROWS), error=0.149, precision="fp16")
+        assert "what fp16 loses" not in cause(range(ROWS), error=0.15, precision="fp16")
+
+    def test_directions_that_agree_in_a_typed_graph_blame_no_epsilon(self) -> None:
+        said = cause(error=0.3, precision="int8")
+        assert "what int8 loses" in said
 
     def test_it_is_compared_on_the_rows_that_the_format_was_tried_on(self) -> None:
         lost = np.full(ROWS, 0.05)
