@@ -102,7 +102,7 @@ def _options() -> Namespace:
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--sts", type=Path, metavar="FILE", help="take the sentences of an STS set, KorSTS for example")
     text.add_argument("--text", type=Path, metavar="FILE", help="one sentence a line; by default the calibration text")
-    parser.add_argument("--model", action="append", choices=(*TWINS, "demo"), help="by default all five; repeatable")
+    parser.add_argument("--model", action="append", choices=(*TWINS, "demo"), help="by default all; repeatable")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu is a dry run")
     parser.add_argument("--sentences", type=int, default=1024, help="how many, evenly spread over the text")
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds of the sentences; the median counts")

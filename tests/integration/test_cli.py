@@ -199,7 +199,8 @@ class TestModels:
         refused(python.run(CLI, "export", "--model", wrong), 2, repr(wrong), "did you mean", meant)
 
     def test_a_name_like_nothing_gets_all_names(self, python: WarmPython) -> None:
-        refused(python.run(CLI, "export", "--model", "xyzzyxyzzy"), 2, "one of albert-small, demo, klue-sroberta")
+        names = ", ".join(recipe.name for recipe in list_recipes())
+        refused(python.run(CLI, "export", "--model", "xyzzyxyzzy"), 2, f"one of {names}, a folder")
 
     @pytest.mark.parametrize("name", ["", "x" * 5000, "./nowhere", "a/b/c", "../demo/checkpoint", "/"])
     def test_odd_names(self, python: WarmPython, name: str) -> None:

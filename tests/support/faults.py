@@ -68,7 +68,6 @@ ROWS_OF_PROBES = 32  # what an encoder puts into one batch, and so all that prob
 INT8_EVERY = 4  # one in four of the shipped calibration sentences: the search takes a quarter of the time
 EVERY = 16  # one in sixteen of the shipped probes, and every edge case: most faults are no rare events
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 ENGINE = {"fp32": "onnxruntime", "fp16": "onnxruntime", "bf16": "openvino", "int8": "onnxruntime"}
 """What runs each precision on a CPU: onnxruntime has no bfloat16 kernels there."""
 
@@ -174,7 +173,7 @@ def _encoder(subject: Subject, tokenizer: Tokenizer, runner: Runner) -> Encoder:
     return Encoder.of(subject.checkpoint.facts, tokenizer, runner)
 
 
-@lru_cache(maxsize=len(PRECISIONS))
+@lru_cache(maxsize=len(ENGINE))
 def _sound_runner(name: str, precision: str) -> Runner:
     return open_graph(sound_graph(name, precision), ENGINE[precision])
 

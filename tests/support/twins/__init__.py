@@ -1,4 +1,4 @@
-"""Twins: stand-ins for the five published checkpoints, for machines that cannot reach the hub.
+"""Twins: stand-ins for the published checkpoints, for machines that cannot reach the hub.
 
 A twin has its original's architecture, kind of tokenizer, folder layout and file formats (sentence-transformers 2.2 and
 transformers 4.21: ``pytorch_model.bin``, the old ``1_Pooling/config.json`` keys, ``vocab.txt``), and seeded weights
@@ -7,7 +7,7 @@ vector as PyTorch does. For that its weights must let faults be seen, which a pl
 it all sentences land on nearly one vector, and an export that ignores the padding mask still scores a cosine of 0.99.
 ``weights.py`` says how that is avoided, and ``tests/unit/test_twins.py`` measures it. ::
 
-    originals.py    what tells the five checkpoints from each other
+    originals.py    what tells the checkpoints from each other
     layout.py       a twin's folder and its JSON files
     tokenizer.py    a vocabulary counted from the project's own sentences, and the tokenizer's files
     names.py        what each architecture calls its parameters

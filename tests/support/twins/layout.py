@@ -71,7 +71,7 @@ def build_twin(name: str, folder: Path, size: SizeName = "small", seed: int = 0)
 
     write_tokenizer(folder, twin.tokenizer, vocabulary(twin.tokenizer, sizes.vocabulary, corpus_texts()))
 
-    # The name takes part in the seed because two of the five are the same in all but their weights.
+    # The name takes part in the seed because two of them are the same in all but their weights.
     generator = torch.Generator().manual_seed(zlib.crc32(f"{name}/{size}/{seed}".encode()))
     torch.save(state_dict(twin, sizes, generator), folder / "pytorch_model.bin")
     return folder

@@ -1,4 +1,4 @@
-"""What tells the five published checkpoints from each other."""
+"""What tells the published checkpoints from each other."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class WordPiece:
 
 @dataclass(frozen=True)
 class Twin:
-    """All that tells one of the five checkpoints from the others."""
+    """All that tells one checkpoint from the others."""
 
     checkpoint: str
     """The original's name on the hub."""
@@ -132,4 +132,4 @@ TWINS: Mapping[str, Twin] = MappingProxyType(
         ),
     }
 )
-"""The five, by the name of their recipe."""
+"""By the name of their recipe."""
