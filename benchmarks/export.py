@@ -176,7 +176,7 @@ HEADER = (
     "file / parameters",
     "nodes",
     "1 - min cosine",
-    "neighbours",
+    "neighbors",
     "drift",
 )
 

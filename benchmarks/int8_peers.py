@@ -140,7 +140,7 @@ def main() -> None:
                     rows.append(_row(name, label, loss_between(reference, vectors, ids), size))
                 print(rows[-1], flush=True)
         rows += _ours(name, graph, text, (reference, judges, ids))
-    header = ("model", "tool", "min cosine", "1st percentile", "mean", "neighbour overlap", "MB")
+    header = ("model", "tool", "min cosine", "1st percentile", "mean", "neighbor overlap", "MB")
     conditions = (
         "The folded float32 graph of each model, quantized by each tool with the same calibration sentences (those "
         "that ship, less the probes), and run over the probes: by OpenVINO what NNCF made, by onnxruntime the rest. "

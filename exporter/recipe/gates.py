@@ -103,19 +103,19 @@ class Gates(Frozen):
     #
     #                              sound fp32  fault  sound fp16  sound bf16
     #     1 - min cosine *            8.6e-12  2.5e-8      8.2e-6      1.3e-3
-    #     1 - min centred cosine *    9.7e-12  3.7e-8      9.3e-6      1.5e-3
+    #     1 - min centered cosine *    9.7e-12  3.7e-8      9.3e-6      1.5e-3
     #     max relative error *         4.1e-6  2.2e-4      4.1e-3      5.2e-2
     #     mean relative error          1.0e-6              1.3e-3      1.5e-2
     #     norm error                   7.8e-7              1.1e-3      1.1e-2
     #     norm bias                    1.5e-8              8.4e-5      1.3e-3
-    #     1 - mean neighbour overlap   1.4e-5              4.2e-3      2.5e-2
-    #     1 - min neighbour overlap       0.1                 0.3         0.3
+    #     1 - mean neighbor overlap   1.4e-5              4.2e-3      2.5e-2
+    #     1 - min neighbor overlap       0.1                 0.3         0.3
     #     similarity drift *           1.2e-6  1.6e-4      2.5e-3      2.8e-2
     #     batch deviation *            2.0e-6    0.47      2.3e-6      7.1e-3
     #
     # Relative to PyTorch in the same format, on the same probes: the mean error of a sound engine is at most 0.86 times
     # PyTorch's in float16 and 1.20 times in bfloat16, its largest error at most 0.93 and 1.20 times (1.24 over one
-    # probe in 16). In bfloat16 two full-size twins come to 1 - min centred cosine 3.9e-3 and 4.6e-3 on a processor with
+    # probe in 16). In bfloat16 two full-size twins come to 1 - min centered cosine 3.9e-3 and 4.6e-3 on a processor with
     # AVX512_BF16, where PyTorch's own bfloat16 comes to 3.3e-3 and 3.8e-3: there the bound of these texts is widened.
     fp32: Gate = Gate(
         min_cosine=0.999999,
@@ -168,8 +168,8 @@ class Gates(Frozen):
     #     mean relative error            0.043         0.072         0.097
     #     norm error                     0.024         0.062         4e-7
     #     norm bias                                    4.7e-3        1e-8
-    #     1 - mean neighbour overlap     0.045         0.051         0.133
-    #     1 - min neighbour overlap      0.3           0.3           0.5
+    #     1 - mean neighbor overlap     0.045         0.051         0.133
+    #     1 - min neighbor overlap      0.3           0.3           0.5
     #     batch deviation                2e-7          0             2e-7
     #     batch deviation, dynamic       0.063         0.070         0.112
     #

@@ -69,8 +69,8 @@ def judge(
     at_least = {
         "1st percentile of cosine": (float(np.percentile(parity.cosine, 1)), gate.p01_cosine),
         "mean cosine": (float(np.mean(parity.cosine)), gate.mean_cosine),
-        "mean neighbour overlap": (float(np.mean(parity.neighbor_overlap)), gate.mean_neighbor_overlap),
-        "min neighbour overlap": (float(np.min(parity.neighbor_overlap)), gate.min_neighbor_overlap),
+        "mean neighbor overlap": (float(np.mean(parity.neighbor_overlap)), gate.mean_neighbor_overlap),
+        "min neighbor overlap": (float(np.min(parity.neighbor_overlap)), gate.min_neighbor_overlap),
     }
     at_most = {
         "NaN or Inf rows": (float(parity.non_finite), 0.0),
@@ -86,7 +86,7 @@ def judge(
     verdicts += [Verdict(name, value, bound, "<=") for name, (value, bound) in at_most.items() if bound is not None]
     if judged:  # it says nothing where no probe is far enough from every other
         among = f"the {judged} probes whose nearest other is farther than the bound of the cosine lets a vector move"
-        verdicts.append(Verdict("neighbour identity", identity, gate.neighbor_identity, ">=", relative_to=among))
+        verdicts.append(Verdict("neighbor identity", identity, gate.neighbor_identity, ">=", relative_to=among))
     if format_loss is not None:
         verdicts += _verdicts_relative_to(format_loss, parity, emulator_error, gate)
     return tuple(verdicts)
@@ -97,7 +97,7 @@ def not_compared(parity: Parity, gate: Gate, format_loss: FormatLoss | None) -> 
     checks = []
     if not parity.identity_beyond(gate.rounding_distance)[1]:
         reason = f"no probe is farther from all others than rounding may move a vector ({gate.rounding_distance:.2g})"
-        checks.append(Check("neighbour identity", f"not compared: {reason}"))
+        checks.append(Check("neighbor identity", f"not compared: {reason}"))
     if format_loss is not None and not format_loss.rows.any():
         checks.append(Check("format", f"not compared: {format_loss.source} gives NaN or Inf for every probe"))
     return tuple(checks)
@@ -114,7 +114,7 @@ def norm_bias(parity: Parity) -> float:
 
 
 def _verdicts_of_rows(parity: Parity, gate: Gate, format_loss: FormatLoss | None) -> Iterator[Verdict]:
-    """Yield the verdicts on the worst probe, by cosine, centred cosine and relative error.
+    """Yield the verdicts on the worst probe, by cosine, centered cosine and relative error.
 
     The bound of a probe is widened where ``gate.max_format_ratio`` times what the format itself loses on that probe is
     more, but never beyond ``gate.max_widening`` times what the fixed bound allows. A loss that is not known widens
@@ -122,7 +122,7 @@ def _verdicts_of_rows(parity: Parity, gate: Gate, format_loss: FormatLoss | None
     """
     for name, bound, ideal, read in (
         ("min cosine", gate.min_cosine, 1.0, attrgetter("cosine")),
-        ("min centred cosine", gate.min_centered_cosine, 1.0, attrgetter("centered_cosine")),
+        ("min centered cosine", gate.min_centered_cosine, 1.0, attrgetter("centered_cosine")),
         ("max relative error", gate.max_relative_error, 0.0, attrgetter("relative_error")),
     ):
         if bound is None:

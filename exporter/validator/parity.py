@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 NEAREST = 10
-"""How many nearest neighbours ``Parity.neighbor_overlap`` compares: the first page of a search."""
+"""How many nearest neighbors ``Parity.neighbor_overlap`` compares: the first page of a search."""
 
 Matrix = npt.NDArray[np.float64]
 
@@ -68,7 +68,7 @@ def compare(reference: npt.ArrayLike, candidate: npt.ArrayLike, token_ids: Seque
     Args:
         reference: The FP32 PyTorch vectors.
         candidate: The vectors to judge.
-        token_ids: Token ids of each row; rows with equal ids are one sentence to the model, and tie as neighbours.
+        token_ids: Token ids of each row; rows with equal ids are one sentence to the model, and tie as neighbors.
     """
     wanted, found = np.asarray(reference, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
     finite = np.logical_and.reduce(np.isfinite(found), axis=1)

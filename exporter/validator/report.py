@@ -162,7 +162,7 @@ class ParityReport:
         parts = [
             f"min cosine {significant(figures['min_cosine'])}",
             f"mean {significant(figures['mean_cosine'])}",
-            f"neighbours {figures['neighbor_identity']:.2%}",
+            f"neighbors {figures['neighbor_identity']:.2%}",
         ]
         parts += [
             f"{score.name} Spearman {score.reference_spearman:.2f} -> {score.candidate_spearman:.2f}"

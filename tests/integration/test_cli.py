@@ -164,7 +164,7 @@ class TestUsage:
         done = python.run(CLI, "export", "--model", "demo", "--device", "cuda", cwd=tmp_path)
         refused(done, 3, "no CUDAExecutionProvider here", "pip install 'korsbert[gpu]'")
 
-    @pytest.mark.parametrize("arguments", [("--backend", "caffe"), ("--device", "tpu"), ("--colour",), ("one", "two")])
+    @pytest.mark.parametrize("arguments", [("--backend", "caffe"), ("--device", "tpu"), ("--color",), ("one", "two")])
     def test_unknown_words_are_usage_errors(self, python: WarmPython, arguments: tuple[str, ...]) -> None:
         done = python.run(CLI, "export", "--model", "demo", *arguments)
         assert done.status == 2

@@ -53,7 +53,7 @@ def test_a_twin_meets_its_recipe_and_passes_its_gates(
     parity = json.loads((bundle.folder / "parity.json").read_text(encoding="utf-8"))
     assert parity["passed"]
     assert len(parity["rows"]) >= 640
-    assert {verdict["name"] for verdict in parity["verdicts"]} >= {"min cosine", "neighbour identity"}
+    assert {verdict["name"] for verdict in parity["verdicts"]} >= {"min cosine", "neighbor identity"}
 
 
 def _size_of(folder: Path, name: str) -> object:

@@ -29,7 +29,7 @@ def run_program(
     environment: Mapping[str, str] | None = None,
     timeout_s: float = 600,
 ) -> Done:
-    """Run a program to its end, without colours and on one core, as the tests run beside each other."""
+    """Run a program to its end, without colors and on one core, as the tests run beside each other."""
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,

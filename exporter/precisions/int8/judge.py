@@ -65,7 +65,7 @@ class Loss:
         return self.budget_used(gate) <= MARGIN
 
     def __str__(self) -> str:
-        return f"min cosine {self.min_cosine:.4f}, mean {self.mean_cosine:.4f}, neighbours {self.neighbor_overlap:.1%}"
+        return f"min cosine {self.min_cosine:.4f}, mean {self.mean_cosine:.4f}, neighbors {self.neighbor_overlap:.1%}"
 
 
 class Ledger:

@@ -103,7 +103,7 @@ def _steps(scale: float, zero_point: int) -> dict[str, float | int]:
 
 
 def plot_of(plan: Plan, assignment: Assignment) -> bytes:
-    """Return parity against modelled time as SVG; equal plans give equal bytes.
+    """Return parity against modeled time as SVG; equal plans give equal bytes.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -123,7 +123,7 @@ def plot_of(plan: Plan, assignment: Assignment) -> bytes:
             axes.plot(times, values, mark, label=label)
         axes.axhline(plan.request.gate.min_cosine, linestyle="--", color="grey", label="gate, min cosine")
         axes.plot([1 / assignment.time], [assignment.loss.min_cosine], "*", markersize=14, label="in this bundle")
-        axes.set_xlabel(f"speed of the MatMuls, {plan.request.scheme.fallback_dtype} = 1 (modelled)")
+        axes.set_xlabel(f"speed of the MatMuls, {plan.request.scheme.fallback_dtype} = 1 (modeled)")
         axes.set_ylabel("cosine to float32, held-out sentences")
         axes.legend()
         buffer = io.BytesIO()

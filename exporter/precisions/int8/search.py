@@ -73,7 +73,7 @@ class Costs:
     speedup: float
 
     def assignment(self, excluded: frozenset[str], loss: Loss) -> Assignment:
-        """Return an assignment with its share and its modelled time: multiplications over the target's rate."""
+        """Return an assignment with its share and its modeled time: multiplications over the target's rate."""
         total = sum(matmul.macs for matmul in self.matmuls) + self.attention
         share = (sum(matmul.macs for matmul in self.matmuls if matmul.node in excluded) + self.attention) / total
         return Assignment(excluded, share, share + (1 - share) / self.speedup, loss)

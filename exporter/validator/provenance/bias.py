@@ -12,7 +12,7 @@ different signs, so that their sum grows like the root of the sum of their squar
     |c_j| <= 6 sqrt(R^2 sum_i (W_s - V)_ij^2 + (step / 2)^2 sum_i V_ij^2)
 
 Where each batch has a range of its own (dynamic quantization), the correction holds the first sum alone, and R is 1:
-these encoders normalise activations to a mean square of about 1.
+these encoders normalize activations to a mean square of about 1.
 
 The factor 6 is measured on the demo, all-MiniLM-L6-v2 and small twins. Sound exports need at most 0.75 with ranges by
 minimum and maximum (dynamic: 1.6), and 1.7 with any other range. One combination needs 39, and fails: ranges by entropy

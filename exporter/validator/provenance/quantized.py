@@ -55,7 +55,7 @@ class QuantizedMatMul:
         activation: What is multiplied, before it is smoothed and quantized.
         inverse: The stored vector (inputs,) that the activation is multiplied with to smooth it, or None.
         weight: The integers, (inputs, outputs).
-        step: Distance of two neighbouring values of the quantized activation; None where each batch has its own.
+        step: Distance of two neighboring values of the quantized activation; None where each batch has its own.
         largest: Largest magnitude that the quantized activation can hold; None likewise.
     """
 

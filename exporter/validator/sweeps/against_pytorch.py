@@ -64,7 +64,7 @@ class _Distances:
             return f"cosine {self.cosine[row]:.6g}, at least {gate.min_cosine:g} is wanted"
         centered = gate.min_centered_cosine
         if self.centered is not None and centered is not None and self.centered[row] < centered:
-            return f"centred cosine {self.centered[row]:.6g}, at least {centered:g} is wanted"
+            return f"centered cosine {self.centered[row]:.6g}, at least {centered:g} is wanted"
         return None
 
     def failed(self, gate: Gate) -> list[int]:

@@ -176,7 +176,7 @@ def batch_sizes(shapes: Shapes) -> tuple[int, ...]:
 
 
 def short_rows(size: int, material: Material) -> list[int]:
-    """Return which of ``material.short`` stands in each row of a batch, (size,): neighbours differ."""
+    """Return which of ``material.short`` stands in each row of a batch, (size,): neighbors differ."""
     fitting = sum(len(row) * size <= BATCH_TOKENS for row in material.short)
     used = min(max(fitting, 2), len(material.short))  # the shortest come first
     return [row % used for row in range(size)]

@@ -47,7 +47,7 @@ class _Draw:
 
 @dataclass
 class _Norm:
-    """A LayerNorm: ``gain * normalised + bias``, both (width,)."""
+    """A LayerNorm: ``gain * normalized + bias``, both (width,)."""
 
     gain: torch.Tensor
     bias: torch.Tensor
@@ -195,15 +195,15 @@ def _layer(
     # In float64, so that the sums' order, which is the machine's, does not reach the stored bits.
     mixed_mean = (mix.double() @ (value.double() @ before.bias.double() + value_bias)).float()
 
-    # Spread by 1.5 and centred a little below zero, the feed-forward inputs visit GELU's whole bend, where its tanh
+    # Spread by 1.5 and centered a little below zero, the feed-forward inputs visit GELU's whole bend, where its tanh
     # approximation is off by most.
     expand = draw.linear(size.feed_forward, hidden, 1.5 / inner.root_mean_square)
     expand_bias = 0.2 * draw.normal(size.feed_forward) - 0.3
     # GELU's outputs then have a root mean square of about 0.9.
     contract = draw.linear(hidden, size.feed_forward, steps.feed_forward / 0.9)
     spread = (expand * inner.gain).double().square().sum(dim=1)
-    centre = expand.double() @ inner.bias.double() + expand_bias
-    contracted_mean = (contract.double() @ _mean_gelu(centre, spread)).float()
+    center = expand.double() @ inner.bias.double() + expand_bias
+    contracted_mean = (contract.double() @ _mean_gelu(center, spread)).float()
 
     return {
         "query": (draw.linear(hidden, hidden, _QUERY_KEY_GAIN * reading), 0.1 * draw.normal(hidden)),

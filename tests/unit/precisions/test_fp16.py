@@ -92,7 +92,7 @@ def test_a_tame_graph_is_float16_up_to_pooling(batches: TokenBatches) -> None:
 
 
 @pytest.mark.parametrize(("gain", "reaches"), [("1,1,1,30000", 120000.0), ("1,1,1,5000", 20000.0)])
-def test_what_overflows_or_comes_near_stays_float32_with_its_neighbours(
+def test_what_overflows_or_comes_near_stays_float32_with_its_neighbors(
     batches: TokenBatches, gain: str, reaches: float
 ) -> None:
     hot = graph(gain)

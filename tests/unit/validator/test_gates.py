@@ -66,10 +66,10 @@ def test_each_bound_can_fail() -> None:
         "min cosine",
         "1st percentile of cosine",
         "mean cosine",
-        "min centred cosine",
+        "min centered cosine",
         "max relative error",
         "similarity drift",
-        "neighbour identity",
+        "neighbor identity",
     }
     assert failed(report_of(REFERENCE, deviation=0.02)) == {"batch deviation"}
     assert failed(report_of(REFERENCE, score=StsScore("set.tsv", 100, 80.0, 79.85, 80, 80))) == {
@@ -110,20 +110,20 @@ def _rotation(angle: float) -> np.ndarray:
     return np.kron(np.eye(3), turn)
 
 
-# Two groups of texts that hardly differ from each other: whose neighbour is whose is decided by little.
+# Two groups of texts that hardly differ from each other: whose neighbor is whose is decided by little.
 CLUSTERS = np.concatenate([np.random.default_rng(2).normal(center, 1e-4, (20, 8)) for center in (1.0, -1.0)])
 CLUSTERS[:, 0] += 3
 
 
-def test_only_the_mean_overlap_shows_neighbours_that_are_shuffled() -> None:
+def test_only_the_mean_overlap_shows_neighbors_that_are_shuffled() -> None:
     noise = np.random.default_rng(3).normal(0, 4e-5, CLUSTERS.shape)
-    assert failed(report_of(CLUSTERS + noise, reference=CLUSTERS)) == {"mean neighbour overlap"}
+    assert failed(report_of(CLUSTERS + noise, reference=CLUSTERS)) == {"mean neighbor overlap"}
 
 
-def test_only_the_smallest_overlap_shows_one_text_with_other_neighbours() -> None:
+def test_only_the_smallest_overlap_shows_one_text_with_other_neighbors() -> None:
     one = CLUSTERS.copy()
     one[7] += np.random.default_rng(9).normal(0, 8e-4, 8)
-    assert failed(report_of(one, reference=CLUSTERS)) == {"min neighbour overlap"}
+    assert failed(report_of(one, reference=CLUSTERS)) == {"min neighbor overlap"}
 
 
 def test_what_is_no_number_fails() -> None:

@@ -30,12 +30,12 @@ GATE = Gate(
 )
 AT_LEAST = {
     "min cosine",
-    "min centred cosine",
+    "min centered cosine",
     "1st percentile of cosine",
     "mean cosine",
-    "mean neighbour overlap",
-    "min neighbour overlap",
-    "neighbour identity",
+    "mean neighbor overlap",
+    "min neighbor overlap",
+    "neighbor identity",
 }
 AT_MOST = {
     "max relative error",
@@ -75,10 +75,10 @@ def test_every_bound_of_the_gate_has_a_verdict_in_its_direction() -> None:
     values = {verdict.name: verdict.value for verdict in verdicts}
     assert values["batch deviation"] == values["Spearman drop on set.tsv"] == 0.25
     assert values["NaN or Inf rows"] == values["max relative error"] == values["norm error"] == 0
-    assert values["mean neighbour overlap"] == values["min neighbour overlap"] == values["neighbour identity"] == 1
+    assert values["mean neighbor overlap"] == values["min neighbor overlap"] == values["neighbor identity"] == 1
     bounds = {verdict.name: verdict.bound for verdict in verdicts}
     assert bounds.pop("NaN or Inf rows") == 0
-    assert bounds.pop("neighbour identity") == 1
+    assert bounds.pop("neighbor identity") == 1
     assert set(bounds.values()) == {0.9, 0.5}
 
 
@@ -86,19 +86,19 @@ def test_a_bound_that_the_gate_does_not_state_has_no_verdict() -> None:
     verdicts = judge(
         compare(REFERENCE, REFERENCE, IDS), 9.0, (StsScore("set.tsv", 3, 80, 0, 0, 0),), Gate(min_cosine=0.9)
     )
-    assert {verdict.name for verdict in verdicts} >= {"min cosine", "NaN or Inf rows", "neighbour identity"}
+    assert {verdict.name for verdict in verdicts} >= {"min cosine", "NaN or Inf rows", "neighbor identity"}
     assert not {"batch deviation", "mean cosine", "norm error"} & {verdict.name for verdict in verdicts}
 
 
 def test_identity_says_of_how_many_probes_it_is() -> None:
     parity = compare(REFERENCE, REFERENCE, IDS)
-    (identity,) = (one for one in judge(parity, 0.0, (), GATE) if one.name == "neighbour identity")
+    (identity,) = (one for one in judge(parity, 0.0, (), GATE) if one.name == "neighbor identity")
     assert identity.relative_to == (
         "the 20 probes whose nearest other is farther than the bound of the cosine lets a vector move"
     )
     equal = compare(np.ones((4, 3)), np.ones((4, 3)), [[row] for row in range(4)])
     coarse = GATE.model_copy(update={"rounding_distance": 0.1})
-    assert "neighbour identity" not in {verdict.name for verdict in judge(equal, 0.0, (), coarse)}
+    assert "neighbor identity" not in {verdict.name for verdict in judge(equal, 0.0, (), coarse)}
 
 
 def test_what_has_no_verdict_is_said_with_its_reason() -> None:
@@ -110,7 +110,7 @@ def test_what_has_no_verdict_is_said_with_its_reason() -> None:
     assert overflow.coverage == "not compared: PyTorch in float16 gives NaN or Inf for every probe"
     alike = compare(np.ones((4, 3)), np.ones((4, 3)), [[row] for row in range(4)])
     (swapped,) = not_compared(alike, GATE, None)
-    assert (swapped.name, swapped.passed) == ("neighbour identity", True)
+    assert (swapped.name, swapped.passed) == ("neighbor identity", True)
     assert swapped.coverage == (
         "not compared: no probe is farther from all others than rounding may move a vector (0.45)"
     )

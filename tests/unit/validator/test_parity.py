@@ -25,7 +25,7 @@ def test_scaling_shows_in_norms_and_not_in_cosines() -> None:
     np.testing.assert_allclose(parity.relative_error, 1)
 
 
-def test_a_narrow_cone_hides_a_fault_from_the_cosine_and_not_from_the_centred_one() -> None:
+def test_a_narrow_cone_hides_a_fault_from_the_cosine_and_not_from_the_centered_one() -> None:
     cone = 100 + RNG.standard_normal((20, 8))
     shuffled = np.roll(cone, 1, axis=0)
     parity = compare(cone, shuffled, IDS)
@@ -34,7 +34,7 @@ def test_a_narrow_cone_hides_a_fault_from_the_cosine_and_not_from_the_centred_on
     assert parity.neighbor_identity < 0.2
 
 
-def test_equal_sentences_tie_as_neighbours() -> None:
+def test_equal_sentences_tie_as_neighbors() -> None:
     doubled = np.concatenate([REFERENCE, REFERENCE])
     assert compare(doubled, doubled, IDS + IDS).neighbor_identity == 1
     unlike = compare(doubled, doubled, [[row] for row in range(40)])
@@ -59,7 +59,7 @@ def test_similarity_drift_is_the_largest_change_of_any_pair() -> None:
     assert compare(reference, candidate, [[row] for row in range(40)]).similarity_drift == pytest.approx(0.6)
 
 
-def test_the_centre_is_the_reference_s() -> None:
+def test_the_center_is_the_reference_s() -> None:
     """A vector that is added to every row would vanish if the candidate's own mean were taken from it."""
     shifted = REFERENCE + 0.5
     assert compare(REFERENCE, shifted, IDS).centered_cosine.min() < 0.9

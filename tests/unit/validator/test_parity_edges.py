@@ -64,7 +64,7 @@ def test_a_row_without_a_number_has_no_figure_and_keeps_the_others_theirs() -> N
     assert np.isnan(parity.similarity_drift)
 
 
-def test_a_row_without_a_number_is_nobodys_neighbour_even_among_equal_tokens() -> None:
+def test_a_row_without_a_number_is_nobodys_neighbor_even_among_equal_tokens() -> None:
     reference = RNG.standard_normal((2, 3))
     candidate = np.full((2, 3), np.nan)
     assert compare(reference, candidate, [[5], [5]]).neighbor_identity == 0

@@ -187,6 +187,6 @@ def test_as_junit_every_bound_and_every_check_is_a_case() -> None:
 
 def test_the_summary_is_one_line() -> None:
     assert report_of(spoiled()).summary() == (
-        f"min cosine -1, mean {(ROWS - 2) / ROWS:.3f}, neighbours {(ROWS - 1) / ROWS:.2%}, "
+        f"min cosine -1, mean {(ROWS - 2) / ROWS:.3f}, neighbors {(ROWS - 1) / ROWS:.2%}, "
         "set.tsv Spearman 80.12 -> 79.50"
     )

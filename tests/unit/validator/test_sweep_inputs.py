@@ -123,7 +123,7 @@ class TestBatches:
         assert inputs.batch_sizes(Shapes(batch=Range(opt=32, max=256))) == (1, 2, 32, 256)
         assert inputs.batch_sizes(Shapes(batch=Range(opt=1, max=1))) == (1,)
 
-    def test_neighbours_and_rows_a_power_of_two_apart_differ(self, material: Material) -> None:
+    def test_neighbors_and_rows_a_power_of_two_apart_differ(self, material: Material) -> None:
         rows = inputs.short_rows(256, material)
         for apart in (1, 2, 4, 8, 16, 32, 64, 128):
             assert all(first != second for first, second in zip(rows, rows[apart:], strict=False))

@@ -385,7 +385,7 @@ class TestDistances:
             found.centered, [22 / np.hypot(2, 4) / np.hypot(2, 4.5), 1, np.nan, -1 / np.hypot(-1, 2)]
         )
 
-    def test_without_a_centre_have_no_centred_cosine(self) -> None:
+    def test_without_a_center_have_no_centered_cosine(self) -> None:
         found = against_pytorch._Distances.between(self.WANTED, self.FOUND, None)
         assert found.centered is None
         np.testing.assert_allclose(found.error, [0.1, 0, np.nan, np.sqrt(2)])
@@ -402,7 +402,7 @@ class TestDistances:
             (0.26, 0.1, 0.1, "relative error 0.26, allowed 0.25"),
             (0.25, 0.7499999, 0.1, "cosine 0.75, at least 0.75 is wanted"),
             (0.0, 0.123456789, 1.0, "cosine 0.123457, at least 0.75 is wanted"),
-            (0.0, 1.0, 0.49, "centred cosine 0.49, at least 0.5 is wanted"),
+            (0.0, 1.0, 0.49, "centered cosine 0.49, at least 0.5 is wanted"),
         ],
     )
     def test_the_first_bound_that_fails_is_told(

@@ -42,8 +42,8 @@ def test_every_bound_of_the_gate_has_a_share_of_squared_distances(loss: Loss, sh
     assert loss.budget_used(Gate(min_cosine=0.9)) == 0  # a gate that does not bound it
 
 
-def test_a_neighbour_is_not_all_or_nothing() -> None:
-    """One neighbour more or less is luck: it may not decide between two assignments of nearly the same loss."""
+def test_a_neighbor_is_not_all_or_nothing() -> None:
+    """One neighbor more or less is luck: it may not decide between two assignments of nearly the same loss."""
     one_lost = replace(LOSS, neighbor_overlap=0.999)
     assert one_lost.budget_used(GATE) == LOSS.budget_used(GATE)
 
