@@ -136,8 +136,8 @@ def _sections(found: Sequence[Measured], models: Sequence[str], size: str) -> tu
     exports = len({(one.subject, one.precision) for one in found})
     conditions = (
         f"{exports} exports of {', '.join(models)} ({size} twins), all probes, onnxruntime and openvino on the CPU. "
-        "Every export passed. Of each statistic, the value that uses up most of its bound; similarities and overlaps are "
-        "given by their distance from 1. A bound that was widened for a probe is shown as widened. The sizes of the "
+        "Every export passed. Of each statistic, the value that uses up most of its bound; similarities and overlaps "
+        "are given by their distance from 1. A bound that was widened for a probe is shown as widened. The sizes of the "
         "seeded faults are in `tests/FAULTS.md`."
     )
     return "# What sound exports lose, and what the gates allow", conditions, table(header, rows)
