@@ -137,8 +137,8 @@ def _sections(found: Sequence[Measured], models: Sequence[str], size: str) -> tu
     conditions = (
         f"{exports} exports of {', '.join(models)} ({size} twins), all probes, onnxruntime and openvino on the CPU. "
         "Every export passed. Of each statistic, the value that uses up most of its bound; similarities and overlaps "
-        "are given by their distance from 1. A bound that was widened for a probe is shown as widened. The sizes of the "
-        "seeded faults are in `tests/FAULTS.md`."
+        "are given by their distance from 1. A bound that was widened for a probe is shown as widened. Sizes of seeded "
+        "faults are in `tests/FAULTS.md`."
     )
     return "# What sound exports lose, and what the gates allow", conditions, table(header, rows)
 
