@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from optimum.utils import NormalizedConfigManager
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
@@ -57,6 +59,7 @@ def read_facts(
             next_step="correct tokenizer_class in tokenizer_config.json, or save tokenizer.json",
         )
     config = transformer.auto_model.config
+    _check_ids(transformer, source)
     if pooling.embedding_dimension != config.hidden_size:
         raise CheckpointError(
             f"{source}: Pooling states embedding_dimension {pooling.embedding_dimension}, and config.json states "
@@ -98,6 +101,18 @@ def read_facts(
         has_token_types=getattr(config, "type_vocab_size", 0) > 0,
         pad_token_id=int(transformer.tokenizer.pad_token_id),
     )
+
+
+def _check_ids(transformer: Any, source: str) -> None:
+    """Refuse a token that has no row in the table of word vectors: PyTorch fails there, and OpenVINO reads a row."""
+    rows = int(transformer.auto_model.get_input_embeddings().num_embeddings)
+    token, number = max(transformer.tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    if number >= rows:
+        raise CheckpointError(
+            f"{source}: its tokenizer gives ids beyond the rows of its embedding table: {quoted(token)} has the id "
+            f"{number}, and there are {rows} rows",
+            next_step="check that tokenizer and weights belong together",
+        )
 
 
 def _limit_sequence(model: SentenceTransformer, source: str) -> None:

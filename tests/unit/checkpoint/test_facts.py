@@ -20,6 +20,7 @@ from exporter.errors import CheckpointError, UnsupportedModelError
 from exporter.runtime.facts import EncoderFacts
 from tests.support.stand_in import CLS, PAD, SEP, words_tokenizer
 
+WORDS = 6  # of the tokenizer, special tokens included
 WEIGHT = nn.Parameter(torch.arange(6.0).reshape(2, 3))
 CONFIG = BertConfig(hidden_size=6, num_hidden_layers=5, num_attention_heads=3, type_vocab_size=1)
 
@@ -27,9 +28,14 @@ CONFIG = BertConfig(hidden_size=6, num_hidden_layers=5, num_attention_heads=3, t
 class BertModel:
     """A transformer as far as facts are read from it."""
 
-    def __init__(self, config: Any = CONFIG, positions: int = 40, padding: int | None = None) -> None:
-        self.config = config
+    def __init__(
+        self, config: Any = CONFIG, positions: int = 40, padding: int | None = None, words: int = WORDS
+    ) -> None:
+        self.config, self.words = config, words
         self.embeddings = SimpleNamespace(position_embeddings=nn.Embedding(positions, 1, padding_idx=padding))
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return nn.Embedding(self.words, 1)
 
 
 class Transformer:
@@ -251,6 +257,16 @@ class TestLongestInput:
 
 
 class TestRefused:
+    def test_a_token_without_a_row_in_the_table_of_word_vectors(self, tmp_path: Path) -> None:
+        """PyTorch fails for it, and OpenVINO answers with the vector of some other row."""
+        model = Model(Transformer(BertModel(words=WORDS - 1)), Pooling())
+        assert refusal(model, tmp_path) == (
+            CheckpointError,
+            "owner/model: its tokenizer gives ids beyond the rows of its embedding table: '국' has the id 5, and there "
+            "are 5 rows",
+            "check that tokenizer and weights belong together",
+        )
+
     @pytest.mark.parametrize(
         ("modules", "told"),
         [
