@@ -8,10 +8,11 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from exporter.bundle import TOKENIZER, Bundle
+from exporter.bundle import TOKENIZER, Bundle, Manifest
 from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
 from exporter.checkpoint import Checkpoint, load_source
 from exporter.engines.building import with_target_passes
+from exporter.graph import Graph
 from exporter.graph.folding import fold
 from exporter.targets import Target
 from exporter.validator import Check, ParityReport, reference_of, validate
@@ -62,15 +63,15 @@ def validate_bundle(
 
 
 def _check_files(bundle: Bundle, checkpoint: Checkpoint, proof: Proof) -> list[Check]:
-    """Check the manifest's facts of the encoder and the files of a bundle: tokenizer, weights and graph."""
+    """Check the manifest's facts of encoder and engine, and the files of a bundle: tokenizer, weights and graph."""
     manifest, engine = bundle.manifest, bundle.manifest.engine
-    checks = [
-        check_facts(manifest.encoder.model_dump(), checkpoint.facts.model_dump()),
-        proof.tokenizer(Tokenizer.from_buffer(bundle.read(TOKENIZER))),
-    ]
     target = Target(engine.precision, engine.backend, manifest.validation.device)
     proven = with_target_passes(fold(checkpoint), target, checkpoint.padding)
     stored = stored_graph(engine, bundle.read)
+    checks = [
+        _check_facts(manifest, checkpoint, proven if stored is not None else None),
+        proof.tokenizer(Tokenizer.from_buffer(bundle.read(TOKENIZER))),
+    ]
     if stored is None:
         unread = f"not compared: an engine of {engine.backend} cannot be read"
         return [*checks, Check("weights", unread), Check("graph", unread), *proof.operators(proven)]
@@ -78,3 +79,21 @@ def _check_files(bundle: Bundle, checkpoint: Checkpoint, proof: Proof) -> list[C
     if not graph.passed and (other := other_tools(manifest.tools)) is not None:
         graph = graph.because(f"the checkpoint was folded by {other}: validate with the versions in the manifest")
     return [*checks, weights, graph, *proof.operators(proven)]
+
+
+def _check_facts(manifest: Manifest, checkpoint: Checkpoint, proven: Graph | None) -> Check:
+    """Compare what a manifest states of the encoder, and of an engine that can be read, with what is found.
+
+    By an engine's padding and lengths korsbert refuses masks and versions of ONNX Runtime that it answers wrongly with.
+
+    Args:
+        manifest: The manifest.
+        checkpoint: What the bundle was made from.
+        proven: What the engine's files are compared with; None where they cannot be read.
+    """
+    stated, found = manifest.encoder.model_dump(), checkpoint.facts.model_dump()
+    if proven is not None:
+        facts = manifest.engine.facts
+        stated |= {"padding": facts.padding.value, "lengths": facts.lengths}
+        found |= {"padding": proven.padding.value, "lengths": proven.lengths}
+    return check_facts(stated, found)

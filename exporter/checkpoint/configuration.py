@@ -15,6 +15,7 @@ MODEL_TYPES = ("albert", "bert", "distilbert", "electra", "mpnet", "roberta", "x
 
 _TRANSFORMER_VALUES: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False, None),
+    "is_causal": (False, None),  # transformers heeds it, although it is no field of these classes
     "is_decoder": (False, None),
     "is_encoder_decoder": (False, None),
     "position_embedding_type": ("absolute", None),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from optimum.utils import NormalizedConfigManager
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
@@ -11,7 +13,7 @@ from exporter.checkpoint.layout import MODULES
 from exporter.checkpoint.reference import Checkpoint
 from exporter.checkpoint.snapshot import Snapshot
 from exporter.checkpoint.tokenizer_anchor import build_anchor
-from exporter.checkpoint.weights import Equality, hash_of
+from exporter.checkpoint.weights import Equality, hash_of, hash_of_parameter
 from exporter.errors import CheckpointError, UnsupportedModelError, quoted
 from exporter.runtime.facts import EncoderFacts
 
@@ -57,6 +59,7 @@ def read_facts(
             next_step="correct tokenizer_class in tokenizer_config.json, or save tokenizer.json",
         )
     config = transformer.auto_model.config
+    _check_ids(transformer, source)
     if pooling.embedding_dimension != config.hidden_size:
         raise CheckpointError(
             f"{source}: Pooling states embedding_dimension {pooling.embedding_dimension}, and config.json states "
@@ -65,8 +68,8 @@ def read_facts(
         )
     sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
     backend = transformer.tokenizer.backend_tokenizer
-    max_seq_length = _max_seq_length(model, source)
-    model.max_seq_length = max_seq_length
+    _limit_sequence(model, source)
+    max_seq_length = int(model.max_seq_length)
     modes = pooling.pooling_mode
     default = model.default_prompt_name
     return Checkpoint(
@@ -78,6 +81,7 @@ def read_facts(
         files=snapshot.files,
         stated_pooling=snapshot.stated_pooling,
         equality=equality,
+        parameter_hashes={name: hash_of_parameter(parameter) for name, parameter in model.named_parameters()},
         ignored_keys=snapshot.ignored,
         decisions=_decisions(snapshot, equality),
         anchor=build_anchor(snapshot.transformer, lower_case=snapshot.lower_case, max_seq_length=max_seq_length),
@@ -99,9 +103,22 @@ def read_facts(
     )
 
 
-def _max_seq_length(model: SentenceTransformer, source: str) -> int:
-    """Return the longest input the position table serves, or the shorter one the checkpoint asks for.
+def _check_ids(transformer: Any, source: str) -> None:
+    """Refuse a token that has no row in the table of word vectors: PyTorch fails there, and OpenVINO reads a row."""
+    rows = int(transformer.auto_model.get_input_embeddings().num_embeddings)
+    token, number = max(transformer.tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    if number >= rows:
+        raise CheckpointError(
+            f"{source}: its tokenizer gives ids beyond the rows of its embedding table: {quoted(token)} has the id "
+            f"{number}, and there are {rows} rows",
+            next_step="check that tokenizer and weights belong together",
+        )
 
+
+def _limit_sequence(model: SentenceTransformer, source: str) -> None:
+    """Let the reference truncate at what the position table serves, where the checkpoint asks for more or nothing.
+
+    A limit of the checkpoint's own is left alone, so that a mistake here does not change what judges an export.
     RoBERTa and its kin number positions from ``padding_idx + 1``: a table of 514 serves 512 tokens.
     """
     embeddings = model[0].auto_model.embeddings
@@ -109,16 +126,15 @@ def _max_seq_length(model: SentenceTransformer, source: str) -> int:
     offset = table.padding_idx + 1 if table.padding_idx is not None else 0
     capacity = int(table.num_embeddings) - offset
     wanted = model.max_seq_length
-    if wanted is None:
-        return capacity
     special = model[0].tokenizer.num_special_tokens_to_add()
-    if not isinstance(wanted, int) or wanted <= special:
+    if wanted is not None and (not isinstance(wanted, int) or wanted <= special):
         raise CheckpointError(
             f"{source}: max_seq_length is {quoted(wanted)}, which leaves no room for text beside {special} special "
             "tokens",
             next_step="correct it in sentence_bert_config.json",
         )
-    return min(wanted, capacity)
+    if wanted is None or wanted > capacity:
+        model.max_seq_length = capacity
 
 
 def _bundle_tokenizer(model: SentenceTransformer, max_seq_length: int) -> Tokenizer:

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from exporter.checkpoint.weights import Equality
+from exporter.checkpoint.weights import Equality, hash_of_parameter
 from exporter.errors import CheckpointError
 from exporter.recipe import Source
 from exporter.runtime.contract import INPUTS, OUTPUT
@@ -49,6 +49,7 @@ class Checkpoint:
         files: SHA-256 of every file that was loaded, by relative name: weights, configuration and tokenizer.
         stated_pooling: Pooling modes that were asked for because the folder states none, or None.
         equality: What was found equal to the weight files, bit for bit.
+        parameter_hashes: SHA-256 of the numbers of each parameter when that was found, by the model's own names.
         ignored_keys: Keys of the configuration that no loader saw because they are unknown here.
         decisions: What was found and decided while loading, one sentence each.
         anchor: The tokenizer by the checkpoint's own files and ``tokenizers`` alone, without transformers.
@@ -66,6 +67,7 @@ class Checkpoint:
     files: Mapping[str, str]
     stated_pooling: tuple[str, ...] | None
     equality: Equality
+    parameter_hashes: Mapping[str, str]
     ignored_keys: tuple[str, ...]
     decisions: tuple[str, ...]
     anchor: Tokenizer
@@ -105,6 +107,17 @@ class Checkpoint:
     def parameters(self) -> dict[str, Tensor]:
         """The parameters of the reference by the model's own names, float32. Each was compared with the files."""
         return dict(self.model.named_parameters())
+
+    def changed_parameters(self) -> list[str]:
+        """Return the names of the parameters that are no longer those that were compared with the files.
+
+        A folded graph shares their memory. Whatever writes into its tensors changes the graph and its judge alike.
+        """
+        return [
+            name
+            for name, loaded in self.parameter_hashes.items()
+            if hash_of_parameter(self.model.get_parameter(name)) != loaded
+        ]
 
     def provenance(self) -> Source:
         """Return what a manifest says of the checkpoint."""

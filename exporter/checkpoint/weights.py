@@ -150,6 +150,11 @@ def check_parameters(module: nn.Module, stored: StoredWeights, prefix: str = "")
     return Equality(len(compared), sum(parameter.numel() for parameter in compared.values()))
 
 
+def hash_of_parameter(parameter: Tensor) -> str:
+    """Return the SHA-256 of a parameter's numbers."""
+    return hashlib.sha256(parameter.detach().cpu().contiguous().flatten().numpy().data).hexdigest()
+
+
 def _sources(stored: StoredWeights, prefix: str, place: Path) -> dict[str, str]:
     """Return which stored tensor each name of the model stands for."""
     sources: dict[str, str] = {}

@@ -14,6 +14,7 @@ checks cover the rest, each by a comparison with another source::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -88,8 +89,16 @@ class Proof:
         return self._tokenizers[content]
 
     def weights(self, stored: StoredGraph, precision: str) -> Check:
-        """Derive every stored weight from a parameter of the checkpoint, and find every parameter."""
-        return check_weights(self._parameters, stored, precision)
+        """Derive every stored weight from a parameter of the checkpoint, and find every parameter.
+
+        The parameters must still be those that were compared with the checkpoint's files.
+        """
+        check = check_weights(self._parameters, stored, precision)
+        changed = self._checkpoint.changed_parameters()
+        if not changed:
+            return check
+        told = f"{len(changed)} parameters were changed after they were compared with the files, the first is "
+        return replace(check, failures=(f"{told}{changed[0]}", *check.failures))
 
     def dataflow(self, graph: Graph) -> Check:
         """Compare what every operator of a float32 graph reads with the rules."""

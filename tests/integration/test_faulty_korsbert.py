@@ -86,6 +86,22 @@ def test_a_fold_that_errs_rarely_is_refused(
     assert not (tmp_path / "bundles").exists()
 
 
+def test_a_fold_that_writes_into_the_checkpoints_weights_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph shares their memory: reference, provenance, lookup and sweep would all see the same wrong row."""
+
+    def negate_an_unused_word(model: ir.Model) -> None:
+        stored = model.graph.initializers["embeddings.word_embeddings.weight"].const_value
+        assert stored is not None
+        stored.numpy()[870] *= -1
+
+    monkeypatch.setattr(folding, "fold", faulty_fold(negate_an_unused_word))
+    with pytest.raises(GateError, match=r"weights: 1 parameters were changed after they were compared with the files"):
+        exporter.export(str(checkpoint), precision="fp16", out=tmp_path / "bundles")
+    assert not (tmp_path / "bundles").exists()
+
+
 @pytest.mark.parametrize("edit", [surgery.gelu_by_tanh, in_batches_of_57])
 def test_a_pass_for_one_target_that_errs_is_refused(
     edit: Edit, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

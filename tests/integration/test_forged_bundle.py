@@ -94,6 +94,15 @@ class TestFactsOfTheForger:
         assert [check.name for check in report.checks if not check.passed] == ["facts"]
         assert "max_seq_length is 4096 in the manifest, and 128 in the checkpoint" in report.failure()
 
+    def test_what_the_manifest_says_of_the_engine_is_compared(self, twin: Path, tmp_path: Path) -> None:
+        """Attention by lengths needs ONNX Runtime 1.25: 1.24 answers wrongly, and would open this bundle."""
+        bundle = exporter.export(str(twin), precision="fp16", device="cuda", unvalidated=True, out=tmp_path)
+        assert bundle.manifest.engine.least_runtime == "1.25"
+        edit_manifest(bundle.folder, lambda manifest: manifest["engine"]["facts"].update(lengths=False))
+        report = exporter.validate(bundle.folder, checkpoint=twin, device="cpu")
+        assert [check.name for check in report.checks if not check.passed] == ["facts"]
+        assert "lengths is False in the manifest, and True in the checkpoint" in report.failure()
+
     def test_smaller_shapes_than_the_default_are_not_believed(self, twin: Path, bundle: Path) -> None:
         small = {"batch": {"min": 1, "opt": 1, "max": 1}, "sequence": None}
         edit_manifest(bundle, lambda manifest: manifest["recipe"].update(shapes=small))

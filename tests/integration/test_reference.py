@@ -204,6 +204,7 @@ ATTEMPTS: dict[str, tuple[Change, tuple[str, ...]]] = {
     "fused kernels": (keys("config.json", fusion_config={"a": True}), ("'fusion_config'", FILES)),
     "a path as a value": (keys("config.json", tokenizer_class="owner/tokenizer"), ("tokenizer_class is", "a path")),
     "a decoder": (keys("config.json", is_decoder=True), ("is_decoder is True",)),
+    "causal attention": (keys("config.json", is_causal=True), ("config.json: is_causal is True",)),
     "relative positions": (
         keys("config.json", position_embedding_type="relative_key"),
         ("position_embedding_type is 'relative_key'",),

@@ -49,6 +49,7 @@ def stand_in(**changes: Any) -> Checkpoint:
         "files": {"config.json": "f" * 64},
         "stated_pooling": ("mean",),
         "equality": Equality(2, 8),
+        "parameter_hashes": {},
         "ignored_keys": (),
         "decisions": (),
         "anchor": tokenizer,

@@ -28,7 +28,7 @@ def read_onnx(model: bytes | ir.Model, file: str = "model.onnx") -> StoredGraph:
         return _Reader(model, file).read()
     try:
         proto = onnx.load_model_from_string(model)
-        _refuse_two_readings(proto.graph, file)
+        _refuse_two_readings(proto, file)
         graph = _Reader(ir.from_proto(proto), file).read()
         onnx.checker.check_model(model)  # every operator has the inputs, outputs and attributes that it can have
     except BundleError:
@@ -38,9 +38,15 @@ def read_onnx(model: bytes | ir.Model, file: str = "model.onnx") -> StoredGraph:
     return graph
 
 
-def _refuse_two_readings(graph: onnx.GraphProto, file: str) -> None:
-    """Refuse what an engine may read otherwise than this reader: sparse tensors, and one name for two tensors."""
+def _refuse_two_readings(model: onnx.ModelProto, file: str) -> None:
+    """Refuse what an engine may read otherwise than this reader.
+
+    That is sparse tensors, one name for two tensors, and two versions of one operator set, whose name may be empty or
+    ``ai.onnx``.
+    """
+    graph = model.graph
     names = [tensor.name for tensor in graph.initializer]
+    domains = [operators.domain or "ai.onnx" for operators in model.opset_import]
     sparse = graph.sparse_initializer or any(
         attribute.HasField("sparse_tensor") or attribute.sparse_tensors
         for node in graph.node
@@ -48,6 +54,8 @@ def _refuse_two_readings(graph: onnx.GraphProto, file: str) -> None:
     )
     if sparse:
         raise BundleError(f"{file}: it has sparse tensors, which no export writes", next_step="export the bundle again")
+    if len(set(domains)) < len(domains):
+        raise BundleError(f"{file}: it names an operator set twice", next_step="export the bundle again")
     if len(set(names)) < len(names):
         raise BundleError(f"{file}: two tensors have the same name", next_step="export the bundle again")
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer, normalizers
 from torch import nn
 from transformers import BertConfig, DistilBertConfig, PreTrainedTokenizerFast
@@ -14,20 +15,27 @@ from transformers import BertConfig, DistilBertConfig, PreTrainedTokenizerFast
 from exporter.checkpoint import Checkpoint
 from exporter.checkpoint.facts import read_facts
 from exporter.checkpoint.snapshot import Snapshot
-from exporter.checkpoint.weights import Equality, hash_of
+from exporter.checkpoint.weights import Equality, hash_of, hash_of_parameter
 from exporter.errors import CheckpointError, UnsupportedModelError
 from exporter.runtime.facts import EncoderFacts
 from tests.support.stand_in import CLS, PAD, SEP, words_tokenizer
 
+WORDS = 6  # of the tokenizer, special tokens included
+WEIGHT = nn.Parameter(torch.arange(6.0).reshape(2, 3))
 CONFIG = BertConfig(hidden_size=6, num_hidden_layers=5, num_attention_heads=3, type_vocab_size=1)
 
 
 class BertModel:
     """A transformer as far as facts are read from it."""
 
-    def __init__(self, config: Any = CONFIG, positions: int = 40, padding: int | None = None) -> None:
-        self.config = config
+    def __init__(
+        self, config: Any = CONFIG, positions: int = 40, padding: int | None = None, words: int = WORDS
+    ) -> None:
+        self.config, self.words = config, words
         self.embeddings = SimpleNamespace(position_embeddings=nn.Embedding(positions, 1, padding_idx=padding))
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return nn.Embedding(self.words, 1)
 
 
 class Transformer:
@@ -67,6 +75,9 @@ class Model(list[Any]):
 
     def get_embedding_dimension(self) -> int:
         return 8
+
+    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return [("0.weight", WEIGHT)]
 
 
 def wrapped(normalizer: Any = None, **options: Any) -> PreTrainedTokenizerFast:
@@ -129,6 +140,7 @@ def test_every_fact_is_that_of_the_model_or_of_its_files(tmp_path: Path) -> None
     assert found.model is model
     assert (found.source, found.commit, found.equality) == ("owner/model", "c" * 40, Equality(7, 12_345))
     assert (found.files, found.weights_sha256) == (files, hash_of(files, ["model.safetensors"]))
+    assert found.parameter_hashes == {"0.weight": hash_of_parameter(WEIGHT)}
     assert (found.stated_pooling, found.ignored_keys) == (None, ())
     assert found.decisions == ("checkpoint: 7 tensors, 12,345 weights equal to the files, bit for bit",)
     assert (found.has_token_types, found.pad_token_id) == (True, PAD)
@@ -221,6 +233,20 @@ class TestLongestInput:
         found = read(model, tmp_path)
         assert (found.facts.max_seq_length, model.max_seq_length) == (longest, longest)
 
+    def test_a_limit_of_the_checkpoints_own_stays_as_it_is_in_the_reference(self, tmp_path: Path) -> None:
+        """Else a mistake in korsbert's figure would change what judges an export, and no gate would see it."""
+
+        class Set(Model):
+            def __setattr__(self, name: str, value: Any) -> None:
+                changed.append(name)
+                super().__setattr__(name, value)
+
+        changed: list[str] = []
+        model = Set(Transformer(), Pooling(), max_seq_length=40)
+        changed.clear()
+        read(model, tmp_path)
+        assert changed == []
+
     @pytest.mark.parametrize("stated", [2, 0, "30", 30.5])
     def test_that_leaves_no_room_for_text_or_is_no_number_is_refused(self, tmp_path: Path, stated: Any) -> None:
         assert refusal(Model(Transformer(), Pooling(), max_seq_length=stated), tmp_path) == (
@@ -231,6 +257,16 @@ class TestLongestInput:
 
 
 class TestRefused:
+    def test_a_token_without_a_row_in_the_table_of_word_vectors(self, tmp_path: Path) -> None:
+        """PyTorch fails for it, and OpenVINO answers with the vector of some other row."""
+        model = Model(Transformer(BertModel(words=WORDS - 1)), Pooling())
+        assert refusal(model, tmp_path) == (
+            CheckpointError,
+            "owner/model: its tokenizer gives ids beyond the rows of its embedding table: '국' has the id 5, and there "
+            "are 5 rows",
+            "check that tokenizer and weights belong together",
+        )
+
     @pytest.mark.parametrize(
         ("modules", "told"),
         [

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from exporter.checkpoint.weights import Equality, StoredWeights, check_parameters
+from exporter.checkpoint.weights import Equality, StoredWeights, check_parameters, hash_of_parameter
 from exporter.errors import CheckpointError
 
 
@@ -112,6 +112,15 @@ def test_two_tensors_for_one_parameter_are_refused(block: Block, tmp_path: Path)
     state |= {"bert.table.weight": state["table.weight"]}
     with pytest.raises(CheckpointError, match=r"are both weights for table\.weight"):
         check_parameters(block, stored(tmp_path, state), "bert")
+
+
+def test_the_hash_of_a_parameter_is_that_of_its_numbers(block: Block) -> None:
+    before = hash_of_parameter(block.table.weight)
+    assert hash_of_parameter(block.table.weight.detach().clone()) == before
+    with torch.no_grad():
+        block.table.weight[0, 0] *= -1
+    assert hash_of_parameter(block.table.weight) != before
+    assert hash_of_parameter(torch.eye(2)[:, :1]) == hash_of_parameter(torch.tensor([1.0, 0.0]))
 
 
 def test_a_tensor_in_two_files_is_refused(block: Block, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from exporter.engines import Engine
 from exporter.engines.building import build_engine, build_on_cpu, with_target_passes
@@ -26,6 +27,7 @@ from exporter.validator.proof import (
     other_tools,
     stored_graph,
 )
+from exporter.validator.provenance import read_onnx
 from tests.support.faults import Subject, subject_named
 
 NAME = "albert-small (small twin)"
@@ -64,6 +66,23 @@ class TestChecks:
         assert [check.name for check in checks] == ["tokenizer", "weights", "dataflow", "lookup", "sweep"]
         assert [check.failures for check in checks] == [()] * 5
         assert "batches of 1, 2 and 3" in sweep.coverage
+
+    def test_a_parameter_that_was_changed_since_it_was_loaded_fails(self, subject: Subject, proof: Proof) -> None:
+        """A folded graph shares the memory of the parameters, so that graph and reference would change alike."""
+        stored = read_onnx(subject.graph.model, "the fp32 graph")
+        words = subject.checkpoint.model[0].auto_model.get_input_embeddings().weight
+        assert proof.weights(stored, "fp32").failures == ()
+        with torch.no_grad():
+            words[7] *= -1
+        try:
+            (failure,) = proof.weights(stored, "fp32").failures
+        finally:
+            with torch.no_grad():
+                words[7] *= -1
+        assert failure == (
+            "1 parameters were changed after they were compared with the files, the first is "
+            "0.model.embeddings.word_embeddings.weight"
+        )
 
     def test_the_prompt_is_part_of_every_probe(self, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[Any] = []

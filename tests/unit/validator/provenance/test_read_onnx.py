@@ -218,6 +218,13 @@ class TestRefusals:
         proto.graph.initializer.append(proto.graph.initializer[0])
         assert refusal(proto.SerializeToString()) == ("a.onnx: two tensors have the same name", AGAIN)
 
+    @pytest.mark.parametrize("name", ["", "ai.onnx"])
+    def test_two_versions_of_one_operator_set(self, name: str) -> None:
+        """ONNX Runtime takes the last one, under either name."""
+        proto = encoder()
+        proto.opset_import.append(onnx.helper.make_opsetid(name, 24))
+        assert refusal(proto.SerializeToString()) == ("a.onnx: it names an operator set twice", AGAIN)
+
     @pytest.mark.parametrize("place", ["initializer", "attribute", "attribute of several"])
     def test_sparse_tensors(self, place: str) -> None:
         """onnxruntime computes with a small sparse tensor where a dense one of the same name stands beside it."""
