@@ -337,12 +337,26 @@ class _Copier:
 
     def _chunks(self, name: str) -> Iterator[bytes]:
         """Read a file of the checkpoint piece by piece."""
+        self._refuse_link_elsewhere(name)
         try:
             with (self._origin / name).open("rb") as source:
                 while chunk := source.read(_CHUNK):
                     yield chunk
         except OSError as error:
             raise CheckpointError(f"{self._shown(name)}: cannot be read: {error.strerror or error}") from error
+
+    def _refuse_link_elsewhere(self, name: str) -> None:
+        """Refuse a link to a file outside of the folder: a bundle would carry what a stranger's link points to.
+
+        In the hub's cache, ``snapshots/COMMIT`` has links to files in ``blobs`` beside ``snapshots``.
+        """
+        folder, target = self._origin.resolve(), (self._origin / name).resolve()
+        caches = [place.parent / "blobs" for place in (folder, *folder.parents) if place.name == "snapshots"]
+        if not any(target.is_relative_to(place) for place in (folder, *caches)):
+            raise CheckpointError(
+                f"{self._shown(name)}: a link to a file outside of the checkpoint, which is not read",
+                next_step=f"replace it by a copy of {target}, if you trust whoever made the link",
+            )
 
     def _write(self, name: str, content: Any) -> None:
         path = self._folder / name

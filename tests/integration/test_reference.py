@@ -440,12 +440,13 @@ class TestHashes:
         assert load_source(recipe, source, None, "bundle").files == source.files
 
     def test_links_of_the_hubs_cache_are_followed_by_content(self, copy: Path, tmp_path: Path) -> None:
-        blobs = tmp_path / "blobs"
-        blobs.mkdir()
-        for number, path in enumerate(sorted(path for path in copy.rglob("*") if path.is_file())):
+        blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "0123"
+        blobs.mkdir(parents=True)
+        shutil.copytree(copy, snapshot)
+        for number, path in enumerate(sorted(path for path in snapshot.rglob("*") if path.is_file())):
             shutil.move(path, blobs / str(number))
             path.symlink_to(blobs / str(number))
-        linked = load_checkpoint(Recipe(name="case", source=str(copy)))
+        linked = load_checkpoint(Recipe(name="case", source=str(snapshot)))
         assert linked.files == load_checkpoint(Recipe(name="case", source=str(DEMO))).files
 
     def test_sharded_weights_are_loaded_from_the_listed_files_only(self, copy: Path) -> None:

@@ -474,6 +474,40 @@ def test_a_json_file_that_is_too_large_is_not_read(copy: Path, without: str) -> 
     )
 
 
+class TestLinks:
+    @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "modules.json", "model.safetensors"])
+    def test_one_that_leads_out_of_the_folder_is_refused(self, copy: Path, tmp_path: Path, name: str) -> None:
+        path, elsewhere = copy / name, tmp_path / "elsewhere"
+        path.rename(elsewhere)
+        path.symlink_to(elsewhere)
+        with pytest.raises(CheckpointError) as failure:
+            load(copy)
+        assert failure.value.message == f"{path}: a link to a file outside of the checkpoint, which is not read"
+        assert failure.value.next_step == f"replace it by a copy of {elsewhere}, if you trust whoever made the link"
+
+    def test_a_folder_that_is_a_link_leads_out_too(self, copy: Path, tmp_path: Path) -> None:
+        (copy / "1_Pooling").rename(tmp_path / "pooling")
+        (copy / "1_Pooling").symlink_to(tmp_path / "pooling")
+        with pytest.raises(CheckpointError, match=r"1_Pooling/config\.json: a link to a file outside"):
+            load(copy)
+
+    def test_one_within_the_folder_is_read(self, copy: Path, tmp_path: Path) -> None:
+        path = copy / "modules.json"
+        path.rename(copy / "kept.json")
+        path.symlink_to("kept.json")
+        (tmp_path / "link").symlink_to(copy)
+        assert load(tmp_path / "link").facts.pooling == ("mean",)
+
+    def test_those_of_the_hubs_cache_are_read(self, copy: Path, tmp_path: Path) -> None:
+        blobs, snapshot = tmp_path / "models--a--b" / "blobs", tmp_path / "models--a--b" / "snapshots" / "0123"
+        blobs.mkdir(parents=True)
+        shutil.copytree(copy, snapshot)
+        for number, path in enumerate([path for path in snapshot.rglob("*") if path.is_file()]):
+            path.rename(blobs / str(number))
+            path.symlink_to(blobs / str(number))
+        assert load(snapshot).facts.pooling == ("mean",)
+
+
 def test_the_anchor_lower_cases_where_the_checkpoint_says_so(copy: Path) -> None:
     edit(copy / "tokenizer.json", normalizer={"type": "NFC"})
     edit(copy / "tokenizer_config.json", do_lower_case=False)
