@@ -24,7 +24,8 @@ from exporter import Encoder
 from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
 from exporter.calibration import calibration_set
 from exporter.checkpoint import load_checkpoint
-from exporter.engines.building import build_engine, build_on_cpu, with_target_passes
+from exporter.engines import backend_of
+from exporter.engines.building import BuiltEngine, build_engine, with_target_passes
 from exporter.graph.folding import fold
 from exporter.precisions import ConversionRequest
 from exporter.precisions.int8 import conversion as int8
@@ -180,7 +181,8 @@ def _candidate(backend: str, precision: str, job: _Job) -> Candidate:
     for candidate in conversion.candidates():
         graph, shapes = candidate.convert(), job.recipe.shapes
         if backend == GPU:
-            built = build_on_cpu(with_target_passes(graph, target), shapes, folder)
+            prepared = with_target_passes(graph, target)
+            built = BuiltEngine(prepared, backend_of("onnxruntime").build(prepared, shapes, folder), folder)
         else:
             built = build_engine(graph, target, shapes, folder)
         if candidate.compare is not None:

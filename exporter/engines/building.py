@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.engines import DEFAULTS, BuildOptions, Engine, EngineFiles, backend_of
+from exporter.engines.onnxruntime import OnnxRuntimeRunner
 from exporter.graph import Graph
 from exporter.graph.passes import passes_for, run_passes
+from exporter.graph.storage import open_model
 from exporter.recipe import Shapes
 from exporter.runtime.runner import Runner
-from exporter.targets import Target
+from exporter.runtime.session import session_options
+from exporter.targets import Padding, Target
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,15 @@ def build_engine(
     return BuiltEngine(prepared, backend_of(target.backend).build(prepared, shapes, folder, options), folder)
 
 
-def build_on_cpu(graph: Graph, shapes: Shapes, folder: Path) -> BuiltEngine:
-    """Build a graph as it is for ONNX Runtime's CPU provider, where every graph but a bfloat16 one runs."""
-    return BuiltEngine(graph, backend_of("onnxruntime").build(graph, shapes, folder), folder)
+def open_on_cpu(graph: Graph, threads: int | None = None) -> Runner:
+    """Open a graph as it is on ONNX Runtime's CPU provider, from memory. It runs every graph but a bfloat16 one.
+
+    Args:
+        graph: The graph.
+        threads: CPU threads (default: as many as there are cores).
+    """
+    session = open_model(graph.model, session_options(threads))
+    return OnnxRuntimeRunner(session, right_padded=graph.padding is Padding.RIGHT)
 
 
 def with_target_passes(graph: Graph, target: Target, padding: str = "right") -> Graph:

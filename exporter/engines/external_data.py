@@ -1,7 +1,7 @@
 """Whether an ONNX model refers to data outside of itself, read from its bytes without the ``onnx`` package.
 
 A tensor of an ONNX model may lie in another file, which ``external_data`` names. onnxruntime would read that file,
-which the bundle's manifest does not list. A bundle's model holds all its tensors, so any reference is refused.
+whether the bundle's manifest lists it or not. So any reference but to the engine's own file of weights is refused.
 
 Source: onnx.proto (https://github.com/onnx/onnx), and https://protobuf.dev/programming-guides/encoding/.
 """
@@ -32,42 +32,57 @@ _MESSAGES: dict[str, dict[int, str]] = {
     "TensorProto": {},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of TensorProto
+_KEY, _VALUE = 1, 2  # fields of StringStringEntryProto
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 are groups, which ONNX has none of
 
 
-def refuse_external_data(content: bytes, path: Path) -> bytes:
-    """Return ``content``, the bytes of an ONNX model, if all its tensors are inside of it.
+def refuse_external_data(content: bytes, path: Path, own: str | None = None) -> bytes:
+    """Return ``content``, the bytes of an ONNX model, if all its tensors are inside of it or of its file of weights.
 
     Args:
         content: The model.
         path: Its file, for the message.
+        own: Name of its file of weights, where it has one.
 
     Raises:
         BundleError: A tensor refers to another file, or ``content`` is not an ONNX model.
     """
     try:
-        external = _refers_elsewhere(memoryview(content))
+        external = _refers_elsewhere(memoryview(content), own)
     except (IndexError, ValueError) as error:
         raise BundleError(f"{path}: this is not an ONNX model", next_step="export it again") from error
     if external:
         raise BundleError(
-            f"{path}: this model reads weights from another file, but the model of a bundle must contain them",
+            f"{path}: this model reads weights from a file that is not its own",
             next_step="do not use this bundle; export it again",
         )
     return content
 
 
-def _refers_elsewhere(model: memoryview) -> bool:
+def _refers_elsewhere(model: memoryview, own: str | None) -> bool:
     left = [("ModelProto", model)]
     while left:
         message, content = left.pop()
         for field, value in _fields(content):
-            if message == "TensorProto" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value)):
+            if message == "TensorProto" and field == _EXTERNAL_DATA:
+                if own is None or not isinstance(value, memoryview) or _names_another(value, own):
+                    return True
+            elif message == "TensorProto" and field == _DATA_LOCATION and value and own is None:
                 return True
             inner = _MESSAGES[message].get(field)
             if inner is not None and isinstance(value, memoryview):
                 left.append((inner, value))
     return False
+
+
+def _names_another(entry: memoryview, own: str) -> bool:
+    """Whether an entry of ``external_data`` is the location of another file than ``own``."""
+    found = dict(_fields(entry))
+    return _text(found.get(_KEY)) == "location" and _text(found.get(_VALUE)) != own
+
+
+def _text(value: memoryview | int | None) -> str | None:
+    return bytes(value).decode(errors="replace") if isinstance(value, memoryview) else None
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, memoryview | int]]:

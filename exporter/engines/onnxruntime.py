@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,7 +21,7 @@ from exporter.engines.padding import refuse_other_than_right_padding
 from exporter.errors import BuildError, EngineError, ExportError, MissingDependencyError, first_line
 from exporter.recipe import Shapes
 from exporter.runtime.contract import INPUTS, OUTPUT
-from exporter.runtime.private_file import private_file
+from exporter.runtime.private_file import private_file, private_folder
 from exporter.runtime.session import session_options
 from exporter.targets import Backend
 
@@ -155,10 +155,10 @@ def missing_operators() -> frozenset[str]:
 
 
 def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DEFAULTS) -> Engine:  # noqa: ARG001 - one file serves every shape
-    """Write ``model.onnx``."""
-    graph.save(folder / FILE)
+    """Write ``model.onnx``, and ``model.onnx.data`` where one file cannot hold the weights."""
+    files = graph.save(folder / FILE)
     facts = EngineFacts(padding=graph.padding, shape_nodes=graph.shape_nodes(), lengths=graph.lengths)
-    return Engine(backend=Backend.ONNXRUNTIME, precision=graph.precision, files=(FILE,), facts=facts)
+    return Engine(backend=Backend.ONNXRUNTIME, precision=graph.precision, files=files, facts=facts)
 
 
 def open(  # noqa: A001
@@ -170,7 +170,7 @@ def open(  # noqa: A001
         MissingDependencyError: onnxruntime, or the provider that ``device`` asks for, is not there, or onnxruntime is
             older than this engine needs.
         BuildError: The provider cannot run this graph.
-        BundleError: The model refers to data in other files.
+        BundleError: The model refers to data in files that are not the engine's.
     """
     ort = require("onnxruntime")
     check(engine.precision, device)
@@ -211,8 +211,7 @@ def _session(engine: Engine, files: EngineFiles, options: Any, device: str, prov
     ort, wanted = require("onnxruntime"), PROVIDERS[device]
     provider = (wanted, {**_OPTIONS[device], **provider_options})
     path = files.folder / engine.files[0]
-    # Given bytes, onnxruntime copies them and keeps the original for as long as the session lives.
-    with private_file(refuse_external_data(files.take(engine.files[0]), path)) as private:
+    with _private_copy(engine, files, path) as private:
         try:
             session = ort.InferenceSession(private, options, providers=[provider])
         except _errors() as error:
@@ -226,6 +225,30 @@ def _session(engine: Engine, files: EngineFiles, options: Any, device: str, prov
             next_step="check that CUDA and cuDNN of onnxruntime-gpu's version are installed",
         )
     return session
+
+
+@contextmanager
+def _private_copy(engine: Engine, files: EngineFiles, path: Path) -> Iterator[str | bytes]:
+    """Yield what onnxruntime opens: a path to copies of the verified bytes, or the bytes.
+
+    Given bytes, onnxruntime copies them and keeps the original for as long as the session lives. A file of weights is
+    mapped into memory and stays mapped when its name is gone.
+    """
+    name, *weights = engine.files
+    own = weights[0] if weights else None
+    model = refuse_external_data(files.take(name), path, own)
+    if own is None:
+        with private_file(model) as private:
+            yield private
+        return
+    try:
+        with private_folder({name: model, own: files.take(own)}) as folder:
+            yield str(folder / name)
+    except OSError as error:
+        raise BuildError(
+            f"{path}: its weights cannot be copied to a temporary folder: {error.strerror}",
+            next_step="set TMPDIR to a folder with enough space",
+        ) from error
 
 
 def nodes_on_the_cpu(assignment: Sequence[Any], shape_nodes: Sequence[str]) -> list[str]:

@@ -86,11 +86,12 @@ def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DE
     """
     ov = require("openvino")
     try:
-        model = ov.Core().read_model(model=graph.to_bytes())
-        # Its CPU plugin checks neither broadcasts nor reshapes of dynamic shapes, but it does check stated bounds.
-        bounds = ov.PartialShape([ov.Dimension(), ov.Dimension(1, graph.max_sequence)])
-        model.reshape(dict.fromkeys(INPUTS, bounds))
-        ov.save_model(model, str(folder / XML), compress_to_fp16=False)
+        with graph.as_file() as file:
+            model = ov.Core().read_model(model=file)
+            # Its CPU plugin checks neither broadcasts nor reshapes of dynamic shapes, but it does check stated bounds.
+            bounds = ov.PartialShape([ov.Dimension(), ov.Dimension(1, graph.max_sequence)])
+            model.reshape(dict.fromkeys(INPUTS, bounds))
+            ov.save_model(model, str(folder / XML), compress_to_fp16=False)
     except RuntimeError as error:
         raise BuildError(f"openvino cannot read the graph: {_cause(error)}") from error
     return Engine(backend=Backend.OPENVINO, precision=graph.precision, files=(XML, BIN))

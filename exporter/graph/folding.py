@@ -20,7 +20,6 @@ from exporter.graph.passes.name_nodes import name_nodes
 from exporter.runtime.contract import INPUTS, OUTPUT
 
 OPSET = 23  # the first with a fused Attention operator
-LARGEST_BYTES = 2**31 - 2**24  # protobuf ends at 2 GiB; the rest is for names and nodes
 
 
 class _Encoder(nn.Module):
@@ -43,12 +42,8 @@ def fold(checkpoint: Checkpoint) -> Graph:
     """Fold a checkpoint into one float32 graph.
 
     Raises:
-        UnsupportedModelError: ``torch.export`` cannot trace one of the modules, or the weights pass 2 GiB.
+        UnsupportedModelError: ``torch.export`` cannot trace one of the modules.
     """
-    if checkpoint.parameter_bytes() > LARGEST_BYTES:
-        raise UnsupportedModelError(
-            f"{checkpoint.source}: {checkpoint.parameter_bytes() / 2**30:.1f} GiB of weights; an ONNX file holds 2 GiB"
-        )
     device = checkpoint.model.device
     checkpoint.model.to("cpu")  # the graph is made of the weights' bytes
     try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
+from exporter.graph import storage
 from exporter.targets import Padding, Precision
 
 
@@ -68,17 +69,24 @@ class Graph:
         return tuple(str(node.name) for node in found)
 
     def to_bytes(self) -> bytes:
-        """Return the model as a serialized ``ModelProto``; equal graphs give equal bytes."""
-        data: bytes = ir.to_proto(self.model).SerializeToString(deterministic=True)
-        return data
+        """Return the model as a serialized ``ModelProto``; equal graphs give equal bytes.
 
-    def save(self, path: Path) -> None:
-        """Write the model to ``path``."""
-        path.write_bytes(self.to_bytes())
+        Raises:
+            ValueError: The weights pass 2 GiB.
+        """
+        return storage.to_bytes(self.model)
+
+    def save(self, path: Path) -> tuple[str, ...]:
+        """Write the model to ``path``, and weights beyond 2 GiB beside it; return the names of the files."""
+        return tuple(file.name for file in storage.save(self.model, path))
+
+    def as_file(self) -> AbstractContextManager[Path | bytes]:
+        """Yield the model for a tool that reads ONNX: its bytes, or, beyond 2 GiB, a path that ends with the block."""
+        return storage.saved(self.model)
 
     def content_hash(self) -> str:
-        """Return the SHA-256 of :meth:`to_bytes`."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+        """Return a SHA-256 of the model and its weights (``storage.content_hash``)."""
+        return storage.content_hash(self.model)
 
     def op_counts(self) -> dict[str, int]:
         """Return how many nodes there are of each operator, most frequent first."""
@@ -86,5 +94,4 @@ class Graph:
 
     def weight_bytes(self) -> int:
         """Return the size of all initializers in bytes."""
-        values = self.model.graph.initializers.values()
-        return sum(value.const_value.nbytes for value in values if value.const_value is not None)
+        return storage.weight_bytes(self.model)

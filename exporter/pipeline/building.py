@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from exporter.bundle.atomic import writing
-from exporter.engines.building import BuiltEngine, build_engine, build_on_cpu
+from exporter.engines.building import BuiltEngine, build_engine, open_on_cpu
 from exporter.errors import BuildError, CheckpointError
 from exporter.graph import Graph, folding
 from exporter.pipeline.job import Subject, build_options
@@ -91,15 +89,5 @@ def opened(built: BuiltEngine, subject: Subject) -> Iterator[Runner]:
         with built.open(subject.job.target.device) as runner:
             yield runner
     else:
-        with opened_on_cpu(built.graph, subject) as runner:
-            yield runner
-
-
-@contextmanager
-def opened_on_cpu(graph: Graph, subject: Subject) -> Iterator[Runner]:
-    """Open a graph on ONNX Runtime's CPU provider, from a file that is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="graph-", dir=subject.folder) as scratch:
-        with writing(subject.job.place):
-            built = build_on_cpu(graph, subject.job.recipe.shapes, Path(scratch))
-        with built.open() as runner:
+        with open_on_cpu(built.graph) as runner:
             yield runner

@@ -9,10 +9,10 @@ from tokenizers import Tokenizer
 from exporter.bundle import TOKENIZER
 from exporter.bundle.atomic import writing
 from exporter.engines import backend_of
-from exporter.engines.building import BuiltEngine
+from exporter.engines.building import BuiltEngine, open_on_cpu
 from exporter.errors import BuildError, GateError
 from exporter.graph import Graph
-from exporter.pipeline.building import opened, opened_on_cpu
+from exporter.pipeline.building import opened
 from exporter.pipeline.job import Job, Subject
 from exporter.precisions import Conversion
 from exporter.publication import write_tokenizer
@@ -39,7 +39,7 @@ def judge_float32(graph: Graph, subject: Subject) -> ParityReport | None:
     if job.target == _AS_FOLDED:
         return None
     gate = job.recipe.gates.fp32
-    with opened_on_cpu(graph, subject) as runner:
+    with open_on_cpu(graph) as runner:
         encoder = Encoder.of(subject.checkpoint.facts, subject.checkpoint.tokenizer, runner)
         with job.stages("gate: the fp32 graph") as stage:
             report = validate(subject.reference, encoder, gate, f"{job.recipe.name} fp32 (gate 1)")

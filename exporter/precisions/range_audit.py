@@ -13,9 +13,10 @@ from exporter.calibration import TokenBatches
 from exporter.dependencies import require
 from exporter.graph import Graph
 from exporter.graph.passes.decompose_attention import decompose_attention
+from exporter.graph.storage import open_model
 from exporter.graph.surgery import DATA_MOVERS, make_node
 from exporter.runtime.contract import INPUTS
-from exporter.runtime.session import open_on_cpu, session_options
+from exporter.runtime.session import session_options
 
 FP16_MAX = float(ir.DataType.FLOAT16.max)
 FP16_SMALLEST_NORMAL = float(ir.DataType.FLOAT16.tiny)
@@ -42,7 +43,7 @@ def largest_activations(graph: Graph, batches: TokenBatches) -> dict[str, float]
     options = session_options()
     # In the default order the reductions, which stand at the end, run last, and until then every activation is alive.
     options.execution_order = require("onnxruntime").ExecutionOrder.PRIORITY_BASED
-    session = open_on_cpu(ir.to_proto(model).SerializeToString(), options)
+    session = open_model(model, options)
     largest = np.zeros(len(watched))
     outputs = [f"{extreme}/{name}" for extreme in ("min", "max") for name in watched]
     for batch in batches:

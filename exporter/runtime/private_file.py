@@ -1,4 +1,4 @@
-"""A copy of bytes that no other process can replace, for an engine that opens a path."""
+"""Copies of bytes that no other user can replace, for an engine that opens a path."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 
@@ -27,6 +28,24 @@ def private_file(content: bytes) -> Iterator[str | bytes]:
             return
         del content
         yield f"/proc/self/fd/{file.fileno()}" if in_memory else file.name
+
+
+@contextmanager
+def private_folder(contents: dict[str, bytes]) -> Iterator[Path]:
+    """Yield a temporary folder that only this user can open, with files of given names, until the block ends.
+
+    For an engine that reads several files by their names. ``contents`` is emptied while the files are written: a file
+    is not held in memory besides.
+
+    Raises:
+        OSError: The files cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="korsbert-") as folder:
+        while contents:
+            name, content = contents.popitem()
+            (Path(folder) / name).write_bytes(content)
+            del content
+        yield Path(folder)
 
 
 def _write(file: IO[bytes], content: bytes) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy.typing as npt
 
 from exporter.dependencies import require
 
@@ -26,15 +29,22 @@ def session_options(threads: int | None = None) -> Any:
     return options
 
 
-def open_on_cpu(model: bytes, options: Any = None) -> Any:
+def open_on_cpu(model: bytes, weights: Mapping[str, npt.NDArray[Any]], options: Any = None) -> Any:
     """Open a serialized ``ModelProto`` on the CPU and return the ``InferenceSession``.
 
     Args:
         model: The model's bytes.
+        weights: Tensors that are external data in the model, by name. They are not copied.
         options: From ``session_options``, which are also the default.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
     """
     ort = require("onnxruntime")
-    return ort.InferenceSession(model, options or session_options(), providers=["CPUExecutionProvider"])
+    options = options or session_options()
+    options.add_external_initializers(
+        list(weights), [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+    )
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session.weights = weights  # it reads them, and does not keep them alive
+    return session

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from exporter.graph.storage import open_model
 from exporter.runtime.contract import INPUTS
-from exporter.runtime.session import open_on_cpu
 
 Evaluate = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[Any]]
 
@@ -18,7 +18,7 @@ Evaluate = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[
 def evaluator_of(model: ir.Model, value: ir.Value) -> Evaluate:
     """Return a function of ``input_ids`` and ``attention_mask``, (batch, sequence) int64, that computes ``value``."""
     part = ir.convenience.extract(model.graph, model.graph.inputs, [value])
-    session = open_on_cpu(ir.to_proto(ir.Model(part, ir_version=model.ir_version)).SerializeToString())
+    session = open_model(ir.Model(part, ir_version=model.ir_version))
     needed = {given.name for given in session.get_inputs()}
 
     def evaluate(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

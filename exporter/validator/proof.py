@@ -160,6 +160,8 @@ def stored_graph(engine: Engine, read: Callable[[str], bytes]) -> StoredGraph | 
     match engine.backend, engine.files:
         case "onnxruntime", (model,):
             return read_onnx(read(model), model)
+        case "onnxruntime", (model, weights):
+            return read_onnx(read(model), model, read(weights))
         case "openvino", (xml, weights):
             return read_openvino(read(xml), read(weights), xml)
         case backend, files if backend.needs_gpu and files:
@@ -177,7 +179,8 @@ def as_read_by(reader: str, proven: Graph) -> StoredGraph:
         proven: The folded graph after the passes of the published one's target.
     """
     if reader == "openvino":
-        return read_onnx_by_openvino(proven.to_bytes(), proven.max_sequence)
+        with proven.as_file() as file:
+            return read_onnx_by_openvino(file, proven.max_sequence)
     return read_onnx(proven.model, "the proven graph")
 
 

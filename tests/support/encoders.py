@@ -11,9 +11,9 @@ from onnx import TensorProto, helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from exporter.graph import Graph
+from exporter.graph.storage import open_model
 from exporter.precisions.int8.emulator import Batch
 from exporter.runtime.contract import INPUTS, OUTPUT
-from exporter.runtime.session import open_on_cpu
 
 WIDTH, INNER, WORDS = 16, 32, 1200
 
@@ -100,5 +100,5 @@ def numbers(count: int, *, seed: int = 1) -> tuple[str, ...]:
 
 def encode(graph: Graph, batches: Iterable[Batch]) -> np.ndarray:
     """Encode every batch with a graph as it is, by onnxruntime: (rows, dimension) float32, in their order."""
-    session = open_on_cpu(graph.to_bytes())
+    session = open_model(graph.model)
     return np.concatenate([session.run([OUTPUT], dict(zip(INPUTS, batch, strict=True)))[0] for batch in batches])

@@ -28,7 +28,7 @@ from tokenizers import Tokenizer, processors
 from exporter.calibration import TokenBatches, calibration_sentences, calibration_set
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.engines import EngineFiles, backend_of
-from exporter.engines.onnxruntime import OnnxRuntimeRunner
+from exporter.engines.building import open_on_cpu
 from exporter.graph import Graph
 from exporter.graph.folding import fold
 from exporter.graph.surgery import add_constant, graph_input, input_of
@@ -40,7 +40,6 @@ from exporter.precisions.int8.search import Assignment
 from exporter.recipe import Gates, Shapes, find_recipe
 from exporter.runtime.encoder import Encoder
 from exporter.runtime.runner import Runner
-from exporter.runtime.session import open_on_cpu, session_options
 from exporter.runtime.tokens import TextTokenizer
 from exporter.validator import Reference, validate
 from exporter.validator.probes import probes_for
@@ -185,7 +184,7 @@ def open_graph(graph: Graph, engine: str) -> Runner:
         with tempfile.TemporaryDirectory() as folder:
             built = backend.build(graph, Shapes(), Path(folder))
             return backend.open(built, EngineFiles.read(built, Path(folder)), "cpu", 1)
-    return OnnxRuntimeRunner(open_on_cpu(graph.to_bytes(), session_options(threads=1)))
+    return open_on_cpu(graph, threads=1)
 
 
 # --- precisions ------------------------------------------------------------------------------------------------------

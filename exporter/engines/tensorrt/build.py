@@ -125,7 +125,7 @@ class TensorRt:
             polygraphy = self._polygraphy()
             monitor = progress_monitor(trt, options.on_progress, interrupted)
             try:
-                builder, network, _ = polygraphy.network_from_onnx_bytes(graph.to_bytes(), strongly_typed=True)
+                builder, network, _ = _parsed(polygraphy, graph)
                 attention = restore_lengths(trt, network, lengths_wanted(graph))
                 plan = polygraphy.EngineBytesFromNetwork(
                     (builder, network),
@@ -247,6 +247,16 @@ class TensorRt:
 
 TENSORRT = TensorRt("tensorrt", "tensorrt")
 TENSORRT_RTX = TensorRt("tensorrt-rtx", "tensorrt_rtx")
+
+
+def _parsed(polygraphy: Any, graph: Graph) -> tuple[Any, Any, Any]:
+    """Parse a graph and return TensorRT's builder, network and parser."""
+    with graph.as_file() as file:
+        if isinstance(file, Path):
+            parsed: tuple[Any, Any, Any] = polygraphy.network_from_onnx_path(str(file), strongly_typed=True)
+        else:
+            parsed = polygraphy.network_from_onnx_bytes(file, strongly_typed=True)
+        return parsed
 
 
 def refuse_elsewhere(engine: Engine, path: Path, version: str, gpu: Gpu) -> None:

@@ -18,11 +18,11 @@ import onnx_ir as ir
 
 from exporter.graph import Graph
 from exporter.graph.passes import remove_unused
+from exporter.graph.storage import open_model
 from exporter.graph.surgery import input_of, make_node, replace_bias
 from exporter.precisions.int8.matmuls import MatMul, matmuls_of
 from exporter.precisions.int8.scheme import Activation, Array, Quantization, Scheme
 from exporter.runtime.contract import INPUTS, OUTPUT
-from exporter.runtime.session import open_on_cpu
 
 _LARGE_BYTES = 2**20
 
@@ -46,7 +46,7 @@ class Emulator:
         self._biases: dict[str, Array] = {}
         _install_switches(model, self.matmuls, scheme, self._biases)
         self._tables = _feed_large(model)
-        self._session = open_on_cpu(ir.to_proto(model).SerializeToString())
+        self._session = open_model(model)
 
     def weight(self, name: str) -> Array:
         """Return a stored weight, (inputs, outputs) float32."""

@@ -15,7 +15,7 @@ TEXT = "text"
 
 # An engine of ours -> the backend of Triton that runs it, and the names it wants the files under, in their order.
 NATIVE: dict[str, tuple[str, tuple[str, ...]]] = {
-    "onnxruntime": ("onnxruntime", ("model.onnx",)),
+    "onnxruntime": ("onnxruntime", ("model.onnx", "model.onnx.data")),
     "tensorrt": ("tensorrt", ("model.plan",)),
 }
 # set_batch(max_batch_size), when it loads a model (triton-inference-server/openvino_backend, src/openvino.cc).

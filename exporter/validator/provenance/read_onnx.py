@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,21 +18,27 @@ _METADATA = ("max_sequence", "padding")  # what runners heed
 _DATA_ATTRIBUTES = {"Cast": {"to", "saturate", "round_mode"}}  # what the type of the output says
 
 
-def read_onnx(model: bytes | ir.Model, file: str = "model.onnx") -> StoredGraph:
+def read_onnx(model: bytes | ir.Model, file: str = "model.onnx", weights: bytes | None = None) -> StoredGraph:
     """Read a serialized ``ModelProto``, or a model in memory.
 
     Tensors are read when they are asked for, so that the file's bytes and one tensor are held at a time.
+
+    Args:
+        model: The model.
+        file: What messages call it.
+        weights: Content of its file of weights, where it has one.
 
     Raises:
         BundleError: It is no ONNX model, has more than one output, keeps tensors in another file, or has a subgraph.
     """
     if not isinstance(model, bytes):
-        return _Reader(model, file).read()
+        return _Reader(model, file, None).read()
     try:
         proto = onnx.load_model_from_string(model)
         _refuse_two_readings(proto, file)
-        graph = _Reader(ir.from_proto(proto), file).read()
-        onnx.checker.check_model(model)  # every operator has the inputs, outputs and attributes that it can have
+        graph = _Reader(ir.from_proto(proto), file, weights).read()
+        # Every operator has the inputs, outputs and attributes that it can have.
+        onnx.checker.check_model(model if weights is None else _with_weights_fed(proto))
     except BundleError:
         raise
     except Exception as error:  # protobuf's own, which it does not export, and what onnx-ir makes of bad graphs
@@ -60,10 +68,22 @@ def _refuse_two_readings(model: onnx.ModelProto, file: str) -> None:
         raise BundleError(f"{file}: two tensors have the same name", next_step="export the bundle again")
 
 
+def _with_weights_fed(proto: onnx.ModelProto) -> bytes:
+    """Return the model with inputs in place of the tensors in its file of weights, which the checker would look for."""
+    graph = proto.graph
+    external = [tensor for tensor in graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    for tensor in external:
+        graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        graph.initializer.remove(tensor)
+    data: bytes = proto.SerializeToString()
+    return data
+
+
 class _Reader:
-    def __init__(self, model: ir.Model, file: str) -> None:
+    def __init__(self, model: ir.Model, file: str, weights: bytes | None) -> None:
         self._model = model
         self._file = file
+        self._weights = weights
         self._values: dict[ir.Value, Value] = {}
         self._stored: list[Value] = []
 
@@ -111,12 +131,25 @@ class _Reader:
         return self._values[value]
 
     def _store(self, name: str, tensor: ir.TensorProtocol) -> Value:
-        if isinstance(tensor, ir.ExternalTensor):
-            raise BundleError(f"{self._file}: the tensor {name} is kept in another file", next_step="export it again")
         shape = tuple(int(size) for size in tensor.shape.numpy())
-        stored = Value(name, _dtype(tensor.dtype), shape, load=partial(_numpy, tensor))
+        load: Callable[[], Array] = partial(_numpy, tensor)
+        if isinstance(tensor, ir.ExternalTensor):
+            load = self._external(name, tensor, shape)
+        stored = Value(name, _dtype(tensor.dtype), shape, load=load)
         self._stored.append(stored)
         return stored
+
+    def _external(self, name: str, tensor: ir.ExternalTensor, shape: tuple[int, ...]) -> Callable[[], Array]:
+        """Return what reads a tensor from the file of weights: whole numbers of a type that fill a byte or more."""
+        weights = self._weights
+        if weights is None:
+            raise BundleError(f"{self._file}: the tensor {name} is kept in another file", next_step="export it again")
+        kind, count, offset = tensor.dtype.numpy(), math.prod(shape), tensor.offset or 0
+        if tensor.dtype.itemsize < 1 or not 0 <= offset <= len(weights) - count * kind.itemsize:
+            raise BundleError(
+                f"{self._file}: the tensor {name} ends behind the file of weights", next_step="export it again"
+            )
+        return lambda: np.frombuffer(weights, kind, count, offset).reshape(shape)
 
     def _node(self, node: ir.Node) -> Node:
         operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
@@ -145,8 +178,7 @@ class _Reader:
         if attribute.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}:
             raise BundleError(f"{self._file}: {node.name} holds a subgraph, which a check cannot see through")
         if attribute.type == ir.AttributeType.TENSOR:
-            self._store(f"{node.name}.{attribute.name}", attribute.as_tensor())
-            return _numpy(attribute.as_tensor())
+            return self._store(f"{node.name}.{attribute.name}", attribute.as_tensor()).array()
         value = attribute.value
         if attribute.type == ir.AttributeType.FLOAT:
             return float(np.float32(value))  # as a file holds it; in memory it may have more digits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -35,8 +36,8 @@ def read_openvino(xml: bytes, weights: bytes, file: str = "openvino_model.xml") 
     return _read(require("openvino").Core(), (xml, weights), file)
 
 
-def read_onnx_by_openvino(model: bytes, max_sequence: int, file: str = "the proven graph") -> StoredGraph:
-    """Read what OpenVINO makes of a serialized ONNX model, as its backend builds it.
+def read_onnx_by_openvino(model: bytes | Path, max_sequence: int, file: str = "the proven graph") -> StoredGraph:
+    """Read what OpenVINO makes of an ONNX model, serialized or in a file, as its backend builds it.
 
     Args:
         model: The proven graph, after the passes of the OpenVINO target.
@@ -52,7 +53,7 @@ def read_onnx_by_openvino(model: bytes, max_sequence: int, file: str = "the prov
     return _read(ov.Core(), (model,), file, dict.fromkeys(INPUTS, bounds))
 
 
-def _read(core: Any, parts: tuple[bytes, ...], file: str, bounds: dict[str, Any] | None = None) -> StoredGraph:
+def _read(core: Any, parts: tuple[bytes | Path, ...], file: str, bounds: dict[str, Any] | None = None) -> StoredGraph:
     try:
         model = core.read_model(*parts)
         if bounds is not None:

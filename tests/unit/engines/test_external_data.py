@@ -15,9 +15,9 @@ from exporter.errors import BundleError
 PATH = Path("model.onnx")
 
 
-def external(name: str = "w") -> TensorProto:
+def external(name: str = "w", location: str = "weights.data") -> TensorProto:
     tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
-    tensor.external_data.add(key="location", value="weights.data")
+    tensor.external_data.add(key="location", value=location)
     return tensor
 
 
@@ -68,7 +68,7 @@ def by_its_location_alone(made: onnx.ModelProto) -> None:
     ids=["initializer", "attribute", "subgraph", "function", "sparse", "location alone", "training"],
 )
 def test_a_reference_is_refused(change: Callable[[onnx.ModelProto], object]) -> None:
-    with pytest.raises(BundleError, match=r"model\.onnx: this model reads weights from another file"):
+    with pytest.raises(BundleError, match=r"model\.onnx: this model reads weights from a file that is not its own"):
         refuse_external_data(model(change), PATH)
 
 
@@ -77,10 +77,34 @@ def test_a_model_with_all_its_weights_is_returned_as_it_is() -> None:
     assert refuse_external_data(content, PATH) is content
 
 
+def test_the_own_file_of_weights_may_be_read() -> None:
+    content = model(lambda made: made.graph.initializer.append(external()))
+    assert refuse_external_data(content, PATH, "weights.data") is content
+
+
+@pytest.mark.parametrize(
+    "location", ["other.data", "../weights.data", "./weights.data", "/weights.data", "weights", ""]
+)
+def test_no_other_file_may_be_read_beside_the_own_one(location: str) -> None:
+    def both(made: onnx.ModelProto) -> None:
+        made.graph.initializer.append(external())
+        made.graph.initializer.append(external("v", location))
+
+    with pytest.raises(BundleError, match="reads weights from a file that is not its own"):
+        refuse_external_data(model(both), PATH, "weights.data")
+
+
+def test_a_location_that_is_stated_again_is_refused() -> None:
+    tensor = external()
+    tensor.external_data.add(key="location", value="other.data")
+    with pytest.raises(BundleError, match="reads weights from a file that is not its own"):
+        refuse_external_data(model(lambda made: made.graph.initializer.append(tensor)), PATH, "weights.data")
+
+
 def test_a_graph_that_is_stated_twice_is_read_twice() -> None:
     """Protobuf merges two statements of one message, so a second graph adds to the first."""
     content = model(lambda made: made.graph.initializer.append(external()))
-    with pytest.raises(BundleError, match="reads weights from another file"):
+    with pytest.raises(BundleError, match="reads weights from a file that is not its own"):
         refuse_external_data(model(lambda _: None) + content, PATH)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from exporter.engines import Engine
-from exporter.engines.building import build_engine, build_on_cpu, with_target_passes
+from exporter.engines.building import build_engine, with_target_passes
 from exporter.errors import BundleError
 from exporter.machine import tool_versions
 from exporter.recipe import Gates, Range, Shapes
@@ -50,7 +50,7 @@ def target(backend: str, device: str = "cpu", precision: str = "fp32") -> Target
 
 class TestChecks:
     def test_a_sound_export_passes_all_of_them(self, subject: Subject, proof: Proof, tmp_path: Path) -> None:
-        built = build_on_cpu(subject.graph, SHAPES, tmp_path)
+        built = build_engine(subject.graph, target("onnxruntime"), SHAPES, tmp_path)
         stored = stored_graph(built.engine, lambda name: (tmp_path / name).read_bytes())
         assert stored is not None
         with built.open() as runner:
@@ -156,7 +156,7 @@ class TestStoredGraph:
 
     @pytest.mark.parametrize(
         ("backend", "files"),
-        [("onnxruntime", ()), ("onnxruntime", ("a", "b")), ("openvino", ("model.xml",)), ("tensorrt", ())],
+        [("onnxruntime", ()), ("onnxruntime", ("a", "b", "c")), ("openvino", ("model.xml",)), ("tensorrt", ())],
     )
     def test_other_files_are_refused(self, backend: str, files: tuple[str, ...]) -> None:
         with pytest.raises(

@@ -31,6 +31,18 @@ ENCODER = """encoder (int64[b, s] input_ids, int64[b, s] attention_mask) => (flo
     }"""
 
 
+def with_weights_outside(offset: int = 0) -> tuple[onnx.ModelProto, bytes]:
+    proto = encoder()
+    table = proto.graph.initializer[0]
+    weights = onnx.numpy_helper.to_array(table).tobytes()
+    for field in ("float_data", "raw_data"):
+        table.ClearField(field)
+    table.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "a.onnx.data"), ("offset", offset), ("length", len(weights))):
+        table.external_data.add(key=key, value=str(value))
+    return proto, weights
+
+
 def encoder() -> onnx.ModelProto:
     return ir.to_proto(model_of(ENCODER))
 
@@ -247,6 +259,12 @@ class TestRefusals:
             "a.onnx: the tensor table is kept in another file",
             "export it again",
         )
+
+    @pytest.mark.parametrize(("offset", "size"), [(4, 0), (0, -1)])
+    def test_tensors_that_end_behind_the_file_of_weights(self, offset: int, size: int) -> None:
+        proto, weights = with_weights_outside(offset=offset)
+        with pytest.raises(BundleError, match=r"a\.onnx: the tensor table ends behind the file of weights"):
+            read_onnx(proto.SerializeToString(), "a.onnx", weights[: len(weights) + size])
 
     @pytest.mark.parametrize(
         ("edit", "said"),
