@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 from tokenizers import Tokenizer
@@ -86,6 +87,8 @@ def check_files(built: BuiltEngine, proven: Graph | None, subject: Subject) -> t
             checks.append(proof.graph(proven, stored, target))
         if published is None:
             checks = [check.of(stored.file) for check in checks]
+        del published, stored
+        gc.collect()  # nodes and values refer to each other, and to the content of the file
         checks.insert(0, tokenizer)
         stage.result = ", ".join(f"{check.name}: {check.coverage}" for check in checks)
     return tuple(checks)
