@@ -17,8 +17,10 @@ from exporter.errors import BundleError
 from exporter.graph import storage
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.lint import check
+from exporter.serving.triton.remote import RemoteEncoder
 from exporter.validation import validate_bundle
 from tests.conftest import Shared
+from tests.support.triton import running
 from tests.support.twins import build_twin
 
 pytestmark = pytest.mark.usefixtures("files_end_early")
@@ -111,3 +113,20 @@ def test_it_is_shipped_whole(fp16: Bundle, options: Options, tmp_path: Path) -> 
     ship([Bundle.open(fp16.folder)], tmp_path / "models", options)
     assert check(tmp_path / "models") == []
     assert len([*(tmp_path / "models").rglob("model.onnx.data")]) == 1
+
+
+def test_triton_serves_it(fp16: Bundle, tmp_path: Path) -> None:
+    texts = ["안녕하세요", "오늘은 비가 온다"]
+    ship([Bundle.open(fp16.folder)], tmp_path / "models", Options(runtime="python"))
+    with running(tmp_path / "models", tmp_path) as server, RemoteEncoder("http", server.http, "twin_text") as remote:
+        served = remote.encode(texts)
+    np.testing.assert_allclose(served, exporter.load(fp16.folder).encode(texts), rtol=0, atol=1e-5)
+
+
+def test_tensorrt_rtx_builds_it(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed")
+    bundle = exporter.export(
+        str(checkpoint), precision="fp16", backend="tensorrt-rtx", unvalidated=True, out=tmp_path / "bundles"
+    )
+    assert bundle.manifest.engine.files[0] == "model.engine"
+    assert bundle.manifest.files["model.engine"].size > 100_000
