@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -158,14 +159,23 @@ class TestStoredGraph:
 
     def test_each_engine_is_read_by_its_own_reader(self, noting: Noting) -> None:
         calls = noting("read_onnx", "read_openvino")
-        engines = [("onnxruntime", "a.onnx"), ("openvino", "a.xml", "a.bin"), ("tensorrt", "a.engine", "a.log")]
+        engines = [
+            ("onnxruntime", "a.onnx"),
+            ("onnxruntime", "a.onnx", "a.onnx.data"),
+            ("openvino", "a.xml", "a.bin"),
+            ("tensorrt", "a.engine", "a.log"),
+        ]
         found: list[Any] = [stored_graph(self.engine(*engine), str.encode) for engine in engines]
-        assert found == ["what read_onnx returns", "what read_openvino returns", None]
-        assert calls == [("read_onnx", b"a.onnx", "a.onnx"), ("read_openvino", b"a.xml", b"a.bin", "a.xml")]
+        assert found == ["what read_onnx returns", "what read_onnx returns", "what read_openvino returns", None]
+        assert calls == [
+            ("read_onnx", b"a.onnx", "a.onnx"),
+            ("read_onnx", b"a.onnx", "a.onnx", b"a.onnx.data"),
+            ("read_openvino", b"a.xml", b"a.bin", "a.xml"),
+        ]
 
     @pytest.mark.parametrize(
         ("backend", "files"),
-        [("onnxruntime", ("a", "b")), ("openvino", ("a",)), ("openvino", ("a", "b", "c")), ("tensorrt-rtx", ())],
+        [("onnxruntime", ("a", "b", "c")), ("openvino", ("a",)), ("openvino", ("a", "b", "c")), ("tensorrt-rtx", ())],
     )
     def test_other_files_are_refused(self, noting: Noting, backend: str, files: tuple[str, ...]) -> None:
         calls = noting("read_onnx", "read_openvino")
@@ -186,7 +196,7 @@ class TestStoredGraph:
 )
 def test_the_proven_graph_is_read_as_the_published_one(noting: Noting, reader: str, read: tuple[Any, ...]) -> None:
     calls = noting("read_onnx", "read_onnx_by_openvino")
-    proven: Any = SimpleNamespace(model="a model", max_sequence=64, to_bytes=lambda: "its bytes")
+    proven: Any = SimpleNamespace(model="a model", max_sequence=64, as_file=lambda: nullcontext("its bytes"))
     found: Any = as_read_by(reader, proven)
     assert found == f"what {read[0]} returns"
     assert calls == [read]
