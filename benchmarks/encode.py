@@ -20,7 +20,16 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
 from exporter import Encoder
-from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
+from exporter.benchmark import (
+    REFERENCE,
+    Encode,
+    Subject,
+    encode_of,
+    evenly_spread,
+    measure,
+    reference_encode,
+    torch_threads,
+)
 from exporter.calibration import TokenBatches, calibration_sentences
 from exporter.checkpoint import load_checkpoint
 from exporter.engines.building import build_engine
@@ -91,7 +100,7 @@ def _measure_model(name: str, sentences: list[str], options: Namespace, work: Pa
         peer = in_bf16(folder)
         verdicts[BF16] = _verdict(reference, _as_encoder(peer, checkpoint), recipe, "bf16", BF16)
         encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: sentence_encode(peer)}
-        encoders |= {label: encoder.encode for label, encoder in opened.items()}
+        encoders |= {label: encode_of(encoder) for label, encoder in opened.items()}
         cosines = _min_cosines(encoders, sentences, options.batch_size)
         subjects = measure(encoders, sentences, batch_size=options.batch_size, rounds=options.rounds)
     _report(name, subjects, cosines, opened, verdicts, sentences, options)

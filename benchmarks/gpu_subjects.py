@@ -151,7 +151,7 @@ class EngineSubject:
 
     def encode(self, sentences: list[str], batch_size: int) -> NumPy:
         """Encode strings."""
-        return self.encoder.encode(sentences, batch_size)
+        return self.encoder.encode(sentences, batch_size=batch_size)
 
     def run(self, input_ids: NumPy, attention_mask: NumPy) -> NumPy:
         """Run one batch: the runner copies up and down by itself."""

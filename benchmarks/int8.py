@@ -21,7 +21,16 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.encode import BF16, in_bf16, sentence_encode
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
 from exporter import Encoder
-from exporter.benchmark import REFERENCE, Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
+from exporter.benchmark import (
+    REFERENCE,
+    Encode,
+    Subject,
+    encode_of,
+    evenly_spread,
+    measure,
+    reference_encode,
+    torch_threads,
+)
 from exporter.calibration import calibration_set
 from exporter.checkpoint import load_checkpoint
 from exporter.engines import backend_of
@@ -142,7 +151,7 @@ def _measure_model(name: str, options: Namespace, work: Path) -> None:
         for candidate in uncompiled:
             candidate.encoder.close()
         encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: sentence_encode(in_bf16(folder))}
-        encoders |= {candidate.label: candidate.encoder.encode for candidate in candidates}
+        encoders |= {candidate.label: encode_of(candidate.encoder) for candidate in candidates}
         subjects = measure(encoders, sentences, batch_size=options.batch_size, rounds=options.rounds)
     _report(name, subjects, candidates, uncompiled, len(sentences), options)
 

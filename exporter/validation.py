@@ -56,6 +56,7 @@ def validate_bundle(
         report = validate(reference, candidate, gate, name, precision)
         proven = tables_proven(checks, engine.backend)
         checks.append(proof.sweep(candidate, gate, precision, tables_proven=proven, lengths=engine.facts.right_padded))
+        checks += proof.prompts(candidate, gate)
     if precision.is_int8 and gate.max_emulator_ratio is not None:
         checks.append(Check("emulator", "not compared: only an export emulates int8"))
     report = replace(report, bundle=manifest.seal, device=device or manifest.validation.device)

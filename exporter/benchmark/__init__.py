@@ -7,7 +7,15 @@
 """
 
 from exporter.benchmark.bundles import REFERENCE, Throughput, bench_bundle, int8_verdict, siblings_of
-from exporter.benchmark.timing import Encode, Subject, evenly_spread, measure, reference_encode, torch_threads
+from exporter.benchmark.timing import (
+    Encode,
+    Subject,
+    encode_of,
+    evenly_spread,
+    measure,
+    reference_encode,
+    torch_threads,
+)
 
 __all__ = [
     "REFERENCE",
@@ -15,6 +23,7 @@ __all__ = [
     "Subject",
     "Throughput",
     "bench_bundle",
+    "encode_of",
     "evenly_spread",
     "int8_verdict",
     "measure",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.benchmark.timing import Encode, Subject, measure, reference_encode, torch_threads
+from exporter.benchmark.timing import Encode, Subject, encode_of, measure, reference_encode, torch_threads
 from exporter.bundle import Bundle
 from exporter.calibration import calibration_sentences
 from exporter.dependencies import require
@@ -101,9 +101,9 @@ def bench_bundle(
     with ExitStack() as stack:
         encoder = stack.enter_context(bundle.encoder(threads=threads))
         stack.enter_context(torch_threads(threads if against_torch else None))
-        encoders[name] = encoder.encode
+        encoders[name] = encode_of(encoder)
         for other, other_name in zip(against, names[1:], strict=True):
-            encoders[other_name] = stack.enter_context(other.encoder(threads=threads)).encode
+            encoders[other_name] = encode_of(stack.enter_context(other.encoder(threads=threads)))
         tokens = float(np.mean(encoder.count_tokens(sentences)))
         subjects = measure(encoders, sentences, batch_size=batch_size, rounds=rounds)
     tools = (

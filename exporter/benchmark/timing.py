@@ -19,6 +19,7 @@ from exporter.dependencies import require
 
 if TYPE_CHECKING:
     from exporter.checkpoint import Checkpoint
+    from exporter.runtime.encoder import Encoder
 
 Encode = Callable[[list[str], int], object]
 """Encodes sentences in batches of so many rows. What it returns is not looked at."""
@@ -119,6 +120,15 @@ def evenly_spread(sentences: Sequence[str], count: int) -> list[str]:
     """Return ``count`` of the sentences at equal distances, or all where there are no more."""
     kept = min(count, len(sentences))
     return [sentences[position * len(sentences) // kept] for position in range(kept)]
+
+
+def encode_of(encoder: Encoder) -> Encode:
+    """Return an encoder's ``encode``."""
+
+    def encode(sentences: list[str], batch_size: int) -> object:
+        return encoder.encode(sentences, batch_size=batch_size)
+
+    return encode
 
 
 def reference_encode(checkpoint: Checkpoint) -> Encode:

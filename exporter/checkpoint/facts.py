@@ -94,6 +94,7 @@ def read_facts(
             max_seq_length=max_seq_length,
             do_lower_case=backend.normalizer is not None and backend.normalizer.normalize_str("KOREA") == "korea",
             prompt=model.prompts[default] if default else "",
+            prompts=dict(model.prompts),
             layers=int(sizes.num_layers),
             heads=int(sizes.num_attention_heads),
             hidden_size=int(sizes.hidden_size),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -76,21 +77,41 @@ class Checkpoint:
     has_token_types: bool
     pad_token_id: int
 
-    def encode(self, sentences: list[str]) -> npt.NDArray[np.float32]:
+    def encode(self, sentences: list[str], prompt_name: str | None = None) -> npt.NDArray[np.float32]:
         """Return the reference vectors (len(sentences), dimension) float32, by ``SentenceTransformer.encode``.
 
-        It is given batches of few tokens: activations that fit below the C library's threshold for memory maps (32 MB)
-        are reused instead of being mapped and cleared anew by every operator, which made the demo's probes 5x slower.
+        Args:
+            sentences: The sentences.
+            prompt_name: The prompt to put before them (default: the checkpoint's default).
 
         Raises:
             CheckpointError: The tokenizer knows a token that the embedding table has no row for.
         """
-        rows = TextTokenizer(self.tokenizer).ids([self.facts.prompt + sentence for sentence in sentences])
+        prompt = self.facts.prompt if prompt_name is None else self.facts.prompts[prompt_name]
+        return self._in_batches(sentences, prompt, partial(self.model.encode, prompt_name=prompt_name))
+
+    def encode_query(self, sentences: list[str]) -> npt.NDArray[np.float32]:
+        """Return the reference vectors of queries, by ``SentenceTransformer.encode_query``. See ``encode``."""
+        return self._in_batches(sentences, "", self.model.encode_query)
+
+    def encode_document(self, sentences: list[str]) -> npt.NDArray[np.float32]:
+        """Return the reference vectors of documents, by ``SentenceTransformer.encode_document``. See ``encode``."""
+        return self._in_batches(sentences, "", self.model.encode_document)
+
+    def _in_batches(
+        self, sentences: list[str], prompt: str, encode: Callable[..., npt.NDArray[np.float32]]
+    ) -> npt.NDArray[np.float32]:
+        """Encode batches of few tokens.
+
+        Activations that fit below the C library's threshold for memory maps (32 MB) are reused instead of being mapped
+        and cleared anew by every operator.
+        """
+        rows = TextTokenizer(self.tokenizer).ids([prompt + sentence for sentence in sentences])
         vectors = np.empty((len(sentences), self.facts.dimension), dtype=np.float32)
         try:
             for batch in batches_by_length([len(row) for row in rows], batch_size=32, token_budget=TOKEN_BUDGET):
                 chosen = [sentences[row] for row in batch]
-                vectors[batch] = self.model.encode(chosen, batch_size=len(chosen), show_progress_bar=False)
+                vectors[batch] = encode(chosen, batch_size=len(chosen), show_progress_bar=False)
         except IndexError as error:
             raise CheckpointError(
                 f"{self.source}: its tokenizer gives ids beyond the rows of its embedding table",

@@ -154,6 +154,14 @@ def encode_command(
         ),
     ] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Normalize every vector to length 1.")] = False,
+    prompt_name: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt-name",
+            metavar="NAME",
+            help="Put the model's prompt of this name before every sentence (default: the model's default prompt).",
+        ),
+    ] = None,
     batch_size: BatchSizeOption = 32,
 ) -> None:
     """Encode text to a .npy file, or to stdout as one JSON array per line."""
@@ -163,7 +171,16 @@ def encode_command(
 
     lines = _lines(file)
     with Bundle.open(bundle, for_encoding=True).encoder() as encoder:
-        vectors = encoder.encode(lines, batch_size, normalize, show_progress_bar=sys.stderr.isatty())
+        if prompt_name is not None and prompt_name not in encoder.prompts:
+            known = ", ".join(encoder.prompts) or "none"
+            raise InputError(f"the model has no prompt {prompt_name!r}", next_step=f"its prompts are: {known}")
+        vectors = encoder.encode(
+            lines,
+            prompt_name,
+            batch_size=batch_size,
+            show_progress_bar=sys.stderr.isatty(),
+            normalize_embeddings=normalize,
+        )
     vectors = vectors.reshape(len(lines), encoder.dimension)
     if out is None:
         for vector in vectors:

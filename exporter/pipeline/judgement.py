@@ -127,7 +127,8 @@ def judge(
                     lengths=built.graph.padding is Padding.RIGHT,
                 )
                 stage.result = swept.coverage
-        report = report.with_checks(*checks, swept)
+            prompts = subject.proof.prompts(encoder, job.gate)
+        report = report.with_checks(*checks, swept, *prompts)
     if not report.passed:
         raise _gate_error(report, folded, conversion)
     return report

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Self, overload
 
 import numpy as np
@@ -19,6 +20,7 @@ TOKENS_PER_ROW = 128  # a batch of batch_size rows may hold this many tokens a r
 MAX_CHARACTERS = 1_000_000
 """Characters of one sentence, at most. A tokenizer needs some 50 times the size of a text, and truncates only then."""
 _CHARACTERS_AT_ONCE = 4 * MAX_CHARACTERS
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first that there is, as sentence-transformers has it
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Vectors = npt.NDArray[np.float32]
@@ -30,16 +32,25 @@ class Encoder:
     Attributes:
         dimension: Length of a sentence vector.
         max_seq_length: Tokens per sentence, special tokens included; what is longer is truncated.
+        prompts: The model's prompts, by name.
         execution: Where and in what numbers the engine really runs.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, runner: Runner, *, dimension: int, max_seq_length: int, prompt: str = ""
+        self,
+        tokenizer: Tokenizer,
+        runner: Runner,
+        *,
+        dimension: int,
+        max_seq_length: int,
+        prompt: str = "",
+        prompts: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._tokenizer = TextTokenizer(tokenizer)
         self._runner = runner
         self._closed = False
         self._prompt = prompt
+        self.prompts = dict(prompts)
         self.dimension = dimension
         self.max_seq_length = max_seq_length
         self.execution = runner.execution
@@ -59,40 +70,52 @@ class Encoder:
             dimension=facts.dimension,
             max_seq_length=facts.max_seq_length,
             prompt=facts.prompt,
+            prompts=facts.prompts,
         )
 
     @overload
     def encode(
         self,
         sentences: str,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
         batch_size: int = ...,
-        normalize_embeddings: bool = ...,
         show_progress_bar: bool | None = ...,
+        *,
+        normalize_embeddings: bool = ...,
     ) -> Vectors: ...
 
     @overload
     def encode(
         self,
         sentences: Iterable[str],
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
         batch_size: int = ...,
-        normalize_embeddings: bool = ...,
         show_progress_bar: bool | None = ...,
+        *,
+        normalize_embeddings: bool = ...,
     ) -> Vectors: ...
 
     def encode(
         self,
         sentences: str | Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         batch_size: int = 32,
-        normalize_embeddings: bool = False,
         show_progress_bar: bool | None = None,
+        *,
+        normalize_embeddings: bool = False,
     ) -> Vectors:
         """Return what ``SentenceTransformer.encode`` would, as float32.
 
         Args:
             sentences: One sentence, or several.
+            prompt_name: The model's prompt of this name is put before every sentence (default: the model's default).
+            prompt: This text is put before every sentence, whatever ``prompt_name`` says.
             batch_size: Rows per batch, at most; batches of long sentences are smaller.
-            normalize_embeddings: Scale every vector to length 1.
             show_progress_bar: Show progress on stderr. None means no.
+            normalize_embeddings: Scale every vector to length 1.
 
         Returns:
             (dimension,) for one sentence, (len(sentences), dimension) for several, (0,) for none, as
@@ -100,26 +123,85 @@ class Encoder:
 
         Raises:
             TypeError: A sentence is not a string.
-            ValueError: ``batch_size`` is below 1.
+            ValueError: ``batch_size`` is below 1, or the model has no prompt of that name.
             InputError: A sentence is no Unicode text, or has more than ``MAX_CHARACTERS`` characters.
             EngineError: The tokenizer or the engine fails, or the encoder is closed.
             BundleError: The engine returned another type or shape than float32 (rows, dimension).
         """
-        if isinstance(sentences, str):
-            vector: Vectors = self.encode([sentences], batch_size, normalize_embeddings, show_progress_bar)[0]
-            return vector
+        prompt = self._resolved(prompt_name, prompt)
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, and must be 1 or more")
-        texts = list(sentences)
+        texts = [sentences] if isinstance(sentences, str) else list(sentences)
         if not texts:
             return np.array([], dtype=np.float32)
-        rows = self._ids(texts)
+        rows = self._ids(texts, prompt)
         lengths = [len(row) for row in rows]
         batches = encoder_batches(lengths, batch_size)
         result = self._run_batches(rows, _shown(batches) if show_progress_bar else batches)
         if normalize_embeddings:
             result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
-        return result
+        vectors: Vectors = result[0] if isinstance(sentences, str) else result
+        return vectors
+
+    def encode_query(
+        self,
+        sentences: str | Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        *,
+        normalize_embeddings: bool = False,
+    ) -> Vectors:
+        """Encode queries: with the prompt ``"query"`` where there is one, as ``SentenceTransformer`` does.
+
+        Arguments, result and errors are those of ``encode``.
+        """
+        return self.encode(
+            sentences,
+            self._first_prompt(("query",)) if prompt_name is None else prompt_name,
+            prompt,
+            batch_size,
+            show_progress_bar,
+            normalize_embeddings=normalize_embeddings,
+        )
+
+    def encode_document(
+        self,
+        sentences: str | Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        *,
+        normalize_embeddings: bool = False,
+    ) -> Vectors:
+        """Encode documents: with the prompt ``"document"``, ``"passage"`` or ``"corpus"``, the first that there is.
+
+        Arguments, result and errors are those of ``encode``.
+        """
+        return self.encode(
+            sentences,
+            self._first_prompt(_DOCUMENT_PROMPTS) if prompt_name is None else prompt_name,
+            prompt,
+            batch_size,
+            show_progress_bar,
+            normalize_embeddings=normalize_embeddings,
+        )
+
+    def _first_prompt(self, names: Sequence[str]) -> str | None:
+        return next((name for name in names if name in self.prompts), None)
+
+    def _resolved(self, prompt_name: str | None, prompt: str | None) -> str:
+        """Return the text that is put before every sentence."""
+        if prompt is not None:
+            return prompt
+        if prompt_name is None:
+            return self._prompt
+        if prompt_name not in self.prompts:
+            known = ", ".join(map(repr, self.prompts)) or "none"
+            raise ValueError(f"the model has no prompt {prompt_name!r}; its prompts are {known}")
+        return self.prompts[prompt_name]
 
     def encode_tokens(self, rows: Sequence[TokenIds], *, batch_size: int = 32, padding_tokens: int = 16) -> Vectors:
         """Encode token ids, special tokens included and without padding: (len(rows), dimension) float32.
@@ -151,7 +233,7 @@ class Encoder:
 
         ``encode`` sorts and splits; this is for whoever needs to know what shares a batch.
         """
-        return self._run(self._ids(sentences))
+        return self._run(self._ids(sentences, self._prompt))
 
     def encode_padded(self, input_ids: IntArray, attention_mask: IntArray) -> Vectors:
         """Encode token ids that are padded already, as one batch: (batch, dimension) float32.
@@ -179,20 +261,20 @@ class Encoder:
 
     def count_tokens(self, sentences: Sequence[str]) -> list[int]:
         """Return how many tokens each sentence has after truncation."""
-        return [len(row) for row in self._ids(sentences)]
+        return [len(row) for row in self._ids(sentences, self._prompt)]
 
-    def _ids(self, sentences: Sequence[str]) -> list[list[int]]:
+    def _ids(self, sentences: Sequence[str], prompt: str) -> list[list[int]]:
         for position, sentence in enumerate(sentences):
             _check(sentence, position)
-        rows = [ids for part in _parts(sentences) for ids in self._ids_of_part(part)]
+        rows = [ids for part in _parts(sentences) for ids in self._ids_of_part(part, prompt)]
         if not all(rows):
             empty = next(number for number, row in enumerate(rows) if not row)
             raise EngineError(f"sentence {empty} has no token at all: the tokenizer adds no special ones")
         return rows
 
-    def _ids_of_part(self, sentences: Sequence[str]) -> list[list[int]]:
+    def _ids_of_part(self, sentences: Sequence[str], prompt: str) -> list[list[int]]:
         try:
-            return self._tokenizer.ids([self._prompt + sentence for sentence in sentences])
+            return self._tokenizer.ids([prompt + sentence for sentence in sentences])
         except BaseException as error:
             if not is_panic(error):
                 raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class EncoderFacts(BaseModel):
@@ -15,7 +15,8 @@ class EncoderFacts(BaseModel):
         dimension: Length of a sentence vector.
         max_seq_length: Tokens per sentence, special tokens included; longer sentences are truncated.
         do_lower_case: Whether text is lower-cased before the vocabulary is consulted.
-        prompt: Text that is put before every sentence ("" for most models).
+        prompt: Text that is put before every sentence where no other prompt is asked for ("" for most models).
+        prompts: The checkpoint's prompts by name, ``{"query": "query: ", "document": "passage: "}`` for example.
         layers: Transformer layers (uses of the shared layer, for ALBERT).
         heads: Attention heads.
         hidden_size: Length of a token's vector.
@@ -30,6 +31,7 @@ class EncoderFacts(BaseModel):
     max_seq_length: int
     do_lower_case: bool
     prompt: str = ""
+    prompts: dict[str, str] = Field(default_factory=dict)
     layers: int
     heads: int
     hidden_size: int

@@ -8,6 +8,7 @@ checks cover the rest, each by a comparison with another source::
     graph         the published engine and the float32 graph that passed gate 1, operator for operator
     dataflow      the operators of the float32 graph, and rules of what they may read
     lookup        the rows of word vectors that the float32 graph finds for every id, and the checkpoint's
+    prompts       the encoder and SentenceTransformer with each named prompt
     sweep         the engine and PyTorch on word rows and positions; the engine and itself on batches and widths
 """
 
@@ -32,6 +33,7 @@ from exporter.targets import Backend, Precision, Target
 from exporter.validator import Check
 from exporter.validator.dataflow import check_dataflow
 from exporter.validator.lookup import check_lookup
+from exporter.validator.prompts import check_prompts
 from exporter.validator.provenance import (
     Parameter,
     StoredGraph,
@@ -61,7 +63,9 @@ class Proof:
 
     def __init__(self, checkpoint: Checkpoint, texts: Sequence[str], shapes: Shapes) -> None:
         self._checkpoint = checkpoint
-        self._texts = [checkpoint.facts.prompt + text for text in texts]
+        self._probes = tuple(texts)
+        prompts = dict.fromkeys((checkpoint.facts.prompt, *checkpoint.facts.prompts.values()))
+        self._texts = [prompt + text for prompt in prompts for text in texts]
         self._shapes = shapes
         self._tokenizers: dict[str, Check] = {}
 
@@ -117,6 +121,11 @@ class Proof:
     def graph(proven: Graph, published: StoredGraph, target: Target) -> Check:
         """Compare the published operators with those of ``proven``, the folded graph after the target's passes."""
         return check_graph(as_read_by(target.backend, proven), published, target.precision)
+
+    def prompts(self, encoder: Encoder, gate: Gate) -> tuple[Check, ...]:
+        """Compare an encoder with the reference under every named prompt; nothing where there is only the default."""
+        check = check_prompts(self._checkpoint, encoder, gate, self._probes)
+        return () if check is None else (check,)
 
     def sweep(
         self,

@@ -642,6 +642,17 @@ class TestEncode:
         assert vectors.dtype == np.float32
         assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "vectors"}
 
+    def test_a_named_prompt(self, python: WarmPython, twin_bundle: Path, tmp_path: Path) -> None:
+        bundle = Path(shutil.copytree(twin_bundle, tmp_path / "bundle"))
+        edit_manifest(bundle, lambda manifest: manifest["encoder"].update(prompts={"query": "질문: "}))
+        done = python.run(CLI, "encode", bundle, "--prompt-name", "query", stdin="가\n".encode())
+        assert (done.status, done.stderr) == (0, "")
+        with exporter.load(bundle) as encoder:
+            np.testing.assert_array_equal(np.float32(json.loads(done.stdout)), encoder.encode("질문: 가"))
+        done = python.run(CLI, "encode", bundle, "--prompt-name", "title", stdin="가\n".encode())
+        assert (done.status, done.stdout) == (2, "")
+        assert done.stderr == "error: the model has no prompt 'title'\n  next: its prompts are: query\n"
+
     def test_stdin_to_json_lines(self, python: WarmPython, twin_bundle: Path) -> None:
         done = python.run(CLI, "encode", twin_bundle, stdin="\r\n".join([*SENTENCES, ""]).encode())
         assert (done.status, done.stderr) == (0, "")

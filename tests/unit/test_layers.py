@@ -110,7 +110,7 @@ ALLOWED: dict[str, set[str]] = {
         "targets",
         "validator",
     },
-    "benchmark": {"bundle", "calibration", "checkpoint", "dependencies", "errors", "machine"},
+    "benchmark": {"bundle", "calibration", "checkpoint", "dependencies", "errors", "machine", "runtime"},
     "precisions": {
         "bundle",
         "calibration",

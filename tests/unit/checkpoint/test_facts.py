@@ -132,6 +132,7 @@ def test_every_fact_is_that_of_the_model_or_of_its_files(tmp_path: Path) -> None
         max_seq_length=30,
         do_lower_case=False,
         prompt="질문: ",
+        prompts={"query": "질문: ", "other": "글: "},
         layers=5,
         heads=3,
         hidden_size=6,

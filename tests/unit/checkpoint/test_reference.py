@@ -106,7 +106,9 @@ class TestEncoding:
     def test_a_batch_has_32_sentences_or_fewer(self) -> None:
         model, _ = self.encoded([f"국{number}" for number in range(70)])
         assert model.batches == [[*range(32)], [*range(32, 64)], [*range(64, 70)]]
-        assert model.options == [{"batch_size": size, "show_progress_bar": False} for size in (32, 32, 6)]
+        assert model.options == [
+            {"prompt_name": None, "batch_size": size, "show_progress_bar": False} for size in (32, 32, 6)
+        ]
 
     @pytest.mark.parametrize(("prompt", "together"), [("", 2), ("밥 ", 1)])
     def test_a_batch_has_2048_tokens_or_fewer_with_padding_and_prompt(self, prompt: str, together: int) -> None:

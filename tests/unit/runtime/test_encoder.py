@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,27 +154,17 @@ def test_progress_goes_to_stderr_and_only_when_asked_for(
     assert capfd.readouterr().out == ""
 
 
-def test_a_default_prompt_is_part_of_the_bundle(twin: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(twin, tmp_path / "prompted"))
-    settings = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
-    settings |= {"prompts": {"query": "질문: ", "document": "글: "}, "default_prompt_name": "query"}
-    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings), encoding="utf-8")
-
-    bundle = exporter.export(str(folder), out=tmp_path / "out")
-    assert bundle.manifest.encoder.prompt == "질문: "
-    reference = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    with exporter.load(bundle.folder) as encoder:
-        found = encoder.encode(RAGGED)
-        np.testing.assert_allclose(found, reference.encode(RAGGED, show_progress_bar=False), atol=2e-5, rtol=0)
-        plain = reference.encode(RAGGED, prompt="", show_progress_bar=False)
-        assert np.abs(found - plain).max() > 0.1
+def test_without_prompts_queries_and_documents_are_sentences(encoder: exporter.Encoder) -> None:
+    wanted = encoder.encode(RAGGED)
+    np.testing.assert_array_equal(encoder.encode_query(RAGGED), wanted)
+    np.testing.assert_array_equal(encoder.encode_document(RAGGED), wanted)
 
 
 class TestPaddedTokens:
     """``encode_padded`` runs exactly the arrays that it is given, as one batch."""
 
     def test_any_width_gives_the_sentence_its_vector(self, encoder: exporter.Encoder) -> None:
-        ids, mask = encoder._tokenizer.pad(encoder._ids(RAGGED[:3]), 77)
+        ids, mask = encoder._tokenizer.pad(encoder._ids(RAGGED[:3], ""), 77)
         assert ids.shape == (3, 77)
         np.testing.assert_allclose(encoder.encode_padded(ids, mask), encoder.encode(RAGGED[:3]), atol=1e-6, rtol=0)
 

@@ -92,10 +92,14 @@ class TestChecks:
             return Check("tokenizer", "")
 
         monkeypatch.setattr(module, "check_tokenizer", check_tokenizer)
-        facts = subject.checkpoint.facts.model_copy(update={"prompt": "질문: "})
+        facts = subject.checkpoint.facts.model_copy(
+            update={"prompt": "질문: ", "prompts": {"query": "질문: ", "document": "글: "}}
+        )
         checkpoint = module.Proof(_with_facts(subject, facts), ["하나", "둘"], SHAPES)
         checkpoint.tokenizer(subject.checkpoint.tokenizer)
-        assert seen == [(subject.checkpoint.anchor, subject.checkpoint.tokenizer, ["질문: 하나", "질문: 둘"])]
+        assert seen == [
+            (subject.checkpoint.anchor, subject.checkpoint.tokenizer, ["질문: 하나", "질문: 둘", "글: 하나", "글: 둘"])
+        ]
 
     @pytest.mark.parametrize(
         ("precision", "proven", "rows"), [("fp32", False, "all"), ("fp16", True, "sample"), ("int8", True, "sample")]
