@@ -94,6 +94,8 @@ def validate_command(
     from exporter.bundle.minimum_gate import minimum_gate_of
     from exporter.dependencies import REFERENCE_PACKAGES, require_all
 
+    if junit is not None and not junit.parent.is_dir():
+        raise InputError(f"{junit}: cannot be written: No such file or directory", next_step=f"create {junit.parent}")
     minimum_gate = minimum_gate_of(gates, recipe)
     opened = Bundle.open(bundle, require_signature=require_signature, for_encoding=True)
     stderr = stderr_console()
@@ -169,6 +171,8 @@ def encode_command(
 
     from exporter.bundle import Bundle
 
+    if file is not None and out is not None and file.exists() and out.exists() and file.samefile(out):
+        raise InputError(f"{out}: is the text to encode", next_step="write the vectors to another file")
     lines = _lines(file)
     with Bundle.open(bundle, for_encoding=True).encoder() as encoder:
         if prompt_name is not None and prompt_name not in encoder.prompts:
@@ -241,9 +245,11 @@ def _lines(file: Path | None) -> list[str]:
         # Not str.splitlines, which also splits at U+2028 and others: lines are counted as `wc -l` counts them.
         return [line.removesuffix("\n") for line in io.StringIO(data.decode("utf-8-sig"), newline=None)]
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+        raise InputError(
+            f"{file}: cannot be read: {error.strerror}", next_step="give a text file with one sentence per line"
+        ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{file or 'stdin'}: not UTF-8 at byte {error.start}") from error
+        raise InputError(f"{file or 'stdin'}: not UTF-8 at byte {error.start}", next_step="save it as UTF-8") from error
 
 
 def _stdin() -> bytes:

@@ -9,7 +9,7 @@ from exporter.bundle.publish import refuse_to_replace_other_files
 from exporter.calibration import TokenBatches, audit_text
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.engines import BuildOptions, backend_of, refuse_idle_options
-from exporter.errors import MissingDependencyError
+from exporter.errors import InputError, MissingDependencyError
 from exporter.options import ExportOptions
 from exporter.precisions import precision_of
 from exporter.recipe import Gate, Recipe
@@ -86,6 +86,7 @@ def accept(recipe: Recipe, options: ExportOptions, stages: Stages) -> Job:
     """Refuse what cannot be done, before any work. Without ``unvalidated``, the engine must run on this machine."""
     target, backend = options.target, backend_of(options.backend)
     refuse_idle_options(target.backend, build_options(options))
+    _refuse_missing(options)
     precision_of(target.precision).check(target)
     runs_here = True
     try:
@@ -99,6 +100,13 @@ def accept(recipe: Recipe, options: ExportOptions, stages: Stages) -> Job:
     if options.force:
         refuse_to_replace_other_files(job.place)
     return job
+
+
+def _refuse_missing(options: ExportOptions) -> None:
+    """Refuse a file of text that is not there. What is in it is read when it is needed: it may be a pipe."""
+    for path in (options.calibration, *options.sts):
+        if path is not None and not path.exists():
+            raise InputError(f"{path}: cannot be read: No such file or directory", next_step="check the path")
 
 
 def build_options(options: ExportOptions) -> BuildOptions:

@@ -653,6 +653,15 @@ class TestEncode:
         assert (done.status, done.stdout) == (2, "")
         assert done.stderr == "error: the model has no prompt 'title'\n  next: its prompts are: query\n"
 
+    def test_the_text_itself_is_not_overwritten(self, python: WarmPython, twin_bundle: Path, tmp_path: Path) -> None:
+        text = tmp_path / "text.txt"
+        text.write_text("가\n", encoding="utf-8")
+        (tmp_path / "link").symlink_to(text)
+        for out in (text, tmp_path / "link"):
+            done = python.run(CLI, "encode", twin_bundle, text, "--out", out)
+            refused(done, 2, f"{out}: is the text to encode")
+        assert text.read_text(encoding="utf-8") == "가\n"
+
     def test_stdin_to_json_lines(self, python: WarmPython, twin_bundle: Path) -> None:
         done = python.run(CLI, "encode", twin_bundle, stdin="\r\n".join([*SENTENCES, ""]).encode())
         assert (done.status, done.stderr) == (0, "")

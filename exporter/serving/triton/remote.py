@@ -146,6 +146,10 @@ class RemoteEncoder:
                 f"{subject}: the answer was not complete within {seconds:.3g} s",
                 next_step="look into the server's log, or raise `timeout_s`",
             ) from error
+        except ConnectionRefusedError as error:
+            raise ServerError(
+                f"{subject}: nothing answers there", next_step="start the server, or check host and port"
+            ) from error
         except (AnswerError, OSError) as error:
             raise ServerError(f"{subject}: {shown(error)}", next_step="look into the server's log") from error
 

@@ -183,7 +183,7 @@ def test_a_server_that_reads_nothing_is_given_up() -> None:
 def test_nobody_listens() -> None:
     with raw_server(lambda _: []) as server:
         pass
-    assert "Connection refused" in refusal("http", server.url)
+    assert "nothing answers there" in refusal("http", server.url)
     assert refusal("grpc", server.url)
 
 
