@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Self, overload
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -72,30 +72,6 @@ class Encoder:
             prompt=facts.prompt,
             prompts=facts.prompts,
         )
-
-    @overload
-    def encode(
-        self,
-        sentences: str,
-        prompt_name: str | None = ...,
-        prompt: str | None = ...,
-        batch_size: int = ...,
-        show_progress_bar: bool | None = ...,
-        *,
-        normalize_embeddings: bool = ...,
-    ) -> Vectors: ...
-
-    @overload
-    def encode(
-        self,
-        sentences: Iterable[str],
-        prompt_name: str | None = ...,
-        prompt: str | None = ...,
-        batch_size: int = ...,
-        show_progress_bar: bool | None = ...,
-        *,
-        normalize_embeddings: bool = ...,
-    ) -> Vectors: ...
 
     def encode(
         self,
