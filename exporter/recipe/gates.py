@@ -96,14 +96,15 @@ class Gate(Frozen):
 class Gates(Frozen):
     """One gate per precision."""
 
-    # The bounds are set from measurements. "sound" is the worst of all sound exports: the demo, the demo with Dense and
-    # Normalize, all-MiniLM-L6-v2 and the five small twins (all probes), with onnxruntime and openvino on the CPU. Rows
-    # with a * also hold for four full-size twins (a tenth of the probes; two in bfloat16). "fault" is the smallest
-    # seeded fault at fp32 (tests/FAULTS.md): GELU by its tanh form, and a mask that is ignored for the batch deviation.
+    # The bounds are set from measurements; `python -m benchmarks.sound_exports` repeats those of sound exports. "sound"
+    # is the worst of all: the demo, the demo with Dense and Normalize, all-MiniLM-L6-v2 and the five small twins (all
+    # probes), with onnxruntime and openvino on the CPU. Rows with a * also hold for four full-size twins (a tenth of
+    # the probes; two in bfloat16). "fault" is the smallest seeded fault at fp32 (tests/FAULTS.md): GELU by its tanh
+    # form, and a mask that is ignored for the batch deviation.
     #
     #                              sound fp32  fault  sound fp16  sound bf16
     #     1 - min cosine *            8.6e-12  2.5e-8      8.2e-6      1.3e-3
-    #     1 - min centered cosine *    9.7e-12  3.7e-8      9.3e-6      1.5e-3
+    #     1 - min centered cosine *   9.7e-12  3.7e-8      9.3e-6      1.5e-3
     #     max relative error *         4.1e-6  2.2e-4      4.1e-3      5.2e-2
     #     mean relative error          1.0e-6              1.3e-3      1.5e-2
     #     norm error                   7.8e-7              1.1e-3      1.1e-2
