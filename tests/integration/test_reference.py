@@ -118,7 +118,11 @@ MALFORMED: Mapping[str, tuple[Change, tuple[str, ...]]] = {
         ("tokenizer_config.json", {"tokenizer_class": "ByT5Tokenizer"}, ("its tokenizer ByT5Tokenizer is not one of",)),
         ("tokenizer_config.json", {"padding_side": 3}, ("padding_side is 3, and must be a text",)),
         ("tokenizer_config.json", {"model_max_length": -1}, ("model_max_length is -1, and must be a positive number",)),
-        ("tokenizer_config.json", {"unk_token": "none"}, ("cannot encode a sentence with it: WordPiece error",)),
+        (
+            "tokenizer_config.json",
+            {"unk_token": "none"},
+            ("its tokenizer gives ids beyond the rows of its embedding table: 'none' has the id 12800",),
+        ),
         ("tokenizer_config.json", {"added_tokens_decoder": [1]}, ("sentence-transformers cannot load it",)),
         ("tokenizer.json", {"model": {"type": "WordPiece"}}, ("sentence-transformers cannot load it",)),
         ("tokenizer.json", {"added_tokens": "many"}, ("sentence-transformers cannot load it",)),
