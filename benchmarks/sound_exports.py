@@ -134,8 +134,9 @@ def _sections(found: Sequence[Measured], models: Sequence[str], size: str) -> tu
         rows.append(cells)
     header = ["", *(cell for precision in precisions for cell in (f"{precision}, worst", "allowed"))]
     exports = len({(one.subject, one.precision) for one in found})
+    engines = dict.fromkeys(one.subject.rpartition(" on ")[2] for one in found)
     conditions = (
-        f"{exports} exports of {', '.join(models)} ({size} twins), all probes, onnxruntime and openvino on the CPU. "
+        f"{exports} exports of {', '.join(models)} ({size} twins), all probes, {' and '.join(engines)} on the CPU. "
         "Every export passed. Of each statistic, the value that uses up most of its bound; similarities and overlaps "
         "are given by their distance from 1. A bound that was widened for a probe is shown as widened. Sizes of seeded "
         "faults are in `tests/FAULTS.md`."

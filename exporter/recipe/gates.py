@@ -109,8 +109,8 @@ class Gates(Frozen):
     #     mean relative error          1.0e-6              1.3e-3      1.5e-2
     #     norm error                   7.8e-7              1.1e-3      1.1e-2
     #     norm bias                    1.5e-8              8.4e-5      1.3e-3
-    #     1 - mean neighbor overlap   1.4e-5              4.2e-3      2.5e-2
-    #     1 - min neighbor overlap       0.1                 0.3         0.3
+    #     1 - mean neighbor overlap    1.4e-5              4.2e-3      2.5e-2
+    #     1 - min neighbor overlap        0.1                 0.3         0.3
     #     similarity drift *           1.2e-6  1.6e-4      2.5e-3      2.8e-2
     #     batch deviation *            2.0e-6    0.47      2.3e-6      7.1e-3
     #
@@ -169,8 +169,8 @@ class Gates(Frozen):
     #     mean relative error            0.043         0.072         0.097
     #     norm error                     0.024         0.062         4e-7
     #     norm bias                                    4.7e-3        1e-8
-    #     1 - mean neighbor overlap     0.045         0.051         0.133
-    #     1 - min neighbor overlap      0.3           0.3           0.5
+    #     1 - mean neighbor overlap      0.045         0.051         0.133
+    #     1 - min neighbor overlap       0.3           0.3           0.5
     #     batch deviation                2e-7          0             2e-7
     #     batch deviation, dynamic       0.063         0.070         0.112
     #

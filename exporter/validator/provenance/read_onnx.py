@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from exporter.errors import BundleError
+from exporter.graph.storage import DATA
 from exporter.validator.provenance.stored import Array, Node, StoredGraph, Value
 
 _METADATA = ("max_sequence", "padding")  # what runners heed
@@ -142,7 +143,7 @@ class _Reader:
     def _external(self, name: str, tensor: ir.ExternalTensor, shape: tuple[int, ...]) -> Callable[[], Array]:
         """Return what reads a tensor from the file of weights: whole numbers of a type that fill a byte or more."""
         weights = self._weights
-        if weights is None:
+        if weights is None or str(tensor.location) != f"{self._file}{DATA}":
             raise BundleError(f"{self._file}: the tensor {name} is kept in another file", next_step="export it again")
         kind, count, offset = tensor.dtype.numpy(), math.prod(shape), tensor.offset or 0
         if tensor.dtype.itemsize < 1 or not 0 <= offset <= len(weights) - count * kind.itemsize:

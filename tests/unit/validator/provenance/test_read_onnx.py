@@ -260,6 +260,13 @@ class TestRefusals:
             "export it again",
         )
 
+    def test_tensors_in_another_file_than_that_of_the_weights(self) -> None:
+        proto, weights = with_weights_outside()
+        assert read_onnx(proto.SerializeToString(), "a.onnx", weights).stored
+        next(entry for entry in proto.graph.initializer[0].external_data if entry.key == "location").value = "b.data"
+        with pytest.raises(BundleError, match=r"a\.onnx: the tensor table is kept in another file"):
+            read_onnx(proto.SerializeToString(), "a.onnx", weights)
+
     @pytest.mark.parametrize(("offset", "size"), [(4, 0), (0, -1)])
     def test_tensors_that_end_behind_the_file_of_weights(self, offset: int, size: int) -> None:
         proto, weights = with_weights_outside(offset=offset)
