@@ -79,12 +79,15 @@ class Subject(Protocol):
     """What the benchmark knows of anything it measures.
 
     Attributes:
-        execution: Where and in what numbers it runs.
         matrix_type: Which of the measured matrix rates its floor is made of.
     """
 
-    execution: str
     matrix_type: str
+
+    @property
+    def execution(self) -> str:
+        """Where and in what numbers it runs."""
+        ...
 
     def encode(self, sentences: list[str], batch_size: int) -> NumPy:
         """Encode strings, as its users would."""
@@ -143,11 +146,19 @@ class EngineSubject:
     def __init__(self, encoder: Encoder, runner: Any, precision: str) -> None:
         self.encoder = encoder
         self.precision = self.matrix_type = precision
-        self.execution = encoder.execution
         self._runner = runner
         stream = getattr(runner, "stream", None)
         external: Any = torch.cuda.ExternalStream  # torch does not annotate how it is made
         self._stream = external(stream) if stream is not None else None
+
+    @property
+    def execution(self) -> str:
+        """Where it runs, and how many shapes were captured as CUDA graphs so far."""
+        graphs = getattr(self._runner, "graphs", None)
+        if graphs is None:
+            return self.encoder.execution
+        said = f"no CUDA graph: {graphs.refused}" if graphs.refused else f"{len(graphs)} CUDA graphs"
+        return f"{self.encoder.execution}; {said}"
 
     def encode(self, sentences: list[str], batch_size: int) -> NumPy:
         """Encode strings."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from exporter.dependencies import release_of, require
 from exporter.engines import DEFAULTS, BuildOptions, Engine, EngineFiles
 from exporter.engines.cuda import Cuda, DeviceBuffers, find_gpu
+from exporter.engines.cuda_graphs import CudaGraphs, Shape
 from exporter.engines.external_data import refuse_external_data
 from exporter.engines.facts import EngineFacts
 from exporter.engines.padding import refuse_other_than_right_padding
@@ -64,8 +65,10 @@ class OnnxRuntimeRunner:
 class OnnxRuntimeCudaRunner:
     """One session on the GPU, its inputs and its output bound to device buffers that stay from batch to batch.
 
-    Everything goes down one stream: copies from pinned memory, the graph, the copy back. ``run`` may be called from
-    several threads, which take turns.
+    Everything goes down one stream: copies from pinned memory, the graph, the copy back. A small shape that comes again
+    is captured as a CUDA graph, copies and all. ``run`` may be called from several threads, which take turns.
+
+    onnxruntime can capture by itself (``enable_cuda_graph``), but does it for each thread apart, and keeps every graph.
 
     Args:
         session: A session on the CUDA provider whose stream is ``stream``.
@@ -81,6 +84,10 @@ class OnnxRuntimeCudaRunner:
         self._dimension = int(session.get_outputs()[0].shape[1])
         self._buffers = DeviceBuffers(cuda, stream, self._dimension)
         self._turn = threading.Lock()
+        # onnxruntime would wait for the stream after each batch, which is once too often, and forbidden in a capture.
+        self._asynchronous = require("onnxruntime").RunOptions()
+        self._asynchronous.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self.graphs = CudaGraphs(cuda, stream)
         self.on_cpu = tuple(on_cpu)
         fell = f", {len(on_cpu)} nodes on the CPU ({', '.join(on_cpu)})" if on_cpu else ""
         self.execution: str = f"{session.get_providers()[0]} on {cuda.gpu().name}{fell}"
@@ -89,23 +96,32 @@ class OnnxRuntimeCudaRunner:
         """Encode (batch, sequence) int64 ids and mask to (batch, dimension) float32."""
         if self._right_padded:
             refuse_other_than_right_padding(attention_mask)
-        rows, buffers = len(input_ids), self._buffers
+        shape = input_ids.shape[0], input_ids.shape[1]
         with self._turn:
             self._cuda.enter()
-            buffers.reserve(rows, input_ids.size)
-            buffers.fill(input_ids, attention_mask)
-            binding = self._session.io_binding()
-            for name, address in zip(INPUTS, (buffers.ids, buffers.mask), strict=True):
-                binding.bind_input(name, "cuda", 0, np.int64, input_ids.shape, address)
-            binding.bind_output(OUTPUT, "cuda", 0, np.float32, (rows, self._dimension), buffers.vectors)
-            buffers.upload(input_ids.size)
-            try:
-                self._session.run_with_iobinding(binding)
-            except _errors() as error:
-                raise EngineError(f"onnxruntime refused a batch of {input_ids.shape}: {first_line(error)}") from error
-            buffers.download(rows)
+            if self._buffers.reserve(shape[0], input_ids.size):
+                self.graphs.clear()  # they hold the addresses of before
+            self._buffers.fill(input_ids, attention_mask)
+            if not self.graphs.replay(shape):
+                self._enqueue(shape)
+                if self.graphs.is_due(shape):
+                    self._cuda.synchronize(self.stream)
+                    self.graphs.capture(shape, lambda: self._enqueue(shape))
             self._cuda.synchronize(self.stream)
-            return buffers.read(rows)
+            return self._buffers.read(shape[0])
+
+    def _enqueue(self, shape: Shape) -> None:
+        """Enqueue copies up, the graph, and the copy down for a batch of ``shape``."""
+        binding = self._session.io_binding()
+        for name, address in zip(INPUTS, (self._buffers.ids, self._buffers.mask), strict=True):
+            binding.bind_input(name, "cuda", 0, np.int64, shape, address)
+        binding.bind_output(OUTPUT, "cuda", 0, np.float32, (shape[0], self._dimension), self._buffers.vectors)
+        self._buffers.upload(shape[0] * shape[1])
+        try:
+            self._session.run_with_iobinding(binding, self._asynchronous)
+        except _errors() as error:
+            raise EngineError(f"onnxruntime refused a batch of {shape}: {first_line(error)}") from error
+        self._buffers.download(shape[0])
 
     def __enter__(self) -> Self:
         return self
@@ -113,8 +129,9 @@ class OnnxRuntimeCudaRunner:
     def __exit__(self, *_: object) -> None:
         if self._session is None:
             return
-        self._session = None  # before its stream
         self._cuda.enter()
+        self.graphs.clear()
+        self._session = None  # before its stream
         self._buffers.close()
         self._cuda.destroy_stream(self.stream)
         self._cuda.close()

@@ -13,6 +13,8 @@ from exporter.bundle import Bundle
 from exporter.dependencies import require
 from exporter.engines import EngineFiles, backend_of
 from exporter.engines.cuda import find_gpu
+from exporter.engines.cuda_graphs import GRAPH_AFTER
+from exporter.engines.onnxruntime import OnnxRuntimeCudaRunner
 from exporter.errors import BuildError, BundleError, EngineError, MissingDependencyError
 from exporter.options import ExportOptions
 from exporter.pipeline import export
@@ -61,6 +63,7 @@ def test_onnxruntime_passes_and_computes_all_of_it_on_the_gpu(
     assert "on the CPU" not in proven.execution
     lengths = [decision for decision in bundle.manifest.decisions if "attention_lengths" in decision]
     assert bool(lengths) == (precision != "fp32")
+    assert bool(lengths) == any("split_heads_inside" in decision for decision in bundle.manifest.decisions)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -89,6 +92,27 @@ def test_shapes_in_any_order_and_again_and_again(model: Model, backend: str, tmp
             for text, vector in zip(batch, encoder.encode_batch(batch), strict=True):
                 error = np.linalg.norm(vector - alone[text]) / np.linalg.norm(alone[text])
                 assert error < 1e-2  # the gate's own bound on fp16: vectors alone and in a batch
+
+
+def test_onnxruntime_replays_cuda_graphs_to_the_last_bit(model: Model, tmp_path: Path) -> None:
+    """Ids that a graph was not captured with, after batches of other shapes, on another thread too."""
+    bundle = bundle_of(model, "demo", "fp16", "onnxruntime", tmp_path)
+    engine = bundle.manifest.engine
+    rng = np.random.default_rng(0)
+    shapes = [(1, 5), (3, 17), (32, 32), (1, 64)]
+    batches = [(shape, rng.integers(5, 2000, shape)) for _ in range(3 * GRAPH_AFTER) for shape in shapes]
+    with backend_of("onnxruntime").open(engine, EngineFiles.read(engine, bundle.folder), "cuda", None) as runner:
+        assert isinstance(runner, OnnxRuntimeCudaRunner)
+        runner.run(np.full((40, 64), 7), np.ones((40, 64), dtype=np.int64))  # buffers grow, and never again
+        replayed = [runner.run(ids, np.ones_like(ids)) for _, ids in batches]
+        with ThreadPoolExecutor(1) as pool:
+            elsewhere = pool.submit(runner.run, batches[-1][1], np.ones_like(batches[-1][1])).result()
+        assert runner.graphs.refused is None
+        assert len(runner.graphs) == len(shapes)
+        for (_, ids), found in zip(batches, replayed, strict=True):
+            runner.graphs.clear()
+            np.testing.assert_array_equal(found, runner.run(ids, np.ones_like(ids)))
+        np.testing.assert_array_equal(elsewhere, replayed[-1])
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt-rtx", "tensorrt"])

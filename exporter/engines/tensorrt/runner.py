@@ -6,54 +6,18 @@ Not yet run on a GPU: everything here that touches the driver or an engine has b
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from exporter.engines.cuda import Cuda, DeviceBuffers
+from exporter.engines.cuda_graphs import CudaGraphs, Shape
 from exporter.engines.padding import refuse_other_than_right_padding
 from exporter.engines.tensorrt.profiles import Profile, pieces, profile_for
 from exporter.errors import EngineError
 from exporter.runtime.contract import INPUTS, OUTPUT
-
-GRAPH_TOKENS = 4096
-"""Largest batch, in tokens with padding, that is replayed as a CUDA graph: in larger ones kernels outlast launches."""
-GRAPH_AFTER = 3
-"""Times that a shape must have come before it is captured."""
-MOST_GRAPHS = 64
-"""Captured shapes kept: every length of a short sentence alone. The one that has not come for longest goes first."""
-
-Shape = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Captured:
-    """A graph, and the execution context that holds what it reads: nothing else may change that context's shape."""
-
-    graph: int
-    context: Any
-
-
-class Shapes:
-    """Which shapes have come often enough to be worth a graph. Pure bookkeeping."""
-
-    def __init__(self) -> None:
-        self._seen: dict[Shape, int] = {}
-
-    def is_due(self, shape: Shape) -> bool:
-        """Count one more batch of ``shape``, (rows, tokens a row); returns whether to capture it now."""
-        if shape[0] * shape[1] > GRAPH_TOKENS:
-            return False
-        self._seen[shape] = self._seen.get(shape, 0) + 1
-        return self._seen[shape] == GRAPH_AFTER
-
-    def forget(self, shape: Shape) -> None:
-        """Begin to count anew, for a shape whose graph was dropped."""
-        self._seen.pop(shape, None)
 
 
 class TensorRtRunner:
@@ -90,7 +54,7 @@ class TensorRtRunner:
         self.stream = cuda.create_stream()
         self._turn = threading.Lock()
         self._captures_itself = hasattr(trt, "CudaGraphStrategy")
-        self._shapes, self._captured = Shapes(), OrderedDict[Shape, Captured]()
+        self.graphs = CudaGraphs(cuda, self.stream)
         self._contexts: dict[int, Any] = {}
         self._scratch_bytes = int(engine.device_memory_size_v2)
         self._scratch = cuda.allocate(self._scratch_bytes) if self._scratch_bytes else 0
@@ -121,17 +85,12 @@ class TensorRtRunner:
         shape = (rows, tokens)
         number = profile_for(self._profiles, rows, tokens)
         self._buffers.fill(input_ids, attention_mask)
-        captured = self._captured.get(shape)
-        if captured is not None:
-            self._captured.move_to_end(shape)
-            self._cuda.launch(captured.graph, self.stream)
-        else:
+        if not self.graphs.replay(shape):
             self._enqueue(self._context(number), shape)
+            if not self._captures_itself and self.graphs.is_due(shape):
+                self._capture(number, shape)
         self._cuda.synchronize(self.stream)
-        vectors = self._buffers.read(rows)
-        if captured is None and not self._captures_itself and self._shapes.is_due(shape):
-            self._capture(number, shape)
-        return vectors
+        return self._buffers.read(rows)
 
     def _enqueue(self, context: Any, shape: Shape) -> None:
         """Enqueue copies up, the engine, and the copy down for a batch of ``shape``."""
@@ -156,12 +115,7 @@ class TensorRtRunner:
         context = self._new_context(number)
         self._enqueue(context, shape)
         self._cuda.synchronize(self.stream)
-        graph = self._cuda.capture(self.stream, lambda: self._enqueue(context, shape))
-        self._captured[shape] = Captured(graph, context)
-        if len(self._captured) > MOST_GRAPHS:
-            oldest, dropped = self._captured.popitem(last=False)
-            self._cuda.destroy_graph(dropped.graph)
-            self._shapes.forget(oldest)
+        self.graphs.capture(shape, lambda: self._enqueue(context, shape), keeps=context)
 
     def _context(self, number: int) -> Any:
         if number not in self._contexts:
@@ -194,9 +148,7 @@ class TensorRtRunner:
             return
         self._cuda.enter()
         self._cuda.synchronize(self.stream)
-        for captured in self._captured.values():
-            self._cuda.destroy_graph(captured.graph)
-        self._captured.clear()
+        self.graphs.clear()
         self._contexts.clear()
         self._engine = None
         self._keep_alive = ()

@@ -20,6 +20,7 @@ from exporter.graph.passes.first_token import first_token
 from exporter.graph.passes.fold_token_types import fold_token_types
 from exporter.graph.passes.fold_transposes import fold_transposes
 from exporter.graph.passes.limit_sequence import limit_sequence
+from exporter.graph.passes.split_heads_inside import split_heads_inside
 
 Pass = Callable[[ir.Model], int]
 
@@ -56,7 +57,7 @@ TARGETS: dict[tuple[str, str, str], tuple[Pass, ...]] = {
     ("onnxruntime", "cpu", "*"): (),
     # Flash Attention takes half precision and lengths; float32 has a kernel for the mask and none that is faster.
     ("onnxruntime", "cuda", "fp32"): (first_token,),
-    ("onnxruntime", "cuda", "*"): (attention_lengths, first_token),
+    ("onnxruntime", "cuda", "*"): (attention_lengths, split_heads_inside, first_token),
     ("openvino", "*", "*"): (decompose_attention,),
     ("tensorrt*", "cuda", "fp32"): (decompose_attention,),  # no kernel for attention in float32
     ("tensorrt*", "cuda", "*"): (attention_lengths,),

@@ -13,6 +13,7 @@ import pytest
 
 from exporter.engines import Engine, EngineFiles
 from exporter.engines.cuda import Cuda
+from exporter.engines.cuda_graphs import GRAPH_AFTER
 from exporter.engines.facts import EngineFacts
 from exporter.engines.onnxruntime import OnnxRuntimeCudaRunner, OnnxRuntimeRunner, nodes_on_the_cpu
 from exporter.engines.onnxruntime import open as open_engine
@@ -107,8 +108,9 @@ class FakeSession:
 
     dimension = 2
 
-    def __init__(self) -> None:
-        self.bound: dict[str, tuple[Any, ...]] = {}
+    def __init__(self, driver: FakeDriver) -> None:
+        self._driver = driver
+        self.runs = 0
 
     def get_outputs(self) -> list[Any]:
         return [SimpleNamespace(shape=["batch", self.dimension])]
@@ -117,19 +119,26 @@ class FakeSession:
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
     def io_binding(self) -> Any:
+        bound: dict[str, tuple[Any, ...]] = {}
+
         def bind(name: str, device: str, number: int, dtype: type, shape: tuple[int, ...], address: int) -> None:
             assert (device, number) == ("cuda", 0)
-            self.bound[name] = (address, tuple(shape), dtype)
+            bound[name] = (address, tuple(shape), dtype)
 
-        return SimpleNamespace(bind_input=bind, bind_output=bind)
+        return SimpleNamespace(bind_input=bind, bind_output=bind, bound=bound)
 
-    def run_with_iobinding(self, binding: Any) -> None:  # noqa: ARG002
-        ids, mask, vectors = (
-            array_at(*self.bound[name]) for name in ("input_ids", "attention_mask", "sentence_embedding")
-        )
-        if ids.shape[1] > 8:
+    def run_with_iobinding(self, binding: Any, options: onnxruntime.RunOptions) -> None:
+        assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
+        self.runs += 1
+        bound = [binding.bound[name] for name in ("input_ids", "attention_mask", "sentence_embedding")]
+        if bound[0][1][1] > 8:
             raise RuntimeError("[ONNXRuntimeError] : the Reshape of limit does not fit\nmore")
-        vectors[:] = (ids * mask).sum(axis=1, keepdims=True)
+
+        def compute() -> None:
+            ids, mask, vectors = (array_at(*place) for place in bound)
+            vectors[:] = (ids * mask).sum(axis=1, keepdims=True)
+
+        self._driver.enqueue(compute)
 
 
 class TestCuda:
@@ -137,21 +146,62 @@ class TestCuda:
         cuda = Cuda(driver)
         cuda.enter()
         options = {"right_padded": True, "on_cpu": (), **options}
-        return OnnxRuntimeCudaRunner(FakeSession(), cuda, cuda.create_stream(), **options)
+        self.session = FakeSession(driver)
+        return OnnxRuntimeCudaRunner(self.session, cuda, cuda.create_stream(), **options)
+
+    @staticmethod
+    def check(runner: OnnxRuntimeCudaRunner, rows: int, tokens: int, seed: int = 0) -> None:
+        ids = np.random.default_rng(seed).integers(1, 99, (rows, tokens))
+        mask = np.ones_like(ids)
+        mask[0, 1:] = 0
+        found = runner.run(ids, mask)
+        assert found.shape == (rows, 2)
+        np.testing.assert_array_equal(found[:, 0], (ids * mask).sum(axis=1))
 
     def test_batches_of_any_size_go_through_buffers_that_stay(self) -> None:
         driver = FakeDriver()
         with self.runner(driver) as runner:
-            for rows, tokens in [(2, 3), (5, 8), (1, 1), (5, 8)]:
-                ids = np.random.default_rng(rows).integers(1, 99, (rows, tokens))
-                mask = np.ones_like(ids)
-                mask[0, 1:] = 0
-                found = runner.run(ids, mask)
-                assert found.shape == (rows, 2)
-                np.testing.assert_array_equal(found[:, 0], (ids * mask).sum(axis=1))
+            for seed, shape in enumerate([(2, 3), (5, 8), (1, 1), (5, 8)]):
+                self.check(runner, *shape, seed)
             assert driver.calls.count("cuMemAlloc_v2") == 6, "three buffers, made larger once"
         assert driver.memory == {}
         assert driver.held == 0
+
+    def test_a_shape_that_recurs_is_captured_once_and_replayed(self) -> None:
+        driver = FakeDriver()
+        with self.runner(driver) as runner:
+            self.check(runner, 8, 8)  # the largest, so that no buffer grows
+            for seed in range(GRAPH_AFTER):
+                self.check(runner, 2, 7, seed)
+            before = self.session.runs
+            assert driver.calls.count("cuStreamBeginCapture_v2") == 1
+            for seed in range(4):
+                self.check(runner, 2, 7, 100 + seed)
+                self.check(runner, 7, 2, 100)  # another shape, in between: run, and captured
+            assert self.session.runs == before + GRAPH_AFTER + 1
+            assert driver.calls.count("cuStreamBeginCapture_v2") == 2
+            assert len(runner.graphs) == 2
+        assert driver.calls.count("cuGraphExecDestroy") == 2
+
+    def test_buffers_that_grow_take_the_graphs_with_them(self) -> None:
+        driver = FakeDriver()
+        with self.runner(driver) as runner:
+            for seed in range(GRAPH_AFTER + 1):
+                self.check(runner, 2, 3, seed)
+            self.check(runner, 8, 8)
+            assert len(runner.graphs) == 0
+            for seed in range(GRAPH_AFTER + 1):
+                self.check(runner, 2, 3, 100 + seed)
+            assert len(runner.graphs) == 1
+
+    def test_a_graph_that_cannot_be_captured_is_run_piece_by_piece(self) -> None:
+        driver = FakeDriver()
+        driver.fails["cuGraphInstantiateWithFlags"] = 901
+        with self.runner(driver) as runner:
+            for seed in range(2 * GRAPH_AFTER):
+                self.check(runner, 2, 3, seed)
+            assert runner.graphs.refused is not None
+        assert driver.calls.count("cuStreamBeginCapture_v2") == 1
 
     def test_what_fell_to_the_cpu_is_told(self) -> None:
         told = self.runner(FakeDriver(), on_cpu=["a (MatMul)"]).execution

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from exporter.engines.cuda import Cuda
+from exporter.engines.cuda_graphs import GRAPH_AFTER, MOST_GRAPHS
 from exporter.engines.tensorrt.profiles import Profile
-from exporter.engines.tensorrt.runner import GRAPH_AFTER, GRAPH_TOKENS, MOST_GRAPHS, Shapes, TensorRtRunner
+from exporter.engines.tensorrt.runner import TensorRtRunner
 from exporter.errors import EngineError
 from tests.support.fake_cuda import TENSORRT, TENSORRT_RTX, FakeDriver, FakeEngine
 
@@ -126,15 +127,3 @@ def test_left_padding_is_refused_only_where_attention_takes_lengths() -> None:
 def test_a_sequence_that_no_profile_holds() -> None:
     with pytest.raises(EngineError, match="2 rows of 65 tokens is outside"):
         Rig().check(2, 65)
-
-
-class TestShapes:
-    def test_large_batches_are_never_due(self) -> None:
-        shapes = Shapes()
-        assert not any(shapes.is_due((GRAPH_TOKENS + 1, 1)) for _ in range(10))
-
-    def test_due_once(self) -> None:
-        shapes = Shapes()
-        assert [shapes.is_due((2, 3)) for _ in range(GRAPH_AFTER + 2)].count(True) == 1
-        shapes.forget((2, 3))
-        assert [shapes.is_due((2, 3)) for _ in range(GRAPH_AFTER)][-1]
