@@ -241,7 +241,7 @@ def test_what_serves_a_bundle_imports_nothing_of_the_export(room: str) -> None:
 
 # Files beside the modules of a table that are no backend, precision or pass themselves.
 HELPERS = {
-    "engines": {"building", "cuda", "external_data", "facts", "padding"},
+    "engines": {"building", "cuda", "cuda_graphs", "external_data", "facts", "padding"},
     "precisions": {"casting", "range_audit", "retype"},
     "graph/passes": {"name_nodes"},
 }

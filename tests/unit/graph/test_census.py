@@ -10,6 +10,8 @@ import pytest
 
 from exporter.engines.building import with_target_passes
 from exporter.graph.census import REWRITTEN, differences, operators_on_words
+from exporter.graph.passes import remove_unused
+from exporter.graph.passes.split_heads_inside import split_heads_inside
 from exporter.graph.surgery import graph_input
 from exporter.targets import Backend, Device, Precision, Target
 from tests.support.faults import Subject, subject_named
@@ -108,6 +110,44 @@ def test_of_an_attention_that_is_written_out_nothing_may_be_missing_or_added(sub
     found = differences(traced, model.graph)
     assert "1 more Mul 1.0 than torch traced" in found
     assert all("Mul" in failure for failure in found)
+
+
+class TestHeadsInside:
+    """Attention that splits the heads itself takes four transposes and reshapes away, and nothing else."""
+
+    @pytest.fixture
+    def model(self, subject: Subject) -> ir.Model:
+        model = subject.graph.editable()
+        assert split_heads_inside(model) == len([node for node in model.graph if node.op_type == "Attention"])
+        remove_unused(model)
+        return model
+
+    def test_it_is_what_torch_traced(self, subject: Subject, model: ir.Model) -> None:
+        found = operators_on_words(model.graph)
+        assert found["Transpose perm=(0, 2, 1, 3)"] == 0
+        assert differences(subject.graph.traced, model.graph) == []
+
+    def test_another_attention_is_not(self, subject: Subject, model: ir.Model) -> None:
+        node = next(node for node in model.graph if node.op_type == "Attention")
+        node.attributes["is_causal"] = ir.AttrInt64("is_causal", 1)
+        assert differences(subject.graph.traced, model.graph)[0].startswith("1 more Attention is_causal=1 ")
+
+    def test_what_is_added_is_told(self, subject: Subject, model: ir.Model) -> None:
+        node = next(node for node in model.graph if node.op_type == "Attention")
+        value = node.inputs[1]
+        assert value is not None
+        node.replace_input_with(1, Surgery(model, value).add("Neg", [value], like=value))
+        assert differences(subject.graph.traced, model.graph) == ["1 more Neg than torch traced"]
+
+    def test_a_transpose_too_few_elsewhere_is_told(self, subject: Subject, model: ir.Model) -> None:
+        traced = {**subject.graph.traced, "Transpose perm=(1, 0)": 1}
+        assert differences(traced, model.graph) == ["1 fewer Transpose perm=(1, 0) than torch traced"]
+        more = Counter(subject.graph.traced) + Counter({"Transpose perm=(0, 2, 1, 3)": 1})
+        assert differences(more, model.graph) == ["1 fewer Transpose perm=(0, 2, 1, 3) than torch traced"]
+
+    def test_a_reshape_too_few_elsewhere_is_told(self, subject: Subject, model: ir.Model) -> None:
+        more = Counter(subject.graph.traced) + Counter({"Reshape allowzero=0": 1})
+        assert "1 fewer Reshape allowzero=0 than torch traced" in differences(more, model.graph)
 
 
 @pytest.fixture(scope="module")
