@@ -115,10 +115,10 @@ class Gates(Frozen):
     #     batch deviation *            2.0e-6    0.47      2.3e-6      7.1e-3
     #
     # Relative to PyTorch in the same format, on the same probes: the mean error of a sound engine is at most 0.86 times
-    # PyTorch's in float16 and 1.20 times in bfloat16, its largest error at most 0.91 and 1.20 times (1.27 of a full-size
-    # twin). benchmarks/results/sound_exports.md has these, sound_exports-full.md those of two full-size twins. On a
-    # processor with AVX512_BF16 these come to 1 - min centered cosine 3.9e-3 and 4.6e-3 in bfloat16, where PyTorch's
-    # own comes to 3.3e-3 and 3.8e-3: the bound of these texts is widened.
+    # PyTorch's in float16 and 1.20 times in bfloat16, its largest error at most 0.91 and 1.20 times (1.27 times for a
+    # full-size twin). Sources: benchmarks/results/sound_exports.md and, for two full-size twins, sound_exports-full.md.
+    # On a processor with AVX512_BF16 these two come to 1 - min centered cosine 3.9e-3 and 4.6e-3 in bfloat16, where
+    # PyTorch's own comes to 3.3e-3 and 3.8e-3: the bound of these texts is widened.
     fp32: Gate = Gate(
         min_cosine=0.999999,
         min_centered_cosine=0.99999999,
