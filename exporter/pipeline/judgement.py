@@ -108,7 +108,8 @@ def judge(
     """
     job, target = subject.job, subject.job.target
     if folded is not None and not job.runs_here and not _runs_uncompiled(built.graph):
-        report = folded.with_checks(*checks)  # nothing on this machine can run more than the float32 graph
+        # Nothing on this machine can run more than the float32 graph.
+        report = folded.with_checks(*checks, *subject.proof.prompts(None, job.gate))
     else:
         reference = subject.reference
         if (loss := conversion.format_loss(reference)) is not None:

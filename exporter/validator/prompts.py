@@ -21,12 +21,12 @@ SAMPLED = 16
 """One probe in so many is encoded with every prompt."""
 
 
-def check_prompts(checkpoint: Checkpoint, encoder: Encoder, gate: Gate, texts: Sequence[str]) -> Check | None:
+def check_prompts(checkpoint: Checkpoint, encoder: Encoder | None, gate: Gate, texts: Sequence[str]) -> Check | None:
     """Compare an encoder with the reference under every prompt but the default, and as query and as document.
 
     Args:
         checkpoint: The reference.
-        encoder: The candidate.
+        encoder: The candidate; None where no engine runs here.
         gate: Bounds of its precision: the smallest cosine and the largest relative error.
         texts: The probes, without a prompt.
 
@@ -37,6 +37,8 @@ def check_prompts(checkpoint: Checkpoint, encoder: Encoder, gate: Gate, texts: S
     names = [name for name, prompt in prompts.items() if prompt != default]
     if not names:
         return None
+    if encoder is None:
+        return Check("prompts", "not compared: no engine ran")
     chosen = list(texts[::SAMPLED])
     vectors: dict[str, tuple[Vectors, Vectors]] = {
         f"prompt {name!r}": (checkpoint.encode(chosen, name), encoder.encode(chosen, prompt_name=name))

@@ -122,8 +122,11 @@ class Proof:
         """Compare the published operators with those of ``proven``, the folded graph after the target's passes."""
         return check_graph(as_read_by(target.backend, proven), published, target.precision)
 
-    def prompts(self, encoder: Encoder, gate: Gate) -> tuple[Check, ...]:
-        """Compare an encoder with the reference under every named prompt; nothing where there is only the default."""
+    def prompts(self, encoder: Encoder | None, gate: Gate) -> tuple[Check, ...]:
+        """Compare an encoder with the reference under every named prompt; nothing where there is only the default.
+
+        Without an encoder the check says that nothing was compared.
+        """
         check = check_prompts(self._checkpoint, encoder, gate, self._probes)
         return () if check is None else (check,)
 

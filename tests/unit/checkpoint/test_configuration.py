@@ -9,6 +9,7 @@ from transformers import CONFIG_MAPPING
 
 from exporter.checkpoint.configuration import (
     MODEL_TYPES,
+    MODULES,
     SENTENCE_BERT,
     SENTENCE_TRANSFORMERS,
     SPECIAL_TOKENS,
@@ -105,3 +106,59 @@ def test_an_unknown_key_that_names_a_token_is_refused(rules: Rules, key: str, va
     ):
         select_keys({key: value}, rules, "c")
     assert select_keys({key: None, "add_bos_token": True}, rules, "c")[1][-1] == "add_bos_token"
+
+
+def _all_rules() -> list[tuple[str, Rules]]:
+    files = {
+        "sentence_bert_config": SENTENCE_BERT,
+        "config_sentence_transformers": SENTENCE_TRANSFORMERS,
+        "tokenizer_config": TOKENIZER,
+        **MODULES,
+        **{model_type: transformer_rules(model_type, "c") for model_type in MODEL_TYPES},
+    }
+    return list(files.items())
+
+
+VALUES = [(name, key, rules) for name, rules in _all_rules() for key in rules.values]
+KINDS = [(name, key, rules) for name, rules in _all_rules() for key in rules.kinds]
+
+
+@pytest.mark.parametrize(("name", "key", "rules"), VALUES, ids=[f"{name}-{key}" for name, key, _ in VALUES])
+def test_a_key_with_few_values_takes_no_other(name: str, key: str, rules: Rules) -> None:
+    for value in rules.values[key]:
+        assert select_keys({key: value}, rules, name) == ({key: value}, ())
+    for other in ("another", 7, 1, True, ["another"], {"another": 1}):
+        if not any(other == value and type(other) is type(value) for value in rules.values[key]):
+            with pytest.raises(CheckpointError, match=f"{name}: {key} is "):
+                select_keys({key: other}, rules, name)
+
+
+def _is_copied(key: str, value: Any, rules: Rules) -> bool:
+    try:
+        return select_keys({key: value}, rules, "c") == ({key: value}, ())
+    except CheckpointError:
+        return False
+
+
+@pytest.mark.parametrize(("name", "key", "rules"), KINDS, ids=[f"{name}-{key}" for name, key, _ in KINDS])
+def test_a_key_of_a_kind_takes_no_other(name: str, key: str, rules: Rules) -> None:
+    assert select_keys({key: None}, rules, name)[0] == {key: None}
+    fits = [_is_copied(key, value, rules) for value in ("text", ["text"], {"text": "text"}, True, 7, 7.5)]
+    kinds = {
+        "a text": [True, False, False, False, False, False],
+        "a list of texts": [False, True, False, False, False, False],
+        "a text or a list of different texts": [True, True, False, False, False, False],
+        "an object of texts": [False, False, True, False, False, False],
+        "true or false": [False, False, False, True, False, False],
+        "a positive integer": [False, False, False, False, True, False],
+        "a positive number": [False, False, False, False, True, True],
+    }
+    assert fits == kinds[rules.kinds[key]]
+
+
+@pytest.mark.parametrize(("name", "rules"), _all_rules(), ids=[name for name, _ in _all_rules()])
+def test_what_has_no_effect_reaches_no_loader_and_nothing_is_of_two_sorts(name: str, rules: Rules) -> None:
+    assert not rules.without_effect & (rules.known | rules.values.keys())
+    assert set(rules.kinds) | rules.text <= rules.known
+    for key in rules.without_effect:
+        assert select_keys({key: "owner/repository"}, rules, name) == ({}, ())

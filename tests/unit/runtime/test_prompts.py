@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 import exporter
 from exporter.bundle import Bundle
+from exporter.engines.cuda import find_gpu
 from exporter.errors import GateError
 from tests.unit.runtime.test_encoder import RAGGED
 
@@ -99,3 +100,12 @@ def test_an_encoder_that_confuses_them_fails_the_check(
     with pytest.raises(GateError, match=r"prompts: encode_query: min cosine 0\.\d+ < 0.999999"):
         exporter.export(str(folder), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_where_no_engine_runs_the_report_says_that_prompts_were_not_compared(folder: Path, tmp_path: Path) -> None:
+    """ONNX Runtime's CPU provider has no kernels for bfloat16: on this machine nothing runs the engine."""
+    if find_gpu() is not None:
+        pytest.skip("a GPU would run it")
+    bundle = exporter.export(str(folder), precision="bf16", device="cuda", unvalidated=True, out=tmp_path)
+    checks = json.loads((bundle.folder / "parity.json").read_text(encoding="utf-8"))["checks"]
+    assert [check["coverage"] for check in checks if check["name"] == "prompts"] == ["not compared: no engine ran"]

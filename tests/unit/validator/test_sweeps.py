@@ -19,7 +19,7 @@ from exporter.runtime.tokens import IntArray, TextTokenizer
 from exporter.targets import Precision
 from exporter.validator.check import Check
 from exporter.validator.probes import probes_for
-from exporter.validator.sweeps import SweepReference, Vectors, sweep
+from exporter.validator.sweeps import SweepReference, Vectors, parts, sweep
 from tests.support.checkpoints import save_checkpoint
 from tests.support.faults import (
     Candidate,
@@ -197,6 +197,18 @@ class TestSeededFaults:
         with encoder_of(candidate) as encoder:
             check = sweep(reference, encoder, SHAPES, GATES.int8)
         assert any(failure.startswith("with words behind the mask") for failure in check.failures)
+
+    def test_bounds_of_int8_keep_their_distance_from_those_on_text(self) -> None:
+        own = GATES.int8
+        cases: list[tuple[dict[str, float | None], float, float]] = [
+            ({}, 0.8, 0.7),
+            ({"min_cosine": 0.985, "max_relative_error": 0.06}, 0.9, 0.14),
+            ({"min_cosine": 0.5, "max_relative_error": None}, 0.8, 0.7),
+            ({"min_cosine": 1.0}, 1.0, 0.7),
+        ]
+        for given, cosine, error in cases:
+            found = parts._gate_of_int8(own.model_copy(update=given))
+            assert (found.min_cosine, found.max_relative_error) == pytest.approx((cosine, error))
 
     @pytest.mark.parametrize("precision", ["fp32", "fp16"])
     def test_one_wrong_word_is_named_and_no_other(
