@@ -219,7 +219,7 @@ def verify_command(
 
 def _print_shipped(shipped: list[Shipped], bundles: list[Path], repository: Path) -> None:
     rows = [
-        (one.ensemble, str(one.version), one.backend, f"{one.size_bytes / 1e6:.1f} MB", str(path))
+        (", ".join(one.ensembles), str(one.version), one.backend, f"{one.size_bytes / 1e6:.1f} MB", str(path))
         for one, path in zip(shipped, bundles, strict=True)
     ]
     print_table(("model", "version", "encoder backend", "size", "bundle"), rows)

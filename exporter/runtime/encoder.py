@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from exporter.errors import BundleError, EngineError, InputError, first_line, is_panic
-from exporter.runtime.facts import EncoderFacts
+from exporter.runtime.facts import DOCUMENT_PROMPTS, QUERY_PROMPTS, EncoderFacts
 from exporter.runtime.runner import Runner
 from exporter.runtime.tokens import IntArray, TextTokenizer, TokenIds, batches_by_length, batches_of_little_padding
 
@@ -20,7 +20,6 @@ TOKENS_PER_ROW = 128  # a batch of batch_size rows may hold this many tokens a r
 MAX_CHARACTERS = 1_000_000
 """Characters of one sentence, at most. A tokenizer needs some 50 times the size of a text, and truncates only then."""
 _CHARACTERS_AT_ONCE = 4 * MAX_CHARACTERS
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the first that there is, as sentence-transformers has it
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Vectors = npt.NDArray[np.float32]
@@ -135,7 +134,7 @@ class Encoder:
         """
         return self.encode(
             sentences,
-            self._first_prompt(("query",)) if prompt_name is None else prompt_name,
+            self._first_prompt(QUERY_PROMPTS) if prompt_name is None else prompt_name,
             prompt,
             batch_size,
             show_progress_bar,
@@ -158,7 +157,7 @@ class Encoder:
         """
         return self.encode(
             sentences,
-            self._first_prompt(_DOCUMENT_PROMPTS) if prompt_name is None else prompt_name,
+            self._first_prompt(DOCUMENT_PROMPTS) if prompt_name is None else prompt_name,
             prompt,
             batch_size,
             show_progress_bar,

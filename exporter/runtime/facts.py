@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+QUERY_PROMPTS, DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
+"""Names of the prompts of queries and of documents, as sentence-transformers has them: the first that there is."""
+
 
 class EncoderFacts(BaseModel):
     """The facts of a sentence encoder, besides its tokenizer and its weights.
@@ -35,3 +38,16 @@ class EncoderFacts(BaseModel):
     layers: int
     heads: int
     hidden_size: int
+
+    @property
+    def query_prompt(self) -> str:
+        """Text that is put before queries."""
+        return self._first_of(QUERY_PROMPTS)
+
+    @property
+    def document_prompt(self) -> str:
+        """Text that is put before documents."""
+        return self._first_of(DOCUMENT_PROMPTS)
+
+    def _first_of(self, names: tuple[str, ...]) -> str:
+        return next((self.prompts[name] for name in names if name in self.prompts), self.prompt)

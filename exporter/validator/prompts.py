@@ -7,12 +7,13 @@ enough here; the tokenizer is compared on all of them with every prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from exporter.checkpoint import Checkpoint
 from exporter.recipe import Gate
-from exporter.runtime.encoder import Encoder, Vectors
+from exporter.runtime.encoder import Vectors
 from exporter.validator.check import Check
 from exporter.validator.gates import significant
 from exporter.validator.parity import row_cosine
@@ -21,7 +22,23 @@ SAMPLED = 16
 """One probe in so many is encoded with every prompt."""
 
 
-def check_prompts(checkpoint: Checkpoint, encoder: Encoder | None, gate: Gate, texts: Sequence[str]) -> Check | None:
+class Prompted(Protocol):
+    """What encodes with prompts: an ``Encoder``, or a server."""
+
+    def encode(self, sentences: list[str], prompt_name: str | None = None) -> Vectors:
+        """Return (len(sentences), dimension) float32, with the default prompt or a named one."""
+        ...
+
+    def encode_query(self, sentences: list[str]) -> Vectors:
+        """Return (len(sentences), dimension) float32, with the prompt of queries."""
+        ...
+
+    def encode_document(self, sentences: list[str]) -> Vectors:
+        """Return (len(sentences), dimension) float32, with the prompt of documents."""
+        ...
+
+
+def check_prompts(checkpoint: Checkpoint, encoder: Prompted | None, gate: Gate, texts: Sequence[str]) -> Check | None:
     """Compare an encoder with the reference under every prompt but the default, and as query and as document.
 
     Args:

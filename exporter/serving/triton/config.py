@@ -1,4 +1,4 @@
-"""``config.pbtxt`` of the three models of a bundle, through Triton's own protobuf.
+"""``config.pbtxt`` of the models of a bundle, through Triton's own protobuf.
 
 The fields are those of ``model_config.proto`` (triton-inference-server/common), read and written with
 ``google.protobuf.text_format``, so that a misspelt field cannot be written and whatever Triton reads can be read.
@@ -11,6 +11,7 @@ of two different exports never meet while a server changes from one to the next.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from exporter.dependencies import require
 from exporter.errors import InputError, first_line
 from exporter.files import read_text
 from exporter.runtime.contract import INPUTS, OUTPUT
-from exporter.serving.triton.facts import TEXT, Options, Served
+from exporter.serving.triton.facts import TEXT, Options, Served, TextModel
 from exporter.targets import Padding
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 FILE = "config.pbtxt"
 KEPT_VERSIONS = 2
+PROMPTS = "prompts"
+"""Parameter of a tokenizer: the prompts that a request may name, a JSON object."""
 PADDING = "korsbert_padding"
 """Parameter of an encoder that relies on padding on the right."""
 LEAST_ONNXRUNTIME = "korsbert_least_onnxruntime"
@@ -60,14 +63,18 @@ def encoder_config(served: Served, options: Options) -> ModelConfig:
     if served.least_onnxruntime is not None:
         _set(config, {LEAST_ONNXRUNTIME: served.least_onnxruntime})
     _optimize(config, served, options)
+    # Of the encoder, not of the ensemble: a cache looks at tensors alone, and a request may name a prompt.
+    if options.response_cache:
+        config.response_cache.enable = True
     for rows, tokens in _corners(served):
         _warm_up(config, rows, tokens)
     return config
 
 
-def tokenizer_config(served: Served, options: Options) -> ModelConfig:
-    """Return the configuration of ``<name>_tokenizer``: strings to token ids and mask."""
-    config = _model(served, served.tokenizer, "python")
+def tokenizer_config(served: Served, options: Options, text: TextModel | None = None) -> ModelConfig:
+    """Return the configuration of the tokenizer of a text model (default: the first): strings to token ids and mask."""
+    text = text or served.texts[0]
+    config = _model(served, text.tokenizer, "python")
     config.input.add(name=TEXT, data_type="TYPE_STRING", dims=[1])
     for name in INPUTS:
         config.output.add(name=name, data_type="TYPE_INT64", dims=[-1])
@@ -81,7 +88,8 @@ def tokenizer_config(served: Served, options: Options) -> ModelConfig:
     _set(
         config,
         {
-            "prompt": served.bundle.manifest.encoder.prompt,
+            "prompt": text.prompt,
+            PROMPTS: json.dumps(served.bundle.manifest.encoder.prompts, ensure_ascii=False),
             "max_text_bytes": str(options.max_text_bytes),
             "sequence_buckets": ",".join(map(str, served.buckets)),
             "korsbert_tokenizer": served.tokenizer_sha256,
@@ -94,21 +102,23 @@ def tokenizer_config(served: Served, options: Options) -> ModelConfig:
     return config
 
 
-def ensemble_config(served: Served, options: Options, version: int) -> ModelConfig:
-    """Return the configuration of ``<name>_text``: strings to vectors, through ``version`` of the other two."""
-    config = _model(served, served.ensemble, None)
+def ensemble_config(served: Served, version: int, text: TextModel | None = None) -> ModelConfig:
+    """Return the configuration of the ensemble of a text model (default: the first): strings to vectors.
+
+    Its steps are ``version`` of the tokenizer and of the encoder.
+    """
+    text = text or served.texts[0]
+    config = _model(served, text.ensemble, None)
     config.input.add(name=TEXT, data_type="TYPE_STRING", dims=[1])
     config.output.add(name=OUTPUT, data_type="TYPE_FP32", dims=[served.bundle.manifest.encoder.dimension])
     config.version_policy.latest.num_versions = 1
-    tokenize = config.ensemble_scheduling.step.add(model_name=served.tokenizer, model_version=version)
+    tokenize = config.ensemble_scheduling.step.add(model_name=text.tokenizer, model_version=version)
     tokenize.input_map[TEXT] = TEXT
     encode = config.ensemble_scheduling.step.add(model_name=served.name, model_version=version)
     for name in INPUTS:
         tokenize.output_map[name] = name
         encode.input_map[name] = name
     encode.output_map[OUTPUT] = OUTPUT
-    if options.response_cache:
-        config.response_cache.enable = True
     return config
 
 

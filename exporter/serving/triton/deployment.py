@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -55,17 +55,22 @@ _EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino", "tensorrt": "tensorrt",
 
 @dataclass(frozen=True)
 class Deployed:
-    """An ensemble of a repository with the encoder it ends in.
+    """An encoder of a repository with the ensembles that end in it.
 
     Attributes:
-        ensemble: Its configuration.
+        ensembles: Their configurations, that for texts of any kind first.
         encoder: The configuration of the encoder.
         loaded: The versions of the encoder that the server loads.
     """
 
-    ensemble: ModelConfig
+    ensembles: tuple[ModelConfig, ...]
     encoder: ModelConfig
     loaded: tuple[Loaded, ...] = ()
+
+    @property
+    def ensemble(self) -> ModelConfig:
+        """The ensemble for texts of any kind."""
+        return self.ensembles[0]
 
     @property
     def memory_bytes(self) -> int:
@@ -97,23 +102,26 @@ class Deployed:
 
 
 def deployed(folder: Path) -> list[Deployed]:
-    """Return the ensembles that came from bundles. Models that others wrote are passed over."""
+    """Return the encoders that came from bundles. Models that others wrote are passed over."""
     configs: dict[str, ModelConfig] = {}
     for model in model_folders(folder):
         try:
             configs[model.name] = read_config(model / FILE)
         except ExportError:
             continue  # the linter says what is wrong with it
-    encoders = {
-        config.name: config.ensemble_scheduling.step[-1].model_name
-        for config in configs.values()
-        if config.platform == "ensemble" and parameter(config, "korsbert_bundle") and config.ensemble_scheduling.step
-    }
+    ensembles: dict[str, list[ModelConfig]] = {}
+    for config in configs.values():
+        if config.platform == "ensemble" and parameter(config, "korsbert_bundle") and config.ensemble_scheduling.step:
+            ensembles.setdefault(config.ensemble_scheduling.step[-1].model_name, []).append(config)
     return [
-        Deployed(configs[ensemble], configs[encoder], _loaded(folder / encoder))
-        for ensemble, encoder in encoders.items()
-        if ensemble in configs and encoder in configs
+        Deployed(tuple(_text_first(found, encoder)), configs[encoder], _loaded(folder / encoder))
+        for encoder, found in ensembles.items()
+        if encoder in configs
     ]
+
+
+def _text_first(ensembles: list[ModelConfig], encoder: str) -> list[ModelConfig]:
+    return sorted(ensembles, key=lambda config: (config.name != f"{encoder}_text", config.name))
 
 
 def stored_bytes(folder: Path) -> int:
@@ -165,7 +173,7 @@ def server_arguments(models: Iterable[Deployed], *, polls: bool) -> list[str]:
         models: What it serves.
         polls: Whether it loads versions that are shipped while it runs. Only for a repository that it cannot write to.
     """
-    cached = any(model.ensemble.response_cache.enable for model in models)
+    cached = any(model.encoder.response_cache.enable for model in models)
     restricted = f"{_RESTRICTED}:{ADMIN_HEADER}=$({ADMIN_VARIABLE})"
     return [
         "--model-repository=/models",
@@ -189,19 +197,20 @@ def probe_command(models: Iterable[Deployed], port: int = PORTS["http"]) -> str:
     because a response cache would answer one that was asked before.
     """
     models = list(models)
-    ensembles = [model.ensemble.name for model in models]
-    members = [step.model_name for model in models for step in model.ensemble.ensemble_scheduling.step]
+    ensembles = [ensemble for model in models for ensemble in model.ensembles]
+    members = dict.fromkeys(step.model_name for ensemble in ensembles for step in ensemble.ensemble_scheduling.step)
+    asked = shlex.join(ensemble.name for ensemble in ensembles)
     curl, url = f"curl -sf -m {PROBE_S} -o /dev/null", f"http://localhost:{port}/v2/models/$model"
     text = '{"name":"text","shape":[1,1],"datatype":"BYTES","data":["\'$(date +%s)\'"]}'
     return (
         f'for model in {shlex.join(members)}; do {curl} "{url}/ready" || exit 1; done; '
-        f'for model in {shlex.join(ensembles)}; do {curl} -d \'{{"inputs":[{text}]}}\' "{url}/infer" || exit 1; done'
+        f'for model in {asked}; do {curl} -d \'{{"inputs":[{text}]}}\' "{url}/infer" || exit 1; done'
     )
 
 
-def probe_timeout_s(models: Sized) -> int:
+def probe_timeout_s(models: Iterable[Deployed]) -> int:
     """Return the seconds that a probe of every model may take."""
-    return PROBE_S * (1 + len(models))
+    return PROBE_S * (1 + sum(len(model.ensembles) for model in models))
 
 
 def compose(models: Iterable[Deployed]) -> str:

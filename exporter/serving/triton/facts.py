@@ -9,6 +9,7 @@ from typing import Literal
 from exporter.bundle import TOKENIZER, Bundle
 from exporter.errors import BundleError, InputError
 from exporter.recipe import Range
+from exporter.runtime.facts import EncoderFacts
 
 TEXT = "text"
 """The ensemble's input; its output is the graph's own."""
@@ -44,7 +45,7 @@ class Options:
         gpus: GPUs the encoders run on. Without any, bundles validated on a CPU run on the CPU, others on all GPUs.
         accelerator: What runs an onnxruntime engine on a GPU: ``"cuda"``, or ``"tensorrt"``, which compiles it when the
             server starts, into something that no gate has seen: verify the server.
-        response_cache: Answer repeated requests from the server's response cache.
+        response_cache: Answer token ids that come again from the server's response cache.
         queue_delay_us: How long a request may wait for others to share its batch, in microseconds.
         max_text_bytes: A longer text is refused before it costs time, as UTF-8.
     """
@@ -64,12 +65,39 @@ class Options:
 
 
 @dataclass(frozen=True)
+class TextModel:
+    """An ensemble that takes strings, and the tokenizer that it begins with.
+
+    Attributes:
+        ensemble: Name of the ensemble.
+        tokenizer: Name of the tokenizer. Ensembles with the same prompt share one.
+        prompt: What that tokenizer puts before a text whose request names no other prompt.
+    """
+
+    ensemble: str
+    tokenizer: str
+    prompt: str
+
+
+def text_models(encoder: str, facts: EncoderFacts) -> tuple[TextModel, ...]:
+    """Return the ensembles of an encoder: for texts, and where their prompts differ, for queries and documents."""
+    default = TextModel(f"{encoder}_text", f"{encoder}_tokenizer", facts.prompt)
+    if facts.query_prompt == facts.document_prompt == facts.prompt:
+        return (default,)
+    found = [default]
+    for kind, prompt in (("query", facts.query_prompt), ("document", facts.document_prompt)):
+        same = (one.tokenizer for one in found if one.prompt == prompt)
+        found.append(TextModel(f"{encoder}_{kind}", next(same, f"{encoder}_{kind}_tokenizer"), prompt))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
 class Served:
     """A bundle as Triton sees it.
 
     Attributes:
         bundle: What is served.
-        name: Of the encoder; the tokenizer and the ensemble are named after it.
+        name: Of the encoder; tokenizers and ensembles are named after it.
         backend: Triton's name of the backend that runs the encoder.
         files: Name in the bundle -> name in the version folder, of what that backend opens. Empty for ``"python"``.
         on_gpu: Whether the encoder runs on GPUs.
@@ -86,14 +114,9 @@ class Served:
     sequence: Range
 
     @property
-    def tokenizer(self) -> str:
-        """Name of the model that turns strings into token ids."""
-        return f"{self.name}_tokenizer"
-
-    @property
-    def ensemble(self) -> str:
-        """Name of the model that turns strings into vectors."""
-        return f"{self.name}_text"
+    def texts(self) -> tuple[TextModel, ...]:
+        """The models that turn strings into vectors; the first is for texts of any kind."""
+        return text_models(self.name, self.bundle.manifest.encoder)
 
     @property
     def buckets(self) -> tuple[int, ...]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from exporter.dependencies import require
+from exporter.runtime.contract import OUTPUT
 from exporter.serving.triton.address import Address
 from exporter.serving.triton.answers import AnswerError, Tensor
+from exporter.serving.triton.facts import TEXT
 from exporter.serving.triton.limits import ANSWER_BYTES
 
 _OPTIONS = [
@@ -39,25 +41,26 @@ class GrpcClient:
         credentials = grpc.ssl_channel_credentials(ca or _system_authorities()) if address.tls else None
         self._client = self._triton.InferenceServerClient(str(address), creds=credentials, channel_args=_OPTIONS)
 
-    def infer(self, model: str, texts: Sequence[bytes], input_name: str, output_name: str, seconds: float) -> Tensor:
-        """Return an output for texts that are sent as one batch of shape (len(texts), 1).
+    def infer(self, model: str, texts: Sequence[bytes], seconds: float, parameters: Mapping[str, str]) -> Tensor:
+        """Return the vectors of texts that are sent as one batch of shape (len(texts), 1), with request parameters.
 
         Raises:
             AnswerError: The server cannot be reached, refuses, or answers something else.
             TimeoutError: It does not answer in time.
         """
-        batch = self._triton.InferInput(input_name, [len(texts), 1], "BYTES")
+        batch = self._triton.InferInput(TEXT, [len(texts), 1], "BYTES")
         batch.set_data_from_numpy(np.array([[text] for text in texts], dtype=np.object_))
         try:
-            answer = self._client.infer(model, [batch], client_timeout=seconds).get_response()
+            asked = self._client.infer(model, [batch], client_timeout=seconds, parameters=dict(parameters))
+            answer = asked.get_response()
         except self._triton.InferenceServerException as error:
             if error.status() == "StatusCode.DEADLINE_EXCEEDED":
                 raise TimeoutError from error
             raise AnswerError(error.message() or error.status()) from error
         for output, data in zip(answer.outputs, answer.raw_output_contents, strict=False):
-            if output.name == output_name:
+            if output.name == OUTPUT:
                 return Tensor(output.datatype, output.shape, data)
-        raise AnswerError(f"the answer has no output {output_name}")
+        raise AnswerError(f"the answer has no output {OUTPUT}")
 
     def close(self) -> None:
         """Close the connection."""

@@ -11,10 +11,11 @@ import json
 import socket
 import ssl
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from exporter.runtime.contract import OUTPUT
 from exporter.serving.triton.address import Address
 from exporter.serving.triton.answers import (
     AnswerError,
@@ -25,6 +26,7 @@ from exporter.serving.triton.answers import (
     Tensor,
     parse,
 )
+from exporter.serving.triton.facts import TEXT
 from exporter.serving.triton.limits import ANSWER_BYTES, Timer
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -44,8 +46,8 @@ class HttpClient:
         authorities = None if ca is None else ca.decode("ascii", "replace")
         self._tls = ssl.create_default_context(cadata=authorities) if address.tls else None
 
-    def infer(self, model: str, texts: Sequence[bytes], input_name: str, output_name: str, seconds: float) -> Tensor:
-        """Return an output for texts that are sent as one batch of shape (len(texts), 1).
+    def infer(self, model: str, texts: Sequence[bytes], seconds: float, parameters: Mapping[str, str]) -> Tensor:
+        """Return the vectors of texts that are sent as one batch of shape (len(texts), 1), with request parameters.
 
         Raises:
             AnswerError: The server refuses, or answers something else.
@@ -53,15 +55,16 @@ class HttpClient:
         """
         data = b"".join(struct.pack("<I", len(text)) + text for text in texts)
         text_input = {
-            "name": input_name,
+            "name": TEXT,
             "shape": [len(texts), 1],
             "datatype": "BYTES",
             "parameters": {"binary_data_size": len(data)},
         }
-        wanted = {"name": output_name, "parameters": {"binary_data": True}}
-        header = json.dumps({"inputs": [text_input], "outputs": [wanted]}).encode()
+        wanted = {"name": OUTPUT, "parameters": {"binary_data": True}}
+        request = {"parameters": dict(parameters), "inputs": [text_input], "outputs": [wanted]}
+        header = json.dumps(request).encode()
         length, answer = self._request(_path(model, "infer"), seconds, header + data, {_HEADER_LENGTH: len(header)})
-        return _tensor(output_name, length, answer)
+        return _tensor(OUTPUT, length, answer)
 
     def configuration(self, model: str, seconds: float) -> Configuration:
         """Return the configuration of a model, as the server reports it.

@@ -94,7 +94,7 @@ def prometheus_adapter() -> str:
 
 def models_tag(models: Iterable[Deployed]) -> str:
     """Return the tag of the image with the models: another one whenever a model, a version or an option changes."""
-    texts = sorted(to_text(config) for model in models for config in (model.ensemble, model.encoder))
+    texts = sorted(to_text(config) for model in models for config in (*model.ensembles, model.encoder))
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from exporter.runtime.contract import OUTPUT
 from exporter.serving.triton.config import PADDING, parameter
@@ -30,12 +31,15 @@ from exporter.serving.triton.kubernetes import (
 from exporter.serving.triton.repository import MARK
 from exporter.targets import Padding
 
+if TYPE_CHECKING:
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
 SENTENCES = ("안녕하세요?", "오늘은 날씨가 좋네요.")
 
 
 def readme(models: Sequence[Deployed], image: Image) -> str:
     """Return the README as Markdown. Its code blocks are run by the tests."""
-    rows = "\n".join(_row(model) for model in models)
+    rows = "\n".join(_row(model, ensemble) for model in models for ensemble in model.ensembles)
     contracts = "".join(_contract(model) for model in models)
     clients = "\n".join(_clients(model) for model in models[:1])
     fixed_gib = SERVER_GIB + SHARED_MEMORY_GIB
@@ -48,7 +52,9 @@ def readme(models: Sequence[Deployed], image: Image) -> str:
     )
     return f"""# Model repository
 
-{MARK}. Every `_text` model takes strings and returns sentence vectors.
+{MARK}. Every model in this table takes strings and returns sentence vectors. A `_query` or
+`_document` model puts the prompt of queries or documents before each string, a `_text` model the default prompt.
+A request to any of them may name another prompt of the model in its parameter `prompt_name`.
 
 | model | input | output | rows a request | bundle | encoder runs on |
 |---|---|---|---|---|---|
@@ -98,8 +104,8 @@ or, where `tritonserver` is installed, in this folder:
 {memory}
 - The volume has room for every version in this folder.
 - Only pods with the label `{client}` reach the server, and the namespace `monitoring` its metrics. The server reaches
-  nothing. It has no TLS of its own: put a gateway in front, and let it pass on inference for the `_text` models alone.
-  In Triton's own backends, one request to the encoder itself with a token id out of range fails its whole batch.
+  nothing. It has no TLS of its own: put a gateway in front, and let it pass on inference for the models of the table
+  alone. In Triton's own backends, one request to the encoder itself with a token id out of range fails its whole batch.
 - The probes ask every model for a vector: Triton does not start a Python process again that was killed or has crashed.
   Kubernetes then restarts the server; Docker shows the container as unhealthy, and you restart it.
 - Loading models, shared memory, tracing and logging want the header `{ADMIN_HEADER}` (gRPC:
@@ -108,7 +114,7 @@ or, where `tritonserver` is installed, in this folder:
   `helm upgrade --install prometheus-adapter prometheus-community/prometheus-adapter --values prometheus-adapter.yaml`.
 
 It serves the latest two versions of the encoder and of the tokenizer. `korsbert ship` deletes no version: those below
-the latest two are not loaded, and you may delete their folders in all three models, while nobody ships.
+the latest two are not loaded, and you may delete their folders in all models of that name, while nobody ships.
 `korsbert check .` checks this folder for mistakes. `korsbert verify http://localhost:{PORTS["http"]} BUNDLE` compares a
 running server with the checkpoint.
 {contracts}{clients}"""
@@ -125,14 +131,14 @@ def _contract(model: Deployed) -> str:
     )
 
 
-def _row(model: Deployed) -> str:
-    dimension = model.ensemble.output[0].dims[0]
-    bundle = f"{parameter(model.ensemble, 'korsbert_recipe')}, {parameter(model.ensemble, 'korsbert_engine')}"
-    seal = (parameter(model.ensemble, "korsbert_bundle") or "")[:12]
+def _row(model: Deployed, ensemble: ModelConfig) -> str:
+    dimension = ensemble.output[0].dims[0]
+    bundle = f"{parameter(ensemble, 'korsbert_recipe')}, {parameter(ensemble, 'korsbert_engine')}"
+    seal = (parameter(ensemble, "korsbert_bundle") or "")[:12]
     where = f"{model.encoder.backend}, {'GPU' if model.on_gpu else 'CPU'}"
-    most = model.ensemble.max_batch_size
+    most = ensemble.max_batch_size
     return (
-        f"| `{model.ensemble.name}` | `{TEXT}` BYTES (rows, 1) | `{OUTPUT}` FP32 (rows, {dimension}) | {most} | "
+        f"| `{ensemble.name}` | `{TEXT}` BYTES (rows, 1) | `{OUTPUT}` FP32 (rows, {dimension}) | {most} | "
         f"{bundle} (`{seal}`) | {where} |"
     )
 

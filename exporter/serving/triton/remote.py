@@ -14,10 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.errors import ServerError
-from exporter.runtime.contract import OUTPUT
 from exporter.serving.triton.address import Address, Protocol, address_of
 from exporter.serving.triton.answers import AnswerError, Tensor, shown
-from exporter.serving.triton.facts import TEXT
 from exporter.serving.triton.grpc_client import GrpcClient
 from exporter.serving.triton.http_client import HttpClient
 from exporter.serving.triton.limits import Deadline, Timer
@@ -72,24 +70,30 @@ class RemoteEncoder:
         self.answered = 0
         self.execution = f"Triton over {place.name} at {place}"
 
-    def encode(self, sentences: Sequence[str]) -> Vectors:
+    def encode(self, sentences: Sequence[str], prompt_name: str | None = None) -> Vectors:
         """Return (len(sentences), dimension) float32, asked for in requests of 32 sentences.
+
+        Args:
+            sentences: Without a prompt.
+            prompt_name: The prompt that each request names (default: none).
 
         Raises:
             ServerError: The server cannot be reached or refuses, or its answer is unusable.
         """
         starts = range(0, len(sentences), ROWS_PER_REQUEST)
-        return np.concatenate([self.encode_batch(sentences[start : start + ROWS_PER_REQUEST]) for start in starts])
+        batches = (sentences[start : start + ROWS_PER_REQUEST] for start in starts)
+        return np.concatenate([self.encode_batch(batch, prompt_name) for batch in batches])
 
-    def encode_batch(self, sentences: Sequence[str]) -> Vectors:
+    def encode_batch(self, sentences: Sequence[str], prompt_name: str | None = None) -> Vectors:
         """Return (len(sentences), dimension) float32, asked for in one request.
 
         Raises:
             ServerError: The server cannot be reached or refuses, or returns something else than float32 rows.
         """
         texts = [sentence.encode() for sentence in sentences]
+        named = {} if prompt_name is None else {"prompt_name": prompt_name}
         with self._request() as seconds:
-            tensor = self._client.infer(self.model, texts, TEXT, OUTPUT, seconds)
+            tensor = self._client.infer(self.model, texts, seconds, named)
             vectors = _vectors(tensor, len(texts), self._dimension)
         self._dimension = vectors.shape[1]
         self.answered += len(texts)

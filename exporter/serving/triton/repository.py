@@ -6,11 +6,12 @@
       demo/            config.pbtxt  warmup/  1/  2/          the encoder
       demo_tokenizer/  config.pbtxt  1/  2/                   strings to token ids
       demo_text/       config.pbtxt  2/                       the ensemble of both: strings to vectors
+      ...                                                     ensembles and tokenizers of queries and documents
       README.md  Dockerfile  compose.yaml  kubernetes.yaml  ...    plain files, which Triton passes over
 
 A server that polls reads a model's folder at any moment. So each folder is made whole beside the repository, its older
 versions linked into it with their times (Triton loads again whatever looks newer), and exchanged for the one that is
-there in one system call. The ensemble, which names the versions it wants, comes last.
+there in one system call. The ensembles, which name the versions they want, come last.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Shipped:
 
     Attributes:
         name: Of the encoder.
-        ensemble: Of the model that takes strings.
+        ensembles: Of the models that take strings; the first is for texts of any kind.
         backend: Triton's backend that runs the encoder.
         version: The number it has in the repository.
         size_bytes: Size of that version's files.
@@ -60,11 +61,16 @@ class Shipped:
     """
 
     name: str
-    ensemble: str
+    ensembles: tuple[str, ...]
     backend: str
     version: int
     size_bytes: int
     remarks: tuple[str, ...] = ()
+
+    @property
+    def ensemble(self) -> str:
+        """The model that takes texts of any kind."""
+        return self.ensembles[0]
 
 
 def ship(
@@ -76,7 +82,7 @@ def ship(
     version: int | None = None,
     measure: bool = False,
 ) -> list[Shipped]:
-    """Put bundles into a model repository, each as one version of three models.
+    """Put bundles into a model repository, each as one version of an encoder, its tokenizers and its ensembles.
 
     Args:
         bundles: Opened bundles, whose files were compared with their hashes.
@@ -117,9 +123,10 @@ def ship(
         if watched:
             time.sleep(POLL_S)
         for one, shipped in zip(wanted, done, strict=True):
-            ensemble = configs.ensemble_config(one, options, shipped.version)
-            with _model(folder / one.ensemble, ensemble, shipped.version, scratch):
-                pass  # an ensemble's version is an empty folder
+            for text in one.texts:
+                ensemble = configs.ensemble_config(one, shipped.version, text)
+                with _model(folder / text.ensemble, ensemble, shipped.version, scratch):
+                    pass  # an ensemble's version is an empty folder
     return done
 
 
@@ -168,7 +175,7 @@ def _ship(
     scratch: Path,
     peak: Peak | None,
 ) -> Shipped:
-    """Place encoder and tokenizer, which nothing asks for before the ensemble does."""
+    """Place encoder and tokenizers, which nothing asks for before the ensembles do."""
     with _model(folder / one.name, encoder, number, scratch) as place:
         if one.backend == "python":
             _copy_model_file("encoder.py", place)
@@ -184,11 +191,12 @@ def _ship(
             write_peak(place, peak)
         _write_warm_up(place.parent / "warmup", configs.warm_up_files(one))
         size_bytes = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-    with _model(folder / one.tokenizer, configs.tokenizer_config(one, options), number, scratch) as place:
-        _copy_model_file("tokenizer.py", place)
-        shutil.copyfile(str(tokens.__file__), place / "korsbert_tokens.py")
-        (place / TOKENIZER).write_bytes(one.bundle.read(TOKENIZER))
-    return Shipped(one.name, one.ensemble, one.backend, number, size_bytes)
+    for text in {text.tokenizer: text for text in reversed(one.texts)}.values():
+        with _model(folder / text.tokenizer, configs.tokenizer_config(one, options, text), number, scratch) as place:
+            _copy_model_file("tokenizer.py", place)
+            shutil.copyfile(str(tokens.__file__), place / "korsbert_tokens.py")
+            (place / TOKENIZER).write_bytes(one.bundle.read(TOKENIZER))
+    return Shipped(one.name, tuple(text.ensemble for text in one.texts), one.backend, number, size_bytes)
 
 
 def _number(one: Served, folder: Path, version: int | None) -> int:
@@ -196,31 +204,46 @@ def _number(one: Served, folder: Path, version: int | None) -> int:
 
     The ensemble's version counts: members of a higher one were left by a ship that was killed; nothing asks for them.
     """
-    for model in (folder / one.name, folder / one.tokenizer, folder / one.ensemble):
-        if model.exists() and (
-            not (model / configs.FILE).is_file()
-            or configs.parameter(configs.read_config(model / configs.FILE), "korsbert_bundle") is None
-        ):
-            raise InputError(
-                f"{model} was not written by korsbert, so it is not replaced",
-                next_step="give the bundle another `name`",
-            )
-    latest = max(versions(folder / one.ensemble), default=0)
+    ensembles = {text.ensemble for text in one.texts}
+    for name in (one.name, *(text.tokenizer for text in one.texts), *ensembles):
+        _refuse_other_model(folder / name, ensemble=name in ensembles)
+    text_model = folder / one.texts[0].ensemble
+    latest = max(versions(text_model), default=0)
     if version is not None and version < latest:
         raise InputError(
             f"{folder}: {one.name} has version {latest}, and Triton would not serve an older one",
             next_step=f"`version={latest}` replaces the latest version",
         )
     if latest:
-        (stated,) = configs.read_config(folder / one.ensemble / configs.FILE).output[0].dims
+        for old in (f"{one.name}_query", f"{one.name}_document"):
+            if old not in ensembles and (folder / old).exists():
+                raise InputError(
+                    f"{folder / old} would go on with an old version, as the bundle has no prompt of its own for that",
+                    next_step="give the bundle another `name`, or delete that folder",
+                )
+        (stated,) = configs.read_config(text_model / configs.FILE).output[0].dims
         dimension = one.bundle.manifest.encoder.dimension
         if stated != dimension:
             raise InputError(
-                f"{folder / one.ensemble}: its vectors have {stated} dimensions and the bundle's have {dimension}: "
+                f"{text_model}: its vectors have {stated} dimensions and the bundle's have {dimension}: "
                 "they cannot be versions of one model",
                 next_step="give the bundle another `name`",
             )
     return version or latest + 1
+
+
+def _refuse_other_model(model: Path, *, ensemble: bool) -> None:
+    """Refuse to replace what is not the same part of an earlier version."""
+    if not model.exists():
+        return
+    config = configs.read_config(model / configs.FILE) if (model / configs.FILE).is_file() else None
+    if config is None or configs.parameter(config, "korsbert_bundle") is None:
+        reason = "was not written by korsbert"
+    elif ensemble != (config.platform == "ensemble"):
+        reason = "is another part of another bundle"
+    else:
+        return
+    raise InputError(f"{model} {reason}, so it is not replaced", next_step="give the bundle another `name`")
 
 
 def remarks_on(one: Served, folder: Path, version: int) -> tuple[str, ...]:

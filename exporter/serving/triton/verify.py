@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,12 @@ from exporter.files import read_file
 from exporter.recipe import Gate
 from exporter.serving.triton.address import Address, addresses
 from exporter.serving.triton.answers import shown
+from exporter.serving.triton.facts import TextModel, text_models
 from exporter.serving.triton.limits import REQUEST_S, TOTAL_S, Deadline
-from exporter.serving.triton.remote import RemoteEncoder
+from exporter.serving.triton.remote import RemoteEncoder, Vectors
 from exporter.targets import Precision
 from exporter.validator import ParityReport, reference_of, validate
+from exporter.validator.prompts import check_prompts
 
 DEFAULT_DEVIATION = 1e-2
 """Largest relative difference of an answer under load, where the gate states none."""
@@ -141,10 +143,15 @@ class Server:
     ca: bytes | None
     deadline: Deadline
 
-    def connect(self, address: Address) -> RemoteEncoder:
-        """Return the ensemble at one of the addresses."""
+    def connect(self, address: Address, ensemble: str | None = None) -> RemoteEncoder:
+        """Return an ensemble (default: that for texts of any kind) at one of the addresses."""
         return RemoteEncoder(
-            address.protocol, address, self.ensemble, ca=self.ca, deadline=self.deadline, dimension=self.dimension
+            address.protocol,
+            address,
+            ensemble or self.ensemble,
+            ca=self.ca,
+            deadline=self.deadline,
+            dimension=self.dimension,
         )
 
 
@@ -193,7 +200,8 @@ def verify(
     where = addresses(url, grpc)
     ca = None if ca_file is None else read_authorities(ca_file, tls=any(address.tls for address in where))
     deadline = Deadline(timeout_s, timeout_s)
-    server = Server(where, f"{encoder}_text", encoder, manifest.encoder.dimension, ca, deadline)
+    texts_of = text_models(encoder, manifest.encoder)
+    server = Server(where, texts_of[0].ensemble, encoder, manifest.encoder.dimension, ca, deadline)
     _check_bundle(server, manifest.seal)
     gate, precision = minimum_gate.gate_for(manifest), manifest.engine.precision
     source = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
@@ -203,13 +211,47 @@ def verify(
         counted, _ = remote.counts(encoder)
     reports = []
     for address in where:
-        with server.connect(address) as remote:
+        with _Prompted(server, address, texts_of) as remote:
             subject = f"{server.ensemble}, {precision} on {manifest.engine.backend}, {address.protocol}"
-            reports.append(validate(reference, remote, gate, subject, precision))
+            report = validate(reference, remote.text, gate, subject, precision)
+            prompts = check_prompts(source, remote, gate, reference.texts)
+            reports.append(report if prompts is None else report.with_checks(prompts))
             counted += remote.answered
     texts = [f"{first} {second}" for first, second in itertools.islice(_pairs(reference.texts), requests)]
     bound = load_bound(gate, precision)
     return Verification(tuple(reports), load(server, texts, counted=counted, clients=clients, bound=bound))
+
+
+class _Prompted:
+    """A server's ensembles at one address, with the methods of an encoder that has prompts."""
+
+    def __init__(self, server: Server, address: Address, models: Sequence[TextModel]) -> None:
+        self._remotes = [server.connect(address, model.ensemble) for model in models]
+        self.text = self._remotes[0]
+
+    @property
+    def answered(self) -> int:
+        """How many sentences all of them have answered."""
+        return sum(remote.answered for remote in self._remotes)
+
+    def encode(self, sentences: Sequence[str], prompt_name: str | None = None) -> Vectors:
+        """Ask the ensemble for texts of any kind."""
+        return self.text.encode(sentences, prompt_name)
+
+    def encode_query(self, sentences: Sequence[str]) -> Vectors:
+        """Ask the ensemble for queries."""
+        return self._remotes[min(1, len(self._remotes) - 1)].encode(sentences)
+
+    def encode_document(self, sentences: Sequence[str]) -> Vectors:
+        """Ask the ensemble for documents."""
+        return self._remotes[-1].encode(sentences)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for remote in self._remotes:
+            remote.close()
 
 
 def load_bound(gate: Gate, precision: Precision) -> float:

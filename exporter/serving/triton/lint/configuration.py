@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exporter.serving.triton.config import parameter
+from exporter.serving.triton.config import PROMPTS, parameter
 from exporter.serving.triton.engines import MODEL_FILES
 from exporter.serving.triton.facts import NAME_ALPHABET, is_name
 from exporter.serving.triton.lint.model import A_FILE_NAME, Finding, Model, is_file_name
@@ -78,17 +78,17 @@ def check_warm_up(model: Model) -> Iterator[Finding]:
 def check_parameters(model: Model) -> Iterator[Finding]:
     """Check the parameters that our own model files read."""
     for file, names in (
-        ("korsbert_tokens.py", ("prompt", "max_text_bytes", "sequence_buckets")),
+        ("korsbert_tokens.py", ("prompt", PROMPTS, "max_text_bytes", "sequence_buckets")),
         ("bundle", ("threads", "padding_tokens")),
     ):
         if model.backend == "python" and (model.latest / file).exists():
             for name in names:
                 value = parameter(model.config, name)
-                whole = value is not None and (name in ("prompt", "sequence_buckets") or value.isdecimal())
-                if not whole:
+                is_text = name in ("prompt", PROMPTS, "sequence_buckets")
+                if value is None or not (is_text or value.isdecimal()):
                     yield model.finding(
                         f"parameters[{name}]",
                         "not set" if value is None else repr(value),
-                        "a number",
+                        "a text" if is_text else "a number",
                         "model.py reads it",
                     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from exporter.bundle import TOKENIZER, FileFacts
-from exporter.serving.triton.config import parameter
+from exporter.serving.triton.config import PROMPTS, parameter
+from exporter.serving.triton.facts import text_models
 from exporter.serving.triton.lint.model import Finding, Model, Repository
 
 
@@ -18,7 +21,9 @@ def check_tokenizers(model: Model, repository: Repository) -> Iterator[Finding]:
     limit = model.manifest.encoder.max_seq_length
     profile = model.manifest.recipe.shapes.sequence
     longest = profile.max if profile is not None else limit
-    for tokenizer, _ in repository.tokenizers_of(model):
+    facts = model.manifest.encoder
+    prompts = {text.ensemble: text.prompt for text in text_models(model.config.name, facts)}
+    for tokenizer, ensemble in repository.tokenizers_of(model):
         path = tokenizer.latest / TOKENIZER
         if not path.is_file():
             continue
@@ -40,16 +45,26 @@ def check_tokenizers(model: Model, repository: Repository) -> Iterator[Finding]:
                 f"sha256 {shipped[:12]} of {model.config.name}'s bundle",
                 "another tokenizer gives other ids to the same words: ship both again from one bundle",
             )
+        wanted = prompts.get(ensemble.config.name, facts.prompt)
         prompt = parameter(tokenizer.config, "prompt") or ""
-        if prompt != model.manifest.encoder.prompt:
+        if prompt != wanted:
+            yield tokenizer.finding("parameters[prompt]", repr(prompt), repr(wanted), "the encoder was proven with it")
+        if (stated := parameter(tokenizer.config, PROMPTS)) is not None and _prompts(stated) != facts.prompts:
             yield tokenizer.finding(
-                "parameters[prompt]",
-                repr(prompt),
-                repr(model.manifest.encoder.prompt),
-                "the encoder was proven with it",
+                f"parameters[{PROMPTS}]",
+                repr(stated),
+                repr(json.dumps(facts.prompts, ensure_ascii=False)),
+                "the encoder was proven with them",
             )
         buckets = [width for width in (parameter(tokenizer.config, "sequence_buckets") or "").split(",") if width]
         if buckets and (not all(map(str.isdecimal, buckets)) or max(map(int, buckets)) > longest):
             yield tokenizer.finding(
                 "parameters[sequence_buckets]", ",".join(buckets), f"numbers up to {longest}", "the profile ends there"
             )
+
+
+def _prompts(stated: str) -> Any:
+    try:
+        return json.loads(stated)
+    except (ValueError, RecursionError):
+        return None

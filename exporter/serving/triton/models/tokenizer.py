@@ -1,5 +1,7 @@
 """Strings in, token ids and mask out: a model of Triton's python backend.
 
+The parameter ``prompt_name`` of a request chooses one of the model's prompts. An ensemble passes it on.
+
 This file is copied into a model repository as ``model.py``, beside the bundle's ``tokenizer.json`` (which truncates
 and lower-cases) and ``korsbert_tokens.py``, the code that the encoder itself tokenizes with. It needs ``tokenizers``
 and numpy, and nothing of korsbert. A request that cannot be read is answered with an error of its own; the others of
@@ -32,7 +34,7 @@ class TritonPythonModel:
         settings = {name: value["string_value"] for name, value in parameters.items()}
         folder = Path(args["model_repository"]) / args["model_version"]
         self._tokenizer = TextTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")))
-        self._prompt = settings["prompt"]
+        self._prompt, self._prompts = settings["prompt"], json.loads(settings["prompts"])
         self._max_text_bytes = int(settings["max_text_bytes"])
         self._buckets = [int(width) for width in settings["sequence_buckets"].split(",") if width]
 
@@ -50,13 +52,18 @@ class TritonPythonModel:
 
     def _read(self, request: Any) -> list[str] | str:
         """Return the sentences of a request, prompt included, or what is wrong with it."""
+        name = json.loads(request.parameters() or "{}").get("prompt_name")
+        if name is not None and name not in self._prompts:
+            known = ", ".join(map(repr, self._prompts)) or "none"
+            return f"the model has no prompt {name!r}; its prompts are {known}"
+        prompt = self._prompt if name is None else self._prompts[name]
         cells = pb_utils.get_input_tensor_by_name(request, "text").as_numpy().reshape(-1)
         sentences = []
         for number, cell in enumerate(cells):
             if len(cell) > self._max_text_bytes:
                 return f"text {number} has {len(cell)} bytes, and {self._max_text_bytes} are allowed"
             try:
-                sentences.append(self._prompt + cell.decode())
+                sentences.append(prompt + cell.decode())
             except UnicodeDecodeError as error:
                 return f"text {number} is not UTF-8 at byte {error.start}"
         return sentences
