@@ -48,7 +48,7 @@ def ship_command(
         typer.Option("--accelerator", help="Execution provider of onnxruntime engines on GPUs."),
     ] = "cuda",
     response_cache: Annotated[
-        bool, typer.Option("--response-cache", help="Answer repeated requests from the server's response cache.")
+        bool, typer.Option("--response-cache", help="Answer what was asked before from the server's response cache.")
     ] = False,
     queue_delay_us: Annotated[
         int, typer.Option("--queue-delay-us", min=0, help="Longest wait for a batch to fill, in microseconds.")

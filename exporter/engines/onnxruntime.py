@@ -65,8 +65,8 @@ class OnnxRuntimeRunner:
 class OnnxRuntimeCudaRunner:
     """One session on the GPU, its inputs and its output bound to device buffers that stay from batch to batch.
 
-    Everything goes down one stream: copies from pinned memory, the graph, the copy back. A small shape that comes again
-    is captured as a CUDA graph, copies and all. ``run`` may be called from several threads, which take turns.
+    Everything goes down one stream: copies from pinned memory, the graph, the copy back. A shape that comes again is
+    captured as a CUDA graph, copies and all. ``run`` may be called from several threads, which take turns.
 
     onnxruntime can capture by itself (``enable_cuda_graph``), but does it for each thread apart, and keeps every graph.
 
@@ -88,6 +88,8 @@ class OnnxRuntimeCudaRunner:
         self._asynchronous = require("onnxruntime").RunOptions()
         self._asynchronous.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self.graphs = CudaGraphs(cuda, stream)
+        if on_cpu:
+            self.graphs.refused = "the CPU computes in the middle of a batch"
         self.on_cpu = tuple(on_cpu)
         fell = f", {len(on_cpu)} nodes on the CPU ({', '.join(on_cpu)})" if on_cpu else ""
         self.execution: str = f"{session.get_providers()[0]} on {cuda.gpu().name}{fell}"

@@ -1,8 +1,8 @@
 """Census: which operators compute a sentence vector, from the vectors of its words on.
 
 Passes rewrite masks, positions and stored tensors. What is computed from word vectors is what torch traced, and stays:
-a pass that adds an operator there, or takes one away, is wrong or is named in ``REWRITTEN``. So the fold counts the
-operators before its first pass, and a check counts them again in the graph that it judges.
+a pass that adds an operator there, or takes one away, is wrong, or ``REWRITTEN`` or ``_with_heads_outside`` knows it.
+So the fold counts the operators before its first pass, and a check counts them again in the graph that it judges.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ REWRITTEN: Mapping[str, Mapping[str, int]] = {
     "GatherElements": {"Gather": 1},  # first_token
 }
 """What a pass for a target writes for an operator on hidden states: operators and how many of each."""
-_HEADS_INSIDE = ("kv_num_heads", "q_num_heads")  # attributes that split_heads_inside writes
-_SPLIT, _SPLITS = "Transpose perm=(0, 2, 1, 3)", 4  # what it takes away: queries, keys, values and answers
+HEADS_INSIDE = ("kv_num_heads", "q_num_heads")
+"""Attributes that ``split_heads_inside`` writes: how many heads an ``Attention`` splits by itself."""
+_HEAD_SWAP, _HEAD_SWAPS = "Transpose perm=(0, 2, 1, 3)", 4  # queries, keys, values and answers: removed by that pass
 _SMALL = 8  # numbers that a stored tensor may have to be part of an operator's description
 
 
@@ -87,19 +88,19 @@ def differences(traced: Mapping[str, int], graph: ir.Graph) -> list[str]:
 def _with_heads_outside(before: Counter[str], after: Counter[str]) -> Counter[str]:
     """Return the operators ``after`` as they were before ``split_heads_inside``, where it has taken what it may."""
     words = {description: description.split(" ") for description in after - before}
-    inside = {d: w for d, w in words.items() if w[0] == "Attention" and any(x.startswith(_HEADS_INSIDE) for x in w)}
+    inside = {d: w for d, w in words.items() if w[0] == "Attention" and any(x.startswith(HEADS_INSIDE) for x in w)}
     if not inside:
         return after
-    outside = +after
+    found = +after
     for description, own in inside.items():
-        plain = " ".join(word for word in own if not word.startswith(_HEADS_INSIDE))
-        outside[plain] += outside.pop(description)
-    splits = _SPLITS * sum(after[description] for description in inside)
+        plain = " ".join(word for word in own if not word.startswith(HEADS_INSIDE))
+        found[plain] += found.pop(description)
+    swaps = _HEAD_SWAPS * sum(after[description] for description in inside)
     reshapes = Counter({d: count for d, count in (before - after).items() if _operator(d) == "Reshape"})
-    if reshapes.total() == splits:  # whatever shape they were given: a Reshape moves no number
-        outside += reshapes
-    outside[_SPLIT] += splits
-    return outside
+    if reshapes.total() == swaps:  # whatever shape they were given: a Reshape moves no number
+        found += reshapes
+    found[_HEAD_SWAP] += swaps
+    return found
 
 
 def _needed(graph: ir.Graph) -> set[ir.Node]:

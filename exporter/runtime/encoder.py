@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from exporter.errors import BundleError, EngineError, InputError, first_line, is_panic
-from exporter.runtime.facts import DOCUMENT_PROMPTS, QUERY_PROMPTS, EncoderFacts
+from exporter.runtime.facts import DOCUMENT_PROMPTS, QUERY_PROMPTS, EncoderFacts, first_prompt
 from exporter.runtime.runner import Runner
 from exporter.runtime.tokens import IntArray, TextTokenizer, TokenIds, batches_by_length, batches_of_little_padding
 
@@ -134,7 +134,7 @@ class Encoder:
         """
         return self.encode(
             sentences,
-            self._first_prompt(QUERY_PROMPTS) if prompt_name is None else prompt_name,
+            first_prompt(self.prompts, QUERY_PROMPTS) if prompt_name is None else prompt_name,
             prompt,
             batch_size,
             show_progress_bar,
@@ -157,15 +157,12 @@ class Encoder:
         """
         return self.encode(
             sentences,
-            self._first_prompt(DOCUMENT_PROMPTS) if prompt_name is None else prompt_name,
+            first_prompt(self.prompts, DOCUMENT_PROMPTS) if prompt_name is None else prompt_name,
             prompt,
             batch_size,
             show_progress_bar,
             normalize_embeddings=normalize_embeddings,
         )
-
-    def _first_prompt(self, names: Sequence[str]) -> str | None:
-        return next((name for name in names if name in self.prompts), None)
 
     def _resolved(self, prompt_name: str | None, prompt: str | None) -> str:
         """Return the text that is put before every sentence."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pydantic import BaseModel, ConfigDict, Field
 
 QUERY_PROMPTS, DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
@@ -42,12 +44,14 @@ class EncoderFacts(BaseModel):
     @property
     def query_prompt(self) -> str:
         """Text that is put before queries."""
-        return self._first_of(QUERY_PROMPTS)
+        return self.prompts.get(first_prompt(self.prompts, QUERY_PROMPTS) or "", self.prompt)
 
     @property
     def document_prompt(self) -> str:
         """Text that is put before documents."""
-        return self._first_of(DOCUMENT_PROMPTS)
+        return self.prompts.get(first_prompt(self.prompts, DOCUMENT_PROMPTS) or "", self.prompt)
 
-    def _first_of(self, names: tuple[str, ...]) -> str:
-        return next((self.prompts[name] for name in names if name in self.prompts), self.prompt)
+
+def first_prompt(prompts: Collection[str], names: tuple[str, ...]) -> str | None:
+    """Return the first of ``names`` that is the name of a prompt, or None."""
+    return next((name for name in names if name in prompts), None)

@@ -107,7 +107,8 @@ class Proof:
     def dataflow(self, graph: Graph) -> Check:
         """Compare what every operator of a float32 graph reads with the rules."""
         padding_id = self._words.padding_idx
-        return check_dataflow(graph, self._checkpoint.pad_token_id if padding_id is None else padding_id)
+        padding_id = self._checkpoint.pad_token_id if padding_id is None else padding_id
+        return check_dataflow(graph, padding_id, self._checkpoint.facts.heads)
 
     def lookup(self, graph: Graph) -> Check:
         """Look up every word vector with a float32 graph."""

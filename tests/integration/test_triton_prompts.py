@@ -161,5 +161,5 @@ def test_a_version_without_prompts_does_not_leave_old_ones_behind(
 
 def test_an_encoder_does_not_take_the_place_of_an_ensemble(repository: Path, bundle: Bundle, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(repository, tmp_path / "models"))
-    with pytest.raises(InputError, match=r"twin_query is another part of another bundle, so it is not replaced"):
+    with pytest.raises(InputError, match=r"twin_query is the ensemble of another bundle, so it is not replaced"):
         ship([bundle], copy, PYTHON, name="twin_query")

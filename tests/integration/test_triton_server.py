@@ -257,7 +257,9 @@ def test_left_padding_makes_no_difference_to_the_encoder(server: TritonServer) -
 
 def test_the_response_cache_answers_a_text_seen_before(server: TritonServer) -> None:
     def hits() -> float:
-        found = re.findall(r'nv_cache_num_hits_per_model\{model="minilm",version="1"\} (\d+)', server.read_metrics())
+        found = re.findall(
+            r'nv_cache_num_hits_per_model\{model="minilm_text",version="1"\} (\d+)', server.read_metrics()
+        )
         return float(found[0]) if found else 0.0
 
     with remote(server, "minilm_text") as connection:

@@ -53,10 +53,8 @@ def _split(value: ir.Value | None) -> tuple[ir.Value, int] | None:
     rows, heads = chain[1].inputs[0], chain[1].outputs[0].shape
     if rows is None or rows.shape is None or heads is None or (len(rows.shape), len(heads)) != (3, 4):
         return None
-    width, number, size = rows.shape[2], heads[2], heads[3]
-    if not (isinstance(width, int) and isinstance(number, int) and isinstance(size, int) and width == number * size):
-        return None
-    return rows, number
+    number = heads[2]
+    return (rows, number) if isinstance(number, int) and _is_split(rows.shape, heads) else None
 
 
 def _joined(node: ir.Node) -> ir.Value | None:
@@ -71,7 +69,11 @@ def _joined(node: ir.Node) -> ir.Value | None:
         heads, value = value, readers[0].outputs[0]
     if heads.shape is None or value.shape is None or (len(heads.shape), len(value.shape)) != (4, 3):
         return None
-    number, size = heads.shape[2], heads.shape[3]  # after the swap
-    width = value.shape[2]
+    return value if _is_split(value.shape, heads.shape) else None
+
+
+def _is_split(rows: ir.Shape, heads: ir.Shape) -> bool:
+    """Whether (batch, sequence, heads, size) are the same tokens as (batch, sequence, heads x size)."""
+    width, number, size = rows[2], heads[2], heads[3]
     whole = isinstance(number, int) and isinstance(size, int) and width == number * size
-    return value if whole else None
+    return whole and rows[:2] == heads[:2]

@@ -32,6 +32,8 @@ FILE = "config.pbtxt"
 KEPT_VERSIONS = 2
 PROMPTS = "prompts"
 """Parameter of a tokenizer: the prompts that a request may name, a JSON object."""
+TOKENIZER_HASH = "korsbert_tokenizer"
+"""Parameter of a tokenizer: the hash of its file."""
 PADDING = "korsbert_padding"
 """Parameter of an encoder that relies on padding on the right."""
 LEAST_ONNXRUNTIME = "korsbert_least_onnxruntime"
@@ -63,8 +65,8 @@ def encoder_config(served: Served, options: Options) -> ModelConfig:
     if served.least_onnxruntime is not None:
         _set(config, {LEAST_ONNXRUNTIME: served.least_onnxruntime})
     _optimize(config, served, options)
-    # Of the encoder, not of the ensemble: a cache looks at tensors alone, and a request may name a prompt.
-    if options.response_cache:
+    # A cache looks at tensors alone, and a request may name another prompt: then the ensemble must not be cached.
+    if options.response_cache and not served.one_prompt:
         config.response_cache.enable = True
     for rows, tokens in _corners(served):
         _warm_up(config, rows, tokens)
@@ -92,7 +94,7 @@ def tokenizer_config(served: Served, options: Options, text: TextModel | None = 
             PROMPTS: json.dumps(served.bundle.manifest.encoder.prompts, ensure_ascii=False),
             "max_text_bytes": str(options.max_text_bytes),
             "sequence_buckets": ",".join(map(str, served.buckets)),
-            "korsbert_tokenizer": served.tokenizer_sha256,
+            TOKENIZER_HASH: served.tokenizer_sha256,
         },
     )
     sample = config.model_warmup.add(name="one_empty_text", batch_size=1)
@@ -102,7 +104,7 @@ def tokenizer_config(served: Served, options: Options, text: TextModel | None = 
     return config
 
 
-def ensemble_config(served: Served, version: int, text: TextModel | None = None) -> ModelConfig:
+def ensemble_config(served: Served, options: Options, version: int, text: TextModel | None = None) -> ModelConfig:
     """Return the configuration of the ensemble of a text model (default: the first): strings to vectors.
 
     Its steps are ``version`` of the tokenizer and of the encoder.
@@ -119,6 +121,8 @@ def ensemble_config(served: Served, version: int, text: TextModel | None = None)
         tokenize.output_map[name] = name
         encode.input_map[name] = name
     encode.output_map[OUTPUT] = OUTPUT
+    if options.response_cache and served.one_prompt:
+        config.response_cache.enable = True
     return config
 
 
@@ -157,6 +161,13 @@ def parameter(config: ModelConfig, name: str) -> str | None:
     return config.parameters[name].string_value if name in config.parameters else None
 
 
+def part_of(config: ModelConfig) -> str:
+    """Return what a configuration of ours is of: ``"encoder"``, ``"tokenizer"`` or ``"ensemble"``."""
+    if config.platform == "ensemble":
+        return "ensemble"
+    return "encoder" if parameter(config, TOKENIZER_HASH) is None else "tokenizer"
+
+
 def engine_name(manifest: Manifest) -> str:
     """Return what an engine is in words, as configurations state it: ``"fp16 on onnxruntime"``."""
     return f"{manifest.engine.precision} on {manifest.engine.backend}"
@@ -173,7 +184,7 @@ def _enum(name: str) -> int:
 
 
 def _model(served: Served, name: str, backend: str | None) -> ModelConfig:
-    """Return what all three configurations begin with, the bundle's identity included."""
+    """Return what all configurations begin with, the bundle's identity included."""
     config: ModelConfig = _proto().ModelConfig(name=name, max_batch_size=served.batch.max)
     if backend is None:
         config.platform = "ensemble"

@@ -173,7 +173,7 @@ def server_arguments(models: Iterable[Deployed], *, polls: bool) -> list[str]:
         models: What it serves.
         polls: Whether it loads versions that are shipped while it runs. Only for a repository that it cannot write to.
     """
-    cached = any(model.encoder.response_cache.enable for model in models)
+    cached = any(config.response_cache.enable for model in models for config in (model.encoder, *model.ensembles))
     restricted = f"{_RESTRICTED}:{ADMIN_HEADER}=$({ADMIN_VARIABLE})"
     return [
         "--model-repository=/models",

@@ -45,7 +45,7 @@ class Options:
         gpus: GPUs the encoders run on. Without any, bundles validated on a CPU run on the CPU, others on all GPUs.
         accelerator: What runs an onnxruntime engine on a GPU: ``"cuda"``, or ``"tensorrt"``, which compiles it when the
             server starts, into something that no gate has seen: verify the server.
-        response_cache: Answer token ids that come again from the server's response cache.
+        response_cache: Answer what was asked before from the server's response cache.
         queue_delay_us: How long a request may wait for others to share its batch, in microseconds.
         max_text_bytes: A longer text is refused before it costs time, as UTF-8.
     """
@@ -69,11 +69,13 @@ class TextModel:
     """An ensemble that takes strings, and the tokenizer that it begins with.
 
     Attributes:
+        kind: Of its texts: ``"text"`` for any, ``"query"`` or ``"document"``.
         ensemble: Name of the ensemble.
         tokenizer: Name of the tokenizer. Ensembles with the same prompt share one.
         prompt: What that tokenizer puts before a text whose request names no other prompt.
     """
 
+    kind: Literal["text", "query", "document"]
     ensemble: str
     tokenizer: str
     prompt: str
@@ -81,13 +83,17 @@ class TextModel:
 
 def text_models(encoder: str, facts: EncoderFacts) -> tuple[TextModel, ...]:
     """Return the ensembles of an encoder: for texts, and where their prompts differ, for queries and documents."""
-    default = TextModel(f"{encoder}_text", f"{encoder}_tokenizer", facts.prompt)
+    default = TextModel("text", f"{encoder}_text", f"{encoder}_tokenizer", facts.prompt)
     if facts.query_prompt == facts.document_prompt == facts.prompt:
         return (default,)
     found = [default]
-    for kind, prompt in (("query", facts.query_prompt), ("document", facts.document_prompt)):
+    kinds: tuple[tuple[Literal["query", "document"], str], ...] = (
+        ("query", facts.query_prompt),
+        ("document", facts.document_prompt),
+    )
+    for kind, prompt in kinds:
         same = (one.tokenizer for one in found if one.prompt == prompt)
-        found.append(TextModel(f"{encoder}_{kind}", next(same, f"{encoder}_{kind}_tokenizer"), prompt))
+        found.append(TextModel(kind, f"{encoder}_{kind}", next(same, f"{encoder}_{kind}_tokenizer"), prompt))
     return tuple(found)
 
 
@@ -117,6 +123,20 @@ class Served:
     def texts(self) -> tuple[TextModel, ...]:
         """The models that turn strings into vectors; the first is for texts of any kind."""
         return text_models(self.name, self.bundle.manifest.encoder)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Every model of the bundle by name, and what it is: ``"encoder"``, ``"tokenizer"`` or ``"ensemble"``."""
+        parts = {self.name: "encoder"}
+        for text in self.texts:
+            parts |= {text.tokenizer: "tokenizer", text.ensemble: "ensemble"}
+        return parts
+
+    @property
+    def one_prompt(self) -> bool:
+        """Whether all prompts of the model are the same text, so that no request can ask for another vector."""
+        facts = self.bundle.manifest.encoder
+        return {facts.prompt, *facts.prompts.values()} == {facts.prompt}
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -193,7 +213,7 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
         )
     _refuse_what_would_answer_otherwise(bundle, options, on_gpu=on_gpu)
     shapes, longest = manifest.recipe.shapes, manifest.encoder.max_seq_length
-    return Served(
+    found = Served(
         bundle=bundle,
         name=name,
         backend=backend,
@@ -202,6 +222,13 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
         batch=shapes.batch,
         sequence=shapes.sequence or Range(min=1, opt=min(SHORTEST_BUCKET * 2, longest), max=longest),
     )
+    if options.response_cache and on_gpu and backend != "python" and not found.one_prompt:
+        raise InputError(
+            f"{bundle.folder}: the model has several prompts, so only its encoder could be cached, and Triton caches "
+            "nothing that lies on a GPU",
+            next_step="leave out `response_cache`, or use `runtime=python`",
+        )
+    return found
 
 
 def _name(bundle: Bundle, given: str | None) -> str:

@@ -103,10 +103,11 @@ def ship(
     if name is not None and len(bundles) > 1:
         raise InputError("`name` is given for several bundles", next_step="ship the bundles one at a time")
     wanted = [served(bundle, options, name) for bundle in bundles]
-    names = [one.name for one in wanted]
+    names = [name for one in wanted for name in one.names]
     if twice := sorted({each for each in names if names.count(each) > 1}):
         raise InputError(
-            f"two bundles have the name {twice[0]}", next_step="ship the bundles one at a time, each with a `name`"
+            f"two bundles would have the model {twice[0]}",
+            next_step="ship the bundles one at a time, each with a `name`",
         )
     encoders = [configs.encoder_config(one, options) for one in wanted]  # wants tritonclient: before all is written
     with _staging(folder) as scratch:
@@ -124,7 +125,7 @@ def ship(
             time.sleep(POLL_S)
         for one, shipped in zip(wanted, done, strict=True):
             for text in one.texts:
-                ensemble = configs.ensemble_config(one, shipped.version, text)
+                ensemble = configs.ensemble_config(one, options, shipped.version, text)
                 with _model(folder / text.ensemble, ensemble, shipped.version, scratch):
                     pass  # an ensemble's version is an empty folder
     return done
@@ -191,7 +192,7 @@ def _ship(
             write_peak(place, peak)
         _write_warm_up(place.parent / "warmup", configs.warm_up_files(one))
         size_bytes = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-    for text in {text.tokenizer: text for text in reversed(one.texts)}.values():
+    for text in {text.tokenizer: text for text in one.texts}.values():
         with _model(folder / text.tokenizer, configs.tokenizer_config(one, options, text), number, scratch) as place:
             _copy_model_file("tokenizer.py", place)
             shutil.copyfile(str(tokens.__file__), place / "korsbert_tokens.py")
@@ -204,9 +205,8 @@ def _number(one: Served, folder: Path, version: int | None) -> int:
 
     The ensemble's version counts: members of a higher one were left by a ship that was killed; nothing asks for them.
     """
-    ensembles = {text.ensemble for text in one.texts}
-    for name in (one.name, *(text.tokenizer for text in one.texts), *ensembles):
-        _refuse_other_model(folder / name, ensemble=name in ensembles)
+    for name, part in one.names.items():
+        _refuse_other_model(folder / name, part)
     text_model = folder / one.texts[0].ensemble
     latest = max(versions(text_model), default=0)
     if version is not None and version < latest:
@@ -216,7 +216,7 @@ def _number(one: Served, folder: Path, version: int | None) -> int:
         )
     if latest:
         for old in (f"{one.name}_query", f"{one.name}_document"):
-            if old not in ensembles and (folder / old).exists():
+            if old not in one.names and _is_ensemble_of(folder / old, one.name):
                 raise InputError(
                     f"{folder / old} would go on with an old version, as the bundle has no prompt of its own for that",
                     next_step="give the bundle another `name`, or delete that folder",
@@ -232,18 +232,31 @@ def _number(one: Served, folder: Path, version: int | None) -> int:
     return version or latest + 1
 
 
-def _refuse_other_model(model: Path, *, ensemble: bool) -> None:
+def _refuse_other_model(model: Path, part: str) -> None:
     """Refuse to replace what is not the same part of an earlier version."""
     if not model.exists():
         return
-    config = configs.read_config(model / configs.FILE) if (model / configs.FILE).is_file() else None
-    if config is None or configs.parameter(config, "korsbert_bundle") is None:
+    config = _config_of(model)
+    if config is None:
         reason = "was not written by korsbert"
-    elif ensemble != (config.platform == "ensemble"):
-        reason = "is another part of another bundle"
+    elif (found := configs.part_of(config)) != part:
+        reason = f"is the {found} of another bundle"
     else:
         return
     raise InputError(f"{model} {reason}, so it is not replaced", next_step="give the bundle another `name`")
+
+
+def _is_ensemble_of(model: Path, encoder: str) -> bool:
+    """Whether a folder is an ensemble of ours that ends in an encoder."""
+    config = _config_of(model)
+    steps = [] if config is None else config.ensemble_scheduling.step
+    return bool(steps) and steps[-1].model_name == encoder
+
+
+def _config_of(model: Path) -> ModelConfig | None:
+    """Return the configuration of a model that came from a bundle, or None."""
+    config = configs.read_config(model / configs.FILE) if (model / configs.FILE).is_file() else None
+    return config if config is not None and configs.parameter(config, "korsbert_bundle") is not None else None
 
 
 def remarks_on(one: Served, folder: Path, version: int) -> tuple[str, ...]:

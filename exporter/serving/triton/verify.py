@@ -226,13 +226,13 @@ class _Prompted:
     """A server's ensembles at one address, with the methods of an encoder that has prompts."""
 
     def __init__(self, server: Server, address: Address, models: Sequence[TextModel]) -> None:
-        self._remotes = [server.connect(address, model.ensemble) for model in models]
-        self.text = self._remotes[0]
+        self._remotes = {model.kind: server.connect(address, model.ensemble) for model in models}
+        self.text = self._remotes["text"]
 
     @property
     def answered(self) -> int:
         """How many sentences all of them have answered."""
-        return sum(remote.answered for remote in self._remotes)
+        return sum(remote.answered for remote in self._remotes.values())
 
     def encode(self, sentences: Sequence[str], prompt_name: str | None = None) -> Vectors:
         """Ask the ensemble for texts of any kind."""
@@ -240,17 +240,17 @@ class _Prompted:
 
     def encode_query(self, sentences: Sequence[str]) -> Vectors:
         """Ask the ensemble for queries."""
-        return self._remotes[min(1, len(self._remotes) - 1)].encode(sentences)
+        return self._remotes.get("query", self.text).encode(sentences)
 
     def encode_document(self, sentences: Sequence[str]) -> Vectors:
         """Ask the ensemble for documents."""
-        return self._remotes[-1].encode(sentences)
+        return self._remotes.get("document", self.text).encode(sentences)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for remote in self._remotes:
+        for remote in self._remotes.values():
             remote.close()
 
 

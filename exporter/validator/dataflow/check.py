@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from exporter.graph import Graph
-from exporter.graph.census import differences
+from exporter.graph.census import HEADS_INSIDE, differences
 from exporter.graph.surgery import graph_input
 from exporter.runtime.contract import INPUTS
 from exporter.validator.check import Check
@@ -20,7 +20,7 @@ from exporter.validator.dataflow.widths import differing_widths
 _NAMED = 3  # operators that are named
 
 
-def check_dataflow(graph: Graph, padding_id: int) -> Check:
+def check_dataflow(graph: Graph, padding_id: int, heads: int | None = None) -> Check:
     """Compare every operator of a float32 graph with the rules of what it may read.
 
     The operators on word vectors must also be those that torch traced. What depends on the padded width alone is
@@ -29,13 +29,14 @@ def check_dataflow(graph: Graph, padding_id: int) -> Check:
     Args:
         graph: The folded graph, with or without the passes of a target.
         padding_id: The token id of padding.
+        heads: Attention heads of the model. Operators that split the heads themselves must split so many.
 
     Returns:
         The check. Its figures count the operators, those on word vectors, and the tensors compared at every width.
     """
     model = _with_inferred_shapes(graph.model)
     kinds, failures = _follow(model, padding_id, graph.max_sequence)
-    failures += differences(graph.traced, model.graph)
+    failures += differences(graph.traced, model.graph) + _wrong_heads(model, heads)
     positions, counts = _positions_read(model, kinds), _counts_read(model, kinds)
     if not failures:  # a graph that was refused may not run
         failures += _wrong_counts(model, counts, graph.max_sequence)
@@ -135,6 +136,15 @@ def _wrong_positions(model: ir.Model, positions: list[ir.Value], longest: int) -
 
 def _of_widths(widths: list[int], longest: int) -> str:
     return f"{len(widths)} of {longest} widths: {', '.join(map(str, widths[:3]))}"
+
+
+def _wrong_heads(model: ir.Model, heads: int | None) -> list[str]:
+    return [
+        f"{node.name} splits into {found} heads, and the model has {heads}"
+        for node in model.graph
+        for name in HEADS_INSIDE
+        if (found := node.attributes.get_int(name, heads or 0)) != heads and name in node.attributes
+    ]
 
 
 def _tensors(count: int, of: str = "") -> str:

@@ -204,8 +204,9 @@ class TestCuda:
         assert driver.calls.count("cuStreamBeginCapture_v2") == 1
 
     def test_what_fell_to_the_cpu_is_told(self) -> None:
-        told = self.runner(FakeDriver(), on_cpu=["a (MatMul)"]).execution
-        assert told == "CUDAExecutionProvider on Imagined GPU, 1 nodes on the CPU (a (MatMul))"
+        runner = self.runner(FakeDriver(), on_cpu=["a (MatMul)"])
+        assert runner.execution == "CUDAExecutionProvider on Imagined GPU, 1 nodes on the CPU (a (MatMul))"
+        assert runner.graphs.refused == "the CPU computes in the middle of a batch"
         assert self.runner(FakeDriver()).execution == "CUDAExecutionProvider on Imagined GPU"
 
     def test_a_refused_batch_is_one_sentence_and_leaves_the_runner_sound(self) -> None:

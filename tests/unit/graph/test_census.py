@@ -9,11 +9,12 @@ import onnx_ir as ir
 import pytest
 
 from exporter.engines.building import with_target_passes
-from exporter.graph.census import REWRITTEN, differences, operators_on_words
+from exporter.graph.census import HEADS_INSIDE, REWRITTEN, differences, operators_on_words
 from exporter.graph.passes import remove_unused
 from exporter.graph.passes.split_heads_inside import split_heads_inside
 from exporter.graph.surgery import graph_input
 from exporter.targets import Backend, Device, Precision, Target
+from exporter.validator.dataflow import check_dataflow
 from tests.support.faults import Subject, subject_named
 from tests.support.small_encoder import small_graph, small_parameters
 from tests.support.surgery import Surgery, become_output, constant, node_named, put_behind
@@ -131,6 +132,17 @@ class TestHeadsInside:
         node = next(node for node in model.graph if node.op_type == "Attention")
         node.attributes["is_causal"] = ir.AttrInt64("is_causal", 1)
         assert differences(subject.graph.traced, model.graph)[0].startswith("1 more Attention is_causal=1 ")
+
+    @pytest.mark.parametrize("heads", [1, 2, 64])
+    def test_another_number_of_heads_is_told(self, subject: Subject, model: ir.Model, heads: int) -> None:
+        own = subject.checkpoint.facts.heads
+        for node in model.graph:
+            for name in HEADS_INSIDE if node.op_type == "Attention" else ():
+                assert node.attributes.get_int(name, 0) == own
+                node.attributes[name] = ir.AttrInt64(name, heads)
+        assert differences(subject.graph.traced, model.graph) == []
+        failures = check_dataflow(subject.graph.with_model(model), subject.checkpoint.pad_token_id or 0, own).failures
+        assert f"splits into {heads} heads, and the model has {own}" in failures[0]
 
     def test_what_is_added_is_told(self, subject: Subject, model: ir.Model) -> None:
         node = next(node for node in model.graph if node.op_type == "Attention")

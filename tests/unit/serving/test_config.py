@@ -43,8 +43,8 @@ def wanted() -> dict[str, str]:
     texts = {f"{name}.pbtxt": to_text(encoder_config(*case)) for name, case in cases.items()}
     for name in ("python", "onnxruntime"):
         texts[f"{name}_tokenizer.pbtxt"] = to_text(tokenizer_config(*cases[name]))
-    texts["python_text.pbtxt"] = to_text(ensemble_config(cases["python"][0], 3))
-    texts["onnxruntime-gpu_text.pbtxt"] = to_text(ensemble_config(cases["onnxruntime-gpu"][0], 1))
+    texts["python_text.pbtxt"] = to_text(ensemble_config(*cases["python"], 3))
+    texts["onnxruntime-gpu_text.pbtxt"] = to_text(ensemble_config(*cases["onnxruntime-gpu"], 1))
     return texts
 
 

@@ -67,4 +67,4 @@ def check(
             findings += rule(model, repository)
         for model_rule in MODEL_RULES:
             findings += model_rule(model)
-    return findings
+    return list(dict.fromkeys(findings))  # two ensembles may share a tokenizer

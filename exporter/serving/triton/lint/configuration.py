@@ -82,7 +82,10 @@ def check_parameters(model: Model) -> Iterator[Finding]:
         ("bundle", ("threads", "padding_tokens")),
     ):
         if model.backend == "python" and (model.latest / file).exists():
+            code = (model.latest / "model.py").read_text(encoding="utf-8", errors="replace")
             for name in names:
+                if f'"{name}"' not in code:  # an older version of it
+                    continue
                 value = parameter(model.config, name)
                 is_text = name in ("prompt", PROMPTS, "sequence_buckets")
                 if value is None or not (is_text or value.isdecimal()):

@@ -24,6 +24,9 @@ import triton_python_backend_utils as pb_utils
 from korsbert_tokens import TextTokenizer
 from tokenizers import Tokenizer
 
+SHOWN = 100
+"""Characters of a name that an error repeats, at most."""
+
 
 class TritonPythonModel:
     """What the python backend looks for."""
@@ -52,11 +55,17 @@ class TritonPythonModel:
 
     def _read(self, request: Any) -> list[str] | str:
         """Return the sentences of a request, prompt included, or what is wrong with it."""
-        name = json.loads(request.parameters() or "{}").get("prompt_name")
-        if name is not None and name not in self._prompts:
+        try:
+            name = json.loads(request.parameters() or "{}").get("prompt_name")
+        except ValueError:  # also of bytes that are not UTF-8
+            return "the parameters of the request are not JSON in UTF-8"
+        if name is None:
+            prompt = self._prompt
+        elif isinstance(name, str) and name in self._prompts:
+            prompt = self._prompts[name]
+        else:
             known = ", ".join(map(repr, self._prompts)) or "none"
-            return f"the model has no prompt {name!r}; its prompts are {known}"
-        prompt = self._prompt if name is None else self._prompts[name]
+            return f"the model has no prompt {str(name)[:SHOWN]!r}; its prompts are {known}"
         cells = pb_utils.get_input_tensor_by_name(request, "text").as_numpy().reshape(-1)
         sentences = []
         for number, cell in enumerate(cells):

@@ -82,6 +82,20 @@ def test_what_computes_in_between_is_left_alone(of: str, becomes: str) -> None:
     assert ops(model) == before
 
 
+def test_tokens_that_are_regrouped_are_left_alone() -> None:
+    """Local attention: windows of four tokens have heads of their own."""
+    windows = BODY.replace("heads = {0, 0, 2, 4}", "heads = {-1, 4, 2, 4}").replace(
+        "rows = {0, 0, 8}", "rows = {-1, 8, 8}"
+    )
+    windows = (
+        windows.replace("[B,S,8]", "[B,8,8]").replace("square = Expand(mask, shape)", "").replace(", square)", ")")
+    )
+    model = model_of(windows)
+    before = ops(model)
+    assert split_heads_inside(model) == 0
+    assert ops(model) == before
+
+
 def test_heads_that_are_swapped_otherwise_are_left_alone() -> None:
     square = BODY.replace("heads = {0, 0, 2, 4}", "heads = {0, 0, 2, 4}, int64[4] mixed = {3, 2, 5, 4}")
     model = model_of(
