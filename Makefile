@@ -121,6 +121,7 @@ release: .venv/ready build/tools/ready
 # run it; a workflow does, every week.
 audit: build/tools/ready
 	for lock in .ci/locks/*.txt; do build/tools/bin/pip-audit --require-hashes --disable-pip -r $$lock || exit 1; done
+	build/tools/bin/pip-audit --no-deps --disable-pip -r constraints-oldest.txt
 
 build/policies/ready:
 	test -x build/policies/bin/python || $(PYTHON) -m venv build/policies

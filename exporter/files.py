@@ -10,6 +10,8 @@ from pathlib import Path
 MiB = 2**20
 CONFIGURATION = 64 * MiB
 """Most bytes of JSON, YAML or PEM. The largest ``tokenizer.json`` in use has about 35 MiB."""
+SMALL = 8 * MiB
+"""Most bytes of JSON that has no vocabulary in it. JSON of small objects takes 25 times its size in memory."""
 TEXT = 1024 * MiB
 """Most bytes of a text file."""
 
@@ -35,7 +37,8 @@ def read_file(path: Path, most: int = CONFIGURATION, *, stream: bool = False) ->
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         content = file.read(most + 1)
     if len(content) > most:
-        raise OSError(errno.EFBIG, f"it is larger than {most // MiB:,} MiB", str(path))
+        limit = f"{most // MiB:,} MiB" if most >= MiB else f"{most // 1024} KiB"
+        raise OSError(errno.EFBIG, f"it is larger than {limit}", str(path))
     return content
 
 

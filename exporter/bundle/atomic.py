@@ -14,6 +14,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -226,6 +227,9 @@ def _finish_replacement(target: Path) -> None:
 
 
 def _sync(path: Path) -> None:
+    mode = path.lstat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return  # a pipe would not even open
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -7,8 +7,10 @@ list is refused, except those in ``manifest.UNLISTED``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -31,6 +33,9 @@ from exporter.engines import EngineFiles, backend_of
 from exporter.errors import BundleError, first_line, is_panic
 from exporter.files import CONFIGURATION, read_file
 from exporter.runtime.encoder import Encoder
+
+MOST_WRITTEN = 100
+"""Characters that a normalizer of a tokenizer may write in place of what it finds."""
 
 
 class Bundle:
@@ -234,12 +239,32 @@ def _read(path: Path, most: int = CONFIGURATION) -> bytes:
 
 
 def _parse_tokenizer(path: Path, content: bytes) -> Tokenizer:
+    _refuse_growing_text(path, content)
     try:
         return Tokenizer.from_buffer(content)
     except BaseException as error:  # tokenizers, which is Rust, raises nothing more special, or panics
         if not (isinstance(error, Exception) or is_panic(error)):
             raise
         raise BundleError(f"{path}: not a tokenizer: {first_line(error)}", next_step="export it again") from error
+
+
+def _refuse_growing_text(path: Path, content: bytes) -> None:
+    """Refuse a tokenizer that writes long texts in place of short ones: a sentence could take all memory."""
+    try:
+        waiting: list[Any] = [json.loads(content).get("normalizer")]
+    except (ValueError, AttributeError, RecursionError):
+        return  # the tokenizer says what is wrong
+    while waiting:
+        part = waiting.pop()
+        if not isinstance(part, dict):
+            continue
+        waiting += part.get("normalizers") or []
+        written = part.get("content") or part.get("prepend") or ""
+        if isinstance(written, str) and len(written) > MOST_WRITTEN:
+            raise BundleError(
+                f"{path}: its normalizer writes {len(written):,} characters for a few, and {MOST_WRITTEN} are allowed",
+                next_step="export a checkpoint with another tokenizer",
+            )
 
 
 def _refuse_incomplete(folder: Path, manifest: Manifest) -> None:
@@ -269,6 +294,8 @@ def _verify(folder: Path, name: str, facts: FileFacts) -> None:
     """Compare a file with its hash, read in pieces."""
     path = _listed(folder, name)
     try:
+        if path.stat().st_size != facts.size:  # which is not read, however large it is
+            raise _altered(path)
         found = FileFacts.of_file(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error

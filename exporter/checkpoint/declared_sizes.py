@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ _EXTENTS = (
     *("hidden_size", "embedding_size", "intermediate_size", "hidden_dim"),
     *("vocab_size", "max_position_embeddings", "type_vocab_size"),
 )
+_WIDTHS = ("hidden_size", "embedding_size")  # the smaller one is the least width of a table
+_TABLES = ("vocab_size", "max_position_embeddings", "type_vocab_size", "intermediate_size", "hidden_dim")
 _COUNTS = ("num_hidden_layers", "num_attention_heads", "num_hidden_groups", "inner_group_num")
 
-MOST_LAYERS = 1000  # uses of ALBERT's shared layers, which no tensor counts; published models have 12 and 24
+MOST_LAYERS = 1000  # published models have 12 and 24; no tensor counts the uses of ALBERT's shared layers
 
 
 def check_declared_sizes(place: Path, stored: StoredWeights) -> None:
@@ -38,7 +41,7 @@ def check_declared_sizes(place: Path, stored: StoredWeights) -> None:
     """
     where = place / "config.json"
     config: dict[str, Any] = json.loads(where.read_text(encoding="utf-8"))
-    shapes = {name: stored.shape(name) for name in stored.names}
+    shapes = {name: shape for name in stored.names if prod(shape := stored.shape(name)) > 0}
     if "model_type" in config:
         _check_transformer(config, shapes, where)
     else:
@@ -51,6 +54,11 @@ def _check_transformer(config: Mapping[str, Any], shapes: Mapping[str, tuple[int
         _check_range(
             key, config[key], largest, f"the largest extent of a tensor in the weight files is {largest}", where
         )
+    numbers = sum(map(prod, shapes.values()))
+    width = min((config[key] for key in _stated(config, _WIDTHS)), default=1)
+    for key in _stated(config, _TABLES):
+        reason = f"the weight files hold {numbers:,} numbers in all, and each of its rows takes {width}"
+        _check_range(key, config[key], numbers // width, reason, where)
     for key in _stated(config, _COUNTS):
         most, reason = _most(key, config["model_type"], len(shapes), largest)
         _check_range(key, config[key], most, reason, where)
@@ -66,7 +74,7 @@ def _most(key: str, model_type: str, tensors: int, largest: int) -> tuple[int, s
     """Return the largest legal value of a count, and why it is the largest."""
     if key in {"num_attention_heads", "n_heads"}:
         return largest, f"the largest extent of a tensor in the weight files is {largest}"
-    if model_type == "albert" and key == "num_hidden_layers":
+    if (model_type == "albert" and key == "num_hidden_layers") or tensors > MOST_LAYERS:
         return MOST_LAYERS, f"at most {MOST_LAYERS} layers can be exported"
     return tensors, f"the weight files hold {tensors} tensors"
 

@@ -7,6 +7,7 @@ import logging
 import re
 from fnmatch import fnmatch
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from huggingface_hub import HfApi, ModelInfo, constants, snapshot_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: the httpx it uses, whichever
@@ -29,7 +30,7 @@ _CONFIGURATION = ("*.json", "*.txt", "*.model", "*.jinja")
 _FOREIGN = ("onnx/*", "openvino/*", "*.onnx.json", "tf_*", "flax_*", "rust_*", ".*")
 
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")
+_CREDENTIALS = re.compile(r"(?:(?<=:/)|(?<=://))[^/?#\s]*@|(?<![^\s'\"(])[^/?#\s]*:[^/?#\s]*@")
 """User name and password of a URL, as ``HF_ENDPOINT`` may have them for a mirror."""
 
 
@@ -44,6 +45,7 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         CheckpointError: There is no such repository or revision, or it needs a login.
         HubError: The hub cannot be reached or broke off, and the cache does not hold the checkpoint.
     """
+    _check_endpoint()
     _hide_credentials_in_log()
     try:
         if constants.is_offline_mode():
@@ -87,6 +89,17 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         raise _unreachable(repository, error) from error
     _check_hashes(repository, folder, info)
     return folder, folder.name
+
+
+def _check_endpoint() -> None:
+    """Refuse an ``HF_ENDPOINT`` that is no URL of a server. It is not repeated: it may hold a password."""
+    try:
+        url = urlsplit(constants.ENDPOINT)
+        sound = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        sound = False
+    if not sound:
+        raise HubError("HF_ENDPOINT is not the URL of a hub", next_step="give it as https://HOST, or unset it")
 
 
 def without_credentials(text: str) -> str:

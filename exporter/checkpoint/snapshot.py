@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from exporter.checkpoint.layout import (
 )
 from exporter.checkpoint.rules import Rules, select_keys
 from exporter.errors import CheckpointError, ExportError, UnsupportedModelError, quoted
-from exporter.files import CONFIGURATION
+from exporter.files import CONFIGURATION, SMALL
 
 # In the order sentence-transformers looks for them; it takes the first.
 _SENTENCE_BERT = tuple(
@@ -44,6 +45,7 @@ _SENTENCE_BERT = tuple(
 _SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model")
 _SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
+_WITH_VOCABULARY = frozenset({*_VOCABULARIES, "merges.txt", "added_tokens.json", "tokenizer_config.json"})
 _CHUNK = 1 << 20  # bytes
 
 
@@ -319,7 +321,13 @@ class _Copier:
         digest, kept = hashlib.sha256(), bytearray()
         if keep:
             self._check_small(name)
-        self._size += (self._origin / name).stat().st_size
+        size, free = (self._origin / name).stat().st_size, shutil.disk_usage(target.parent).free
+        if size > free:
+            raise CheckpointError(
+                f"{self._shown(name)}: {size:,} bytes do not fit into the {free:,} that are free in {target.parent}",
+                next_step="set TMPDIR to a folder with enough space",
+            )
+        self._size += size
         with target.open("wb") as copy:
             for chunk in self._chunks(name):
                 digest.update(chunk)
@@ -332,7 +340,7 @@ class _Copier:
     def _check_small(self, name: str) -> None:
         """Refuse a file that is too large to be held in memory as JSON."""
         size = (self._origin / name).stat().st_size
-        if size > CONFIGURATION:
+        if size > (CONFIGURATION if PurePosixPath(name).name in _WITH_VOCABULARY else SMALL):
             raise CheckpointError(f"{self._shown(name)}: {size:,} bytes are too many for a JSON file of a checkpoint")
 
     def _chunks(self, name: str) -> Iterator[bytes]:

@@ -220,6 +220,12 @@ def _open(path: Path) -> tuple[dict[str, Callable[[], Tensor]], dict[str, tuple[
     foreign = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if foreign:
         raise CheckpointError(f"{path}: expected tensors, and {foreign[0]} is a {type(state[foreign[0]]).__name__}")
+    for name, tensor in state.items():
+        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            raise CheckpointError(
+                f"{path}: {name} has {tensor.numel():,} numbers, and the file does not hold so many for it",
+                next_step="save the checkpoint again, with contiguous tensors",
+            )
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     return {name: partial(state.__getitem__, name) for name in state}, shapes
 

@@ -20,6 +20,10 @@ from exporter.errors import ExportError
 _OPTION = re.compile(r"`([a-z]\w*)(?:=([^`\n]+))?`")
 
 
+SIGNALLED = (129, 130, 141, 143)
+"""Exit codes on SIGHUP, SIGINT, SIGPIPE and SIGTERM."""
+
+
 class Command(TyperCommand):
     """A command that prints an error of korsbert and exits with its exit code, without a traceback."""
 
@@ -32,6 +36,10 @@ class Command(TyperCommand):
             raise typer.Exit(error.exit_code) from error
         except EOFError as error:  # typer would exit with 1, which means that a gate failed
             raise RuntimeError("a file or a stream ended too early") from error
+        except SystemExit as stop:
+            if stop.code in SIGNALLED:
+                raise
+            raise RuntimeError(f"something has ended the program with {stop.code!r}") from stop
 
     @property
     def flags(self) -> dict[str, str]:

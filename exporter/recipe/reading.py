@@ -15,6 +15,7 @@ from exporter.files import read_text
 from exporter.recipe.gates import Frozen, Gates
 from exporter.recipe.schema import Recipe, recipes_folder
 
+_MOST_BYTES = 256 * 1024  # of a recipe: PyYAML takes 300 times the size of a file in memory
 _TOLD = 3  # mistakes of a recipe that a message names
 
 
@@ -35,9 +36,23 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: {_explain(error)}") from error
 
 
+class _WithoutAliases(yaml.SafeLoader):
+    """A safe loader that refuses aliases: some of them, one inside the other, are gigabytes of data."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a node.
+
+        Raises:
+            YAMLError: It is an alias.
+        """
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not supported")
+        return super().compose_node(parent, index)
+
+
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(read_text(path))
+        content = yaml.load(read_text(path, _MOST_BYTES), _WithoutAliases)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

@@ -15,7 +15,7 @@ def test_a_file_is_read_whole_up_to_its_limit(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"x" * 10)
     assert read_file(path, 10) == b"x" * 10
-    with pytest.raises(OSError, match="it is larger than 0 MiB"):
+    with pytest.raises(OSError, match="it is larger than 0 KiB"):
         read_file(path, 9)
     (tmp_path / "link").symlink_to(path)
     assert read_file(tmp_path / "link") == b"x" * 10

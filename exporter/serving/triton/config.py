@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.dependencies import require
 from exporter.errors import InputError, first_line
-from exporter.files import read_text
+from exporter.files import MiB, read_text
 from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.serving.triton.facts import TEXT, Options, Served, TextModel
 from exporter.targets import Padding
@@ -146,7 +146,7 @@ def read_config(path: Path) -> ModelConfig:
     """
     text_format = require("google.protobuf.text_format")
     try:
-        config: ModelConfig = text_format.Parse(read_text(path), _proto().ModelConfig())
+        config: ModelConfig = text_format.Parse(read_text(path, MiB), _proto().ModelConfig())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -159,6 +159,20 @@ def read_config(path: Path) -> ModelConfig:
 def parameter(config: ModelConfig, name: str) -> str | None:
     """Return a parameter of a configuration, or None where it is not set."""
     return config.parameters[name].string_value if name in config.parameters else None
+
+
+def vectors_of(config: ModelConfig, model: Path) -> int:
+    """Return the dimension of the vectors of an ensemble.
+
+    Raises:
+        InputError: Its configuration has another output than vectors.
+    """
+    if len(config.output) != 1 or len(config.output[0].dims) != 1:
+        raise InputError(
+            f"{model / FILE}: an ensemble has one output of one dimension, and this one has not",
+            next_step="give the bundle another `name`, or move that folder away",
+        )
+    return int(config.output[0].dims[0])
 
 
 def part_of(config: ModelConfig) -> str:

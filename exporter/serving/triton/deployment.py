@@ -111,13 +111,19 @@ def deployed(folder: Path) -> list[Deployed]:
             continue  # the linter says what is wrong with it
     ensembles: dict[str, list[ModelConfig]] = {}
     for config in configs.values():
-        if config.platform == "ensemble" and parameter(config, "korsbert_bundle") and config.ensemble_scheduling.step:
+        if _is_ours(config):
             ensembles.setdefault(config.ensemble_scheduling.step[-1].model_name, []).append(config)
     return [
         Deployed(tuple(_text_first(found, encoder)), configs[encoder], _loaded(folder / encoder))
         for encoder, found in ensembles.items()
         if encoder in configs
     ]
+
+
+def _is_ours(config: ModelConfig) -> bool:
+    """Whether this is an ensemble of a bundle, with steps and vectors."""
+    ours = config.platform == "ensemble" and parameter(config, "korsbert_bundle") is not None
+    return ours and len(config.ensemble_scheduling.step) > 0 and [len(out.dims) for out in config.output] == [1]
 
 
 def _text_first(ensembles: list[ModelConfig], encoder: str) -> list[ModelConfig]:

@@ -221,7 +221,7 @@ def _number(one: Served, folder: Path, version: int | None) -> int:
                     f"{folder / old} would go on with an old version, as the bundle has no prompt of its own for that",
                     next_step="give the bundle another `name`, or delete that folder",
                 )
-        (stated,) = configs.read_config(text_model / configs.FILE).output[0].dims
+        stated = configs.vectors_of(configs.read_config(text_model / configs.FILE), text_model)
         dimension = one.bundle.manifest.encoder.dimension
         if stated != dimension:
             raise InputError(

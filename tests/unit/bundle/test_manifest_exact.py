@@ -169,7 +169,7 @@ class TestReading:
     def test_of_one_that_a_disk_does_not_give_is_refused(
         self, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fails(_: Path) -> bytes:
+        def fails(_: Path, _most: int) -> bytes:
             raise OSError(5, "Input/output error")
 
         monkeypatch.setattr("exporter.bundle.manifest.read_file", fails)

@@ -54,6 +54,8 @@ RAISED = (
     | st.tuples(st.sampled_from(OURS), st.text(max_size=30)).map(lambda drawn: (drawn[0](drawn[1]), drawn[0].exit_code))
     | st.text(max_size=30).map(lambda text: (GateError(text, report={}), 1))
     | st.sampled_from([(KeyboardInterrupt(), 130), (SystemExit(143), 143), (typer.Exit(3), 3)])
+    # A dependency that ends the program does not decide what korsbert's exit code means.
+    | st.sampled_from([(SystemExit(code), BUG) for code in (None, 0, 1, 2, 3, "text")])
 )
 
 

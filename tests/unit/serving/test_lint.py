@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from exporter.serving.triton.config import FILE
+from exporter.bundle import TOKENIZER, Bundle
+from exporter.errors import InputError
+from exporter.serving.triton import Options, repository
+from exporter.serving.triton.config import FILE, read_config, to_text
 from exporter.serving.triton.lint import Finding, check
 
 
@@ -101,3 +106,68 @@ def test_openvino_with_batches_is_found(tmp_path: Path) -> None:
 def test_openvino_without_batches_is_sound(tmp_path: Path, most: int, dims: str) -> None:
     write_openvino_model(tmp_path, OPENVINO.format(most, TENSOR.format(dims), TENSOR.format(dims)))
     assert check(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def shipped(demo_fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shipped") / "models"
+    for runtime in ("python", "engine"):
+        options = Options(runtime="python" if runtime == "python" else "engine")
+        repository.ship([Bundle.open(demo_fp32)], folder, options, name=f"demo-{runtime}")
+    assert check(folder) == []
+    return folder
+
+
+class TestOfAShippedBundle:
+    """What whoever can write to a repository may leave there: ``check`` ends, in findings."""
+
+    @pytest.fixture
+    def models(self, shipped: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(shipped, tmp_path / "models"))
+
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            (None, "cannot be read: No such file or directory"),
+            ("pipe", "cannot be read: it is not a regular file"),
+            ("{}", "not a tokenizer: "),
+        ],
+    )
+    def test_a_tokenizer_that_cannot_be_read(self, models: Path, content: str | None, told: str) -> None:
+        path = models / "demo-python_tokenizer" / "1" / TOKENIZER
+        path.unlink()
+        if content == "pipe":
+            os.mkfifo(path)
+        elif content is not None:
+            path.write_text(content, encoding="utf-8")
+        (finding,) = check(models)
+        assert (finding.file, finding.field) == (path, "file")
+        assert finding.found.startswith(told)
+
+    def test_a_pipe_in_place_of_an_engine(self, models: Path) -> None:
+        path = models / "demo-engine" / "1" / "model.onnx"
+        path.unlink()
+        os.mkfifo(path)
+        assert ("model file", "model.onnx") in {(finding.field, finding.wanted) for finding in check(models)}
+
+    def test_buckets_that_are_no_numbers_of_tokens(self, models: Path) -> None:
+        path = models / "demo-engine_tokenizer" / FILE
+        config = read_config(path)
+        config.parameters["sequence_buckets"].string_value = "9" * 5000
+        path.write_text(to_text(config), encoding="utf-8")
+        (finding,) = check(models)
+        assert finding.field == "parameters[sequence_buckets]"
+        assert len(finding.found) < 300
+
+    def test_a_ship_does_not_wait_for_a_pipe(self, models: Path, demo_fp32: Path) -> None:
+        os.mkfifo(models / "demo-python" / "1" / "pipe")
+        (done,) = repository.ship([Bundle.open(demo_fp32)], models, Options(runtime="python"), name="demo-python")
+        assert done.version == 2
+
+    def test_an_ensemble_without_vectors(self, models: Path, demo_fp32: Path) -> None:
+        path = models / "demo-python_text" / FILE
+        config = read_config(path)
+        del config.output[:]
+        path.write_text(to_text(config), encoding="utf-8")
+        with pytest.raises(InputError, match="an ensemble has one output of one dimension, and this one has not"):
+            repository.ship([Bundle.open(demo_fp32)], models, Options(runtime="python"), name="demo-python")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.bundle import TOKENIZER, Manifest
 from exporter.bundle.minimum_gate import MinimumGate
 from exporter.errors import ExportError, InputError
-from exporter.serving.triton.config import FILE, read_config
+from exporter.serving.triton.config import FILE, TOKENIZER_HASH, read_config
 from exporter.serving.triton.engines import MODEL_FILES, PLATFORMS, EngineFacts, read_engine
 from exporter.serving.triton.repository import model_folders, versions
 
@@ -85,6 +85,11 @@ class Model:
                 return list(self.versions[-(policy.latest.num_versions or 1) :])
 
     @property
+    def is_tokenizer(self) -> bool:
+        """Whether it turns strings into token ids: it came from a bundle for that, or has a tokenizer's file."""
+        return TOKENIZER_HASH in self.config.parameters or (self.latest / TOKENIZER).is_file()
+
+    @property
     def manifest(self) -> Manifest | None:
         """The manifest of the bundle that it serves, if it came from one."""
         return self.engine.manifest if self.engine is not None else None
@@ -114,7 +119,7 @@ class Repository:
             steps = [step.model_name for step in ensemble.config.ensemble_scheduling.step]
             if encoder.folder.name in steps:
                 for name in steps[: steps.index(encoder.folder.name)]:
-                    if name in self.models and (self.models[name].latest / TOKENIZER).is_file():
+                    if name in self.models and self.models[name].is_tokenizer:
                         yield self.models[name], ensemble
 
 
@@ -164,7 +169,7 @@ def _read(folder: Path) -> Model | Finding:
     file = _engine_file(model)
     if file and not is_file_name(file):
         return model.finding("default_model_filename", repr(file), *A_FILE_NAME)
-    if file and not (model.latest / file).exists():
+    if file and not (model.latest / file).is_file():
         there = ", ".join(sorted(entry.name for entry in model.latest.iterdir())) or "nothing"
         return Finding(model.latest, "model file", there, file, f"put {file} there: {backend} opens no other file")
     return model

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from exporter.bundle import TOKENIZER, FileFacts
+from exporter.errors import InputError, first_line, is_panic, printable
+from exporter.files import read_file
 from exporter.serving.triton.config import PROMPTS, parameter
 from exporter.serving.triton.facts import text_models
 from exporter.serving.triton.lint.model import Finding, Model, Repository
+
+_DIGITS, _SHOWN = 10, 200  # of a number, and of what a message repeats, at most
 
 
 def check_tokenizers(model: Model, repository: Repository) -> Iterator[Finding]:
@@ -25,9 +30,12 @@ def check_tokenizers(model: Model, repository: Repository) -> Iterator[Finding]:
     prompts = {text.ensemble: text.prompt for text in text_models(model.config.name, facts)}
     for tokenizer, ensemble in repository.tokenizers_of(model):
         path = tokenizer.latest / TOKENIZER
-        if not path.is_file():
+        try:
+            truncation = _read(path).truncation
+        except InputError as error:
+            wanted = "the tokenizer.json of the bundle"
+            yield Finding(path, "file", error.message, wanted, "ship the bundle again")
             continue
-        truncation = Tokenizer.from_file(str(path)).truncation
         if truncation is None or truncation["max_length"] > limit:
             yield Finding(
                 path,
@@ -52,15 +60,36 @@ def check_tokenizers(model: Model, repository: Repository) -> Iterator[Finding]:
         if (stated := parameter(tokenizer.config, PROMPTS)) is not None and _prompts(stated) != facts.prompts:
             yield tokenizer.finding(
                 f"parameters[{PROMPTS}]",
-                repr(stated),
+                printable(stated, _SHOWN),
                 repr(json.dumps(facts.prompts, ensure_ascii=False)),
                 "the encoder was proven with them",
             )
         buckets = [width for width in (parameter(tokenizer.config, "sequence_buckets") or "").split(",") if width]
-        if buckets and (not all(map(str.isdecimal, buckets)) or max(map(int, buckets)) > longest):
+        if buckets and not all(
+            width.isdecimal() and len(width) < _DIGITS and int(width) <= longest for width in buckets
+        ):
             yield tokenizer.finding(
-                "parameters[sequence_buckets]", ",".join(buckets), f"numbers up to {longest}", "the profile ends there"
+                "parameters[sequence_buckets]",
+                printable(",".join(buckets), _SHOWN),
+                f"numbers up to {longest}",
+                "the profile ends there",
             )
+
+
+def _read(path: Path) -> Tokenizer:
+    """Read a tokenizer.
+
+    Raises:
+        InputError: It is no file, or no tokenizer.
+    """
+    try:
+        return Tokenizer.from_buffer(read_file(path))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}") from error
+    except BaseException as error:  # tokenizers, which is Rust, raises nothing more special, or panics
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        raise InputError(f"not a tokenizer: {first_line(error)}") from error
 
 
 def _prompts(stated: str) -> Any:

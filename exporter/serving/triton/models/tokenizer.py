@@ -44,8 +44,13 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> None:
         """Tokenize the sentences of all requests at once, and answer each request, the narrowest first."""
         read = [self._read(request) for request in requests]
-        rows = iter(self._tokenizer.ids([text for found in read if isinstance(found, list) for text in found]))
-        ids = [[next(rows) for _ in found] if isinstance(found, list) else found for found in read]
+        try:
+            rows = iter(self._tokenizer.ids([text for found in read if isinstance(found, list) for text in found]))
+            ids = [[next(rows) for _ in found] if isinstance(found, list) else found for found in read]
+        except BaseException as error:  # a panic of Rust code is no Exception: one request must not cost the others
+            if type(error).__name__ != "PanicException":
+                raise
+            ids = [self._alone(found) if isinstance(found, list) else found for found in read]
         widths = [self._width(found) if isinstance(found, list) else 0 for found in ids]
         senders = [request.get_response_sender() for request in requests]
         for number in sorted(range(len(requests)), key=widths.__getitem__):
@@ -76,6 +81,16 @@ class TritonPythonModel:
             except UnicodeDecodeError as error:
                 return f"text {number} is not UTF-8 at byte {error.start}"
         return sentences
+
+    def _alone(self, sentences: list[str]) -> list[list[int]] | str:
+        """Return the token ids of one request, or that the tokenizer fails with it."""
+        try:
+            rows: list[list[int]] = self._tokenizer.ids(sentences)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            return "the tokenizer fails with these texts"
+        return rows
 
     def _width(self, rows: list[list[int]]) -> int:
         longest = max(map(len, rows), default=0)
