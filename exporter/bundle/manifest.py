@@ -292,11 +292,13 @@ def parse_record(path: Path, content: bytes, manifest: Manifest) -> Record:
 
 
 def _json(content: bytes) -> Any:
-    """Return JSON data, or None of what is no JSON."""
+    """Return JSON data, or None of what is no JSON, or holds half of a surrogate pair, which is no text."""
     try:
-        return json.loads(content)
+        data = json.loads(content)
+        json.dumps(data, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None
+    return data
 
 
 def _refuse_other_format(path: Path, content: bytes) -> None:
