@@ -105,9 +105,9 @@ def ship(
     wanted = [served(bundle, options, name) for bundle in bundles]
     names = [name for one in wanted for name in one.names]
     if twice := sorted({each for each in names if names.count(each) > 1}):
+        what = "name" if [one.name for one in wanted].count(twice[0]) > 1 else "model"
         raise InputError(
-            f"two bundles would have the model {twice[0]}",
-            next_step="ship the bundles one at a time, each with a `name`",
+            f"two bundles have the {what} {twice[0]}", next_step="ship the bundles one at a time, each with a `name`"
         )
     encoders = [configs.encoder_config(one, options) for one in wanted]  # wants tritonclient: before all is written
     with _staging(folder) as scratch:

@@ -75,7 +75,7 @@ class TestNames:
         other = bundle_of("onnxruntime")
         recipe = other.manifest.recipe.model_copy(update={"name": "demo_query"})
         other.manifest = other.manifest.model_copy(update={"recipe": recipe})
-        with pytest.raises(InputError, match="two bundles would have the model demo_query"):
+        with pytest.raises(InputError, match="two bundles have the model demo_query"):
             repository.ship([first, other], tmp_path / "models", PYTHON)
         assert not (tmp_path / "models").exists()
 
