@@ -20,7 +20,7 @@ from exporter.validator.dataflow.widths import differing_widths
 _NAMED = 3  # operators that are named
 
 
-def check_dataflow(graph: Graph, padding_id: int, heads: int | None = None) -> Check:
+def check_dataflow(graph: Graph, padding_id: int, heads: int) -> Check:
     """Compare every operator of a float32 graph with the rules of what it may read.
 
     The operators on word vectors must also be those that torch traced. What depends on the padded width alone is
@@ -138,12 +138,12 @@ def _of_widths(widths: list[int], longest: int) -> str:
     return f"{len(widths)} of {longest} widths: {', '.join(map(str, widths[:3]))}"
 
 
-def _wrong_heads(model: ir.Model, heads: int | None) -> list[str]:
+def _wrong_heads(model: ir.Model, heads: int) -> list[str]:
     return [
         f"{node.name} splits into {found} heads, and the model has {heads}"
         for node in model.graph
         for name in HEADS_INSIDE
-        if (found := node.attributes.get_int(name, heads or 0)) != heads and name in node.attributes
+        if (found := node.attributes.get_int(name, heads)) != heads
     ]
 
 

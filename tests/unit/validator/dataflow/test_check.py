@@ -47,7 +47,7 @@ class Small:
     def check(self, traced: Mapping[str, int] | None = None) -> Check:
         """Check the graph as if torch had traced all of it, or other operators on word vectors."""
         traced = operators_on_words(self.model.graph) if traced is None else traced
-        return check_dataflow(replace(self._graph.with_model(self.model), traced=traced), 0)
+        return check_dataflow(replace(self._graph.with_model(self.model), traced=traced), 0, 1)
 
 
 @pytest.fixture
@@ -291,5 +291,5 @@ def test_the_graph_is_left_as_it_was(small: Small) -> None:
     add_positions(small)
     graph = small_graph(small_parameters()).with_model(small.model)
     before = graph.to_bytes()
-    check_dataflow(graph, 0)
+    check_dataflow(graph, 0, 1)
     assert graph.to_bytes() == before

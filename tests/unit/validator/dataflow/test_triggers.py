@@ -61,7 +61,7 @@ class Trigger:
         become_output(self.model, self.add("Mul", [self.output, factor], FLOAT, 2))
 
     def check(self, padding_id: int) -> Check:
-        return check_dataflow(self._graph.with_model(self.model), padding_id)
+        return check_dataflow(self._graph.with_model(self.model), padding_id, 1)
 
 
 def batch_of_57(trigger: Trigger) -> None:
@@ -196,7 +196,7 @@ def padding_of(subject: Subject) -> int:
 
 
 def test_the_graph_of_a_real_encoder_is_sound(subject: Subject) -> None:
-    assert check_dataflow(subject.graph, padding_of(subject)).failures == ()
+    assert check_dataflow(subject.graph, padding_of(subject), subject.checkpoint.facts.heads).failures == ()
 
 
 @pytest.mark.parametrize(("write", "wanted"), TRIGGERS.items(), ids=[write.__name__ for write in TRIGGERS])
@@ -269,7 +269,7 @@ def test_a_trigger_in_the_positions_at_one_width(subject: Subject) -> None:
 
 def test_only_the_padding_id_is_compared(subject: Subject) -> None:
     """RoBERTa compares ids with it to count positions; with another id, the same graph is refused."""
-    check = check_dataflow(subject.graph, padding_of(subject) + 1)
+    check = check_dataflow(subject.graph, padding_of(subject) + 1, subject.checkpoint.facts.heads)
     if "roberta" in subject.name:
         assert re.fullmatch(r"Equal \S+ reads token ids and stored numbers, and no rule allows that", check.failures[0])
     else:
