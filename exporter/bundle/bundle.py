@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -136,7 +135,7 @@ class Bundle:
                 f"{self.folder}: its int8 graph is for {home} kernels, and {device} kernels need other types",
                 next_step=f"export it again with `device={device}`",
             )
-        tokenizer = _parse_tokenizer(self.folder / TOKENIZER, self._take(TOKENIZER))
+        tokenizer = parse_tokenizer(self.folder / TOKENIZER, self._take(TOKENIZER))
         files = EngineFiles(self.folder, {name: self._take(name) for name in engine.files})
         runner = backend_of(engine.backend).open(engine, files, device or home, threads)
         return Encoder.of(facts, tokenizer, runner)
@@ -238,29 +237,36 @@ def _read(path: Path, most: int = CONFIGURATION) -> bytes:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _parse_tokenizer(path: Path, content: bytes) -> Tokenizer:
-    _refuse_growing_text(path, content)
+def parse_tokenizer(path: Path, content: bytes) -> Tokenizer:
+    """Parse a ``tokenizer.json``.
+
+    Args:
+        path: Where it was read from, for messages.
+        content: What was read.
+
+    Raises:
+        BundleError: It is no tokenizer, or one that writes long texts in place of short ones.
+    """
     try:
-        return Tokenizer.from_buffer(content)
+        tokenizer = Tokenizer.from_buffer(content)
     except BaseException as error:  # tokenizers, which is Rust, raises nothing more special, or panics
         if not (isinstance(error, Exception) or is_panic(error)):
             raise
         raise BundleError(f"{path}: not a tokenizer: {first_line(error)}", next_step="export it again") from error
+    _refuse_growing_text(path, tokenizer)
+    return tokenizer
 
 
-def _refuse_growing_text(path: Path, content: bytes) -> None:
-    """Refuse a tokenizer that writes long texts in place of short ones: a sentence could take all memory."""
-    try:
-        waiting: list[Any] = [json.loads(content).get("normalizer")]
-    except (ValueError, AttributeError, RecursionError):
-        return  # the tokenizer says what is wrong
+def _refuse_growing_text(path: Path, tokenizer: Tokenizer) -> None:
+    """Refuse a normalizer that writes much in place of little: a short sentence could take all memory."""
+    if tokenizer.normalizer is None:
+        return
+    waiting = [json.loads(tokenizer.normalizer.__getstate__())]
     while waiting:
         part = waiting.pop()
-        if not isinstance(part, dict):
-            continue
-        waiting += part.get("normalizers") or []
-        written = part.get("content") or part.get("prepend") or ""
-        if isinstance(written, str) and len(written) > MOST_WRITTEN:
+        waiting += part.get("normalizers", [])
+        written = part.get("content", part.get("prepend", ""))
+        if len(written) > MOST_WRITTEN:
             raise BundleError(
                 f"{path}: its normalizer writes {len(written):,} characters for a few, and {MOST_WRITTEN} are allowed",
                 next_step="export a checkpoint with another tokenizer",

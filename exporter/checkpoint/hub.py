@@ -45,12 +45,12 @@ def download(repository: str, revision: str | None) -> tuple[Path, str]:
         CheckpointError: There is no such repository or revision, or it needs a login.
         HubError: The hub cannot be reached or broke off, and the cache does not hold the checkpoint.
     """
-    _check_endpoint()
     _hide_credentials_in_log()
     try:
         if constants.is_offline_mode():
             folder = _cached(repository, revision)
             return folder, folder.name
+        _check_endpoint()
         info = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT_S, files_metadata=True)
         names = [sibling.rfilename for sibling in info.siblings or []]
         # By the name that was asked for, so that the cache remembers it for HF_HUB_OFFLINE=1; the folder's own name is

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -20,8 +21,8 @@ from exporter.errors import ExportError
 _OPTION = re.compile(r"`([a-z]\w*)(?:=([^`\n]+))?`")
 
 
-SIGNALLED = (129, 130, 141, 143)
-"""Exit codes on SIGHUP, SIGINT, SIGPIPE and SIGTERM."""
+SIGNALLED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM))
+"""Exit codes of a program that a signal ends, as shells have them."""
 
 
 class Command(TyperCommand):

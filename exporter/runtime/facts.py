@@ -44,12 +44,15 @@ class EncoderFacts(BaseModel):
     @property
     def query_prompt(self) -> str:
         """Text that is put before queries."""
-        return self.prompts.get(first_prompt(self.prompts, QUERY_PROMPTS) or "", self.prompt)
+        return self._text_of(first_prompt(self.prompts, QUERY_PROMPTS))
 
     @property
     def document_prompt(self) -> str:
         """Text that is put before documents."""
-        return self.prompts.get(first_prompt(self.prompts, DOCUMENT_PROMPTS) or "", self.prompt)
+        return self._text_of(first_prompt(self.prompts, DOCUMENT_PROMPTS))
+
+    def _text_of(self, name: str | None) -> str:
+        return self.prompt if name is None else self.prompts[name]
 
 
 def first_prompt(prompts: Collection[str], names: tuple[str, ...]) -> str | None:

@@ -40,7 +40,7 @@ def models_of(kind: str) -> list[Deployed]:
     one = served(bundle_of(backend), options)
     one.bundle.manifest.tools.update({"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1", "openvino": "2026.4.1"})
     loaded = (Loaded(1, 10**9), Loaded(2, 10**9, peak(10**9)))
-    return [Deployed((ensemble_config(one, options, 1),), encoder_config(one, options), loaded)]
+    return [Deployed((ensemble_config(one, options, 1, one.texts[0]),), encoder_config(one, options), loaded)]
 
 
 def files_of(kind: str) -> dict[str, str]:

@@ -19,6 +19,7 @@
     http_client.py   requests over HTTP, within the limits
     grpc_client.py   requests over gRPC, within the limits
     remote.py        a running server as an encoder, over HTTP or gRPC
+    load.py          many clients at once
     verify.py        compare a running server with the checkpoint
 """
 

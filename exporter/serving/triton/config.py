@@ -73,9 +73,8 @@ def encoder_config(served: Served, options: Options) -> ModelConfig:
     return config
 
 
-def tokenizer_config(served: Served, options: Options, text: TextModel | None = None) -> ModelConfig:
-    """Return the configuration of the tokenizer of a text model (default: the first): strings to token ids and mask."""
-    text = text or served.texts[0]
+def tokenizer_config(served: Served, options: Options, text: TextModel) -> ModelConfig:
+    """Return the configuration of the tokenizer of a text model: strings to token ids and mask."""
     config = _model(served, text.tokenizer, "python")
     config.input.add(name=TEXT, data_type="TYPE_STRING", dims=[1])
     for name in INPUTS:
@@ -104,12 +103,11 @@ def tokenizer_config(served: Served, options: Options, text: TextModel | None = 
     return config
 
 
-def ensemble_config(served: Served, options: Options, version: int, text: TextModel | None = None) -> ModelConfig:
-    """Return the configuration of the ensemble of a text model (default: the first): strings to vectors.
+def ensemble_config(served: Served, options: Options, version: int, text: TextModel) -> ModelConfig:
+    """Return the configuration of the ensemble of a text model: strings to vectors.
 
     Its steps are ``version`` of the tokenizer and of the encoder.
     """
-    text = text or served.texts[0]
     config = _model(served, text.ensemble, None)
     config.input.add(name=TEXT, data_type="TYPE_STRING", dims=[1])
     config.output.add(name=OUTPUT, data_type="TYPE_FP32", dims=[served.bundle.manifest.encoder.dimension])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from exporter.errors import ServerError
 from exporter.serving.triton.address import Address, Protocol, address_of
 from exporter.serving.triton.answers import AnswerError, Tensor, shown
+from exporter.serving.triton.facts import TextModel
 from exporter.serving.triton.grpc_client import GrpcClient
 from exporter.serving.triton.http_client import HttpClient
 from exporter.serving.triton.limits import Deadline, Timer
@@ -166,6 +168,74 @@ class RemoteEncoder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that serves an ensemble, and what it may take.
+
+    Attributes:
+        where: Its addresses: HTTP, then gRPC.
+        ensemble: Strings in, vectors out.
+        encoder: The model of the ensemble whose batches are counted.
+        dimension: Of the vectors.
+        ca: Certificates (PEM) that vouch for the server's; by default, those of the system.
+        deadline: Of all requests.
+    """
+
+    where: tuple[Address, ...]
+    ensemble: str
+    encoder: str
+    dimension: int
+    ca: bytes | None
+    deadline: Deadline
+
+    def connect(self, address: Address, ensemble: str | None = None) -> RemoteEncoder:
+        """Return an ensemble (default: that for texts of any kind) at one of the addresses."""
+        return RemoteEncoder(
+            address.protocol,
+            address,
+            ensemble or self.ensemble,
+            ca=self.ca,
+            deadline=self.deadline,
+            dimension=self.dimension,
+        )
+
+
+class PromptedEncoder:
+    """The ensembles of one encoder at one address, with the methods of an encoder that has prompts.
+
+    Attributes:
+        text: The ensemble for texts of any kind.
+    """
+
+    def __init__(self, server: Server, address: Address, models: Sequence[TextModel]) -> None:
+        self._remotes = {model.kind: server.connect(address, model.ensemble) for model in models}
+        self.text = self._remotes["text"]
+
+    @property
+    def answered(self) -> int:
+        """How many sentences all of them have answered."""
+        return sum(remote.answered for remote in self._remotes.values())
+
+    def encode(self, sentences: Sequence[str], prompt_name: str | None = None) -> Vectors:
+        """Ask the ensemble for texts of any kind."""
+        return self.text.encode(sentences, prompt_name)
+
+    def encode_query(self, sentences: Sequence[str]) -> Vectors:
+        """Ask the ensemble for queries."""
+        return self._remotes.get("query", self.text).encode(sentences)
+
+    def encode_document(self, sentences: Sequence[str]) -> Vectors:
+        """Ask the ensemble for documents."""
+        return self._remotes.get("document", self.text).encode(sentences)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for remote in self._remotes.values():
+            remote.close()
 
 
 def _vectors(tensor: Tensor, rows: int, dimension: int | None) -> Vectors:

@@ -41,10 +41,12 @@ def wanted() -> dict[str, str]:
         "tensorrt": (served(bundle_of("tensorrt", "fp16", "cuda"), GPUS), GPUS),
     }
     texts = {f"{name}.pbtxt": to_text(encoder_config(*case)) for name, case in cases.items()}
+    for name, version in (("python", 3), ("onnxruntime-gpu", 1)):
+        one, options = cases[name]
+        texts[f"{name}_text.pbtxt"] = to_text(ensemble_config(one, options, version, one.texts[0]))
     for name in ("python", "onnxruntime"):
-        texts[f"{name}_tokenizer.pbtxt"] = to_text(tokenizer_config(*cases[name]))
-    texts["python_text.pbtxt"] = to_text(ensemble_config(*cases["python"], 3))
-    texts["onnxruntime-gpu_text.pbtxt"] = to_text(ensemble_config(*cases["onnxruntime-gpu"], 1))
+        one, options = cases[name]
+        texts[f"{name}_tokenizer.pbtxt"] = to_text(tokenizer_config(one, options, one.texts[0]))
     return texts
 
 

@@ -58,7 +58,7 @@ def model(
     bundle = bundle_of(backend)
     bundle.manifest.tools.update(tools or {})
     one = served(bundle, options)
-    return Deployed((ensemble_config(one, options, 1),), encoder_config(one, options), loaded)
+    return Deployed((ensemble_config(one, options, 1, one.texts[0]),), encoder_config(one, options), loaded)
 
 
 def documents(options: Options) -> dict[str, dict[str, Any]]:

@@ -35,6 +35,7 @@ def prompted(bundle: Bundle, prompt: str = "", **prompts: str) -> Bundle:
         ("", {}, []),
         ("", {"query": "", "document": ""}, []),
         ("a ", {"query": "a ", "passage": "a ", "other": "b "}, []),
+        ("x ", {"": "y "}, []),
         ("", {"query": "q "}, [("query", "m_query_tokenizer", "q "), ("document", "m_tokenizer", "")]),
         ("", {"passage": "d "}, [("query", "m_tokenizer", ""), ("document", "m_document_tokenizer", "d ")]),
         (
@@ -56,9 +57,9 @@ def test_models_of_queries_and_documents(prompt: str, prompts: dict[str, str], w
 def test_the_cache_stands_where_no_prompt_is_lost(prompts: dict[str, str], ensemble: bool) -> None:
     options = Options(runtime="python", response_cache=True)
     one = served(prompted(bundle_of("onnxruntime"), **prompts), options)
-    assert ensemble_config(one, options, 1).response_cache.enable is ensemble
+    assert ensemble_config(one, options, 1, one.texts[0]).response_cache.enable is ensemble
     assert encoder_config(one, options).response_cache.enable is not ensemble
-    assert not tokenizer_config(one, options).response_cache.enable
+    assert not tokenizer_config(one, options, one.texts[0]).response_cache.enable
 
 
 def test_vectors_on_a_gpu_cannot_be_cached_by_their_token_ids() -> None:
@@ -95,7 +96,6 @@ class Request:
         self.answer: Any = None
 
     def parameters(self) -> str:
-        json.dumps(self._parameters)
         return self._parameters
 
     def get_response_sender(self) -> Any:

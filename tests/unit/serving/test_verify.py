@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.serving.triton.verify import Load, _compare
+from exporter.serving.triton.load import Load, _compare
 
 SOUND = Load(clients=8, requests=100, lost=(), swapped=0, max_deviation=1e-6, bound=1e-5, inferences=100, executions=20)
 

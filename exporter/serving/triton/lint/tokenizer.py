@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from exporter.bundle import TOKENIZER, FileFacts
-from exporter.errors import InputError, first_line, is_panic, printable
+from exporter.bundle.bundle import parse_tokenizer
+from exporter.errors import BundleError, printable
 from exporter.files import read_file
 from exporter.serving.triton.config import PROMPTS, parameter
 from exporter.serving.triton.facts import text_models
@@ -31,10 +29,11 @@ def check_tokenizers(model: Model, repository: Repository) -> Iterator[Finding]:
     for tokenizer, ensemble in repository.tokenizers_of(model):
         path = tokenizer.latest / TOKENIZER
         try:
-            truncation = _read(path).truncation
-        except InputError as error:
-            wanted = "the tokenizer.json of the bundle"
-            yield Finding(path, "file", error.message, wanted, "ship the bundle again")
+            content = read_file(path)
+            truncation = parse_tokenizer(path, content).truncation
+        except (OSError, BundleError) as error:
+            told = error.strerror if isinstance(error, OSError) else error.message.removeprefix(f"{path}: ")
+            yield Finding(path, "file", str(told), "the tokenizer.json of the bundle", "ship the bundle again")
             continue
         if truncation is None or truncation["max_length"] > limit:
             yield Finding(
@@ -44,7 +43,7 @@ def check_tokenizers(model: Model, repository: Repository) -> Iterator[Finding]:
                 f"<= {limit}",
                 "the encoder refuses longer rows: ship the bundle's own tokenizer",
             )
-        found, shipped = FileFacts.of_file(path).sha256, model.manifest.files[TOKENIZER].sha256
+        found, shipped = FileFacts.of_content(content).sha256, model.manifest.files[TOKENIZER].sha256
         if found != shipped:
             yield Finding(
                 path,
@@ -74,22 +73,6 @@ def check_tokenizers(model: Model, repository: Repository) -> Iterator[Finding]:
                 f"numbers up to {longest}",
                 "the profile ends there",
             )
-
-
-def _read(path: Path) -> Tokenizer:
-    """Read a tokenizer.
-
-    Raises:
-        InputError: It is no file, or no tokenizer.
-    """
-    try:
-        return Tokenizer.from_buffer(read_file(path))
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}") from error
-    except BaseException as error:  # tokenizers, which is Rust, raises nothing more special, or panics
-        if not (isinstance(error, Exception) or is_panic(error)):
-            raise
-        raise InputError(f"not a tokenizer: {first_line(error)}") from error
 
 
 def _prompts(stated: str) -> Any:

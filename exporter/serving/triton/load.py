@@ -1,0 +1,178 @@
+"""Many clients at once: every answer is compared with the sentence of its request, and the server's counters are read.
+
+What the server counted meanwhile tells whether requests shared batches: inferences over executions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.errors import ServerError
+from exporter.recipe import Gate
+from exporter.serving.triton.remote import Server
+from exporter.targets import Precision
+
+DEFAULT_DEVIATION = 1e-2
+"""Largest relative difference of an answer under load, where the gate states none."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came of many clients at once.
+
+    Attributes:
+        clients: At the same time.
+        requests: Sent, one sentence each.
+        lost: Requests that got an error, and what the first of them said.
+        swapped: Answers closer to another sentence's vector than to their own.
+        max_deviation: Largest relative difference to the same sentence asked for without load.
+        bound: What that may be.
+        inferences: Sentences that the encoder ran meanwhile.
+        executions: Batches it ran them in.
+    """
+
+    clients: int
+    requests: int
+    lost: tuple[str, ...]
+    swapped: int
+    max_deviation: float
+    bound: float
+    inferences: int
+    executions: int
+
+    @property
+    def batching(self) -> float:
+        """Sentences per batch."""
+        return self.inferences / self.executions if self.executions else 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was lost or swapped, and answers under load equal those without it.
+
+        How many requests share a batch depends on what else the machine does. It is reported, not judged.
+        """
+        within = self.max_deviation <= self.bound  # a NaN never is
+        return not self.lost and not self.swapped and within
+
+    @property
+    def note(self) -> str | None:
+        """What to look into where no two requests of several clients shared a batch."""
+        if self.clients == 1 or not self.executions or self.batching > 1:
+            return None
+        return (
+            f"no two of {self.requests} requests by {self.clients} clients shared a batch; if more requests do not "
+            "either, look at dynamic_batching in the model's config.pbtxt"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON data."""
+        return {
+            "clients": self.clients,
+            "requests": self.requests,
+            "lost": len(self.lost),
+            "first_error": self.lost[0] if self.lost else None,
+            "swapped": self.swapped,
+            "max_deviation": self.max_deviation if np.isfinite(self.max_deviation) else None,
+            "bound": self.bound,
+            "inferences": self.inferences,
+            "executions": self.executions,
+            "batching": round(self.batching, 3),
+            "note": self.note,
+            "passed": self.passed,
+        }
+
+
+def load_bound(gate: Gate, precision: Precision) -> float:
+    """Return the largest relative difference of an answer under load to the same sentence asked for without."""
+    if precision.scales_from_batch:
+        # Scales come from the batch, so answers differ by what shares it: by no more than the gate lets two vectors
+        # part that are each within it (an angle a from the reference is a distance of 2 sin(a/2) = sqrt(2 - 2 cos a)).
+        return 2 * float(np.sqrt(2 - 2 * gate.min_cosine))
+    return gate.max_batch_deviation or DEFAULT_DEVIATION
+
+
+def load(server: Server, texts: Sequence[str], *, counted: int, clients: int, bound: float) -> Load:
+    """Have many clients ask for one sentence a request, and hold each answer against its own sentence.
+
+    Args:
+        server: To send the load to.
+        texts: One for each request.
+        counted: How far the server has counted when the requests before these are all counted.
+        clients: At the same time.
+        bound: See ``Load``.
+
+    Raises:
+        ServerError: The server cannot be reached, or is too slow, or its answer is unusable: before or after the load.
+    """
+    with server.connect(server.where[0]) as remote:
+        before = remote.counts(server.encoder, counted)
+        answers, lost = _ask(server, texts, clients)
+        after = remote.counts(server.encoder, before[0] + len(answers))
+        expected = remote.encode(texts)  # not before: a response cache would answer the load
+    answered = sorted(answers)
+    got = np.array([answers[number] for number in answered], dtype=np.float64).reshape(len(answered), -1)
+    deviation, swapped = _compare(got, np.asarray(expected, dtype=np.float64), answered)
+    return Load(
+        clients=clients,
+        requests=len(texts),
+        lost=tuple(lost),
+        swapped=swapped,
+        max_deviation=deviation,
+        bound=bound,
+        inferences=after[0] - before[0],
+        executions=after[1] - before[1],
+    )
+
+
+def _ask(server: Server, texts: Sequence[str], clients: int) -> tuple[dict[int, npt.NDArray[np.float32]], list[str]]:
+    """Return the vector of every text that got one, by number, and the errors of the others."""
+    left, turn = iter(range(len(texts))), threading.Lock()
+    answers: dict[int, npt.NDArray[np.float32]] = {}
+    lost: list[str] = []
+
+    def client(number: int) -> None:
+        with server.connect(server.where[number % len(server.where)]) as remote:
+            while True:
+                with turn:
+                    mine = next(left, None)
+                if mine is None:
+                    return
+                try:
+                    answers[mine] = remote.encode_batch([texts[mine]])[0]
+                except ServerError as error:
+                    lost.append(error.message)
+
+    with ThreadPoolExecutor(clients) as pool:
+        try:
+            list(pool.map(client, range(clients)))
+        except BaseException:  # a signal: what was not sent yet must not be waited for
+            with turn:
+                list(left)
+            raise
+    return answers, lost
+
+
+@np.errstate(invalid="ignore", divide="ignore")  # a server may answer anything; what is no number passes no bound
+def _compare(
+    got: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], numbers: Sequence[int]
+) -> tuple[float, int]:
+    """Return the largest relative difference of answers, and how many are nearer to another sentence's vector."""
+    if not len(got):
+        return float("nan"), 0
+    own = expected[list(numbers)]
+    deviation = np.linalg.norm(got - own, axis=1) / np.linalg.norm(own, axis=1)
+    # (a - b)^2 = a^2 - 2ab + b^2, of which a^2 is the same along a row.
+    distance = (expected**2).sum(axis=1) - 2 * got @ expected.T
+    nearest = distance.argmin(axis=1)
+    swapped = sum(
+        bool(np.linalg.norm(expected[near] - own[row]) > 1e-6 * np.linalg.norm(own[row]))
+        for row, near in enumerate(nearest)
+    )
+    return float(deviation.max()), swapped
