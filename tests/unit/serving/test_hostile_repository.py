@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from exporter.bundle import Bundle
 from exporter.serving.triton import Options, deployment, deployment_files, repository
@@ -36,9 +36,7 @@ def test_any_content_of_a_file(name: str, shipped: Path, tmp_path: Path) -> None
     models = Path(shutil.copytree(shipped, tmp_path / "models"))
     sound = (models / name).read_bytes()
 
-    @settings(
-        max_examples=max(1, CASES // 10), derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=CASES // 10, derandomize=True)
     @given(changed_bytes(sound))
     def one(content: bytes) -> None:
         (models / name).write_bytes(content)
