@@ -227,9 +227,8 @@ def one_head_zeroed(model: ir.Model) -> None:
     node = next(
         n
         for n in reversed(list(model.graph))
-        if n.op_type in {"Attention", "MatMul"}
-        and "/MatMul.s" not in str(n.name)
-        and len(n.outputs[0].shape or ()) == 4
+        if n.op_type == "Attention"
+        or (n.op_type == "MatMul" and "/MatMul.s" not in str(n.name) and len(n.outputs[0].shape or ()) == 4)
     )
     head_zeroed(model, node.outputs[0])
 

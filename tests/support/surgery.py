@@ -198,12 +198,24 @@ def weights_through_bf16(model: ir.Model) -> None:
 
 
 def head_zeroed(model: ir.Model, output: ir.Value) -> None:
-    """Lose what the first attention head says; ``output`` is (batch, heads, sequence, head size)."""
+    """Lose what the first attention head says.
+
+    ``output`` is (batch, heads, sequence, head size), or (batch, sequence, heads x head size) of an ``Attention`` that
+    splits the heads itself.
+    """
     assert output.shape is not None
-    heads = output.shape[1]
-    assert isinstance(heads, int)
-    kept = np.ones((1, heads, 1, 1))
-    kept[0, 0] = 0
+    node = output.producer()
+    if len(output.shape) == 3:
+        assert node is not None
+        width, heads = output.shape[2], node.attributes.get_int("q_num_heads")
+        assert isinstance(width, int)
+        kept = np.ones((1, 1, width))
+        kept[..., : width // heads] = 0
+    else:
+        heads = output.shape[1]
+        assert isinstance(heads, int)
+        kept = np.ones((1, heads, 1, 1))
+        kept[0, 0] = 0
     put_behind(model, output, "Mul", constant(model, kept, dtype_of(output)))
 
 

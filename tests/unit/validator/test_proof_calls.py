@@ -92,7 +92,7 @@ class TestChecks:
         checkpoint = stand_in(model=[SimpleNamespace(auto_model=auto_model)], pad_token_id=3)
         found: Any = Proof(checkpoint, [], SHAPES).dataflow(graph)
         assert found == "what check_dataflow returns"
-        assert calls == [("check_dataflow", "a graph", used)]
+        assert calls == [("check_dataflow", "a graph", used, checkpoint.facts.heads)]
 
     def test_the_operators_of_a_float32_graph_are_judged_by_what_they_read_and_find(
         self, monkeypatch: pytest.MonkeyPatch
