@@ -207,10 +207,10 @@ def head_zeroed(model: ir.Model, output: ir.Value) -> None:
     node = output.producer()
     if len(output.shape) == 3:
         assert node is not None
-        width, heads = output.shape[2], node.attributes.get_int("q_num_heads")
+        width = output.shape[2]
         assert isinstance(width, int)
         kept = np.ones((1, 1, width))
-        kept[..., : width // heads] = 0
+        kept[..., : width // node.attributes["q_num_heads"].as_int()] = 0
     else:
         heads = output.shape[1]
         assert isinstance(heads, int)
