@@ -8,17 +8,20 @@ from __future__ import annotations
 import copy
 import json
 import os
-import resource
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
 from exporter.errors import ExportError
+from exporter.files import SMALL
 
 CASES = int(os.environ.get("KORSBERT_FUZZ_CASES", "200"))
 LONGEST_MESSAGE = 2000  # three mistakes of a gate, each with the twenty keys that are legal
+LONGEST_CASE = 60  # seconds; a case takes milliseconds
 GiB = 2**30
 
 JSON = st.recursive(
@@ -34,7 +37,9 @@ _TELLING: st.SearchStrategy[Any] = st.sampled_from(
 
 @contextmanager
 def told_in_a_sentence() -> Iterator[None]:
-    """Let a block end in one of korsbert's own errors, and hold its message to what a message is."""
+    """Let a block end in one of korsbert's own errors, hold its message to what a message is, and end a hang."""
+    signal.signal(signal.SIGALRM, _hung)
+    signal.alarm(LONGEST_CASE)
     try:
         yield
     except ExportError as error:
@@ -42,14 +47,32 @@ def told_in_a_sentence() -> Iterator[None]:
         assert message.splitlines() == [message], message
         assert message.isprintable(), message
         assert len(message) < LONGEST_MESSAGE, message
+    finally:
+        signal.alarm(0)
+
+
+def _hung(*_: object) -> None:
+    raise AssertionError(f"nothing was said for {LONGEST_CASE} seconds")
 
 
 @contextmanager
 def within_one_gibibyte() -> Iterator[None]:
-    """Require that the largest resident memory of this process grows by less than 1 GiB."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Require that the largest resident memory of a block is less than 1 GiB above the memory before it."""
+    Path("/proc/self/clear_refs").write_text("5")  # the largest resident memory starts again from the present one
+    before = _largest_resident()
     yield
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < GiB
+    assert _largest_resident() - before < GiB
+
+
+def _largest_resident() -> int:
+    """Return the largest resident memory of this process, in bytes."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def many(of: str) -> str:
+    """Return a JSON list of tiny values that is as large as a small file may be."""
+    return f"[{','.join([of] * (SMALL // (len(of) + 1) - 100))}]"
 
 
 @st.composite

@@ -24,6 +24,7 @@ from exporter.precisions.int8.embedding import quantize_tables
 from exporter.precisions.int8.emulator import Emulator
 from exporter.precisions.int8.observer import observe
 from exporter.precisions.int8.qdq import insert_qdq
+from exporter.precisions.int8.ranges import Method
 from exporter.precisions.int8.scheme import scheme_of
 from exporter.precisions.int8.smoothing import choose_smoothing
 from exporter.recipe import Shapes, find_recipe
@@ -89,7 +90,7 @@ def typed(name: str, target: Target) -> Graph:
     subject = subject_named(name)
     batches = TokenBatches(SENTENCES, subject.checkpoint.tokenizer)
     if target.precision.startswith("int8"):
-        return for_target(_quantized(subject.graph, target, batches), target)
+        return for_target(quantized(subject.graph, target, batches), target)
     return for_target(cast_graph(subject.graph, target.precision, batches), target)
 
 
@@ -100,15 +101,26 @@ def for_target(graph: Graph, target: Target) -> Graph:
     return graph.with_model(model)
 
 
-def _quantized(graph: Graph, target: Target, batches: TokenBatches) -> Graph:
-    """Return a graph in int8, its first MatMul excluded."""
+def quantized(
+    graph: Graph, target: Target, batches: TokenBatches, method: Method = "minmax", *, smooth: bool = True
+) -> Graph:
+    """Return a float32 graph in int8, its first MatMul excluded.
+
+    Args:
+        graph: In float32.
+        target: Its precision is ``int8`` or ``int8_dynamic``.
+        batches: What ranges are calibrated on.
+        method: How ranges are chosen.
+        smooth: Whether activations may be smoothed.
+    """
     scheme = scheme_of(target.precision, target.backend, target.device)
     model = graph.editable()
     quantize_tables(model)
     graph = graph.with_model(model)
     emulator = Emulator(graph, scheme)
     seen = observe(emulator, batches)
-    quantization = quantize(emulator, scheme, seen, "minmax", choose_smoothing(emulator, seen, scheme))
+    smoothing = choose_smoothing(emulator, seen, scheme) if smooth else {}
+    quantization = quantize(emulator, scheme, seen, method, smoothing)
     on = frozenset(matmul.node for matmul in emulator.matmuls[1:])
     model = graph.editable()
     if scheme.dynamic:
@@ -116,10 +128,10 @@ def _quantized(graph: Graph, target: Target, batches: TokenBatches) -> Graph:
             quantize_matmuls(model, emulator.matmuls, quantization, on), precision=Precision.INT8_DYNAMIC
         )
     insert_qdq(model, emulator.matmuls, quantization, scheme, on)
-    quantized = graph.with_model(model)
+    result = graph.with_model(model)
     if scheme.fallback_dtype == "fp16":
-        quantized = fp16.cast(quantized, fp16.audit(graph, batches))
-    return quantized.with_model(quantized.model, precision=Precision.INT8)
+        result = fp16.cast(result, fp16.audit(graph, batches))
+    return result.with_model(result.model, precision=Precision.INT8)
 
 
 def published(name: str, target: Target, edit: Edit | None = None) -> StoredGraph:

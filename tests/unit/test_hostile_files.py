@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from exporter.recipe import Recipe, load_gates, load_recipe, recipes_folder
 from exporter.serving.triton.config import read_config
 from exporter.serving.triton.memory import read_peak
 from exporter.validator.sts import read_sts
+from tests.support import fuzzing
 from tests.support.checkpoints import save_checkpoint
 from tests.support.deployment_files import peak
 from tests.support.fuzzing import (
@@ -30,6 +32,7 @@ from tests.support.fuzzing import (
     changed_bytes,
     changed_json,
     changed_json_bytes,
+    many,
     told_in_a_sentence,
     within_one_gibibyte,
 )
@@ -64,6 +67,16 @@ DOCUMENTS: dict[str, tuple[Any, Callable[[Path], object]]] = {
 }
 
 
+def test_the_bounds_of_these_tests_bite(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError), within_one_gibibyte():
+        bytearray(b"x" * 1100 * 2**20)
+    with within_one_gibibyte():
+        bytearray(b"x" * 2**20)
+    monkeypatch.setattr(fuzzing, "LONGEST_CASE", 1)
+    with pytest.raises(AssertionError, match="for 1 seconds"), told_in_a_sentence():
+        time.sleep(10)
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_any_bytes_of_a_text_file(name: str, tmp_path: Path) -> None:
     sound, read = TEXTS[name]
@@ -96,6 +109,18 @@ def test_any_values_of_a_document(name: str, tmp_path: Path) -> None:
 
     with within_one_gibibyte():
         one()
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", "0", '"가"', "[[0]]", '{"text":"x"}'])
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_as_large_as_it_may_be(name: str, value: str, tmp_path: Path) -> None:
+    sound, read = DOCUMENTS[name]
+    path = tmp_path / name
+    keys = list(sound) if isinstance(sound, dict) else []
+    for content in (many(value), *(json.dumps({**sound, key: "@"}).replace('"@"', many(value)) for key in keys)):
+        path.write_text(content, encoding="utf-8")
+        with within_one_gibibyte(), told_in_a_sentence():
+            read(path)
 
 
 def test_any_manifest(twin_bundle: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,13 @@ class TestShipped:
         assert (recipe.gates.fp32.min_cosine, recipe.gates.fp16.min_cosine) == (0.999999, 0.9999)
         assert recipe.gates.bf16.min_cosine == 0.999
         assert Recipe.model_validate_json(recipe.model_dump_json()).model_dump() == recipe.model_dump()
+
+    @pytest.mark.parametrize("name", [name for name in SHIPPED if find_recipe(name).local_source() is None])
+    def test_each_of_a_hub_is_pinned_to_a_commit_or_says_that_its_branch_is_followed(self, name: str) -> None:
+        text = (recipes_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+        pinned = re.search(r"^revision: [0-9a-f]{40}  # of https://\S+$", text, re.MULTILINE)
+        assert (pinned is not None) == (find_recipe(name).revision is not None)
+        assert (pinned is None) == ("its default branch is followed. A bundle records the commit" in text)
 
     def test_the_demo_is_where_it_ships_also_when_read_back_from_a_manifest(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -23,15 +23,10 @@ from exporter.errors import BundleError, CheckpointError, HubError, RecipeError
 from exporter.files import SMALL
 from exporter.recipe import Recipe, load_recipe
 from tests.support.checkpoints import save_checkpoint
-from tests.support.fuzzing import within_one_gibibyte
+from tests.support.fuzzing import many, within_one_gibibyte
 from tests.support.manifests import reseal
 
 Edit = Callable[[dict[str, torch.Tensor]], None]
-
-
-def many(of: str) -> str:
-    """Return a JSON list of tiny values that is as large as a file may be."""
-    return f"[{','.join([of] * (SMALL // (len(of) + 1) - 100))}]"
 
 
 @pytest.mark.parametrize("value", ["[]", "{}", "0"])

@@ -38,7 +38,7 @@ from exporter.validator.provenance.quantized import QuantizedMatMul
 from exporter.validator.provenance.stored import Array, Value
 from exporter.validator.provenance.tensors import MatMulTensor, rounding_of
 
-_FACTOR = 6.0
+FACTOR = 6.0
 _DYNAMIC_RANGE = 1.0
 
 
@@ -110,4 +110,4 @@ def _explained(matmul: QuantizedMatMul, weight: MatMulTensor, values: Array) -> 
     squares = largest**2 * np.square(weight.errors(values, everything)).sum(axis=0)
     if matmul.step is not None:
         squares += (matmul.step / 2) ** 2 * np.square(weight.smoothed(everything)).sum(axis=0)
-    return np.asarray(_FACTOR * np.sqrt(squares))
+    return np.asarray(FACTOR * np.sqrt(squares))
