@@ -11,7 +11,24 @@ from transformers import CONFIG_MAPPING
 from exporter.checkpoint.rules import Rules
 from exporter.errors import UnsupportedModelError, quoted
 
-MODEL_TYPES = ("albert", "bert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
+MODEL_TYPES = (
+    *("albert", "bert", "camembert", "distilbert", "electra", "eurobert", "gemma3_text", "modernbert"),
+    *("mpnet", "qwen3", "roberta", "roformer", "t5", "xlm-roberta"),
+)
+DECODERS = ("gemma3_text", "qwen3")
+"""Language models that embedders are made of: their checkpoints may name the class with the head."""
+RELATIVE_POSITIONS = ("eurobert", "gemma3_text", "modernbert", "qwen3", "roformer")
+"""Architectures whose positions are rotations or distances: no table has a row for each."""
+
+_ROPE = ("rope_theta", "rope_scaling")
+_READ_BUT_NO_FIELD: Mapping[str, tuple[str, ...]] = {
+    "eurobert": _ROPE,
+    "gemma3_text": (*_ROPE, "rope_local_base_freq", "sliding_window_pattern"),
+    "modernbert": ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta", "rope_scaling"),
+    "qwen3": _ROPE,
+    "t5": ("tie_word_embeddings",),
+}
+"""Keys of ``config.json`` that transformers reads although they are no fields of its class."""
 
 _TRANSFORMER_VALUES: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False, None),
@@ -35,6 +52,8 @@ _TRANSFORMER_WITHOUT_EFFECT = frozenset(
         *("directionality", "down_scale_factor", "gap_size", "gradient_checkpointing", "net_structure_type"),
         *("num_memory_blocks", "output_past", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"),
         *("pooler_size_per_head", "pooler_type", "tie_weights_"),
+        # T5 and Gemma write what they derive from other keys; T5 also has keys of its decoder
+        *("_sliding_window_pattern", "dense_act_fn", "is_gated_act", "n_positions", "scale_decoder_outputs"),
     }
 )
 
@@ -52,9 +71,11 @@ def transformer_rules(model_type: object, where: str) -> Rules:
         )
     kind = CONFIG_MAPPING[model_type]
     fields = {entry.name for entry in dataclasses.fields(kind)} | set(kind.attribute_map)
+    fields |= {"model_type", "tokenizer_class", *_READ_BUT_NO_FIELD.get(str(model_type), ())}
+    own = {"is_encoder_decoder": (True, False, None)} if model_type == "t5" else {}  # its encoder alone is loaded
     return Rules(
-        known=frozenset(fields | {"model_type", "tokenizer_class"}) - _TRANSFORMER_WITHOUT_EFFECT,
-        values=_TRANSFORMER_VALUES,
+        known=frozenset(fields) - _TRANSFORMER_WITHOUT_EFFECT,
+        values={**_TRANSFORMER_VALUES, **own},
         without_effect=_TRANSFORMER_WITHOUT_EFFECT,
     )
 

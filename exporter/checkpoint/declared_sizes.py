@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING
 
+from exporter.checkpoint.configuration import RELATIVE_POSITIONS
 from exporter.checkpoint.weights import StoredWeights
 from exporter.errors import CheckpointError
 
@@ -26,6 +27,7 @@ _WIDTHS = ("hidden_size", "embedding_size")  # the smaller one is the least widt
 _TABLES = ("vocab_size", "max_position_embeddings", "type_vocab_size", "intermediate_size", "hidden_dim")
 _COUNTS = ("num_hidden_layers", "num_attention_heads", "num_hidden_groups", "inner_group_num")
 
+MOST_POSITIONS = 2**18  # published models have up to 131,072, and no tensor counts rotations
 MOST_LAYERS = 1000  # published models have 12 and 24; no tensor counts the uses of ALBERT's shared layers
 
 
@@ -50,6 +52,10 @@ def check_declared_sizes(place: Path, stored: StoredWeights) -> None:
 
 def _check_transformer(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: Path) -> None:
     largest = max((extent for shape in shapes.values() for extent in shape), default=0)
+    if config["model_type"] in RELATIVE_POSITIONS and "max_position_embeddings" in config:
+        reason = f"at most {MOST_POSITIONS} positions can be exported"
+        _check_range("max_position_embeddings", config["max_position_embeddings"], MOST_POSITIONS, reason, where)
+        config = {key: value for key, value in config.items() if key != "max_position_embeddings"}
     for key in _stated(config, _EXTENTS):
         _check_range(
             key, config[key], largest, f"the largest extent of a tensor in the weight files is {largest}", where
@@ -97,6 +103,8 @@ def _check_module(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...
 
 
 def _check_range(key: str, value: Any, most: int, reason: str, where: Path) -> None:
+    if key == "type_vocab_size" and type(value) is int and value == 0:  # DeBERTa has no token types
+        return
     if type(value) is not int or value < 1:
         raise CheckpointError(
             f"{where}: {key} is {_short(value)}, and must be a positive integer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from optimum.utils import NormalizedConfigManager
+from optimum.utils import NormalizedConfigManager, NormalizedTextConfig
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
@@ -66,7 +66,8 @@ def read_facts(
             f"hidden_size {config.hidden_size}",
             next_step="correct it in the config.json of Pooling",
         )
-    sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+    _refuse_lengths_in_rotation(config, source)
+    sizes = _sizes_of(config)
     backend = transformer.tokenizer.backend_tokenizer
     _limit_sequence(model, source)
     max_seq_length = int(model.max_seq_length)
@@ -81,7 +82,9 @@ def read_facts(
         files=snapshot.files,
         stated_pooling=snapshot.stated_pooling,
         equality=equality,
-        parameter_hashes={name: hash_of_parameter(parameter) for name, parameter in model.named_parameters()},
+        parameter_hashes={
+            name: hash_of_parameter(tensor) for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        },
         ignored_keys=snapshot.ignored,
         decisions=_decisions(snapshot, equality),
         anchor=build_anchor(snapshot.transformer, lower_case=snapshot.lower_case, max_seq_length=max_seq_length),
@@ -116,16 +119,32 @@ def _check_ids(transformer: Any, source: str) -> None:
         )
 
 
+def _sizes_of(config: Any) -> Any:
+    """Return layers, heads and width of a transformer, by optimum's names or by those that transformers maps to."""
+    try:
+        return NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+    except KeyError:  # an architecture newer than optimum
+        return NormalizedTextConfig(config)
+
+
+def _refuse_lengths_in_rotation(config: Any, source: str) -> None:
+    """Refuse rotations that change with the length of a batch: a sentence would depend on what stands beside it."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    parts = [part for part in (rope, *rope.values()) if isinstance(part, dict)]
+    for kind in (str(part.get("rope_type", "default")) for part in parts):
+        if kind in {"dynamic", "longrope"}:
+            raise UnsupportedModelError(
+                f"{source}: rope_type {kind} makes a vector depend on the other sentences of its batch, and cannot be "
+                "folded"
+            )
+
+
 def _limit_sequence(model: SentenceTransformer, source: str) -> None:
-    """Let the reference truncate at what the position table serves, where the checkpoint asks for more or nothing.
+    """Let the reference truncate at what its positions serve, where the checkpoint asks for more or nothing.
 
     A limit of the checkpoint's own is left alone, so that a mistake here does not change what judges an export.
-    RoBERTa and its kin number positions from ``padding_idx + 1``: a table of 514 serves 512 tokens.
     """
-    embeddings = model[0].auto_model.embeddings
-    table = embeddings.position_embeddings
-    offset = table.padding_idx + 1 if table.padding_idx is not None else 0
-    capacity = int(table.num_embeddings) - offset
+    capacity = _capacity(model[0].auto_model)
     wanted = model.max_seq_length
     special = model[0].tokenizer.num_special_tokens_to_add()
     if wanted is not None and (not isinstance(wanted, int) or wanted <= special):
@@ -134,8 +153,27 @@ def _limit_sequence(model: SentenceTransformer, source: str) -> None:
             "tokens",
             next_step="correct it in sentence_bert_config.json",
         )
-    if wanted is None or wanted > capacity:
+    if wanted is None and capacity is None:
+        raise CheckpointError(
+            f"{source}: nothing limits how many tokens it takes",
+            next_step="set max_seq_length in sentence_bert_config.json",
+        )
+    if capacity is not None and (wanted is None or wanted > capacity):
         model.max_seq_length = capacity
+
+
+def _capacity(transformer: Any) -> int | None:
+    """Return how many tokens the positions of a transformer serve; None for relative positions without an end.
+
+    RoBERTa and its kin number positions from ``padding_idx + 1``: a table of 514 serves 512 tokens. Where positions are
+    rotations or distances, the configuration says what the model was made for.
+    """
+    table = getattr(getattr(transformer, "embeddings", None), "position_embeddings", None)
+    if table is None:
+        stated = getattr(transformer.config, "max_position_embeddings", None)
+        return None if stated is None else int(stated)
+    offset = table.padding_idx + 1 if table.padding_idx is not None else 0
+    return int(table.num_embeddings) - offset
 
 
 def _bundle_tokenizer(model: SentenceTransformer, max_seq_length: int) -> Tokenizer:

@@ -77,19 +77,20 @@ def transformer_and_pooling() -> tuple[Module, ...]:
     )
 
 
-def check_task(architectures: Any, where: str) -> None:
+def check_task(architectures: Any, where: str, *, may_generate: bool = False) -> None:
     """Refuse a checkpoint that was trained for another task than sentence vectors.
 
     Args:
         architectures: ``architectures`` of the transformer's ``config.json``.
         where: The file, for messages.
+        may_generate: Whether it may be a language model: its ``modules.json`` makes an encoder of it.
 
     Raises:
         UnsupportedModelError: It was; the message says for which.
     """
     for architecture in architectures if isinstance(architectures, list) else []:
         for ending, task in _OTHER_TASKS.items():
-            if str(architecture).endswith(ending):
+            if str(architecture).endswith(ending) and not (may_generate and ending == "ForCausalLM"):
                 raise UnsupportedModelError(
                     f"{where}: {architecture} is {task}, not an encoder of sentences",
                     next_step="export a sentence-transformers checkpoint",

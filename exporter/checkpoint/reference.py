@@ -50,7 +50,8 @@ class Checkpoint:
         files: SHA-256 of every file that was loaded, by relative name: weights, configuration and tokenizer.
         stated_pooling: Pooling modes that were asked for because the folder states none, or None.
         equality: What was found equal to the weight files, bit for bit.
-        parameter_hashes: SHA-256 of the numbers of each parameter when that was found, by the model's own names.
+        parameter_hashes: SHA-256 of the numbers of each parameter when that was found, and of each buffer, by the
+            model's own names.
         ignored_keys: Keys of the configuration that no loader saw because they are unknown here.
         decisions: What was found and decided while loading, one sentence each.
         anchor: The tokenizer by the checkpoint's own files and ``tokenizers`` alone, without transformers.
@@ -134,11 +135,12 @@ class Checkpoint:
 
         A folded graph shares their memory. Whatever writes into its tensors changes the graph and its judge alike.
         """
-        return [
-            name
-            for name, loaded in self.parameter_hashes.items()
-            if hash_of_parameter(self.model.get_parameter(name)) != loaded
-        ]
+        changed = []
+        for name, loaded in self.parameter_hashes.items():
+            module, _, own = name.rpartition(".")
+            if hash_of_parameter(getattr(self.model.get_submodule(module), own)) != loaded:
+                changed.append(name)
+        return changed
 
     def provenance(self) -> Source:
         """Return what a manifest says of the checkpoint."""

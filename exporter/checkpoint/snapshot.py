@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from exporter.checkpoint.configuration import (
+    DECODERS,
     MODULES,
     POOLING_FLAGS,
     SENTENCE_BERT,
@@ -217,7 +218,8 @@ class _Copier:
             )
         content = read_json(self._copy_file(name), dict, where)
         rules = transformer_rules(content.get("model_type"), where)
-        check_task(content.get("architectures"), where)
+        embedder = self._exists(MODULES_FILE) and content.get("model_type") in DECODERS
+        check_task(content.get("architectures"), where, may_generate=embedder)
         config = self._select(name, content, rules)
         if not any(self._exists(_join(place, file)) for file in _VOCABULARIES):
             raise CheckpointError(

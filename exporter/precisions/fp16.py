@@ -18,7 +18,7 @@ from exporter.precisions.range_audit import (
     HEADROOM,
     largest_activations,
 )
-from exporter.precisions.retype import head_nodes, nodes_named, retype
+from exporter.precisions.retype import head_nodes, nodes_named, position_nodes, retype
 from exporter.targets import Precision
 
 check = any_target
@@ -67,7 +67,7 @@ def cast(graph: Graph, audited: Audit, keep_fp32: tuple[str, ...] = ()) -> Graph
     """Return ``graph`` in float16 but for what an audit, of it or of what it was made from, forbids."""
     model = graph.editable()
     hot = audited.hot
-    kept = nodes_named(model, keep_fp32) | head_nodes(model)
+    kept = nodes_named(model, keep_fp32) | head_nodes(model) | position_nodes(model)
     overflowing = _overflowing_weights(model, kept)
     kept |= _nodes_on_hot_edges(model, hot)
     kept |= {node for node in model.graph if any(v is not None and v.name in overflowing for v in node.inputs)}

@@ -54,6 +54,21 @@ def head_nodes(model: ir.Model) -> set[ir.Node]:
     return {node for node in model.graph if str(node.name).startswith(HEAD) and node.op_type not in DATA_MOVERS}
 
 
+def position_nodes(model: ir.Model) -> set[ir.Node]:
+    """Return the nodes that compute floating-point numbers from positions alone.
+
+    Half precision cannot tell neighboring positions above 2,048 apart, nor their angles.
+    """
+    told = set(model.graph.inputs)
+    found: set[ir.Node] = set()
+    for node in model.graph:  # in topological order
+        if node.op_type != "Shape" and any(value in told for value in node.inputs):
+            told.update(node.outputs)
+        elif node.op_type not in DATA_MOVERS and _touches_float(node):
+            found.add(node)
+    return found
+
+
 def nodes_named(model: ir.Model, prefixes: tuple[str, ...]) -> set[ir.Node]:
     """Return the nodes whose name begins with one of ``prefixes``."""
     return {node for node in model.graph if prefixes and str(node.name).startswith(prefixes)}

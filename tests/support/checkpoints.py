@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -34,9 +35,12 @@ _DISTIL_SIZES = {
     "hidden_dim": 64,
     "max_position_embeddings": 130,
 }
+_GROUPED = {"num_key_value_heads": 2, "head_dim": 16}  # two queries share a key; heads are wider than the model
+_SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+_NORMS_BEFORE = ("eurobert", "gemma3_text", "modernbert", "qwen3", "t5")
 
 # Positions of RoBERTa's kin begin at padding_idx + 1; the demo's tokenizer pads with 0.
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "albert": (transformers.AlbertConfig, transformers.AlbertModel, {**_SIZES, "embedding_size": 16}),
     # Several groups, and several layers in a group, take turns: nothing that the published models do.
     "albert-groups": (
@@ -45,10 +49,38 @@ ARCHITECTURES = {
         {**_SIZES, "embedding_size": 16, "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2},
     ),
     "bert": (transformers.BertConfig, transformers.BertModel, _SIZES),
+    "camembert": (transformers.CamembertConfig, transformers.CamembertModel, {**_SIZES, "pad_token_id": 0}),
     "distilbert": (transformers.DistilBertConfig, transformers.DistilBertModel, _DISTIL_SIZES),
     "electra": (transformers.ElectraConfig, transformers.ElectraModel, {**_SIZES, "embedding_size": 16}),
+    "eurobert": (transformers.EuroBertConfig, transformers.EuroBertModel, {**_SIZES, **_GROUPED, **_SPECIAL}),
+    # Every third layer sees the whole sentence, the others the neighbors of a token.
+    "gemma3_text": (
+        transformers.Gemma3TextConfig,
+        transformers.Gemma3TextModel,
+        {
+            **_SIZES,
+            **_GROUPED,
+            **_SPECIAL,
+            "num_hidden_layers": 3,
+            "use_bidirectional_attention": True,
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        },
+    ),
+    "modernbert": (
+        transformers.ModernBertConfig,
+        transformers.ModernBertModel,
+        {**_SIZES, **_SPECIAL, "num_hidden_layers": 3, "local_attention": 16, "cls_token_id": 2, "sep_token_id": 3},
+    ),
     "mpnet": (transformers.MPNetConfig, transformers.MPNetModel, {**_SIZES, "pad_token_id": 0}),
+    "qwen3": (transformers.Qwen3Config, transformers.Qwen3Model, {**_SIZES, **_GROUPED, **_SPECIAL}),
     "roberta": (transformers.RobertaConfig, transformers.RobertaModel, {**_SIZES, "pad_token_id": 0}),
+    "roformer": (transformers.RoFormerConfig, transformers.RoFormerModel, {**_SIZES, "embedding_size": 16}),
+    "t5": (
+        transformers.T5Config,
+        transformers.T5EncoderModel,
+        {"vocab_size": 12_800, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4},
+    ),
     "xlm-roberta": (transformers.XLMRobertaConfig, transformers.XLMRobertaModel, {**_SIZES, "pad_token_id": 0}),
 }
 
@@ -73,10 +105,13 @@ def save_checkpoint(
     config_class, model_class, sizes = ARCHITECTURES[architecture]
     torch.manual_seed(seed)
     model = model_class(config_class(**sizes))
+    spread = 2 if architecture == "t5" else 4  # T5 does not divide its scores: 4 would make one token win them all
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and "position" not in name:
-                parameter.mul_(4)
+                parameter.mul_(spread)
+            elif architecture in _NORMS_BEFORE and "norm" in name:  # ones would leave nothing to be found
+                parameter.add_(torch.randn_like(parameter) / 10)
     model.save_pretrained(folder / "transformer")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(DEMO / name, folder / "transformer" / name)

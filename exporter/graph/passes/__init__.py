@@ -20,6 +20,7 @@ from exporter.graph.passes.first_token import first_token
 from exporter.graph.passes.fold_token_types import fold_token_types
 from exporter.graph.passes.fold_transposes import fold_transposes
 from exporter.graph.passes.limit_sequence import limit_sequence
+from exporter.graph.passes.rotary_caches import rotary_caches
 from exporter.graph.passes.split_heads_inside import split_heads_inside
 
 Pass = Callable[[ir.Model], int]
@@ -46,6 +47,7 @@ FOLDING: tuple[Pass, ...] = (
     fold_token_types,
     direct_mask,
     fold_transposes,
+    rotary_caches,
     store_once,
     remove_unused,
     limit_sequence,

@@ -61,7 +61,7 @@ def _decompose(model: ir.Model, node: ir.Node, additive: dict[tuple[ir.Value, ir
     mask = node.inputs[3] if len(node.inputs) > 3 else None
     if mask is not None:
         if (mask, dtype) not in additive:
-            additive[mask, dtype] = _additive(model, mask, dtype)
+            additive[mask, dtype] = _additive(model, mask, dtype, len(additive))
         new.append(make_node("Add", [new[-1].outputs[0], additive[mask, dtype]], f"{name}/Add", dtype, square))
     new.append(make_node("Softmax", [new[-1].outputs[0]], f"{name}/Softmax", dtype, square, {"axis": -1}))
     new.append(make_node("MatMul", [new[-1].outputs[0], value], f"{name}/MatMul.values", dtype, query.shape))
@@ -70,8 +70,11 @@ def _decompose(model: ir.Model, node: ir.Node, additive: dict[tuple[ir.Value, ir
     model.graph.remove(node, safe=True)
 
 
-def _additive(model: ir.Model, mask: ir.Value, dtype: ir.DataType) -> ir.Value:
-    """Turn a boolean mask into 0 where it attends and the lowest finite number elsewhere, once for all layers."""
+def _additive(model: ir.Model, mask: ir.Value, dtype: ir.DataType, number: int) -> ir.Value:
+    """Turn a boolean mask into 0 where it attends and the lowest finite number elsewhere, once for all layers.
+
+    The masks of a model (of a whole sentence, of neighbors) are numbered from 0.
+    """
     if mask.dtype != ir.DataType.BOOL:
         return mask
     expanded = mask.producer()
@@ -79,7 +82,8 @@ def _additive(model: ir.Model, mask: ir.Value, dtype: ir.DataType) -> ir.Value:
         mask = expanded.inputs[0]  # a sum broadcasts by itself
     zero = add_constant(model, "mask/zero", np.array(0, dtype=dtype.numpy()))
     lowest = add_constant(model, "mask/lowest", np.array(dtype.min, dtype=dtype.numpy()))
-    where = make_node("Where", [mask, zero, lowest], f"mask/Where.{dtype.name.lower()}", dtype, mask.shape)
+    name = f"mask/Where.{dtype.name.lower()}" + (f".{number}" if number else "")
+    where = make_node("Where", [mask, zero, lowest], name, dtype, mask.shape)
     producer = mask.producer()
     if producer is None:
         raise ValueError("the mask of an Attention is a graph input")

@@ -21,7 +21,9 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 HEAD = "module."  # how nodes begin that follow the transformer
-_LAYER = re.compile(r"(?:^|.*\.)(?:layers?|albert_layer_groups\.(?P<group>\d+)\.albert_layers)\.(?P<layer>\d+)(?=\.|$)")
+_LAYER = re.compile(
+    r"(?:^|.*?\.)(?:layers?|block|albert_layer_groups\.(?P<group>\d+)\.albert_layers)\.(?P<layer>\d+)(?=\.|$)"
+)
 
 
 def name_nodes(model: ir.Model) -> int:

@@ -34,12 +34,31 @@ _WORDS = {
     "attention.attn.k": "attention key",
     "attention.attn.v": "attention value",
     "attention.attn.o": "attention output",
+    "self_attn.q_proj": "attention query",
+    "self_attn.k_proj": "attention key",
+    "self_attn.v_proj": "attention value",
+    "self_attn.o_proj": "attention output",
+    "layer.0.SelfAttention.q": "attention query",
+    "layer.0.SelfAttention.k": "attention key",
+    "layer.0.SelfAttention.v": "attention value",
+    "layer.0.SelfAttention.o": "attention output",
+    "attn.Wqkv": "attention query, key and value",
+    "attn.Wo": "attention output",
     "intermediate.dense": "feed-forward in",
     "output.dense": "feed-forward out",
     "ffn": "feed-forward in",
     "ffn_output": "feed-forward out",
     "ffn.lin1": "feed-forward in",
     "ffn.lin2": "feed-forward out",
+    "mlp.gate_proj": "feed-forward gate",
+    "mlp.up_proj": "feed-forward in",
+    "mlp.down_proj": "feed-forward out",
+    "mlp.Wi": "feed-forward in and gate",
+    "mlp.Wo": "feed-forward out",
+    "layer.1.DenseReluDense.wi": "feed-forward in",
+    "layer.1.DenseReluDense.wi_0": "feed-forward gate",
+    "layer.1.DenseReluDense.wi_1": "feed-forward in",
+    "layer.1.DenseReluDense.wo": "feed-forward out",
 }
 
 
@@ -55,6 +74,7 @@ class MatMul:
         bias: Name of the ``Add`` that follows it with a stored bias, or None.
         inputs: Channels read.
         outputs: Channels written.
+        scaled: Whether the activation is a normalization whose last step multiplies by a stored weight.
     """
 
     node: str
@@ -64,6 +84,7 @@ class MatMul:
     bias: str | None
     inputs: int
     outputs: int
+    scaled: bool = False
 
     @property
     def macs(self) -> int:
@@ -112,7 +133,13 @@ def matmul_of(node: ir.Node) -> MatMul | None:
         bias=str(bias[0].name) if bias is not None else None,
         inputs=inputs,
         outputs=outputs,
+        scaled=_ends_with_a_factor(activation.producer()),
     )
+
+
+def _ends_with_a_factor(node: ir.Node | None) -> bool:
+    without_bias = node is not None and node.op_type == "LayerNormalization" and len(node.inputs) < 3
+    return without_bias or (node is not None and node.op_type == "RMSNormalization")
 
 
 def attention_macs(graph: Graph, tokens: float) -> float:

@@ -72,6 +72,8 @@ class Scheme:
         speedup: Time of a MatMul in the fallback dtype over its time in int8, by which the search weighs.
         dynamic: Whether an activation's scale is computed from each batch as it comes.
         gathers_int8: Whether rows of an int8 table can be gathered; TensorRT knows int8 only between Q and DQ.
+        merges_factors: Whether the engine's file holds two factors in a row as their product. Then neither of them can
+            be compared with the checkpoint, so what ends with a factor is not smoothed by another one.
     """
 
     activation: ir.DataType
@@ -79,6 +81,7 @@ class Scheme:
     speedup: float
     dynamic: bool = False
     gathers_int8: bool = True
+    merges_factors: bool = False
 
     @property
     def numpy(self) -> np.dtype[np.generic]:
@@ -124,7 +127,7 @@ class Scheme:
 STATIC = {
     ("onnxruntime", "cpu"): Scheme(ir.DataType.UINT8, "fp32", 3.0),
     ("onnxruntime", "cuda"): Scheme(ir.DataType.INT8, "fp16", 2.0),
-    ("openvino", "cpu"): Scheme(ir.DataType.INT8, "fp32", 3.0),
+    ("openvino", "cpu"): Scheme(ir.DataType.INT8, "fp32", 3.0, merges_factors=True),
     ("tensorrt", "cuda"): Scheme(ir.DataType.INT8, "fp16", 2.0, gathers_int8=False),
     ("tensorrt-rtx", "cuda"): Scheme(ir.DataType.INT8, "fp16", 2.0, gathers_int8=False),
 }

@@ -51,6 +51,8 @@ def choose_smoothing(
     """Return (channels,) float32 by the name of each activation that gains by smoothing."""
     chosen: dict[str, Array] = {}
     for group in groups_of(emulator.matmuls):
+        if scheme.merges_factors and any(matmul.scaled for matmul in group):
+            continue
         progress(group[0].title)
         plain = _error(group, None, emulator, seen, scheme)
         tried = [_scales(group, strength, emulator, seen) for strength in STRENGTHS]

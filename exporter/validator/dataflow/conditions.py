@@ -18,7 +18,8 @@ TOKENS = (1,)
 
 _SMALLEST_DIVISOR = 1e-6  # below every count and norm
 _LOWEST_END = -(2**31)  # below every position: a slice that ends there, backwards, leaves no token out
-_MASK_AXES = 4  # of an attention mask: ONNX reads one of two as (query, key)
+_HEAD_AXES = 4  # batch, head, token and size; or query and key of a mask: ONNX reads one of two axes so
+_CACHE_AXES = 3  # batch, token and half of the size
 _EXACT = (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
 
@@ -114,6 +115,22 @@ def reverses_tokens(node: ir.Node) -> bool:
     )
 
 
+def inside(index: int) -> Condition:
+    """Whether the axes that a stored input names are not the first of the tensor that is cut or squeezed."""
+
+    def condition(node: ir.Node) -> bool:
+        numbers, rank = stored_numbers(node, index), rank_of(node.inputs[0])
+        return numbers is not None and numbers.size > 0 and bool(rank) and bool(np.all(numbers % rank > 0))
+
+    return condition
+
+
+def splits_inside(node: ir.Node) -> bool:
+    """Whether a ``Split`` parts an axis that is not the first."""
+    rank = rank_of(node.inputs[0])
+    return rank is not None and node.attributes.get_int("axis", 0) % rank > 0
+
+
 def keeps_divisor_finite(node: ir.Node) -> bool:
     """Whether the lower bound of a ``Clip`` is below every count and norm."""
     numbers = stored_numbers(node, 1)
@@ -127,7 +144,18 @@ def rows_of_the_left(node: ir.Node) -> bool:
 
 def has_all_axes(node: ir.Node) -> bool:
     """Whether the mask of an ``Attention`` has the axes batch, head, query and key."""
-    return rank_of(node.inputs[3]) == _MASK_AXES
+    return rank_of(node.inputs[3]) == _HEAD_AXES
+
+
+def has_heads(node: ir.Node) -> bool:
+    """Whether the output has the axes batch, head, token and size."""
+    return rank_of(node.outputs[0]) == _HEAD_AXES
+
+
+def rotates_each_row(node: ir.Node) -> bool:
+    """Whether a ``RotaryEmbedding`` has queries or keys by head, and cosines and sines for every row and token."""
+    head_axes = {rank_of(node.inputs[0]), rank_of(node.outputs[0])}
+    return head_axes == {_HEAD_AXES} and all(rank_of(cache) == _CACHE_AXES for cache in node.inputs[1:3])
 
 
 def begins_the_shape(node: ir.Node) -> bool:

@@ -23,6 +23,8 @@ from exporter.validator.dataflow.conditions import (
     begins_the_shape,
     counts_exactly,
     has_all_axes,
+    has_heads,
+    inside,
     is_float,
     is_truth,
     keeps_divisor_finite,
@@ -30,8 +32,10 @@ from exporter.validator.dataflow.conditions import (
     one_row_each,
     rank_of,
     reverses_tokens,
+    rotates_each_row,
     rows_of_the_left,
     scalars,
+    splits_inside,
     stored_are,
 )
 from exporter.validator.dataflow.kinds import WIDTH_ALONE, Kind
@@ -43,7 +47,7 @@ _LEAST_AXES = 2  # of hidden states: the last of them is never the batch
 _NO_BROADCAST = frozenset(
     {
         *("ArgMax", "Attention", "Gather", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum"),
-        *("Reshape", "Squeeze", "Unsqueeze"),
+        *("Reshape", "RotaryEmbedding", "Squeeze", "Unsqueeze"),
     }
 )
 _RANDOM = frozenset({"Bernoulli", "Dropout", "Multinomial"})
@@ -184,6 +188,8 @@ _OF_MASK = (
     _rule("Expand", [K.MASK, _ANY_SHAPE], K.MASK),
     _rule("Equal", [K.MASK, K.STORED], K.MASK, stored_are(1, 0)),
     _rule("Where", [K.MASK, K.STORED, K.STORED], K.MASK, scalars(1, 2)),
+    _rule("Where", [K.MASK, K.POSITION, K.STORED], K.MASK, scalars(2)),  # biases of attention by distance
+    _rule("And", [K.MASK, K.POSITION], K.MASK),  # causal attention, or that of neighbors
     _rule("Slice", [K.MASK, K.STORED, K.STORED, K.STORED, K.STORED], K.MASK, reverses_tokens),
     _rule("ArgMax", [K.MASK], K.COUNT, axis(1)),
     _rule("ReduceSum", [(K.MASK, K.WEIGHT), K.STORED], K.COUNT, axes(*TOKENS)),
@@ -206,6 +212,7 @@ _OF_HIDDEN = (
     _rule(_ACTIVATIONS, [K.HIDDEN], K.HIDDEN),
     _rule("Cast", [K.HIDDEN], K.HIDDEN, is_float),
     _rule(("Sub", "Mul", "Div", "MatMul"), [K.HIDDEN, (K.HIDDEN, K.STORED)], K.HIDDEN),
+    _rule("Mul", [K.HIDDEN, K.POSITION], K.HIDDEN, has_heads),  # rotations, written out
     _rule(("Sub", "Mul", "Div"), [K.STORED, K.HIDDEN], K.HIDDEN),
     _rule(("Pow", "PRelu", "Min", "Max"), [K.HIDDEN, K.STORED], K.HIDDEN),
     _rule("Clip", [K.HIDDEN, K.STORED], K.HIDDEN, scalars(1)),
@@ -218,11 +225,18 @@ _OF_HIDDEN = (
     _rule("Gemm", [K.HIDDEN, K.STORED, K.STORED], K.HIDDEN, rows_of_the_left),
     _rule("LayerNormalization", [K.HIDDEN, K.STORED], K.HIDDEN, axis(-1, default=-1)),
     _rule("LayerNormalization", [K.HIDDEN, K.STORED, K.STORED], K.HIDDEN, axis(-1, default=-1)),
+    _rule("RMSNormalization", [K.HIDDEN, K.STORED], K.HIDDEN, axis(-1, default=-1)),
+    _rule("RotaryEmbedding", [K.HIDDEN, K.WIDTH_PER_ROW, K.WIDTH_PER_ROW], K.HIDDEN, rotates_each_row),
+    _rule("Slice", [K.HIDDEN, *[K.STORED] * 4], K.HIDDEN, inside(3)),
+    _rule("Slice", [K.HIDDEN, *[K.STORED] * 3], K.HIDDEN, inside(3)),
+    _rule("Split", [K.HIDDEN], K.HIDDEN, splits_inside),
+    _rule("Split", [K.HIDDEN, K.STORED], K.HIDDEN, splits_inside),
     _rule("Softmax", [K.HIDDEN], K.HIDDEN, axis(-1, default=-1)),
     _rule("Transpose", [K.HIDDEN], K.HIDDEN, keeps_rows),
     _rule("Reshape", [K.HIDDEN, K.SHAPE], K.HIDDEN),
     _rule("Expand", [K.HIDDEN, _ANY_SHAPE], K.HIDDEN),
-    _rule(("Unsqueeze", "Squeeze"), [K.HIDDEN, K.STORED], K.HIDDEN, axes(*INSIDE)),
+    _rule("Unsqueeze", [K.HIDDEN, K.STORED], K.HIDDEN, axes(*INSIDE)),
+    _rule("Squeeze", [K.HIDDEN, K.STORED], K.HIDDEN, inside(1)),
     _rule(("ReduceSum", "ReduceMean", "ReduceMax", "ReduceL2"), [K.HIDDEN, K.STORED], K.HIDDEN, axes(1, -1)),
 )
 

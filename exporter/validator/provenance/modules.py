@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 _SHARED = re.compile(r"(?:^|.*\.)albert_layer_groups\.(?P<group>\d+)\.albert_layers\.(?P<layer>\d+)(?:\.|$)")
-_LAYER = re.compile(r"(?:^|.*\.)layers?\.(?P<layer>\d+)(?:\.|$)")
+_LAYER = re.compile(r"(?:^|.*?\.)(?:layers?|block)\.(?P<layer>\d+)(?:\.|$)")
 _GROUP_USE = re.compile(r"group\.(\d+)\.(\d+)\.use\.\d+(?:\.|$)")
 _USE = re.compile(r"layer\.(\d+)(?:\.|$)")
 

@@ -20,27 +20,41 @@ class Parameter:
         values: float32, of any shape.
         rows: Rows that a sentence vector depends on, for a table that is always read at the same rows (token types).
             None: all of it.
+        aliases: All names, where modules share it.
+        plus_one: Whether its module multiplies by 1 more than it (Gemma's RMSNorm).
+        computed: Whether transformers computes it from the configuration, and no file holds it: the frequencies of
+            rotations. A published file may hold it, and need not.
     """
 
     name: str
     values: npt.NDArray[np.float32]
     rows: tuple[int, ...] | None = None
+    aliases: tuple[str, ...] = ()
+    plus_one: bool = False
+    computed: bool = False
 
     @cached_property
     def needed(self) -> int:
         """How many weights a sentence vector depends on."""
+        if self.computed:
+            return 0
         if self.rows is None:
             return int(self.values.size)
         return len(self.rows) * int(self.values[0].size)
 
     def views(self, shape: tuple[int, ...]) -> Iterator[View]:
-        """Yield the views of this parameter that have ``shape``: itself, its transpose, a reshape, a fixed row."""
+        """Yield the views of this parameter that have ``shape``: itself, its transpose, a reshape, a fixed row.
+
+        Where a module multiplies by 1 more than its weight, a file holds the sum.
+        """
         size = math.prod(shape)
         for row in self.rows or ():
             if self.values[row].size == size:
                 yield View(self, f"row {row}", self.values[row].reshape(shape), row)
         if self.values.size != size:
             return
+        if self.plus_one:
+            yield View(self, "plus one", (1 + self.values).reshape(shape))
         if self.values.shape == shape:
             yield View(self, "identity", self.values)
         if self.values.ndim == 2 and self.values.T.shape == shape:
@@ -55,7 +69,7 @@ class View:
 
     Attributes:
         parameter: What it is a view of.
-        step: How it is derived: ``"identity"``, ``"transpose"``, ``"reshape"`` or ``"row 0"``.
+        step: How it is derived: ``"identity"``, ``"transpose"``, ``"reshape"``, ``"plus one"`` or ``"row 0"``.
         values: float32 in the shape that the file has; it shares the parameter's memory.
         row: The row, where it is one.
     """

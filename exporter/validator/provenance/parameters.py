@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from exporter.checkpoint import Checkpoint
 from exporter.validator.provenance.parameter import Parameter
 
 _TOKENS = 8
+_PLUS_ONE = ("Gemma3RMSNorm",)  # classes of transformers whose forward multiplies by 1 + weight
 
 
 def dependent_parameters(checkpoint: Checkpoint) -> dict[str, Parameter]:
@@ -24,15 +26,35 @@ def dependent_parameters(checkpoint: Checkpoint) -> dict[str, Parameter]:
         Views of the reference's own float32 parameters, or copies of them where they are on a GPU.
     """
     model = checkpoint.model
-    named = dict(model.named_parameters())
+    named, aliases = dict(model.named_parameters()), _aliases(model)
     with _differentiable(list(named.values())), _indices_of_tables(model) as indices, torch.enable_grad():
         vectors = _encode(checkpoint)
         gradients = torch.autograd.grad(vectors, list(named.values()), torch.ones_like(vectors), allow_unused=True)
-    return {
-        name: Parameter(name, parameter.detach().cpu().numpy(), _fixed_rows(parameter, indices))
+    plus_one = {id(module.weight) for module in model.modules() if type(module).__name__ in _PLUS_ONE}
+    found = {
+        name: Parameter(
+            name,
+            parameter.detach().cpu().numpy(),
+            _fixed_rows(parameter, indices),
+            aliases=aliases[id(parameter)],
+            plus_one=id(parameter) in plus_one,
+        )
         for (name, parameter), gradient in zip(named.items(), gradients, strict=True)
-        if gradient is not None
+        if gradient is not None or id(parameter) in indices
     }
+    return found | {
+        name: Parameter(name, buffer.detach().cpu().numpy(), computed=True)
+        for name, buffer in model.named_buffers()
+        if buffer.dtype == torch.float32 and buffer.numel() > 1
+    }
+
+
+def _aliases(model: nn.Module) -> dict[int, tuple[str, ...]]:
+    """Return all names of each parameter, by its identity: modules may share one."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {parameter: tuple(found) for parameter, found in names.items()}
 
 
 def _encode(checkpoint: Checkpoint) -> Tensor:
@@ -62,8 +84,12 @@ def _indices_of_tables(model: nn.Module) -> Iterator[dict[int, set[int]]]:
     """Yield the rows that each table has been read at, by the identity of the table; filled by the encoding inside."""
     read: dict[int, set[int]] = {}
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        read.setdefault(id(module.weight), set()).update(torch.unique(inputs[0]).tolist())
+    def note(module: Any, inputs: tuple[Any, ...]) -> None:
+        rows = read.setdefault(id(module.weight), set())
+        # RoFormer's table of positions is given a shape, and reads a row for each position.
+        rows.update(
+            torch.unique(inputs[0]).tolist() if isinstance(inputs[0], Tensor) else range(int(module.num_embeddings))
+        )
 
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     hooks = [table.register_forward_pre_hook(note) for table in tables]

@@ -221,8 +221,14 @@ def _dynamic_matmul(node: Node) -> QuantizedMatMul | None:
 
 
 def _smoothed(value: Value, weight: Integers) -> tuple[Value, Value | None]:
-    """Return (x, inverse) where ``value`` is ``x * inverse`` with a stored vector, and (value, None) elsewhere."""
+    """Return (x, inverse) where ``value`` is ``x * inverse`` with a stored vector, and (value, None) elsewhere.
+
+    The factor that ends a normalization is no inverse. The name tells the two apart: taken for the other one, neither
+    would agree with the checkpoint.
+    """
     node = made_by(value, "Mul")
+    if node is not None and "Normalization" in node.name.rpartition("/")[2]:
+        return value, None
     operands = stored_operand(node) if node is not None else None
     if operands is None or operands[1].size == 1 or operands[1].shape != weight.values.shape[:1]:
         return value, None

@@ -32,12 +32,12 @@ _NAMED = 5  # failures that are named in full
 def check_weights(parameters: Mapping[str, Parameter], graph: StoredGraph, precision: str) -> Check:
     """Derive every weight in a published file from a parameter, and find every parameter in the file.
 
-    A floating-point tensor must be a parameter, its transpose, a reshape of it or a fixed row of it, rounded to the
-    stored type: bit for bit. An int8 tensor must be within half a step of one, smoothing undone. A bias behind an int8
-    MatMul may differ by a correction that rounding can explain (see ``bias``). A tensor that a module's nodes read
-    must be a parameter of that module. A weight that the sentence vectors are not computed from is a failure: it proves
-    nothing. Tensors of one number are scalars of the computation and left to ``check_graph``; so are integers, which
-    index or state shapes.
+    A floating-point tensor must be a parameter, its transpose, a reshape of it, a fixed row of it, or 1 more than it
+    where the module adds 1, rounded to the stored type: bit for bit. An int8 tensor must be within half a step of one,
+    smoothing undone. A bias behind an int8 MatMul may differ by a correction that rounding can explain (see ``bias``).
+    A tensor that a module's nodes read must be a parameter of that module. A weight that the sentence vectors are not
+    computed from is a failure: it proves nothing. Tensors of one number are scalars of the computation and left to
+    ``check_graph``; so are integers, which index or state shapes.
 
     Args:
         parameters: What a sentence vector depends on, from ``dependent_parameters``.
@@ -147,7 +147,8 @@ class _Ledger:
             self.problems.append(match.problem)
         modules = {module for node in readers if (module := module_of(node.name)) is not None}
         for module in sorted(modules):
-            if match.views and not any(belongs(module, view.parameter.name) for view in match.views):
+            names_of_it = [name for view in match.views for name in (view.parameter.name, *view.parameter.aliases)]
+            if match.views and not any(belongs(module, name) for name in names_of_it):
                 names = " or ".join(view.parameter.name for view in match.views[:2])
                 self.problems.append(f"{described(tensor)} is read by {module}, and it is {names}")
                 return
@@ -194,6 +195,8 @@ class _Ledger:
         kinds: Counter[str] = Counter()
         missing = []
         for name, parameter in self.parameters.items():
+            if parameter.computed:
+                continue
             found = self.found.get(name, {})
             if None in found:
                 kinds[found[None]] += parameter.needed

@@ -64,7 +64,7 @@ def material_of(checkpoint: Checkpoint) -> Material:
     tokenizer = TextTokenizer(checkpoint.tokenizer)
     sentences = tokenizer.ids([probe.text for probe in shipped_probes()])
     prefix, suffix = _special_tokens(tokenizer)
-    words = checkpoint.model[0].auto_model.embeddings.word_embeddings
+    words = checkpoint.model[0].auto_model.get_input_embeddings()
     # RoBERTa counts positions from ids other than the one that pads, so real text must be free of it.
     special = _special_ids(checkpoint.tokenizer) | {checkpoint.pad_token_id, words.padding_idx}
     rows = range(int(words.num_embeddings))

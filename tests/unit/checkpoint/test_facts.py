@@ -79,6 +79,9 @@ class Model(list[Any]):
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [("0.weight", WEIGHT)]
 
+    def named_buffers(self) -> list[tuple[str, torch.Tensor]]:
+        return []
+
 
 def wrapped(normalizer: Any = None, **options: Any) -> PreTrainedTokenizerFast:
     tokenizer = words_tokenizer("밥", "국")

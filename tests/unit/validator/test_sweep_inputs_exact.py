@@ -37,7 +37,7 @@ def material(**changes: Any) -> Material:
 
 def checkpoint(tokenizer: Tokenizer, rows: int, padding: int | None = None, **changes: Any) -> Checkpoint:
     words = nn.Embedding(rows, 1, padding_idx=padding)
-    model = SimpleNamespace(auto_model=SimpleNamespace(embeddings=SimpleNamespace(word_embeddings=words)))
+    model = SimpleNamespace(auto_model=SimpleNamespace(get_input_embeddings=lambda: words))
     return stand_in(model=[model], tokenizer=tokenizer, **changes)
 
 

@@ -40,8 +40,7 @@ def model(ids: IntArray, mask: IntArray) -> Vectors:
 
 def reference_of(padding: str = "right") -> SweepReference:
     tokenizer = words_tokenizer(*(f"낱말{number}" for number in range(4, ROWS - 1)), padding=padding)  # 49 has no name
-    words = SimpleNamespace(word_embeddings=nn.Embedding(ROWS, 1))
-    transformer = SimpleNamespace(auto_model=SimpleNamespace(embeddings=words))
+    transformer = SimpleNamespace(auto_model=SimpleNamespace(get_input_embeddings=lambda: nn.Embedding(ROWS, 1)))
     checkpoint: Any = SimpleNamespace(
         model=[transformer], tokenizer=tokenizer, facts=FACTS, pad_token_id=PAD, encode_tokens=model
     )

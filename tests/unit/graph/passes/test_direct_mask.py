@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 from exporter.graph.passes import remove_unused
 from exporter.graph.passes.direct_mask import direct_mask
+from exporter.graph.surgery import input_of
 from tests.support.graphs import evaluate, model_of, ops
 
 # The mask as an exporter may write it: MASK yields "mask", bool (batch, 1, sequence, sequence).
@@ -40,9 +43,10 @@ WINDOW = """
 """
 CAUSAL = (
     WINDOW.replace("distance = Abs(apart)", "distance = Identity(apart)")
-    .replace("value_int = 100", "value_int = 1")
-    .replace("Less(", "Greater(")
+    .replace("value_int = 100", "value_int = 0")
+    .replace("Less(", "GreaterOrEqual(")
 )
+FAR_BEHIND = CAUSAL.replace("value_int = 0", "value_int = 2")
 INVERTED = "none = Not(rows)\n mask = Expand(none, square)"
 
 
@@ -78,7 +82,56 @@ def test_a_padding_mask_is_built_directly_and_attends_the_same(form: str) -> Non
 
 
 @FORMS
-@pytest.mark.parametrize(("name", "mask"), [("sliding window", WINDOW), ("causal", CAUSAL), ("inverted", INVERTED)])
+@pytest.mark.parametrize(
+    ("mask", "limits"),
+    [
+        (WINDOW, {"LessOrEqual": 99, "GreaterOrEqual": -99}),
+        (WINDOW.replace("value_int = 100", "value_int = 2"), {"LessOrEqual": 1, "GreaterOrEqual": -1}),
+        (CAUSAL, {"LessOrEqual": 0}),
+    ],
+    ids=["window", "neighbors", "causal"],
+)
+def test_a_band_is_built_directly_and_attends_the_same(mask: str, limits: dict[str, int], form: str) -> None:
+    model = model_of(form.replace("MASK", mask))
+    (before,) = evaluate(model, feeds(120))
+    assert direct_mask(model) == 1
+    remove_unused(model)
+    found = {
+        node.op_type: int(limit.numpy())
+        for node in model.graph
+        if node.op_type in ("LessOrEqual", "GreaterOrEqual")
+        if (limit := input_of(node, 1).const_value) is not None
+    }
+    assert found == limits
+    for sequence in (6, 120):
+        (wanted,) = evaluate(model_of(form.replace("MASK", mask)), feeds(sequence))
+        np.testing.assert_array_equal(evaluate(model, feeds(sequence))[0], wanted)
+    assert np.array_equal(evaluate(model, feeds(120))[0], before)
+
+
+def test_masks_of_two_bands_share_the_padding() -> None:
+    """Layers that see all tokens and layers that see neighbors take turns in ModernBERT."""
+    body = WINDOW.replace("mask = And", "narrow = And").replace("value_int = 100", "value_int = 2")
+    last = "both = And(wide, wide)\n a = Attention(q, q, q, narrow)\n y = Attention(a, a, a, both)"
+    model = model_of(ATTENTION.replace("MASK", body).replace("y = Attention(q, q, q, mask)", last))
+    (before,) = evaluate(model, feeds(40))
+    assert direct_mask(model) == 2
+    remove_unused(model)
+    assert ops(model).count("Expand") == 1
+    np.testing.assert_array_equal(evaluate(model, feeds(40))[0], before)
+
+
+def test_a_window_that_no_trial_shows_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The package has the function under the module's name.
+    monkeypatch.setattr(sys.modules["exporter.graph.passes.direct_mask"], "LONGEST_TRIAL", 64)
+    model = model_of(ATTENTION.replace("MASK", WINDOW))
+    assert direct_mask(model) == 0
+    short = model_of(ATTENTION.replace("MASK", WINDOW.replace("value_int = 100", "value_int = 9")))
+    assert direct_mask(short) == 1
+
+
+@FORMS
+@pytest.mark.parametrize(("name", "mask"), [("tokens far behind", FAR_BEHIND), ("inverted", INVERTED)])
 def test_any_other_mask_stays(name: str, mask: str, form: str) -> None:
     assert direct_mask(model_of(form.replace("MASK", mask))) == 0, name
 

@@ -137,6 +137,8 @@ FITS = [
     *(use("Expand", [K.MASK, read], K.MASK) for read in ANY_SHAPE),
     use("Equal", [MASK, scalar(0)], K.MASK, 2),
     use("Where", [MASK, scalar(0), stored(-9)], K.MASK, 2),
+    use("Where", [ALL_AXES, of(K.POSITION, 4), scalar(-9)], K.MASK, 4),
+    use("And", [ALL_AXES, of(K.POSITION, 4)], K.MASK, 4),
     use("Slice", [MASK, *BACKWARDS], K.MASK, 2),
     use("ArgMax", [MASK], K.COUNT, 1, axis=1, keepdims=0),
     *(use("ReduceSum", [kind, stored(1)], K.COUNT, 2, keepdims=0) for kind in (K.MASK, K.WEIGHT)),
@@ -178,6 +180,13 @@ FITS = [
     use("Gemm", [HIDDEN, WEIGHT, BIAS], K.HIDDEN, 2, transB=1),
     use("LayerNormalization", [K.HIDDEN, BIAS], K.HIDDEN, axis=-1),
     use("LayerNormalization", [K.HIDDEN, BIAS, BIAS], K.HIDDEN),
+    use("RMSNormalization", [K.HIDDEN, BIAS], K.HIDDEN, axis=-1),
+    use("Mul", [of(K.HIDDEN, 4), of(K.POSITION, 4)], K.HIDDEN, 4),
+    use("RotaryEmbedding", [of(K.HIDDEN, 4), *[of(K.WIDTH_PER_ROW)] * 2], K.HIDDEN, 4),
+    *(use("Slice", [K.HIDDEN, stored(0), stored(4), stored(axis)], K.HIDDEN) for axis in (1, 2, -1, -2)),
+    use("Slice", [K.HIDDEN, stored(0), stored(4), stored(2), stored(1)], K.HIDDEN),
+    *(use("Split", [K.HIDDEN], K.HIDDEN, axis=axis, num_outputs=2) for axis in (1, 2, -1)),
+    use("Split", [K.HIDDEN, stored(1, 2)], K.HIDDEN, axis=-1),
     use("Softmax", [K.HIDDEN], K.HIDDEN),
     use("Softmax", [K.HIDDEN], K.HIDDEN, axis=-1),
     use("Transpose", [K.HIDDEN], K.HIDDEN, perm=[0, 2, 1]),
@@ -185,8 +194,8 @@ FITS = [
     *(use("Expand", [K.HIDDEN, read], K.HIDDEN) for read in ANY_SHAPE),
     *(
         use(operator, [K.HIDDEN, stored(axis)], K.HIDDEN)
-        for operator in ("Unsqueeze", "Squeeze")
-        for axis in (1, 2, 3, -1)
+        for operator, axes in (("Unsqueeze", (1, 2, 3, -1)), ("Squeeze", (1, 2, -1, -2)))
+        for axis in axes
     ),
     *(
         use(operator, [K.HIDDEN, stored(axis)], K.HIDDEN, 2, keepdims=0)
@@ -322,8 +331,19 @@ REFUSED = [
     *(
         use(operator, [K.HIDDEN, stored(*axes)], None)
         for operator in ("Unsqueeze", "Squeeze")
-        for axes in ((0,), (1, 0), (-3,), (-4,))
+        for axes in ((0,), (1, 0), (-3,))
     ),
+    use("Unsqueeze", [K.HIDDEN, stored(-4)], None),
+    use("RMSNormalization", [K.HIDDEN, BIAS], None, axis=1),
+    *(use("Mul", [of(K.HIDDEN, rank), of(K.POSITION, rank)], None, rank) for rank in (2, 3)),
+    *(use("RotaryEmbedding", [of(K.HIDDEN, 4), *[of(kind)] * 2], None, 4) for kind in (K.POSITION, K.STORED, K.HIDDEN)),
+    *(use("Slice", [K.HIDDEN, stored(0), stored(4), read], None) for read in (stored(0), stored(-3), COMPUTED)),
+    *(use("Slice", [K.HIDDEN, stored(0), stored(4), stored(*axes), stored(1)], None) for axes in ((0,), (1, 0), ())),
+    use("Slice", [K.HIDDEN, stored(0), stored(4)], None),
+    *(use("Split", [K.HIDDEN], None, axis=axis, num_outputs=2) for axis in (0, -3)),
+    use("Split", [K.HIDDEN], None, num_outputs=2),
+    use("And", [ALL_AXES, ALL_AXES], None, 4),
+    use("Where", [ALL_AXES, of(K.POSITION, 4), BIAS], None, 4),
     use("Squeeze", [K.HIDDEN], None),
     *(
         use(operator, [K.HIDDEN, stored(*axes)], None, 2)
