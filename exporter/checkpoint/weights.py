@@ -33,6 +33,7 @@ _HEADS = (
     *("cls.predictions.", "cls.seq_relationship.", "predictions.", "sop_classifier."),  # BERT, ALBERT
     *("lm_head.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector."),  # RoBERTa, MPNet, DistilBERT
     *("generator_predictions.", "generator_lm_head.", "discriminator_predictions."),  # ELECTRA
+    *("head.dense.", "head.norm.", "decoder.weight", "decoder.bias"),  # ModernBERT
 )
 
 # Buffers that transformers 4 stored and transformers 5 computes.

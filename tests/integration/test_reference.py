@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import exporter
 from exporter.checkpoint import load_checkpoint, load_source
+from exporter.checkpoint.configuration import DECODERS
 from exporter.errors import CheckpointError, ExportError, UnsupportedModelError
 from exporter.recipe import Expectations, Recipe
 from tests.support.checkpoints import ARCHITECTURES, DEMO, save_checkpoint
@@ -394,7 +395,9 @@ class TestFoldersWithoutModules:
         with pytest.raises(CheckpointError, match=r"its modules\.json states cls pooling, and mean was asked for"):
             load_checkpoint(recipe, pooling=("mean",))
 
-    @pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "albert-groups"])
+    @pytest.mark.parametrize(
+        "architecture", [name for name in ARCHITECTURES if name not in ("albert-groups", "gemma3_text", "qwen3", "t5")]
+    )
     def test_a_pretraining_head_is_left_out(self, architecture: str, tmp_path: Path) -> None:
         kind, _, sizes = ARCHITECTURES[architecture]
         model = transformers.AutoModelForMaskedLM.from_config(kind(**sizes))
@@ -405,6 +408,19 @@ class TestFoldersWithoutModules:
         stored = model.get_input_embeddings().weight
         assert any(torch.equal(stored, parameter) for parameter in checkpoint.parameters.values())
         assert checkpoint.equality.weights >= stored.numel()
+
+    @pytest.mark.parametrize("architecture", DECODERS)
+    def test_a_language_model_is_an_encoder_where_modules_json_says_so(self, architecture: str, tmp_path: Path) -> None:
+        """The weights of Qwen3-Embedding name the class with the head in their configuration."""
+        folder = save_checkpoint(tmp_path, architecture)
+        config = json.loads((folder / "config.json").read_text())
+        (name,) = config["architectures"]
+        config["architectures"] = [name.replace("TextModel", "ForCausalLM").replace("Model", "ForCausalLM")]
+        (folder / "config.json").write_text(json.dumps(config))
+        assert load_checkpoint(Recipe(name="case", source=str(folder))).facts.architecture == name
+        (folder / "modules.json").unlink()
+        with pytest.raises(UnsupportedModelError, match="ForCausalLM is a language model that generates text"):
+            load_checkpoint(Recipe(name="case", source=str(folder)), pooling=("mean",))
 
 
 class TestHashes:

@@ -14,14 +14,15 @@ different signs, so that their sum grows like the root of the sum of their squar
 Where each batch has a range of its own (dynamic quantization), the correction holds the first sum alone, and R is 1:
 these encoders normalize activations to a mean square of about 1.
 
-The factor 6 is measured on the demo, all-MiniLM-L6-v2 and small twins. Sound exports need at most 0.75 with ranges by
-minimum and maximum (dynamic: 1.6), and 1.7 with any other range. One combination needs 39, and fails: ranges by entropy
-without smoothing on all-MiniLM-L6-v2, where the clipped outliers move the means themselves.
+The factor 6 is measured on the demo, all-MiniLM-L6-v2 and small twins (``python -m benchmarks.bias_corrections``).
+Sound exports need at most 0.7 with ranges by minimum and maximum or by least squares, 1.9 with dynamic ranges, and 3.6
+by percentile or entropy with smoothing. One combination needs 11.6, and fails: ranges by entropy without smoothing on
+all-MiniLM-L6-v2, where the clipped outliers move the means themselves.
 
 What still passes: one wrong bias whose numbers are all within the bound. A single bias filled with zeros passes behind
-11 of 24 static int8 MatMuls of the demo (numbers up to 0.18), 14 of 35 of all-MiniLM-L6-v2 (up to 0.63) and 4 of 17
-of small ko-sbert-sts (up to 0.15); behind 4, 11 and 0 dynamic ones. Zeros in all biases of a model fail: the largest
-number is 3 times the bound on the demo and 5 to 8 times on the others (dynamic: 10 times and more).
+11 of 24 static int8 MatMuls of the demo, 14 of 35 of all-MiniLM-L6-v2 and 4 of 17 of small ko-sbert-sts; behind 4, 10
+and 0 dynamic ones. Without smoothing more pass, 27 of 35 of all-MiniLM-L6-v2. Zeros in all biases of a model fail: they
+need a factor of 20 at least (dynamic: 65).
 
 Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, section 4.2.
 """
