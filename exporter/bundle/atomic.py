@@ -53,14 +53,13 @@ def staging(target: Path, *, force: bool, command: str = "export", option: str =
             raise BundleError(
                 f"{target}: already exists", next_step="`force` replaces it once the new bundle has passed"
             )
-        for left in parent.glob(f".{target.name}.staging-*"):
-            _remove(left)
-        with writing(target, option):
-            folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.staging-", dir=parent))
+        _remove_staging(target)
         try:
+            with writing(target, option):
+                folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.staging-", dir=parent))
             yield folder
         finally:
-            _remove(folder)
+            _remove_staging(target)  # by its name: a signal may come when it is made and not yet known here
 
 
 @contextmanager
@@ -80,13 +79,17 @@ def _locked(target: Path, command: str, option: str) -> Iterator[None]:
     """Make the folders that ``target`` stands in, and keep other processes away from it until the end."""
     path = target.parent / f".{target.name}.lock"
     with without_empty_folders(target.parent):
-        descriptor = _lock(path, target, command, option)
+        descriptor = None
         try:
+            descriptor = _lock(path, target, command, option)
             yield
         finally:
-            with suppress(OSError):
-                path.unlink()
-            os.close(descriptor)
+            if descriptor is None:
+                _remove_free_lock(path)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+                os.close(descriptor)
 
 
 def _lock(path: Path, target: Path, command: str, option: str) -> int:
@@ -108,6 +111,8 @@ def _lock(path: Path, target: Path, command: str, option: str) -> int:
             raise _cannot_write(target, error, option) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _stands_at(path, descriptor):
+                return descriptor
         except BlockingIOError as error:
             os.close(descriptor)
             raise BundleError(
@@ -118,10 +123,22 @@ def _lock(path: Path, target: Path, command: str, option: str) -> int:
             path.unlink(missing_ok=True)
             os.close(descriptor)
             raise _cannot_write(target, error, option) from error
-        if _stands_at(path, descriptor):
-            return descriptor
+        except BaseException:  # of a signal
+            os.close(descriptor)
+            raise
         os.close(descriptor)
     raise _cannot_write(target, OSError("other processes remove its folder again and again"), option)
+
+
+def _remove_free_lock(path: Path) -> None:
+    """Remove a lock file that no process holds: a signal may come when it is made and not yet locked."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def _stands_at(path: Path, descriptor: int) -> bool:
@@ -212,6 +229,17 @@ def _remove(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)  # the rest, where the exception of a signal ended the first call
     else:
         path.unlink(missing_ok=True)
+
+
+def _remove_staging(target: Path) -> None:
+    """Remove every folder that was made to become ``target``. The caller holds the lock, so all are its own."""
+    pattern = f".{target.name}.staging-*"
+    try:
+        for left in target.parent.glob(pattern):
+            _remove(left)
+    finally:  # again, where the exception of a signal ended the first loop
+        for left in target.parent.glob(pattern):
+            _remove(left)
 
 
 def _aside(target: Path) -> Path:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 from transformers import CONFIG_MAPPING
 
 from exporter.checkpoint.rules import Rules
-from exporter.errors import UnsupportedModelError, quoted
+from exporter.dependencies import release_of
+from exporter.errors import MissingDependencyError, UnsupportedModelError, quoted
 
 MODEL_TYPES = (
     *("albert", "bert", "camembert", "distilbert", "electra", "eurobert", "gemma3_text", "modernbert"),
     *("mpnet", "qwen3", "roberta", "roformer", "t5", "xlm-roberta"),
 )
+RECENT = ("eurobert", "gemma3_text", "modernbert", "qwen3", "roformer", "t5")
+RECENT_NEEDS = {"torch": "2.13", "onnxscript": "0.7", "transformers": "5.23"}
+"""Older exporters write a graph of ``RECENT`` architectures that is wrong, or that the proof cannot follow."""
 DECODERS = ("gemma3_text", "qwen3")
 """Language models that embedders are made of: their checkpoints may name the class with the head."""
 RELATIVE_POSITIONS = ("eurobert", "gemma3_text", "modernbert", "qwen3", "roformer")
@@ -63,12 +68,14 @@ def transformer_rules(model_type: object, where: str) -> Rules:
 
     Raises:
         UnsupportedModelError: The architecture cannot be folded.
+        MissingDependencyError: It needs newer packages than those that are installed.
     """
     if model_type not in MODEL_TYPES:
         raise UnsupportedModelError(
             f"{where}: architecture {quoted(model_type)} cannot be folded",
             next_step=f"use one of {', '.join(MODEL_TYPES)}",
         )
+    _require_versions(str(model_type), where)
     kind = CONFIG_MAPPING[model_type]
     fields = {entry.name for entry in dataclasses.fields(kind)} | set(kind.attribute_map)
     fields |= {"model_type", "tokenizer_class", *_READ_BUT_NO_FIELD.get(str(model_type), ())}
@@ -78,6 +85,24 @@ def transformer_rules(model_type: object, where: str) -> Rules:
         values={**_TRANSFORMER_VALUES, **own},
         without_effect=_TRANSFORMER_WITHOUT_EFFECT,
     )
+
+
+def missing_versions(model_type: str) -> list[str]:
+    """Return what an architecture needs and is not installed, such as ``"torch 2.13 (2.10.0 is installed)"``."""
+    needed = RECENT_NEEDS if model_type in RECENT else {}
+    return [
+        f"{package} {lowest} ({version(package)} is installed)"
+        for package, lowest in needed.items()
+        if release_of(version(package)) < release_of(lowest)
+    ]
+
+
+def _require_versions(model_type: str, where: str) -> None:
+    if missing := missing_versions(model_type):
+        raise MissingDependencyError(
+            f"{where}: architecture {quoted(model_type)} needs newer versions: {', '.join(missing)}",
+            next_step=f"pip install -U {' '.join(f'{package}>={lowest}' for package, lowest in RECENT_NEEDS.items())}",
+        )
 
 
 def hidden_size(config: Mapping[str, Any]) -> Any:

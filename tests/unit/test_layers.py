@@ -139,7 +139,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "engines": {"dependencies", "errors", "graph", "recipe", "runtime", "targets"},
     "graph": {"checkpoint", "errors", "runtime", "targets"},
-    "checkpoint": {"errors", "files", "recipe", "runtime"},
+    "checkpoint": {"dependencies", "errors", "files", "recipe", "runtime"},
     "calibration": {"errors", "files", "runtime"},
     "options": {"errors", "recipe", "targets"},
     "runtime": {"dependencies", "errors"},

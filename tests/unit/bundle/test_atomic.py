@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -21,6 +23,20 @@ from exporter.errors import BundleError
 def place(tmp_path: Path) -> Path:
     """Where the bundles of these tests go."""
     return tmp_path / "out" / "model" / "fp32-onnxruntime"
+
+
+class InterruptAt:
+    """A trace function that raises what a signal raises, at one line of all that run in Python."""
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def __call__(self, _frame: FrameType, event: str, _argument: object) -> InterruptAt:
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
 
 
 class TestStaging:
@@ -67,6 +83,28 @@ class TestStaging:
         with pytest.raises(KeyboardInterrupt):
             fill()
         assert not place.parent.exists()
+
+    def test_nothing_stays_where_a_signal_arrives_at_any_line_before_it_is_open(self, place: Path) -> None:
+        """Also between the making of the folder, or of the lock, and the line that notes it."""
+        interrupted = 0
+        for number in range(1, 2000):
+            stop = InterruptAt(number)
+            opened = False
+            sys.settrace(stop)
+            try:
+                with staging(place, force=False):
+                    sys.settrace(None)
+                    opened = True
+            except KeyboardInterrupt:
+                interrupted += 1
+            finally:
+                sys.settrace(None)
+            del stop
+            assert not (place.parent.parent).exists(), number
+            if opened:
+                break
+        assert opened
+        assert interrupted > 50
 
     @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
     def test_a_bundle_is_replaced(

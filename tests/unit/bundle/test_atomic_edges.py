@@ -95,7 +95,7 @@ class TestTheSystemRefuses:
                 f"{place}: cannot be written: other processes remove its folder again and again",
                 "choose another `repository`",
             )
-        assert tries == [place.parent / ".bundle.lock"] * 1000
+        assert tries == [place.parent / ".bundle.lock"] * (1000 + 1)  # at last, to remove one that nobody holds
 
     def test_to_remove_what_was_staged(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with staging(place, force=False) as folder, monkeypatch.context() as patch:

@@ -10,24 +10,46 @@ from transformers import CONFIG_MAPPING
 from exporter.checkpoint.configuration import (
     MODEL_TYPES,
     MODULES,
+    RECENT,
+    RECENT_NEEDS,
     SENTENCE_BERT,
     SENTENCE_TRANSFORMERS,
     SPECIAL_TOKENS,
     TOKENIZER,
     hidden_size,
+    missing_versions,
     transformer_rules,
 )
 from exporter.checkpoint.rules import Rules, select_keys
-from exporter.errors import CheckpointError, UnsupportedModelError
+from exporter.errors import CheckpointError, MissingDependencyError, UnsupportedModelError
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", [name for name in MODEL_TYPES if not missing_versions(name)])
 def test_what_transformers_saves_of_an_architecture_is_understood(model_type: str) -> None:
     saved = CONFIG_MAPPING[model_type]().to_dict()
     seen, unknown = select_keys(saved, transformer_rules(model_type, "config.json"), "config.json")
     assert unknown == ()
     assert CONFIG_MAPPING[model_type](**seen).to_dict() == saved
     assert hidden_size(seen) == CONFIG_MAPPING[model_type]().hidden_size
+
+
+@pytest.mark.parametrize(("installed", "enough"), [("2.12.1+cpu", False), ("2.13.0", True), ("2.14.1+cu130", True)])
+def test_recent_architectures_need_recent_packages(
+    installed: str, enough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {**RECENT_NEEDS, "torch": installed}
+    monkeypatch.setattr("exporter.checkpoint.configuration.version", versions.__getitem__)
+    for model_type in RECENT:
+        if enough:
+            transformer_rules(model_type, "config.json")
+            continue
+        with pytest.raises(MissingDependencyError) as refused:
+            transformer_rules(model_type, "config.json")
+        assert refused.value.message == (
+            f"config.json: architecture '{model_type}' needs newer versions: torch 2.13 ({installed} is installed)"
+        )
+        assert refused.value.next_step == "pip install -U torch>=2.13 onnxscript>=0.7 transformers>=5.23"
+    transformer_rules("bert", "config.json")
 
 
 @pytest.mark.parametrize("key", ["transformers_weights", "quantization_config", "fusion_config", "device_map"])
@@ -114,7 +136,7 @@ def _all_rules() -> list[tuple[str, Rules]]:
         "config_sentence_transformers": SENTENCE_TRANSFORMERS,
         "tokenizer_config": TOKENIZER,
         **MODULES,
-        **{model_type: transformer_rules(model_type, "c") for model_type in MODEL_TYPES},
+        **{name: transformer_rules(name, "c") for name in MODEL_TYPES if not missing_versions(name)},
     }
     return list(files.items())
 
