@@ -17,6 +17,8 @@ from exporter.checkpoint.weights import Equality, hash_of, hash_of_parameter
 from exporter.errors import CheckpointError, UnsupportedModelError, quoted
 from exporter.runtime.facts import EncoderFacts
 
+_NO_LIMIT = 2**20  # tokens; transformers gives a tokenizer whose files state no limit 10^30
+
 
 def read_facts(
     model: SentenceTransformer,
@@ -153,7 +155,7 @@ def _limit_sequence(model: SentenceTransformer, source: str) -> None:
             "tokens",
             next_step="correct it in sentence_bert_config.json",
         )
-    if wanted is None and capacity is None:
+    if capacity is None and (wanted is None or wanted > _NO_LIMIT):
         raise CheckpointError(
             f"{source}: nothing limits how many tokens it takes",
             next_step="set max_seq_length in sentence_bert_config.json",

@@ -1,0 +1,95 @@
+"""Architectures newer than BERT's kin: exported with the whole proof, and what is refused of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+
+import exporter
+from exporter.bundle import Bundle
+from exporter.checkpoint import load_checkpoint
+from exporter.checkpoint.configuration import RECENT
+from exporter.errors import CheckpointError, GateError, UnsupportedModelError
+from exporter.graph.folding import fold
+from exporter.precisions.bf16 import convert
+from exporter.recipe import find_recipe
+from tests.support.checkpoints import ARCHITECTURES, save_checkpoint
+
+NEW = [name for name in ("camembert", *RECENT) if name in ARCHITECTURES]
+TARGETS = [("fp16", "onnxruntime"), ("int8", "openvino")]
+POSITIONS = [name for name in ("gemma3_text", "modernbert", "t5") if name in ARCHITECTURES]
+
+
+def export(folder: Path, precision: str, backend: str, out: Path) -> Bundle:
+    return exporter.export(str(folder), precision=precision, backend=backend, out=out)
+
+
+@pytest.mark.parametrize(("precision", "backend"), TARGETS)
+@pytest.mark.parametrize("architecture", NEW)
+def test_it_passes_every_gate_and_check(architecture: str, precision: str, backend: str, tmp_path: Path) -> None:
+    pooling = "lasttoken" if architecture == "qwen3" else "mean"
+    modules = ("dense", "normalize") if architecture in ("gemma3_text", "t5") else ()
+    folder = save_checkpoint(tmp_path, architecture, pooling, modules)
+    report = json.loads((export(folder, precision, backend, tmp_path / "out").folder / "parity.json").read_text())
+    assert report["passed"]
+
+
+@pytest.mark.skipif("qwen3" not in ARCHITECTURES, reason="the installed versions cannot fold it")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_decoder_that_pads_left_answers_from_the_last_token(precision: str, tmp_path: Path) -> None:
+    """As Qwen3-Embedding: padding, at which nothing can be attended to, stands before the text."""
+    folder = save_checkpoint(tmp_path, "qwen3", "lasttoken", ("normalize",))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"padding_side": "left"}))
+    bundle = export(folder, precision, "onnxruntime", tmp_path / "out")
+    assert bundle.manifest.decisions
+    with exporter.load(bundle.folder) as encoder:
+        alone, together = encoder.encode(["짧다"]), encoder.encode(["짧다", "이 문장은 앞의 것보다 훨씬 더 길다"])
+    assert abs(alone[0] @ together[0] - 1) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "architecture", [name for name in ("gemma3_text", "modernbert", "t5") if name in ARCHITECTURES]
+)
+def test_positions_are_computed_in_float32_whatever_the_precision(architecture: str, tmp_path: Path) -> None:
+    """bfloat16 cannot tell position 257 from 256, and the angles of a rotation are multiples of it."""
+    graph = fold(load_checkpoint(find_recipe(str(save_checkpoint(tmp_path, architecture)))))
+    no_text: Any = None  # bfloat16 looks at none
+    model = convert(graph, no_text, ()).model
+    types = {node.op_type: node.outputs[0].dtype for node in model.graph}
+    for operator in ("Cos", "Sin") if architecture != "t5" else ("Log",):
+        assert types[operator] == ir.DataType.FLOAT
+    assert types["Attention"] == ir.DataType.BFLOAT16
+
+
+@pytest.mark.skipif("qwen3" not in ARCHITECTURES, reason="the installed versions cannot fold it")
+def test_rotations_that_depend_on_the_length_of_a_batch_are_refused(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, "qwen3")
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModelError, match="rope_type dynamic makes a vector depend on the other sentences"):
+        load_checkpoint(find_recipe(str(folder)))
+
+
+@pytest.mark.skipif("t5" not in ARCHITECTURES, reason="the installed versions cannot fold it")
+def test_a_checkpoint_that_nothing_limits_is_refused(tmp_path: Path) -> None:
+    """T5 has no table of positions, and its configuration states no longest input."""
+    folder = save_checkpoint(tmp_path, "t5")
+    (folder / "sentence_bert_config.json").write_text("{}")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("model_max_length", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="nothing limits how many tokens it takes"):
+        load_checkpoint(find_recipe(str(folder)))
+
+
+@pytest.mark.skipif("t5" not in ARCHITECTURES, reason="the installed versions cannot fold it")
+def test_t5_in_bfloat16_loses_more_on_openvino_than_its_gate_allows(tmp_path: Path) -> None:
+    """OpenVINO adds biases of distances to scores in bfloat16. docs/recipes.md says that this is refused."""
+    with pytest.raises(GateError, match="min cosine"):
+        export(save_checkpoint(tmp_path, "t5"), "bf16", "openvino", tmp_path / "out")
