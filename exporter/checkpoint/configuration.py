@@ -18,7 +18,7 @@ MODEL_TYPES = (
     *("mpnet", "qwen3", "roberta", "roformer", "t5", "xlm-roberta"),
 )
 RECENT = ("eurobert", "gemma3_text", "modernbert", "qwen3", "roformer", "t5")
-RECENT_NEEDS = {"torch": "2.13", "onnxscript": "0.7", "transformers": "5.23"}
+RECENT_NEEDS = {"torch": "2.13", "transformers": "5.23"}
 """Older exporters write a graph of ``RECENT`` architectures that is wrong, or that the proof cannot follow."""
 DECODERS = ("gemma3_text", "qwen3")
 """Language models that embedders are made of: their checkpoints may name the class with the head."""

@@ -59,13 +59,18 @@ def position_nodes(model: ir.Model) -> set[ir.Node]:
 
     Half precision cannot tell neighboring positions above 2,048 apart, nor their angles.
     """
-    told = set(model.graph.inputs)
+    words = set(model.graph.inputs)
+    widths: set[ir.Value | None] = set()
     found: set[ir.Node] = set()
     for node in model.graph:  # in topological order
-        if node.op_type != "Shape" and any(value in told for value in node.inputs):
-            told.update(node.outputs)
-        elif node.op_type not in DATA_MOVERS and _touches_float(node):
-            found.add(node)
+        if node.op_type == "Shape":
+            widths.update(node.outputs)
+        elif any(value in words for value in node.inputs):
+            words.update(node.outputs)
+        elif any(value in widths for value in node.inputs):
+            widths.update(node.outputs)
+            if node.op_type not in DATA_MOVERS and _touches_float(node):
+                found.add(node)
     return found
 
 

@@ -15,7 +15,9 @@ from exporter.checkpoint import load_checkpoint
 from exporter.checkpoint.configuration import RECENT
 from exporter.errors import CheckpointError, GateError, UnsupportedModelError
 from exporter.graph.folding import fold
+from exporter.graph.surgery import make_node
 from exporter.precisions.bf16 import convert
+from exporter.precisions.retype import position_nodes
 from exporter.recipe import find_recipe
 from tests.support.checkpoints import ARCHITECTURES, save_checkpoint
 
@@ -64,6 +66,18 @@ def test_positions_are_computed_in_float32_whatever_the_precision(architecture: 
     for operator in ("Cos", "Sin") if architecture != "t5" else ("Log",):
         assert types[operator] == ir.DataType.FLOAT
     assert types["Attention"] == ir.DataType.BFLOAT16
+
+
+def test_weights_in_int8_are_no_positions(tmp_path: Path) -> None:
+    """They depend on no input either, and must be restored in the precision of the MatMul that reads them."""
+    graph = fold(load_checkpoint(find_recipe(str(save_checkpoint(tmp_path)))))
+    model = graph.editable()
+    weight = next(value for name, value in model.graph.initializers.items() if "position_embeddings" in name)
+    restored = make_node("Identity", [weight], "restored/Identity", ir.DataType.FLOAT, weight.shape)
+    weight.replace_all_uses_with(restored.outputs[0])
+    restored.replace_input_with(0, weight)
+    model.graph.insert_before(model.graph[0], restored)
+    assert position_nodes(model) == set()
 
 
 @pytest.mark.skipif("qwen3" not in ARCHITECTURES, reason="the installed versions cannot fold it")

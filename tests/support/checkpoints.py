@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ def save_checkpoint(
     modules: tuple[str, ...] = (),
     *,
     seed: int = 0,
+    sizes: Mapping[str, Any] | None = None,
+    max_seq_length: int = MAX_SEQ_LENGTH,
 ) -> Path:
     """Save a sentence-transformers folder with the demo's tokenizer and return it.
 
@@ -105,11 +108,15 @@ def save_checkpoint(
         pooling: One mode or several.
         modules: What follows the pooling, in order: ``"dense"``, ``"layer_norm"``, ``"normalize"``.
         seed: Seeds the weights; they are spread wider than transformers' own, so that sentences differ.
+        sizes: Of the configuration, in place of the small ones.
+        max_seq_length: Tokens that are read of a sentence.
     """
-    config_class, model_class, sizes = ARCHITECTURES[architecture]
+    config_class, model_class, small = ARCHITECTURES[architecture]
     torch.manual_seed(seed)
-    model = model_class(config_class(**sizes))
-    spread = 2 if architecture == "t5" else 4  # T5 does not divide its scores: 4 would make one token win them all
+    model = model_class(config_class(**(small if sizes is None else sizes)))
+    spread = 4
+    if architecture == "t5" or sizes is not None:
+        spread = 2  # T5 does not divide its scores: 4 would make one token win them all, as it would in wide layers
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and "position" not in name:
@@ -119,16 +126,17 @@ def save_checkpoint(
     model.save_pretrained(folder / "transformer")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(DEMO / name, folder / "transformer" / name)
-    pooled = Pooling(32, pooling_mode=pooling)
+    pooled = Pooling(model.config.hidden_size, pooling_mode=pooling)
     parts: list[torch.nn.Module] = [
-        Transformer(str(folder / "transformer"), max_seq_length=MAX_SEQ_LENGTH),
+        Transformer(str(folder / "transformer"), max_seq_length=max_seq_length),
         pooled,
     ]
     dimension = pooled.get_embedding_dimension()
     for module in modules:
         if module == "dense":
-            parts.append(Dense(dimension, 24))
-            dimension = 24
+            width = dimension * 3 // 4
+            parts.append(Dense(dimension, width))
+            dimension = width
         else:
             parts.append(LayerNorm(dimension) if module == "layer_norm" else Normalize())
     saved = folder / "checkpoint"

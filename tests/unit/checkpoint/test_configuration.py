@@ -48,7 +48,7 @@ def test_recent_architectures_need_recent_packages(
         assert refused.value.message == (
             f"config.json: architecture '{model_type}' needs newer versions: torch 2.13 ({installed} is installed)"
         )
-        assert refused.value.next_step == "pip install -U torch>=2.13 onnxscript>=0.7 transformers>=5.23"
+        assert refused.value.next_step == "pip install -U torch>=2.13 transformers>=5.23"
     transformer_rules("bert", "config.json")
 
 
