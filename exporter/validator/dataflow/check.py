@@ -15,7 +15,7 @@ from exporter.validator.check import Check
 from exporter.validator.dataflow.counts import unknown_numbers
 from exporter.validator.dataflow.kinds import Kind
 from exporter.validator.dataflow.rules import kind_of
-from exporter.validator.dataflow.widths import differing_widths
+from exporter.validator.dataflow.widths import Compared, differing_widths
 
 _NAMED = 3  # operators that are named
 
@@ -24,7 +24,7 @@ def check_dataflow(graph: Graph, padding_id: int, heads: int) -> Check:
     """Compare every operator of a float32 graph with the rules of what it may read.
 
     The operators on word vectors must also be those that torch traced. What depends on the padded width alone is
-    computed at every width.
+    computed at every width; for thousands of tokens at every n-th, and the coverage says at how many.
 
     Args:
         graph: The folded graph, with or without the passes of a target.
@@ -38,9 +38,14 @@ def check_dataflow(graph: Graph, padding_id: int, heads: int) -> Check:
     kinds, failures = _follow(model, padding_id, graph.max_sequence)
     failures += differences(graph.traced, model.graph) + _wrong_heads(model, heads)
     positions, counts = _positions_read(model, kinds), _counts_read(model, kinds)
+    compared: list[Compared] = []
     if not failures:  # a graph that was refused may not run
-        failures += _wrong_counts(model, counts, graph.max_sequence)
-        failures += _wrong_positions(model, positions, graph.max_sequence)
+        compared_counts = [unknown_numbers(model, value, graph.max_sequence) for value in counts]
+        compared_positions = [differing_widths(model, value, graph.max_sequence) for value in positions]
+        failures += _wrong_counts(counts, compared_counts)
+        failures += _wrong_positions(positions, compared_positions)
+        compared = [*compared_counts, *compared_positions]
+    widths = min((one.widths for one in compared), default=0)
     operators, traced = len(model.graph), sum(graph.traced.values())
     coverage = f"{operators} operators"
     if not failures:
@@ -52,14 +57,14 @@ def check_dataflow(graph: Graph, padding_id: int, heads: int) -> Check:
             parts = [
                 _tensors(len(found), of) for found, of in ((positions, "positions"), (counts, "token counts")) if found
             ]
-            coverage += f", {' and '.join(parts)} right at all {graph.max_sequence} widths"
+            coverage += f", {' and '.join(parts)} right at {_share(widths, graph.max_sequence)} widths"
     named = failures[:_NAMED] + ([f"and {len(failures) - _NAMED} more"] if len(failures) > _NAMED else [])
     figures = {
         "operators": operators,
         "traced_on_words": traced,
         "position_tensors": len(positions),
         "count_tensors": len(counts),
-        "widths": graph.max_sequence if positions or counts else 0,
+        "widths": widths,
     }
     return Check("dataflow", coverage, tuple(named), figures)
 
@@ -117,25 +122,28 @@ def _read_by(
     return list(dict.fromkeys(value for value in values if value is not None and kinds.get(value) in read))
 
 
-def _wrong_counts(model: ir.Model, counts: list[ir.Value], longest: int) -> list[str]:
+def _wrong_counts(counts: list[ir.Value], compared: list[Compared]) -> list[str]:
     return [
-        f"{value.name}, which depends on the attention mask alone, is no number that a pooling needs at "
-        f"{_of_widths(widths, longest)}"
-        for value in counts
-        if (widths := unknown_numbers(model, value, longest))
+        f"{value.name}, which depends on the attention mask alone, is no number that a pooling needs at {_named(found)}"
+        for value, found in zip(counts, compared, strict=True)
+        if found.wrong
     ]
 
 
-def _wrong_positions(model: ir.Model, positions: list[ir.Value], longest: int) -> list[str]:
+def _wrong_positions(positions: list[ir.Value], compared: list[Compared]) -> list[str]:
     return [
-        f"{value.name}, which depends on the padded width alone, differs at {_of_widths(widths, longest)}"
-        for value in positions
-        if (widths := differing_widths(model, value, longest))
+        f"{value.name}, which depends on the padded width alone, differs at {_named(found)}"
+        for value, found in zip(positions, compared, strict=True)
+        if found.wrong
     ]
 
 
-def _of_widths(widths: list[int], longest: int) -> str:
-    return f"{len(widths)} of {longest} widths: {', '.join(map(str, widths[:3]))}"
+def _named(found: Compared) -> str:
+    return f"{len(found.wrong)} of {found.widths} widths: {', '.join(map(str, found.wrong[:3]))}"
+
+
+def _share(widths: int, longest: int) -> str:
+    return f"all {longest}" if widths == longest else f"{widths} of {longest}"
 
 
 def _wrong_heads(model: ir.Model, heads: int) -> list[str]:

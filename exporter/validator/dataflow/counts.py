@@ -8,15 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from exporter.validator.dataflow.widths import Compared, chosen_widths
 from exporter.validator.evaluation import evaluator_of
 
 Numbers = npt.NDArray[np.float64]
 
+_ALL_COUNTS = 1024  # tokens
 _CLOSE = 1e-6  # relative: numbers of tokens are exact, and their square roots are rounded to float32
 
 
-def unknown_numbers(model: ir.Model, value: ir.Value, longest: int) -> list[int]:
-    """Compute a value for every number of tokens, padded on either side to every width.
+def unknown_numbers(model: ir.Model, value: ir.Value, longest: int) -> Compared:
+    """Compute a value for every number of tokens, padded on either side to every width, and find wrong widths.
 
     Of a row it must be the place of the first or of the last token, the number of tokens, its square root, or the sum
     of the tokens' ranks; of a token its rank. It must be the same one of these for all rows and widths.
@@ -25,14 +27,12 @@ def unknown_numbers(model: ir.Model, value: ir.Value, longest: int) -> list[int]
         model: The float32 graph.
         value: What is computed from the attention mask and the padded width.
         longest: The longest sequence in tokens.
-
-    Returns:
-        The widths at which it is none of them.
     """
     evaluate = evaluator_of(model, value)
     names = set(_known(_masks(1)))
     wrong: list[int] = []
-    for width in range(longest, 0, -1):
+    widths = chosen_widths(longest, lambda width: 2 * min(width, _ALL_COUNTS) * width)
+    for width in reversed(widths):
         mask = _masks(width)
         found = evaluate(mask, mask).astype(np.float64)
         fitting = {name for name, numbers in _known(mask).items() if _are(found, numbers)}
@@ -40,12 +40,13 @@ def unknown_numbers(model: ir.Model, value: ir.Value, longest: int) -> list[int]
             names &= fitting
         else:
             wrong.append(width)
-    return sorted(wrong)
+    return Compared(sorted(wrong), len(widths))
 
 
 def _masks(width: int) -> npt.NDArray[np.int64]:
-    """Return the masks of 1 to ``width`` tokens, padded on the right and then on the left: (2 * width, width)."""
-    right = np.tri(width, dtype=np.int64)
+    """Return masks of 1 to ``width`` tokens, padded on the right and then on the left: (rows, width)."""
+    counts = np.unique(np.rint(np.linspace(1, width, min(width, _ALL_COUNTS))).astype(np.int64))
+    right = (np.arange(width) < counts[:, None]).astype(np.int64)
     return np.concatenate([right, right[:, ::-1]])
 
 

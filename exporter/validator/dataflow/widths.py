@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,25 @@ import onnx_ir as ir
 
 from exporter.validator.evaluation import Evaluate, evaluator_of
 
+MOST_NUMBERS = 2**31  # that are computed of one value, over all widths: some ten seconds
+_ALL_UP_TO = 256  # widths
 
-def differing_widths(model: ir.Model, value: ir.Value, longest: int) -> list[int]:
-    """Compute a value at every width, and return those at which it is no part of what it is at the longest.
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison at many padded widths found.
+
+    Attributes:
+        wrong: The widths at which a value is not what it should be.
+        widths: How many were compared.
+    """
+
+    wrong: list[int]
+    widths: int
+
+
+def differing_widths(model: ir.Model, value: ir.Value, longest: int) -> Compared:
+    """Compute a value at every width, and find those at which it is no part of what it is at the longest.
 
     Args:
         model: The float32 graph.
@@ -21,7 +40,23 @@ def differing_widths(model: ir.Model, value: ir.Value, longest: int) -> list[int
     """
     evaluate = evaluator_of(model, value)
     whole = _computed(evaluate, longest)
-    return [width for width in range(1, longest) if not _is_part(_computed(evaluate, width), whole, width, longest)]
+    per_token = sum(size == longest for size in whole.shape)
+    widths = chosen_widths(longest, lambda width: whole.size * (width / longest) ** per_token)
+    shorter = (width for width in widths if width < longest)
+    wrong = [width for width in shorter if not _is_part(_computed(evaluate, width), whole, width, longest)]
+    return Compared(wrong, len(widths))
+
+
+def chosen_widths(longest: int, numbers_at: Callable[[int], float]) -> list[int]:
+    """Return the widths to compare at: all, or where that is too much work, the small ones and every n-th.
+
+    Args:
+        longest: The largest width.
+        numbers_at: How many numbers are computed at a width.
+    """
+    total = sum(numbers_at(width) for width in range(1, longest + 1))
+    step = max(1, math.ceil(total / MOST_NUMBERS))
+    return sorted({*range(longest, 0, -step), *range(1, min(longest, _ALL_UP_TO) + 1)})
 
 
 def _computed(evaluate: Evaluate, width: int) -> npt.NDArray[Any]:

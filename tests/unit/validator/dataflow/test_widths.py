@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
-from exporter.validator.dataflow.widths import differing_widths
+from exporter.validator.dataflow.widths import chosen_widths, differing_widths
 from tests.support.graphs import model_of
 
 LONGEST = 12
@@ -21,7 +23,18 @@ def differing(body: str) -> list[int]:
     }}
     """)
     value = next(node.outputs[0] for node in model.graph if node.outputs[0].name == "value")
-    return differing_widths(model, value, LONGEST)
+    found = differing_widths(model, value, LONGEST)
+    assert found.widths == LONGEST
+    return found.wrong
+
+
+def test_all_widths_are_compared_unless_that_is_too_much_work() -> None:
+    assert chosen_widths(512, lambda width: width**2) == list(range(1, 513))
+    widths = chosen_widths(8192, lambda width: width**2)
+    assert widths[:256] == list(range(1, 257))
+    assert widths[-1] == 8192
+    assert 2**30 < sum(width**2 for width in widths) < 1.05 * 2**31
+    assert {second - first for first, second in pairwise(widths[300:])} == {86}
 
 
 def test_positions_agree_at_all_widths() -> None:
