@@ -62,7 +62,8 @@ TARGETS: dict[tuple[str, str, str], tuple[Pass, ...]] = {
     ("onnxruntime", "cuda", "*"): (attention_lengths, split_heads_inside, first_token),
     ("openvino", "*", "*"): (decompose_attention,),
     ("tensorrt*", "cuda", "fp32"): (decompose_attention,),  # no kernel for attention in float32
-    ("tensorrt*", "cuda", "*"): (attention_lengths,),
+    # A mask that is no length (causal, of neighbors, biased) has no kernel either.
+    ("tensorrt*", "cuda", "*"): (attention_lengths, decompose_attention),
 }
 
 
@@ -89,6 +90,7 @@ def passes_for(
             padded_left = padding != "right"
             unsound: dict[Pass, bool] = {
                 attention_lengths: padded_left or "nonpad_kv_seqlen" in missing,
+                decompose_attention: "nonpad_kv_seqlen" in missing,
                 first_token: padded_left,
             }
             kept = tuple(rewrite for rewrite in passes if not unsound.get(rewrite))

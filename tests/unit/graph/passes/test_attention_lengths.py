@@ -106,9 +106,13 @@ class TestTargets:
         assert first_token not in passes_for("onnxruntime", "cuda", precision, padding="left")
         assert first_token not in passes_for("onnxruntime", "cpu", precision)
 
+    def test_masks_that_are_no_lengths_are_written_out_for_tensorrt(self) -> None:
+        wanted = (attention_lengths, decompose_attention, remove_unused)
+        assert passes_for("tensorrt-rtx", "cuda", "fp16") == wanted
+
     def test_a_tokenizer_that_pads_left_keeps_the_mask(self) -> None:
         assert passes_for("onnxruntime", "cuda", "fp16", padding="left") == (split_heads_inside, remove_unused)
-        assert passes_for("tensorrt-rtx", "cuda", "fp16", padding="left") == ()
+        assert passes_for("tensorrt-rtx", "cuda", "fp16", padding="left") == (decompose_attention, remove_unused)
 
     def test_an_older_tensorrt_keeps_the_mask_and_one_from_before_the_operator_has_it_written_out(self) -> None:
         assert passes_for("tensorrt", "cuda", "fp16", missing={"nonpad_kv_seqlen"}) == ()
