@@ -90,7 +90,7 @@ def passes_for(
             padded_left = padding != "right"
             unsound: dict[Pass, bool] = {
                 attention_lengths: padded_left or "nonpad_kv_seqlen" in missing,
-                decompose_attention: "nonpad_kv_seqlen" in missing,
+                decompose_attention: "nonpad_kv_seqlen" in missing and attention_lengths in passes,
                 first_token: padded_left,
             }
             kept = tuple(rewrite for rewrite in passes if not unsound.get(rewrite))

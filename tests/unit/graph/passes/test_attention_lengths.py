@@ -121,7 +121,8 @@ class TestTargets:
 
     @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
     def test_float32_is_written_out_for_tensorrt(self, backend: str) -> None:
-        assert passes_for(backend, "cuda", "fp32") == (decompose_attention, remove_unused)
+        for missing in (set[str](), {"nonpad_kv_seqlen"}):
+            assert passes_for(backend, "cuda", "fp32", missing=missing) == (decompose_attention, remove_unused)
 
     def test_a_target_that_there_is_not(self) -> None:
         with pytest.raises(KeyError, match="tpu"):
