@@ -103,8 +103,6 @@ def _check_module(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...
 
 
 def _check_range(key: str, value: Any, most: int, reason: str, where: Path) -> None:
-    if key == "type_vocab_size" and type(value) is int and value == 0:  # DeBERTa has no token types
-        return
     if type(value) is not int or value < 1:
         raise CheckpointError(
             f"{where}: {key} is {_short(value)}, and must be a positive integer",
