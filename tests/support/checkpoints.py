@@ -134,7 +134,7 @@ def save_checkpoint(
     dimension = pooled.get_embedding_dimension()
     for module in modules:
         if module == "dense":
-            width = dimension * 3 // 4
+            width = 24 if sizes is None else dimension * 3 // 4
             parts.append(Dense(dimension, width))
             dimension = width
         else:
