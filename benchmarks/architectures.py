@@ -45,7 +45,7 @@ HEADER = (
 
 
 def main() -> None:
-    """Export everything, write ``architectures``, and keep what was written after each export."""
+    """Export everything, print each row as it comes, and write ``architectures``."""
     parser = arguments(str(__doc__).splitlines()[0])
     parser.add_argument("--model", action="append", choices=NAMES, help="by default all; repeatable")
     parser.add_argument("--target", action="append", metavar="PRECISION-BACKEND", help="by default all; repeatable")

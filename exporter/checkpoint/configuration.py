@@ -19,7 +19,10 @@ MODEL_TYPES = (
 )
 RECENT = ("eurobert", "gemma3_text", "modernbert", "qwen3", "roformer", "t5")
 RECENT_NEEDS = {"torch": "2.13", "transformers": "5.23"}
-"""Older exporters write a graph of ``RECENT`` architectures that is wrong, or that the proof cannot follow."""
+"""Older exporters write a graph of ``RECENT`` architectures that is wrong, or that the proof cannot follow.
+
+The package asks for no less, but GPU images come with a torch of their own that pip is told to leave alone.
+"""
 DECODERS = ("gemma3_text", "qwen3")
 """Language models that embedders are made of: their checkpoints may name the class with the head."""
 RELATIVE_POSITIONS = ("eurobert", "gemma3_text", "modernbert", "qwen3", "roformer")
