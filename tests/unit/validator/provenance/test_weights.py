@@ -111,7 +111,7 @@ def test_weights_rounded_through_another_type_are_found() -> None:
         for value in model.graph.initializers.values():
             if value.dtype == ir.DataType.FLOAT16:
                 array = stored_array(value).astype(np.float32)
-                array = (array.view(np.uint32) & 0xFFFF0000).view(np.float32)
+                array = (array.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
                 value.const_value = ir.tensor(array.astype(np.float16), name=value.name)
 
     assert not checked(round_twice, "fp16").passed
