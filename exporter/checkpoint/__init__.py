@@ -8,7 +8,9 @@
     configuration.py     the rules of each of a checkpoint's JSON files
     snapshot.py          a private copy of a checkpoint's files, hashed as it is written
     declared_sizes.py    sizes in the configuration, compared with the weight files before a model is built
-    weights.py           weight files opened as data, compared with the parameters bit for bit
+    weights.py           weight files, opened as data
+    stored_names.py      which tensor of the files each parameter comes from
+    parameters.py        the parameters of a loaded module, compared with these tensors bit for bit
     tokenizer_anchor.py  a checkpoint's tokenizer by its own files, without transformers
     libraries.py         calls into transformers and its kin: silent, and what they raise in one sentence
     reference.py         the reference and its facts

@@ -14,10 +14,12 @@ from exporter.dependencies import release_of
 from exporter.errors import MissingDependencyError, UnsupportedModelError, quoted
 
 MODEL_TYPES = (
-    *("albert", "bert", "camembert", "distilbert", "electra", "eurobert", "gemma3_text", "modernbert"),
-    *("mpnet", "qwen3", "roberta", "roformer", "t5", "xlm-roberta"),
+    *("albert", "bert", "camembert", "distilbert", "electra", "eurobert", "gemma3_text", "gte", "jina_embeddings_v3"),
+    *("modernbert", "mpnet", "nomic_bert", "qwen3", "roberta", "roformer", "t5", "xlm-roberta"),
 )
-RECENT = ("eurobert", "gemma3_text", "modernbert", "qwen3", "roformer", "t5")
+RECENT = (
+    *("eurobert", "gemma3_text", "gte", "jina_embeddings_v3", "modernbert", "nomic_bert", "qwen3", "roformer", "t5"),
+)
 RECENT_NEEDS = {"torch": "2.13", "transformers": "5.23"}
 """Older exporters write a graph of ``RECENT`` architectures that is wrong, or that the proof cannot follow.
 
@@ -25,7 +27,9 @@ The package asks for no less, but GPU images come with a torch of their own that
 """
 DECODERS = ("gemma3_text", "qwen3")
 """Language models that embedders are made of: their checkpoints may name the class with the head."""
-RELATIVE_POSITIONS = ("eurobert", "gemma3_text", "modernbert", "qwen3", "roformer")
+RELATIVE_POSITIONS = (
+    *("eurobert", "gemma3_text", "gte", "jina_embeddings_v3", "modernbert", "nomic_bert", "qwen3", "roformer"),
+)
 """Architectures whose positions are rotations or distances: no table has a row for each."""
 
 _ROPE = ("rope_theta", "rope_scaling")

@@ -10,10 +10,11 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from exporter.checkpoint.layout import MODULES
+from exporter.checkpoint.parameters import Equality
 from exporter.checkpoint.reference import Checkpoint
 from exporter.checkpoint.snapshot import Snapshot
 from exporter.checkpoint.tokenizer_anchor import build_anchor
-from exporter.checkpoint.weights import Equality, hash_of, hash_of_parameter
+from exporter.checkpoint.weights import hash_of, hash_of_parameter
 from exporter.errors import CheckpointError, UnsupportedModelError, quoted
 from exporter.runtime.facts import EncoderFacts
 

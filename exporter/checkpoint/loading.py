@@ -13,9 +13,10 @@ from exporter.checkpoint.declared_sizes import check_declared_sizes
 from exporter.checkpoint.facts import read_facts
 from exporter.checkpoint.hub import download
 from exporter.checkpoint.libraries import quiet_transformers, told_as_checkpoint_error
+from exporter.checkpoint.parameters import Equality, check_parameters
 from exporter.checkpoint.reference import Checkpoint
 from exporter.checkpoint.snapshot import snapshot_of
-from exporter.checkpoint.weights import Equality, StoredWeights, check_parameters
+from exporter.checkpoint.weights import StoredWeights
 from exporter.errors import CheckpointError, MissingDependencyError
 from exporter.recipe import Recipe, Source, recipes_folder, ships
 
@@ -150,5 +151,7 @@ def _check_weights(model: SentenceTransformer, stored: Mapping[Path, StoredWeigh
         if transformer is None:
             total += check_parameters(module, weights)
         else:
-            total += check_parameters(transformer, weights, transformer.base_model_prefix)
+            total += check_parameters(
+                transformer, weights, transformer.base_model_prefix, transformer.config.model_type
+            )
     return total

@@ -13,7 +13,8 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from exporter.checkpoint.weights import Equality, hash_of_parameter
+from exporter.checkpoint.parameters import Equality
+from exporter.checkpoint.weights import hash_of_parameter
 from exporter.errors import CheckpointError
 from exporter.recipe import Source
 from exporter.runtime.contract import INPUTS, OUTPUT

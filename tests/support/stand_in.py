@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from exporter.checkpoint import Checkpoint
-from exporter.checkpoint.weights import Equality
+from exporter.checkpoint.parameters import Equality
 from exporter.runtime.facts import EncoderFacts
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")

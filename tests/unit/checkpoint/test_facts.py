@@ -14,8 +14,9 @@ from transformers import BertConfig, DistilBertConfig, PreTrainedTokenizerFast
 
 from exporter.checkpoint import Checkpoint
 from exporter.checkpoint.facts import read_facts
+from exporter.checkpoint.parameters import Equality
 from exporter.checkpoint.snapshot import Snapshot
-from exporter.checkpoint.weights import Equality, hash_of, hash_of_parameter
+from exporter.checkpoint.weights import hash_of, hash_of_parameter
 from exporter.errors import CheckpointError, UnsupportedModelError
 from exporter.runtime.facts import EncoderFacts
 from tests.support.stand_in import CLS, PAD, SEP, words_tokenizer

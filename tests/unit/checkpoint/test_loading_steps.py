@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from transformers import BertConfig
 
 from exporter.checkpoint import loading as module
 from exporter.checkpoint.loading import load_source
-from exporter.checkpoint.weights import Equality, StoredWeights
+from exporter.checkpoint.parameters import Equality
+from exporter.checkpoint.weights import StoredWeights
 from exporter.errors import CheckpointError, MissingDependencyError
 from exporter.recipe import Recipe, Source, find_recipe
 from tests.support.stand_in import stand_in
@@ -110,6 +112,7 @@ class TestWeights:
             super().__init__()
             self.auto_model = nn.Linear(3, 2)
             self.auto_model.base_model_prefix = "bert"  # type: ignore[assignment]
+            self.auto_model.config = BertConfig()
 
     def stored(self, folder: Path, layer: nn.Module, prefix: str = "") -> StoredWeights:
         folder.mkdir()

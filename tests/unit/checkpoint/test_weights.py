@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from exporter.checkpoint.weights import Equality, StoredWeights, check_parameters, hash_of_parameter
+from exporter.checkpoint.parameters import Equality, check_parameters
+from exporter.checkpoint.weights import StoredWeights, hash_of_parameter
 from exporter.errors import CheckpointError
 
 

@@ -236,8 +236,12 @@ class TestWordRows:
             word_sequences(word_rows("all", material, reference.checkpoint), 2, material), np.ones((25, 4), np.int64)
         )
         center = vectors.mean(axis=0)
-        centered = row_cosine(vectors - center, 2 * vectors - center).min()
-        wrong = {"max_relative_error": 1, "position_max_relative_error": 1, "min_centered_cosine": round(float(centered), 5)}
+        centered = float(row_cosine(vectors - center, 2 * vectors - center).min())
+        wrong = {
+            "max_relative_error": 1,
+            "position_max_relative_error": 1,
+            "min_centered_cosine": round(centered, 5),
+        }
         assert rounded(check) == SOUND | wrong | {"words_per_sequence": 2, "position_windows": 13}
 
     def test_three_are_named_and_not_counted(self, reference: SweepReference) -> None:
