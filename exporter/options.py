@@ -48,6 +48,13 @@ class ExportOptions(BaseModel):
         "one. Several modes are concatenated.",
         json_schema_extra={"metavar": "MODE"},
     )
+    max_seq_length: int | None = Field(
+        default=None,
+        ge=1,
+        description="Maximum tokens per sentence, special tokens included (default: the checkpoint's own limit). "
+        "Longer sentences are truncated. With a lower limit, a model for long texts is exported and served faster.",
+        json_schema_extra={"metavar": "TOKENS"},
+    )
     calibration: Path | None = Field(
         default=None,
         description="File of your own sentences (text, one per line, or JSONL with a text field). int8 is calibrated "

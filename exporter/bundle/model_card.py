@@ -101,7 +101,7 @@ def _parity(manifest: Manifest, report: ParityReport) -> tuple[str, ...]:
         for score in report.sts
     )
     return (
-        f"{len(report.probes)} probes from string to vector on {report.execution}: {manifest.validation.note}.",
+        f"{report.coverage}, from string to vector on {report.execution}: {manifest.validation.note}.",
         _table(("statistic", "measured", "gate"), bounds),
         "Checks of what sentences do not reach, and what each check covered (figures in `parity.json`):",
         _table(("check", "result", "coverage"), checks),

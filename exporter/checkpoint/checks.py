@@ -57,10 +57,11 @@ def _check_encodes(checkpoint: Checkpoint) -> None:
 def _check_expectations(checkpoint: Checkpoint, recipe: Recipe) -> None:
     """Refuse a checkpoint that is not what its recipe says, naming both values of everything that differs."""
     expected = recipe.expect.model_dump(exclude_none=True)
+    facts = checkpoint.facts.model_dump() | {"max_seq_length": checkpoint.own_max_seq_length}
     wrong = [
-        f"{name} is {getattr(checkpoint.facts, name)!r}, the recipe expects {value!r}"
+        f"{name} is {facts[name]!r}, the recipe expects {value!r}"
         for name, value in expected.items()
-        if getattr(checkpoint.facts, name) != value
+        if facts[name] != value
     ]
     if wrong:
         raise CheckpointError(

@@ -15,7 +15,7 @@ from exporter.checkpoint.reference import Checkpoint
 from exporter.checkpoint.snapshot import Snapshot
 from exporter.checkpoint.tokenizer_anchor import build_anchor
 from exporter.checkpoint.weights import hash_of, hash_of_parameter
-from exporter.errors import CheckpointError, UnsupportedModelError, quoted
+from exporter.errors import CheckpointError, InputError, UnsupportedModelError, quoted
 from exporter.runtime.facts import EncoderFacts
 
 _NO_LIMIT = 2**20  # tokens; transformers gives a tokenizer whose files state no limit 10^30
@@ -29,6 +29,7 @@ def read_facts(
     source_name: str,
     commit: str | None,
     equality: Equality,
+    max_seq_length: int | None = None,
 ) -> Checkpoint:
     """Return a loaded model with its facts.
 
@@ -39,8 +40,10 @@ def read_facts(
         source_name: What a bundle calls it.
         commit: Commit on the hub, or None for a folder.
         equality: What was found equal to the weight files.
+        max_seq_length: Tokens per sentence that are asked for; by default the checkpoint's own limit.
 
     Raises:
+        InputError: ``max_seq_length`` is more than the checkpoint serves, or leaves no room for text.
         CheckpointError: The modules or the configuration contradict each other.
         UnsupportedModelError: A module or a tokenizer that a bundle cannot carry.
     """
@@ -72,8 +75,10 @@ def read_facts(
     _refuse_lengths_in_rotation(config, source)
     sizes = _sizes_of(config)
     backend = transformer.tokenizer.backend_tokenizer
-    _limit_sequence(model, source)
-    max_seq_length = int(model.max_seq_length)
+    own_max_seq_length = _limit_by_positions(model, source)
+    if max_seq_length is not None:
+        _limit_as_asked(model, max_seq_length, source)
+    longest = int(model.max_seq_length)
     modes = pooling.pooling_mode
     default = model.default_prompt_name
     return Checkpoint(
@@ -89,15 +94,15 @@ def read_facts(
             name: hash_of_parameter(tensor) for name, tensor in (*model.named_parameters(), *model.named_buffers())
         },
         ignored_keys=snapshot.ignored,
-        decisions=_decisions(snapshot, equality),
-        anchor=build_anchor(snapshot.transformer, lower_case=snapshot.lower_case, max_seq_length=max_seq_length),
-        tokenizer=_bundle_tokenizer(model, max_seq_length),
+        decisions=_decisions(snapshot, equality, longest, own_max_seq_length),
+        anchor=build_anchor(snapshot.transformer, lower_case=snapshot.lower_case, max_seq_length=longest),
+        tokenizer=_bundle_tokenizer(model, longest),
         facts=EncoderFacts(
             architecture=type(transformer.auto_model).__name__,
             modules=names,
             pooling=(modes,) if isinstance(modes, str) else tuple(modes),
             dimension=int(model.get_embedding_dimension()),
-            max_seq_length=max_seq_length,
+            max_seq_length=longest,
             do_lower_case=backend.normalizer is not None and backend.normalizer.normalize_str("KOREA") == "korea",
             prompt=model.prompts[default] if default else "",
             prompts=dict(model.prompts),
@@ -105,6 +110,7 @@ def read_facts(
             heads=int(sizes.num_attention_heads),
             hidden_size=int(sizes.hidden_size),
         ),
+        own_max_seq_length=own_max_seq_length,
         has_token_types=getattr(config, "type_vocab_size", 0) > 0,
         pad_token_id=int(transformer.tokenizer.pad_token_id),
     )
@@ -142,8 +148,10 @@ def _refuse_lengths_in_rotation(config: Any, source: str) -> None:
             )
 
 
-def _limit_sequence(model: SentenceTransformer, source: str) -> None:
+def _limit_by_positions(model: SentenceTransformer, source: str) -> int:
     """Let the reference truncate at what its positions serve, where the checkpoint asks for more or nothing.
+
+    Returns the tokens per sentence that the checkpoint serves.
 
     A limit of the checkpoint's own is left alone, so that a mistake here does not change what judges an export.
     """
@@ -163,6 +171,18 @@ def _limit_sequence(model: SentenceTransformer, source: str) -> None:
         )
     if capacity is not None and (wanted is None or wanted > capacity):
         model.max_seq_length = capacity
+    return int(model.max_seq_length)
+
+
+def _limit_as_asked(model: SentenceTransformer, wanted: int, source: str) -> None:
+    """Let the reference truncate earlier than the checkpoint states."""
+    own, special = int(model.max_seq_length), model[0].tokenizer.num_special_tokens_to_add()
+    if not special < wanted <= own:
+        raise InputError(
+            f"`max_seq_length` is {wanted}, and {source} serves {special + 1} to {own} tokens, special tokens included",
+            next_step="choose a number within these bounds, or leave it out",
+        )
+    model.max_seq_length = wanted
 
 
 def _capacity(transformer: Any) -> int | None:
@@ -192,11 +212,13 @@ def _bundle_tokenizer(model: SentenceTransformer, max_seq_length: int) -> Tokeni
     return tokenizer
 
 
-def _decisions(snapshot: Snapshot, equality: Equality) -> tuple[str, ...]:
+def _decisions(snapshot: Snapshot, equality: Equality, longest: int, own: int) -> tuple[str, ...]:
     """Return what a manifest tells of the loading."""
     told = [f"checkpoint: {equality.tensors} tensors, {equality.weights:,} weights equal to the files, bit for bit"]
     if snapshot.stated_pooling is not None:
         told.append(f"no modules.json: {' and '.join(snapshot.stated_pooling)} pooling, as asked for")
+    if longest < own:
+        told.append(f"max_seq_length {longest} of {own}, as asked for")
     if snapshot.ignored:
         told.append(f"left out of the configuration, unknown: {', '.join(snapshot.ignored)}")
     return tuple(told)

@@ -27,6 +27,7 @@ def load_checkpoint(
     folder: Path | None = None,
     revision: str | None = None,
     pooling: Sequence[str] | None = None,
+    max_seq_length: int | None = None,
     device: str = "cpu",
 ) -> Checkpoint:
     """Load the checkpoint a recipe names, prove that it is what its files hold, and compare it with the recipe.
@@ -36,11 +37,13 @@ def load_checkpoint(
         folder: A local copy that takes the place of the recipe's source.
         revision: Branch, tag or commit that takes the place of the recipe's.
         pooling: Pooling modes for a folder without ``modules.json``; by default those that the recipe expects.
+        max_seq_length: Tokens per sentence, special tokens included; by default the checkpoint's own limit.
         device: Where the reference computes, ``"cpu"`` or ``"cuda"``.
 
     Raises:
         CheckpointError: No checkpoint there, damaged files, pickled code, a key that steers a loader, weights that are
             missing or were loaded otherwise than the files hold them, or a disagreement with the recipe.
+        InputError: ``max_seq_length`` is more than the checkpoint serves, or leaves no room for text.
         UnsupportedModelError: A module, an architecture or a task that is not folded.
         HubError: The hub cannot be reached.
     """
@@ -60,6 +63,7 @@ def load_checkpoint(
                 source_name=recipe.source_name(folder),
                 commit=commit,
                 equality=equality,
+                max_seq_length=max_seq_length,
             )
     check_reference(checkpoint, recipe, pooling)
     return checkpoint
@@ -89,7 +93,14 @@ def load_source(
             next_step="give the checkpoint that it was made from with `checkpoint=FOLDER`",
         )
     same = recipe.model_copy(update={"source": source.checkpoint})
-    checkpoint = load_checkpoint(same, folder=folder, revision=source.commit, pooling=source.pooling, device=device)
+    checkpoint = load_checkpoint(
+        same,
+        folder=folder,
+        revision=source.commit,
+        pooling=source.pooling,
+        max_seq_length=source.max_seq_length,
+        device=device,
+    )
     _check_same_weights(checkpoint, source, made_from_it)
     _check_same_files(checkpoint, source, made_from_it)
     return checkpoint

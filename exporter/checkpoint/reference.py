@@ -58,6 +58,7 @@ class Checkpoint:
         anchor: The tokenizer by the checkpoint's own files and ``tokenizers`` alone, without transformers.
         tokenizer: The tokenizer as the bundle will carry it: truncation, lower-casing and special tokens included.
         facts: What a manifest records of the encoder.
+        own_max_seq_length: Tokens per sentence that the checkpoint serves; ``facts`` may have fewer, where asked for.
         has_token_types: Whether the architecture embeds token types.
         pad_token_id: Id that padding is made of.
     """
@@ -76,6 +77,7 @@ class Checkpoint:
     anchor: Tokenizer
     tokenizer: Tokenizer
     facts: EncoderFacts
+    own_max_seq_length: int
     has_token_types: bool
     pad_token_id: int
 
@@ -151,6 +153,7 @@ class Checkpoint:
             weights_sha256=self.weights_sha256,
             files=dict(self.files),
             pooling=self.stated_pooling,
+            max_seq_length=limit if (limit := self.facts.max_seq_length) < self.own_max_seq_length else None,
         )
 
     def encode_tokens(self, input_ids: IntArray, attention_mask: IntArray) -> npt.NDArray[np.float32]:

@@ -127,6 +127,7 @@ def load(job: Job, folder: Path) -> Subject:
             folder=options.checkpoint,
             revision=options.revision,
             pooling=options.pooling,
+            max_seq_length=options.max_seq_length,
             device=options.device if job.runs_here else Device.CPU,
         )
         pooling = ", ".join(checkpoint.facts.pooling)
@@ -134,5 +135,5 @@ def load(job: Job, folder: Path) -> Subject:
     with stages("encode the probes with PyTorch") as stage:
         reference = reference_of(checkpoint, options.sts, job.target.precision)
         text = audit_text(options.calibration, reference.texts, checkpoint.tokenizer, checkpoint.facts.prompt)
-        stage.result = f"{len(reference.probes)} probes"
+        stage.result = reference.coverage
     return Subject(job, folder, checkpoint, reference, Proof(checkpoint, reference.texts, job.recipe.shapes), text)

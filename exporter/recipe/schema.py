@@ -201,6 +201,7 @@ class Source(Frozen):
         weights_sha256: One hash over all weight files.
         files: SHA-256 of every file that was loaded, by its name in the checkpoint: weights, configuration, tokenizer.
         pooling: Pooling modes that were asked for because the checkpoint states none, or None.
+        max_seq_length: Tokens per sentence that were asked for, fewer than the checkpoint's own limit, or None.
     """
 
     checkpoint: str
@@ -208,6 +209,7 @@ class Source(Frozen):
     weights_sha256: str
     files: dict[str, str]
     pooling: tuple[str, ...] | None = None
+    max_seq_length: int | None = None
 
 
 def recipes_folder() -> Path:

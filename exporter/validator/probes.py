@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,10 @@ class Probe:
     kind: str
 
 
+LONG = 2048
+"""Tokens above which few sentences, widths and positions are tried: attention grows with the square of the length."""
+
+
 def shipped_probes() -> list[Probe]:
     """Return the probes that ship: 700 texts, from one syllable to several hundred words."""
     lines = SHIPPED.read_text(encoding="utf-8").splitlines()
@@ -41,6 +46,17 @@ def probes_for(tokenizer: Tokenizer, max_seq_length: int, prompt: str = "") -> l
     """Return the shipped probes and the edge cases for a tokenizer, its longest input and its prompt."""
     probes = shipped_probes()
     return [*probes, *_edge_cases(), *_length_cases(probes, tokenizer, max_seq_length, prompt)]
+
+
+def coverage_of(tokens: Sequence[int]) -> str:
+    """Return how many probes there are and how long: ``"727 probes of 2 to 8,192 tokens (2 above 2,048)"``.
+
+    Args:
+        tokens: Tokens of each probe.
+    """
+    long = sum(count > LONG for count in tokens)
+    told = f" ({long} above {LONG:,})" if long else ""
+    return f"{len(tokens)} probes of {min(tokens):,} to {max(tokens):,} tokens{told}"
 
 
 def _edge_cases() -> list[Probe]:
@@ -75,10 +91,10 @@ def _edge_cases() -> list[Probe]:
 
 
 def _length_cases(probes: list[Probe], tokenizer: Tokenizer, max_seq_length: int, prompt: str) -> list[Probe]:
-    """Make texts of exactly the longest length, one token less and more, and far beyond it."""
+    """Make texts of exactly the longest length, one token more, and half of it; if it is not ``LONG``, some more."""
     words = [word for probe in probes for word in probe.text.split()]
     wanted = {
-        "one token below max_seq_length": max_seq_length - 1,
+        **({"one token below max_seq_length": max_seq_length - 1} if max_seq_length <= LONG else {}),
         "exactly max_seq_length": max_seq_length,
         "one token beyond max_seq_length": max_seq_length + 1,
     }
@@ -88,11 +104,10 @@ def _length_cases(probes: list[Probe], tokenizer: Tokenizer, max_seq_length: int
         if length > 2
     ]
     half, far = max(1, max_seq_length // 4), 3 * max_seq_length
-    return [
-        *cases,
-        Probe(" ".join(words[:half]), "edge: about half of max_seq_length"),
-        Probe(" ".join(words[-far:]), "edge: far beyond max_seq_length"),
-    ]
+    cases.append(Probe(" ".join(words[:half]), "edge: about half of max_seq_length"))
+    if max_seq_length <= LONG:
+        cases.append(Probe(" ".join(words[-far:]), "edge: far beyond max_seq_length"))
+    return cases
 
 
 def _text_of_length(words: list[str], tokenizer: Tokenizer, length: int, prompt: str) -> str:

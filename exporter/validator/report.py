@@ -14,7 +14,7 @@ from exporter.validator.check import Check
 from exporter.validator.format_loss import FormatLoss
 from exporter.validator.gates import Verdict, significant
 from exporter.validator.parity import Parity
-from exporter.validator.probes import Probe
+from exporter.validator.probes import Probe, coverage_of
 from exporter.validator.sts import StsScore
 
 
@@ -60,6 +60,11 @@ class ParityReport:
     def passed(self) -> bool:
         """Whether every bound held and every check passed."""
         return all(verdict.passed for verdict in self.verdicts) and all(check.passed for check in self.checks)
+
+    @property
+    def coverage(self) -> str:
+        """How many probes there are, and of how many tokens."""
+        return coverage_of(self.tokens)
 
     def with_checks(self, *checks: Check) -> ParityReport:
         """Return this report with further checks."""
@@ -122,6 +127,7 @@ class ParityReport:
             "subject": self.subject,
             "execution": self.execution,
             "passed": self.passed,
+            "probes": self.coverage,
             "probes_sha256": self.probes_sha256,
             "statistics": {name: _number(value) for name, value in self.statistics.items()},
             "verdicts": [{**_clean(asdict(verdict)), "passed": verdict.passed} for verdict in self.verdicts],

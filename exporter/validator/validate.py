@@ -18,7 +18,7 @@ from exporter.validator.diagnosis import likely_cause
 from exporter.validator.format_loss import FormatLoss, format_loss_of
 from exporter.validator.gates import judge, not_compared
 from exporter.validator.parity import Parity, compare, relative_deviation
-from exporter.validator.probes import Probe, probes_for
+from exporter.validator.probes import Probe, coverage_of, probes_for
 from exporter.validator.report import ParityReport
 from exporter.validator.sts import StsScore, StsSet, correlate, read_sts
 
@@ -66,6 +66,11 @@ class Reference:
     def texts(self) -> list[str]:
         """The probes' texts."""
         return [probe.text for probe in self.probes]
+
+    @property
+    def coverage(self) -> str:
+        """How many probes there are, and of how many tokens."""
+        return coverage_of([len(row) for row in self.token_ids])
 
     def content_hash(self) -> str:
         """Return the SHA-256 over the probes' texts."""

@@ -55,6 +55,7 @@ def stand_in(**changes: Any) -> Checkpoint:
         "anchor": tokenizer,
         "tokenizer": tokenizer,
         "facts": FACTS,
+        "own_max_seq_length": FACTS.max_seq_length,
         "has_token_types": True,
         "pad_token_id": PAD,
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from exporter.validator.probes import LONG
 from exporter.validator.sweeps.inputs import batch_sizes, boundaries_of, budget, long_rows, padded_widths, short_rows
 from exporter.validator.sweeps.running import Matrix, Part, Run, Vectors, shortened
 
@@ -31,22 +32,22 @@ def sweep_batches(run: Run) -> Part:
             f"row {row} of a batch of {size} {told}"
             for row, told in _too_far(deviation, run.batch_bound, "itself alone")
         ]
-    deviation = _deviation(*_long_rows_together_and_alone(run))
+    tokens = min(reference.material.longest, LONG)
+    deviation = _deviation(*_long_rows_together_and_alone(run, tokens))
     worst.append(np.max(deviation))
-    longest = reference.material.longest
     failures += [
-        f"row {row} of a batch of 2 with {longest} tokens each {told}"
+        f"row {row} of a batch of 2 with {tokens} tokens each {told}"
         for row, told in _too_far(deviation, run.batch_bound, "itself alone")
     ]
     return Part(
         f"batches of {_listed(sizes)}",
         shortened(failures, "rows of batches differ from themselves alone"),
-        {"batches": list(sizes), "max_batch_deviation": np.max(worst)},
+        {"batches": list(sizes), "tokens_of_two_rows": tokens, "max_batch_deviation": np.max(worst)},
     )
 
 
-def _long_rows_together_and_alone(run: Run) -> tuple[Vectors, Vectors]:
-    ids, mask = long_rows(run.reference.material)
+def _long_rows_together_and_alone(run: Run, tokens: int) -> tuple[Vectors, Vectors]:
+    ids, mask = long_rows(run.reference.material, tokens)
     together = run.candidate.encode_padded(ids, mask)
     alone = [run.candidate.encode_padded(ids[row : row + 1], mask[row : row + 1]) for row in range(len(ids))]
     return together, np.concatenate(alone)

@@ -130,7 +130,7 @@ def sweep_positions(run: Run) -> Part:
         words = words_per_sequence(run.gate, material)
         windows = position_windows(material, words, budget(POSITION_TOKENS, checkpoint))
     failures, errors, cosines = [], [], []
-    for ids, mask in [long_rows(material), *windows]:
+    for ids, mask in [long_rows(material, material.longest), *windows]:
         wanted, found = (_in_batches(encoder, ids, mask, run) for encoder in (run.reference, run.candidate))
         distances = _Distances.between(wanted, found, None)
         errors.append(np.max(distances.error))

@@ -13,7 +13,7 @@ from exporter.checkpoint import Checkpoint
 from exporter.engines.tensorrt.profiles import profiles_of
 from exporter.recipe import Gate, Shapes
 from exporter.runtime.tokens import IntArray, TextTokenizer
-from exporter.validator.probes import shipped_probes
+from exporter.validator.probes import LONG, shipped_probes
 
 # Budgets. A model smaller than half of BERT-base costs little per token and gets more: see ``budget``.
 SAMPLED_ROWS = 2000  # word rows, where the table is proven by other means
@@ -28,6 +28,7 @@ LAST = 4  # positions of the narrow window at the end
 VISIBLE = 4  # one wrong word among n moves the vector by about 1/n, and must pass the bound by this factor
 
 _HALF_OF_BERT_BASE = 6 * 768**2
+_FREE = 512  # tokens up to which attention costs little beside the linear layers
 
 Rows = int | Literal["all", "sample"]
 Padded = tuple[IntArray, IntArray]
@@ -99,8 +100,15 @@ def _special_ids(tokenizer: Tokenizer) -> set[int]:
 
 
 def budget(tokens: int, checkpoint: Checkpoint) -> int:
-    """Return ``tokens``, or what costs as much as these of half a BERT-base where the model is smaller yet."""
-    return int(tokens * max(1.0, _HALF_OF_BERT_BASE / (checkpoint.facts.layers * checkpoint.facts.hidden_size**2)))
+    """Return ``tokens``, or what costs as much as these of half a BERT-base where the model is smaller yet.
+
+    A token of a layer costs some 12 products of hidden_size numbers with hidden_size columns, and 4 with each token of
+    the sequence.
+    """
+    facts = checkpoint.facts
+    attention = max(0, facts.max_seq_length - _FREE) / 3
+    cost = facts.layers * facts.hidden_size * (facts.hidden_size + attention)
+    return int(tokens * max(1.0, _HALF_OF_BERT_BASE / cost))
 
 
 def word_rows(rows: Rows, material: Material, checkpoint: Checkpoint) -> IntArray:
@@ -137,10 +145,13 @@ def word_sequences(rows: IntArray, words: int, material: Material) -> IntArray:
     return np.concatenate([before, body, after], axis=1)
 
 
-def long_rows(material: Material) -> Padded:
-    """Return two sequences of the longest length, one the other's text rotated by half of it, and a mask of ones."""
-    body = material.longest - len(material.prefix) - len(material.suffix)
-    texts = (material.text_from(start, body) for start in (0, body // 2))
+def long_rows(material: Material, tokens: int) -> Padded:
+    """Return two sequences of so many tokens, one the other's text rotated by half of it, and a mask of ones.
+
+    Of more than ``LONG`` tokens it is the first one alone.
+    """
+    body = tokens - len(material.prefix) - len(material.suffix)
+    texts = (material.text_from(start, body) for start in ((0, body // 2) if tokens <= LONG else (0,)))
     ids = np.stack([np.array([*material.prefix, *text, *material.suffix], dtype=np.int64) for text in texts])
     return ids, np.ones_like(ids)
 
@@ -199,11 +210,13 @@ def padded_widths(shortest: int, longest: int, boundaries: Iterable[int], tokens
     Args:
         shortest: Tokens of the sentence.
         longest: The longest width.
-        boundaries: Widths of which the two below, the one itself and the one above are always taken.
+        boundaries: Widths of which the two below, the one itself and the one above are always taken; above ``LONG``
+            only the one itself.
         tokens: Tokens of all widths together, about. What the boundaries leave of it goes to widths in between, spread
             evenly.
     """
-    near = {width + step for width in {shortest, longest, *boundaries} for step in (-2, -1, 0, 1)}
+    ends = {shortest, longest, *boundaries}
+    near = {end + step for end in ends for step in ((-2, -1, 0, 1) if end <= LONG else (0,))}
     needed = {width for width in near if shortest <= width <= longest}
     others = [width for width in range(shortest, longest) if width not in needed]
     left = max(0, tokens - sum(needed))

@@ -30,7 +30,7 @@ def card(made: Manifest, *scores: StsScore, modules: str = "") -> str:
         verdicts=(Verdict("min cosine", 0.9999965, 0.9999, ">="),),
         checks=(Check("weights", "all of them"), Check("graph", "105 operators", ("a Relu is missing",))),
         sts=scores,
-        probes=range(729),
+        coverage="729 probes of 2 to 128 tokens",
         execution="CPUExecutionProvider",
     )
     return model_card(made, report, modules)
@@ -82,7 +82,7 @@ class TestText:
             "| weights | passed | all of them |",
             "| graph | FAILED | 105 operators |",
             "korsts (1500 pairs): Spearman 83.05 (PyTorch), 83.05 (this bundle).",
-            "729 probes from string to vector on CPUExecutionProvider: never built.",
+            "729 probes of 2 to 128 tokens, from string to vector on CPUExecutionProvider: never built.",
             'vectors = encoder.encode(["안녕하세요?", "한국어 문장입니다."])  # (2, 256) float32',
         ):
             assert line in text.splitlines()

@@ -17,7 +17,7 @@ from exporter.checkpoint.facts import read_facts
 from exporter.checkpoint.parameters import Equality
 from exporter.checkpoint.snapshot import Snapshot
 from exporter.checkpoint.weights import hash_of, hash_of_parameter
-from exporter.errors import CheckpointError, UnsupportedModelError
+from exporter.errors import CheckpointError, InputError, UnsupportedModelError
 from exporter.runtime.facts import EncoderFacts
 from tests.support.stand_in import CLS, PAD, SEP, words_tokenizer
 
@@ -106,7 +106,7 @@ def snapshot(folder: Path, **changes: Any) -> Snapshot:
     return Snapshot(**attributes | changes)
 
 
-def read(model: Model, folder: Path, **changes: Any) -> Checkpoint:
+def read(model: Model, folder: Path, max_seq_length: int | None = None, **changes: Any) -> Checkpoint:
     return read_facts(
         model,
         snapshot(folder, **changes),
@@ -114,6 +114,7 @@ def read(model: Model, folder: Path, **changes: Any) -> Checkpoint:
         source_name="the model",
         commit="c" * 40,
         equality=Equality(7, 12_345),
+        max_seq_length=max_seq_length,
     )
 
 
@@ -177,6 +178,28 @@ def test_the_anchor_lower_cases_as_the_files_say(tmp_path: Path, lower: bool) ->
     assert (anchor.normalizer is not None) is lower
     assert anchor.truncation is not None
     assert anchor.truncation["max_length"] == 30
+
+
+@pytest.mark.parametrize("asked", [3, 29, 30])
+def test_fewer_tokens_than_its_own_may_be_asked_for(tmp_path: Path, asked: int) -> None:
+    model = Model(Transformer(), Pooling())
+    found = read(model, tmp_path, max_seq_length=asked)
+    assert (model.max_seq_length, found.facts.max_seq_length, found.own_max_seq_length) == (asked, asked, 30)
+    for tokenizer in (found.tokenizer, found.anchor):
+        assert tokenizer.truncation is not None
+        assert tokenizer.truncation["max_length"] == asked
+    fewer = asked < 30
+    assert found.provenance().max_seq_length == (asked if fewer else None)
+    assert found.decisions[1:] == ((f"max_seq_length {asked} of 30, as asked for",) if fewer else ())
+
+
+@pytest.mark.parametrize("asked", [1, 2, 31])
+def test_more_tokens_than_its_own_or_none_for_text_are_refused(tmp_path: Path, asked: int) -> None:
+    with pytest.raises(InputError) as failure:
+        read(Model(Transformer(), Pooling()), tmp_path, max_seq_length=asked)
+    assert failure.value.message == (
+        f"`max_seq_length` is {asked}, and owner/model serves 3 to 30 tokens, special tokens included"
+    )
 
 
 def test_one_pooling_mode_may_be_a_string(tmp_path: Path) -> None:

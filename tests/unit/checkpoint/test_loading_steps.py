@@ -159,13 +159,22 @@ class TestSourceOfABundle:
             return found
 
         monkeypatch.setattr(module, "load_checkpoint", load_checkpoint)
-        source = SOURCE.model_copy(update={"checkpoint": "other/model", "pooling": ("cls",)})
+        source = SOURCE.model_copy(update={"checkpoint": "other/model", "pooling": ("cls",), "max_seq_length": 40})
         assert load_source(HUB, source, Path("/copy"), "a bundle", "cuda") is found
         assert load_source(HUB, SOURCE, None, "a bundle") is found
         same = HUB.model_copy(update={"source": "other/model"})
         assert asked == [
-            ((same,), {"folder": Path("/copy"), "revision": "c" * 40, "pooling": ("cls",), "device": "cuda"}),
-            ((HUB,), {"folder": None, "revision": "c" * 40, "pooling": None, "device": "cpu"}),
+            (
+                (same,),
+                {
+                    "folder": Path("/copy"),
+                    "revision": "c" * 40,
+                    "pooling": ("cls",),
+                    "max_seq_length": 40,
+                    "device": "cuda",
+                },
+            ),
+            ((HUB,), {"folder": None, "revision": "c" * 40, "pooling": None, "max_seq_length": None, "device": "cpu"}),
         ]
 
     def test_with_other_weights_is_refused_with_both_hashes(self, monkeypatch: pytest.MonkeyPatch) -> None:

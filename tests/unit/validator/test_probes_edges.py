@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from exporter.validator.probes import Probe, _text_of_length, probes_for, shipped_probes
+from exporter.validator.probes import Probe, _text_of_length, coverage_of, probes_for, shipped_probes
 from tests.support.stand_in import words_tokenizer as few_words
 
 
@@ -122,6 +122,17 @@ def test_lengths_that_leave_no_room_for_a_word_are_left_out(longest: int, kinds:
     cases = edge_cases(longest)
     assert [kind for kind in cases if kind not in PROPERTIES] == list(kinds)
     assert len(cases["about half of max_seq_length"].split()) == 1
+
+
+def test_few_are_longer_than_2048_tokens() -> None:
+    kept = ("exactly max_seq_length", "one token beyond max_seq_length", "about half of max_seq_length")
+    for longest, kinds in ((2048, LENGTHS), (2049, kept)):
+        assert [kind for kind in edge_cases(longest) if kind not in PROPERTIES] == list(kinds)
+
+
+def test_coverage_states_how_many_probes_are_long() -> None:
+    assert coverage_of([5, 2048, 2]) == "3 probes of 2 to 2,048 tokens"
+    assert coverage_of([5, 8192, 2049]) == "3 probes of 5 to 8,192 tokens (2 above 2,048)"
 
 
 def test_words_of_many_tokens_fill_a_length_exactly() -> None:

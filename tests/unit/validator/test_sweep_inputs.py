@@ -95,7 +95,7 @@ class TestWordRows:
 
 class TestPositions:
     def test_long_rows_use_every_position_with_different_text(self, material: Material) -> None:
-        ids, mask = inputs.long_rows(material)
+        ids, mask = inputs.long_rows(material, material.longest)
         assert ids.shape == mask.shape == (2, 256)
         assert mask.all()
         assert (ids[0] != ids[1]).mean() > 0.9

@@ -131,6 +131,13 @@ def test_what_a_sweep_of_a_model_of_bert_bases_size_may_cost() -> None:
     assert inputs.budget(1000, stand_in(facts=FACTS.model_copy(update={"layers": 4}))) == 1500
 
 
+def test_tokens_of_long_sentences_cost_more_and_are_fewer() -> None:
+    """2,048 tokens add two thirds of the width of a BERT-base to what its layers compute for each of them."""
+    facts = FACTS.model_copy(update={"layers": 2, "max_seq_length": 512})
+    assert inputs.budget(1000, stand_in(facts=facts)) == 3000
+    assert inputs.budget(1000, stand_in(facts=facts.model_copy(update={"max_seq_length": 512 + 3 * 768}))) == 1500
+
+
 class TestWordRows:
     def rows(self, asked: Any, rows: int, tokenizer: Tokenizer) -> np.ndarray:
         return inputs.word_rows(asked, material(word_rows=rows), stand_in(tokenizer=tokenizer))
@@ -192,10 +199,15 @@ class TestSequences:
         assert found.dtype == np.int64
 
     def test_of_the_longest_length_are_half_a_text_apart(self) -> None:
-        ids, mask = inputs.long_rows(material(longest=9))
+        ids, mask = inputs.long_rows(material(longest=9), 9)
         assert ids.tolist() == [[1, 2, 10, 11, 12, 13, 14, 15, 3], [1, 2, 13, 14, 15, 16, 17, 18, 3]]
         assert mask.tolist() == [[1] * 9] * 2
         assert {ids.dtype, mask.dtype} == {np.dtype(np.int64)}
+
+    @pytest.mark.parametrize(("tokens", "rows"), [(2048, 2), (2049, 1)])
+    def test_of_very_many_tokens_there_is_one_alone(self, tokens: int, rows: int) -> None:
+        ids, mask = inputs.long_rows(material(longest=4096), tokens)
+        assert ids.shape == mask.shape == (rows, tokens)
 
     def test_of_positions_read_a_window_each_and_the_last_positions_twice(self) -> None:
         windows = inputs.position_windows(material(longest=10), 3, tokens=10**9)
@@ -269,4 +281,7 @@ class TestWidths:
 
     def test_of_the_longest_sentence_are_its_own(self) -> None:
         assert inputs.padded_widths(3, 5, (), 0) == (3, 4, 5)
+
+    def test_above_2048_tokens_are_the_boundaries_alone(self) -> None:
+        assert inputs.padded_widths(5, 8192, (2048, 4096), 0) == (5, 6, 2046, 2047, 2048, 2049, 4096, 8192)
         assert inputs.padded_widths(7, 7, (), 100) == (7,)

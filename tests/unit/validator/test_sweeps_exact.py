@@ -117,6 +117,7 @@ SOUND = {
     "max_relative_error": 0,
     "min_cosine": 1,
     "min_centered_cosine": 1,
+    "tokens_of_two_rows": 24,
     "positions": 24,
     "positions_of": 24,
     "position_windows": 3,
