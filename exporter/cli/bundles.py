@@ -22,12 +22,13 @@ from exporter.cli.arguments import (
     RequireSignatureOption,
     StsOption,
 )
-from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console
+from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console, table_width
 from exporter.errors import InputError
 from exporter.files import TEXT, read_file
 
 if TYPE_CHECKING:
     from exporter.bundle import Bundle
+    from exporter.recipe import Recipe
     from exporter.validator import ParityReport
 
 
@@ -37,16 +38,33 @@ def list_command(as_json: JsonFlag = False) -> None:
 
     recipes = list_recipes()
     if as_json:
-        print_json({"recipes": [recipe.model_dump(mode="json") for recipe in recipes]})
+        told = [{**recipe.model_dump(mode="json"), "proven_on": recipe.proven_on} for recipe in recipes]
+        print_json({"recipes": told})
         return
-    rows = []
-    for recipe in recipes:
-        expect = recipe.expect
-        scores = ", ".join(f"{score.dataset} {score.value:.2f}" for score in recipe.published[:1])
-        pooling = "+".join(expect.pooling or ("?",))
-        facts = f"{expect.architecture}, {pooling}, {expect.dimension}-d, {expect.max_seq_length} tokens"
-        rows.append((recipe.name, recipe.source, facts, scores))
-    print_table(("recipe", "source", "encoder", "published score"), rows)
+    wide = table_width() >= _WIDE
+    header = ("recipe", *(("source", "encoder") if wide else ()), *_FACTS)
+    print_table(header, [_row(recipe, wide=wide) for recipe in recipes])
+
+
+_WIDE = 140  # columns that a table with sources and encoders needs
+_FACTS = ("size", "license", "languages", "proven on", "published score")
+
+
+def _row(recipe: Recipe, *, wide: bool) -> tuple[str, ...]:
+    """Return the cells of one recipe: below ``_WIDE`` columns without its source and its encoder, which --json has."""
+    expect = recipe.expect
+    encoder = [str(expect.architecture), "+".join(expect.pooling or ("?",)), f"{expect.dimension}-d"]
+    encoder += [f"{expect.max_seq_length} tokens"] if expect.max_seq_length else []
+    scores = ", ".join(f"{score.dataset} {score.value:.2f}" for score in recipe.published[:1])
+    return (
+        recipe.name,
+        *((recipe.source, ", ".join(encoder)) if wide else ()),
+        f"{recipe.parameters / 1e6:,.0f}M" if recipe.parameters else "not confirmed",
+        recipe.license or "not stated",
+        ", ".join("many" if code == "mul" else code for code in recipe.languages) or "not confirmed",
+        recipe.proven_on,
+        scores or "none confirmed",
+    )
 
 
 def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:

@@ -49,8 +49,19 @@ def spinner(stderr: Console, text: str) -> Iterator[Shown]:
         )
 
 
+_PIPE_WIDTH = 160  # a file or a pipe has room for more than 80 columns
+
+
+def table_width() -> int:
+    """Return how many columns ``print_table`` has."""
+    from rich.console import Console
+
+    console = Console()
+    return console.width if console.is_terminal else _PIPE_WIDTH
+
+
 def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table on stdout, as wide as the terminal; 160 columns if stdout is none.
+    """Print a table on stdout, as wide as ``table_width`` says.
 
     Control characters are escaped: a terminal would obey those of a stranger's manifest.
     """
@@ -64,9 +75,7 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(CLOSED_PIPE)
 
-    console = Output(highlight=False, markup=False)
-    if not console.is_terminal:  # a file or a pipe has room for more than 80 columns
-        console = Output(highlight=False, markup=False, width=160)
+    console = Output(highlight=False, markup=False, width=table_width())
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in header:
         table.add_column(Text(printable_lines(title)), overflow="fold")
