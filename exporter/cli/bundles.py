@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -41,30 +41,41 @@ def list_command(as_json: JsonFlag = False) -> None:
         told = [{**recipe.model_dump(mode="json"), "proven_on": recipe.proven_on} for recipe in recipes]
         print_json({"recipes": told})
         return
-    wide = table_width() >= _WIDE
-    header = ("recipe", *(("source", "encoder") if wide else ()), *_FACTS)
-    print_table(header, [_row(recipe, wide=wide) for recipe in recipes])
+    names = next(names for least, names in _LAYOUTS if table_width() >= least)
+    rows = [tuple(_CELLS[name](recipe) for name in names) for recipe in recipes]
+    print_table(names, rows, whole_columns=1)  # the names are typed in
 
 
-_WIDE = 140  # columns that a table with sources and encoders needs
-_FACTS = ("size", "license", "languages", "proven on", "published score")
-
-
-def _row(recipe: Recipe, *, wide: bool) -> tuple[str, ...]:
-    """Return the cells of one recipe: below ``_WIDE`` columns without its source and its encoder, which --json has."""
+def _encoder(recipe: Recipe) -> str:
     expect = recipe.expect
-    encoder = [str(expect.architecture), "+".join(expect.pooling or ("?",)), f"{expect.dimension}-d"]
-    encoder += [f"{expect.max_seq_length} tokens"] if expect.max_seq_length else []
-    scores = ", ".join(f"{score.dataset} {score.value:.2f}" for score in recipe.published[:1])
-    return (
-        recipe.name,
-        *((recipe.source, ", ".join(encoder)) if wide else ()),
-        f"{recipe.parameters / 1e6:,.0f}M" if recipe.parameters else "not confirmed",
-        recipe.license or "not stated",
-        ", ".join("many" if code == "mul" else code for code in recipe.languages) or "not confirmed",
-        recipe.proven_on,
-        scores or "none confirmed",
-    )
+    limit = (f"{expect.max_seq_length} tokens",) if expect.max_seq_length else ()
+    return ", ".join((str(expect.architecture), "+".join(expect.pooling or ("?",)), f"{expect.dimension}-d", *limit))
+
+
+def _languages(recipe: Recipe) -> str:
+    return ", ".join("many" if code == "mul" else code for code in recipe.languages)
+
+
+_CELLS: dict[str, Callable[[Recipe], str]] = {
+    "recipe": lambda recipe: recipe.name,
+    "source": lambda recipe: recipe.source,
+    "encoder": _encoder,
+    "size": lambda recipe: f"{recipe.parameters / 1e6:,.0f}M" if recipe.parameters else "not stated",
+    "license": lambda recipe: recipe.license or "not stated",
+    "languages": _languages,
+    "license (languages)": lambda recipe: f"{recipe.license or 'not stated'} ({_languages(recipe)})",
+    "proven on": lambda recipe: recipe.proven_on,
+    "published score": lambda recipe: next(
+        (f"{score.dataset} {score.value:.2f}" for score in recipe.published), "none confirmed"
+    ),
+}
+_FACTS = ("size", "license", "languages", "proven on")
+# The columns that fit a width; --json has all there is.
+_LAYOUTS = (
+    (140, ("recipe", "source", "encoder", *_FACTS, "published score")),
+    (72, ("recipe", *_FACTS)),
+    (0, ("recipe", "size", "license (languages)", "proven on")),
+)
 
 
 def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:

@@ -60,10 +60,15 @@ def table_width() -> int:
     return console.width if console.is_terminal else _PIPE_WIDTH
 
 
-def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, whole_columns: int = 0) -> None:
     """Print a table on stdout, as wide as ``table_width`` says.
 
     Control characters are escaped: a terminal would obey those of a stranger's manifest.
+
+    Args:
+        header: The titles.
+        rows: The cells, as many in each row as there are titles.
+        whole_columns: How many columns, from the left, are not wrapped.
     """
     from rich import box
     from rich.console import Console
@@ -77,8 +82,8 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
 
     console = Output(highlight=False, markup=False, width=table_width())
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in header:
-        table.add_column(Text(printable_lines(title)), overflow="fold")
+    for number, title in enumerate(header):
+        table.add_column(Text(printable_lines(title)), overflow="fold", no_wrap=number < whole_columns)
     for row in rows:
         table.add_row(*(Text(printable_lines(cell)) for cell in row))
     console.print(table)

@@ -13,7 +13,7 @@ from exporter.validator.check import Check
 
 _CONTINUATION = "##"
 _STEPS = ("normalizer", "pre_tokenizer", "post_processor", "added_tokens")
-# Last steps of a normalizer that a pre-tokenizer repeats which drops whitespace: transformers 5 leaves them out of XLM-R's.
+# Last steps of a normalizer that change no id where whitespace is dropped next: transformers 5 leaves XLM-R's out.
 _OF_SPACES = (
     {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
     {"type": "Strip", "strip_left": False, "strip_right": True},

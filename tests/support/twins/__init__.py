@@ -1,9 +1,10 @@
 """Twins: stand-ins for the published checkpoints, for machines that cannot reach the hub.
 
-A twin has its original's architecture, kind of tokenizer, folder layout and file formats (those of ``TWINS`` are of
-sentence-transformers 2.2 and transformers 4.21: ``pytorch_model.bin``, the old ``1_Pooling/config.json`` keys,
-``vocab.txt``; those of ``MULTILINGUAL`` are of today: ``model.safetensors``, ``tokenizer.json``), and seeded weights that were never trained. A vector of a twin means nothing; a twin is there to show that an export computes the same
-vector as PyTorch does. For that its weights must let faults be seen, which a plain random initialization does not: with
+A twin has its original's architecture, kind of tokenizer, folder layout and file formats. Those of ``TWINS`` are of
+sentence-transformers 2.2 and transformers 4.21 (``pytorch_model.bin``, the old ``1_Pooling/config.json`` keys,
+``vocab.txt``), those of ``MULTILINGUAL`` are of today (``model.safetensors``, ``tokenizer.json``). Its weights are
+seeded and were never trained. A vector of a twin means nothing; a twin is there to show that an export computes the
+same vector as PyTorch does. For that its weights must let faults be seen, which a plain random initialization does not: with
 it all sentences land on nearly one vector, and an export that ignores the padding mask still scores a cosine of 0.99.
 ``weights.py`` says how that is avoided, and ``tests/unit/test_twins.py`` measures it. ::
 

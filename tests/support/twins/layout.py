@@ -48,7 +48,7 @@ def build_twin(name: str, folder: Path, size: SizeName = "small", seed: int = 0)
     Args:
         name: A key of ``TWINS`` or of ``MULTILINGUAL``.
         folder: Where to write; made if missing, files of the same names are overwritten.
-        size: ``small`` for tests (about 1 MB), ``full`` for the original's sizes (a BERT base 440 MB, the largest 2.4 GB).
+        size: ``small`` for tests (about 1 MB), ``full`` for the original's (a BERT base 440 MB, the largest 2.4 GB).
         seed: Of the weights; the vocabulary does not depend on it.
 
     Returns:

@@ -1,9 +1,9 @@
 """Twins of the checkpoints whose tokenizer is no WordPiece: XLM-R's kin, Qwen3 and Gemma 3.
 
-transformers writes their weights and their ``config.json`` as it does today, from one ``model.safetensors``; the files
-of sentence-transformers and of the tokenizer are written here. XLM-R and the BERT have the weights of ``weights.py``,
-Qwen3 and Gemma 3 those of ``tests/support/checkpoints.py``, which let fewer faults be seen. The sizes of the transformers and the order of the modules are published;
-what the model cards leave out (the normalization of a tokenizer, the base of rotations) is that of the family, or
+transformers writes their weights and their ``config.json`` as it does today, in one ``model.safetensors``; the files of
+sentence-transformers and of the tokenizer are written here. XLM-R and the BERT have the weights of ``weights.py``,
+Qwen3 and Gemma 3 those of ``tests/support/checkpoints.py``, which let fewer faults be seen. Sizes and modules are published
+ones; what the model cards leave out (the base of rotations, the steps of a tokenizer) is that of the family, or
 transformers' default.
 """
 
@@ -257,9 +257,7 @@ def _write_modules(folder: Path, twin: MultilingualTwin, width: int) -> None:
     modes = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "mean_sqrt_len": "mean_sqrt_len_tokens"}
     modes |= {"weightedmean": "weightedmean_tokens", "lasttoken": "lasttoken"}
     flags = {f"pooling_mode_{flag}": mode == twin.pooling for mode, flag in modes.items()}
-    write_json(
-        folder / paths[1] / "config.json", {"word_embedding_dimension": width, **flags, "include_prompt": True}
-    )
+    write_json(folder / paths[1] / "config.json", {"word_embedding_dimension": width, **flags, "include_prompt": True})
     for path, inputs, outputs in zip(
         [path for path in paths if path.endswith("Dense")], (width, 4 * width), (4 * width, width), strict=False
     ):
@@ -267,4 +265,6 @@ def _write_modules(folder: Path, twin: MultilingualTwin, width: int) -> None:
         write_json(
             folder / path / "config.json", {**settings, "activation_function": "torch.nn.modules.linear.Identity"}
         )
-        save_file({"linear.weight": torch.randn(outputs, inputs) / math.sqrt(inputs)}, folder / path / "model.safetensors")
+        save_file(
+            {"linear.weight": torch.randn(outputs, inputs) / math.sqrt(inputs)}, folder / path / "model.safetensors"
+        )

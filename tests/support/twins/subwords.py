@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from tests.support.twins.charsmap import nfkc_charsmap
 from tests.support.twins.tokenizer import write_json
@@ -21,6 +22,7 @@ Subwords = Literal["xlm-roberta", "qwen2", "gemma"]
 SIZE = 2_000
 """Entries, in small and full twins alike: the rows of a full twin's table that no text reaches are read by sweeps."""
 
+_ALPHABET = 900  # characters that Gemma's have entries of; others are bytes
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # what SentencePiece writes for a space
 
 
@@ -63,7 +65,7 @@ def _xlm_roberta(texts: list[str]) -> tuple[Tokenizer, dict[str, object]]:
 
 
 def _scored(texts: list[str], size: int) -> list[tuple[str, float]]:
-    """Return the ``size`` pieces of words that save most tokens, characters first, with the logarithm of their share."""
+    """Return ``size`` pieces with the logarithm of their share: characters, then what saves most tokens of a text."""
     characters: Counter[str] = Counter()
     pieces: Counter[str] = Counter()
     for text in texts:
@@ -89,10 +91,9 @@ def _qwen2(texts: list[str]) -> tuple[Tokenizer, dict[str, object]]:
     special = (end, "<|im_start|>", "<|im_end|>")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
-    pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -118,11 +119,15 @@ def _gemma(texts: list[str]) -> tuple[Tokenizer, dict[str, object]]:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    characters = Counter("".join(texts).replace(" ", _SPACE))
+    alphabet = sorted(characters, key=lambda character: (-characters[character], character))[:_ALPHABET]
     trainer = trainers.BpeTrainer(
-        vocab_size=SIZE, special_tokens=[*special, *fallback], limit_alphabet=900, show_progress=False
+        vocab_size=SIZE,
+        special_tokens=[*special, *fallback],
+        initial_alphabet=alphabet,
+        limit_alphabet=_ALPHABET,  # left to the trainer, what is dropped among equally frequent ones would be chance
+        show_progress=False,
     )
     # Words, not lines: with no space left to split at, an entry could reach across words.
     tokenizer.train_from_iterator([word for text in texts for word in _words(text)], trainer)
