@@ -79,7 +79,7 @@ class TestShipped:
         assert Recipe.model_validate_json(recipe.model_dump_json()).model_dump() == recipe.model_dump()
 
     @pytest.mark.parametrize("name", SHIPPED)
-    def test_each_states_what_its_comments_do_not_say_is_left_out(self, name: str) -> None:
+    def test_what_is_left_out_is_said_in_a_comment(self, name: str) -> None:
         """What a public page does not confirm is left out, and the file says so."""
         text = (recipes_folder() / f"{name}.yaml").read_text(encoding="utf-8")
         recipe = find_recipe(name)

@@ -1,10 +1,10 @@
 """Twins of the checkpoints whose tokenizer is no WordPiece: XLM-R's kin, Qwen3 and Gemma 3.
 
-transformers writes their weights and their ``config.json`` as it does today, in one ``model.safetensors``; the files of
-sentence-transformers and of the tokenizer are written here. XLM-R and the BERT have the weights of ``weights.py``,
-Qwen3 and Gemma 3 those of ``tests/support/checkpoints.py``, which let fewer faults be seen. Sizes and modules are published
-ones; what the model cards leave out (the base of rotations, the steps of a tokenizer) is that of the family, or
-transformers' default.
+transformers writes their weights and their ``config.json`` as it does today, in one ``model.safetensors``; the files
+of sentence-transformers and of the tokenizer are written here. XLM-R and the BERT have the weights of ``weights.py``,
+Qwen3 and Gemma 3 those of ``tests/support/checkpoints.py``, which let fewer faults be seen. Sizes and modules are
+published ones; what the model cards leave out (the base of rotations, the steps of a tokenizer) is that of the family,
+or transformers' default.
 """
 
 from __future__ import annotations
