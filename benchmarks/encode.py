@@ -40,7 +40,7 @@ from exporter.targets import Backend, Device, Precision
 from exporter.targets import Target as EngineTarget
 from exporter.validator import Reference, reference_of, validate
 from exporter.validator.sts import read_sts
-from tests.support.twins import TWINS
+from tests.support.twins import MEASURED
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -67,7 +67,7 @@ def main() -> None:
     text.add_argument("--sts", type=Path, metavar="FILE", help="take the sentences of an STS set, KorSTS for example")
     text.add_argument("--text", type=Path, metavar="FILE", help="one sentence a line; by default the calibration text")
     parser.add_argument(
-        "--model", action="append", choices=(*TWINS, "demo"), help=f"by default {PROMISED_OF}; repeatable"
+        "--model", action="append", choices=(*MEASURED, "demo"), help=f"by default {PROMISED_OF}; repeatable"
     )
     parser.add_argument("--sentences", type=int, default=512, help="how many, evenly spread over the text")
     parser.add_argument("--threads", type=int, default=2, help="of torch and of the engines")

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
-from tests.support.twins import TWINS
+from tests.support.twins import MEASURED
 
-MODELS = ("demo", *TWINS)
+MODELS = ("demo", *MEASURED)
 PRECISIONS = ("fp32", "fp16")
 GIB = 1024**3
 # The promises: seconds from start to end, by model.

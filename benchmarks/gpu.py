@@ -51,7 +51,7 @@ from exporter.validator import Reference, reference_of, validate
 from exporter.validator.format_loss import format_loss_of
 from exporter.validator.parity import compare
 from exporter.validator.sts import read_sts
-from tests.support.twins import TWINS
+from tests.support.twins import MEASURED
 
 TOOLS = (
     "korsbert",
@@ -83,7 +83,7 @@ def main() -> None:
     disable_progress_bar()
     data = _begin(options)
     ceilings = Ceilings(**data["ceilings"])
-    for name in options.model or sorted(TWINS, key=lambda name: name != PROMISED_OF):  # what counts most comes first
+    for name in options.model or sorted(MEASURED, key=lambda name: name != PROMISED_OF):  # what counts most comes first
         if data["models"].get(name, {}).get("complete"):
             print(f"{name}: measured already", flush=True)
             continue
@@ -104,7 +104,7 @@ def _options() -> Namespace:
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--sts", type=Path, metavar="FILE", help="take the sentences of an STS set, KorSTS for example")
     text.add_argument("--text", type=Path, metavar="FILE", help="one sentence a line; by default the calibration text")
-    parser.add_argument("--model", action="append", choices=(*TWINS, "demo"), help="by default all; repeatable")
+    parser.add_argument("--model", action="append", choices=(*MEASURED, "demo"), help="by default all; repeatable")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu is a dry run")
     parser.add_argument("--sentences", type=int, default=1024, help="how many, evenly spread over the text")
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds of the sentences; the median counts")

@@ -45,7 +45,7 @@ from exporter.targets import Backend, Device, Precision
 from exporter.targets import Target as EngineTarget
 from exporter.validator import ParityReport, Reference, reference_of, validate
 from exporter.validator.sts import read_sts
-from tests.support.twins import TWINS
+from tests.support.twins import MEASURED
 from tests.support.twins.conversions import ARCHITECTURES, convert_checkpoint
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def main() -> None:
     """Measure each model asked for, and write ``int8-MODEL`` to the results."""
     parser = arguments(str(__doc__).splitlines()[0])
     parser.add_argument("--sts", type=Path, metavar="FILE", required=True, help="text, and the task: KorSTS for one")
-    parser.add_argument("--model", action="append", choices=(*REAL, *TWINS), help="by default all; repeatable")
+    parser.add_argument("--model", action="append", choices=(*REAL, *MEASURED), help="by default all; repeatable")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="judge by every Nth probe only")
     parser.add_argument("--sentences", type=int, default=512, help="how many, evenly spread over the text")
     parser.add_argument("--threads", type=int, default=2, help="of torch and of the engines")
@@ -112,14 +112,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     disable_progress_bar()
-    for name in options.model or (*REAL, *TWINS):
+    for name in options.model or (*REAL, *MEASURED):
         with work_folder(options.work) as work:
             _measure_model(name, options, work)
 
 
 def _source(name: str, options: Namespace, work: Path) -> tuple[Path, Recipe]:
     """Return a model's folder and recipe."""
-    if name in TWINS or name == "demo":
+    if name in MEASURED or name == "demo":
         recipe = load_recipe(twin_recipe(name, options.size, work))
         return twin(name, options.size, work), recipe
     folder = MINILM

@@ -20,7 +20,7 @@ from benchmarks.results import arguments, publish, table, twin, twin_recipe, wor
 from exporter.recipe import Recipe, find_recipe, load_recipe
 from exporter.validator.gates import significant
 from tests.support.faults import DENSE, MINILM, source_of
-from tests.support.twins import TWINS
+from tests.support.twins import MEASURED
 
 EXPORTS = (
     ("fp32", "onnxruntime"),
@@ -65,7 +65,7 @@ class Measured:
 def main() -> None:
     """Export everything, collect what the gates measured, and write ``sound_exports``."""
     parser = arguments(str(__doc__).splitlines()[0])
-    models = (*REAL, *TWINS)
+    models = (*REAL, *MEASURED)
     parser.add_argument("--model", choices=models, action="append", help="only this one; may be given several times")
     parser.add_argument("--precision", choices=PRECISIONS, action="append", help="only this one")
     options = parser.parse_args()

@@ -24,7 +24,7 @@ from exporter.serving.triton import Options, ship
 from exporter.serving.triton.config import FILE, read_config, to_text
 from exporter.serving.triton.remote import RemoteEncoder
 from tests.support.triton import running
-from tests.support.twins import TWINS
+from tests.support.twins import MEASURED
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -89,7 +89,7 @@ class Measured:
 def main() -> None:
     """Measure one model, and write ``triton`` (or ``triton-MODEL``) to the results."""
     parser = arguments(str(__doc__).splitlines()[0])
-    parser.add_argument("--model", choices=(*TWINS, "demo"), default="demo")
+    parser.add_argument("--model", choices=(*MEASURED, "demo"), default="demo")
     parser.add_argument("--sentences", type=int, default=512, help="per round and number of clients")
     parser.add_argument("--threads", type=int, default=2, help="of the engine, in process and in the server")
     parser.add_argument("--rounds", type=int, default=5)

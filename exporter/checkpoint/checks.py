@@ -58,10 +58,17 @@ def _check_expectations(checkpoint: Checkpoint, recipe: Recipe) -> None:
     """Refuse a checkpoint that is not what its recipe says, naming both values of everything that differs."""
     expected = recipe.expect.model_dump(exclude_none=True)
     facts = checkpoint.facts.model_dump() | {"max_seq_length": checkpoint.own_max_seq_length}
+    prompts = expected.pop("prompts", {})
     wrong = [
         f"{name} is {facts[name]!r}, the recipe expects {value!r}"
         for name, value in expected.items()
         if facts[name] != value
+    ]
+    found = checkpoint.facts.prompts
+    wrong += [
+        f"the prompt {name!r} is {found.get(name)!r}, the recipe expects {text!r}"
+        for name, text in prompts.items()
+        if found.get(name) != text
     ]
     if wrong:
         raise CheckpointError(

@@ -36,6 +36,9 @@ _ROBERTA_TOKENS = {
 }
 _DEFAULT_TOKENS = {"mpnet": _ROBERTA_TOKENS | {"unk_token": "[UNK]"}}
 
+# The side of the padding where no file states one; source: ``padding_side`` of these classes in transformers.
+_PADDING_SIDES = {"GemmaTokenizer": "left"}
+
 # Classes that take tokenizer.json as it is: the settings of tokenizer_config.json are not theirs.
 _AS_IT_IS = {"PreTrainedTokenizer", "TokenizersBackend"}
 
@@ -92,8 +95,7 @@ def _with_settings(normalizer: Any, settings: dict[str, Any]) -> Any:
     These settings win over ``tokenizer.json`` in transformers 4 and 5 alike. A key that is absent is left as
     ``tokenizer.json`` has it: where transformers takes a default of its own that differs, the check finds it.
     """
-    kind = str(settings.get("tokenizer_class") or "").removesuffix("Fast")
-    if not isinstance(normalizer, normalizers.BertNormalizer) or kind in _AS_IT_IS:
+    if not isinstance(normalizer, normalizers.BertNormalizer) or _class_of(settings) in _AS_IT_IS:
         return normalizer
     return normalizers.BertNormalizer(
         clean_text=normalizer.clean_text,
@@ -160,11 +162,16 @@ def _set_limits(tokenizer: Tokenizer, settings: dict[str, Any], max_seq_length: 
     if token is None or tokenizer.token_to_id(token) is None:
         tokenizer.no_padding()
         return
+    side = _PADDING_SIDES.get(_class_of(settings), "right")
     tokenizer.enable_padding(
-        direction=settings.get("padding_side") or padding.get("direction", "right"),
+        direction=settings.get("padding_side") or padding.get("direction", side),
         pad_id=tokenizer.token_to_id(token),
         pad_token=token,
     )
+
+
+def _class_of(settings: dict[str, Any]) -> str:
+    return str(settings.get("tokenizer_class") or "").removesuffix("Fast")
 
 
 def _ids(tokenizer: Tokenizer, tokens: tuple[str, ...], file: Path) -> list[int]:

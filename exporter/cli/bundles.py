@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -22,12 +22,13 @@ from exporter.cli.arguments import (
     RequireSignatureOption,
     StsOption,
 )
-from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console
+from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console, table_width
 from exporter.errors import InputError
 from exporter.files import TEXT, read_file
 
 if TYPE_CHECKING:
     from exporter.bundle import Bundle
+    from exporter.recipe import Recipe
     from exporter.validator import ParityReport
 
 
@@ -37,16 +38,44 @@ def list_command(as_json: JsonFlag = False) -> None:
 
     recipes = list_recipes()
     if as_json:
-        print_json({"recipes": [recipe.model_dump(mode="json") for recipe in recipes]})
+        told = [{**recipe.model_dump(mode="json"), "proven_on": recipe.proven_on} for recipe in recipes]
+        print_json({"recipes": told})
         return
-    rows = []
-    for recipe in recipes:
-        expect = recipe.expect
-        scores = ", ".join(f"{score.dataset} {score.value:.2f}" for score in recipe.published[:1])
-        pooling = "+".join(expect.pooling or ("?",))
-        facts = f"{expect.architecture}, {pooling}, {expect.dimension}-d, {expect.max_seq_length} tokens"
-        rows.append((recipe.name, recipe.source, facts, scores))
-    print_table(("recipe", "source", "encoder", "published score"), rows)
+    names = next(names for least, names in _LAYOUTS if table_width() >= least)
+    rows = [tuple(_CELLS[name](recipe) for name in names) for recipe in recipes]
+    print_table(names, rows, whole_columns=1)  # the names are typed in
+
+
+def _encoder(recipe: Recipe) -> str:
+    expect = recipe.expect
+    limit = (f"{expect.max_seq_length} tokens",) if expect.max_seq_length else ()
+    return ", ".join((str(expect.architecture), "+".join(expect.pooling or ("?",)), f"{expect.dimension}-d", *limit))
+
+
+def _languages(recipe: Recipe) -> str:
+    return ", ".join("many" if code == "mul" else code for code in recipe.languages)
+
+
+_CELLS: dict[str, Callable[[Recipe], str]] = {
+    "recipe": lambda recipe: recipe.name,
+    "source": lambda recipe: recipe.source,
+    "encoder": _encoder,
+    "size": lambda recipe: f"{recipe.parameters / 1e6:,.0f}M" if recipe.parameters else "not stated",
+    "license": lambda recipe: recipe.license or "not stated",
+    "languages": _languages,
+    "license (languages)": lambda recipe: f"{recipe.license or 'not stated'} ({_languages(recipe)})",
+    "proven on": lambda recipe: recipe.proven_on,
+    "published score": lambda recipe: next(
+        (f"{score.dataset} {score.value:.2f}" for score in recipe.published), "none confirmed"
+    ),
+}
+_FACTS = ("size", "license", "languages", "proven on")
+# The columns that fit a width; --json has all there is.
+_LAYOUTS = (
+    (140, ("recipe", "source", "encoder", *_FACTS, "published score")),
+    (72, ("recipe", *_FACTS)),
+    (0, ("recipe", "size", "license (languages)", "proven on")),
+)
 
 
 def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:

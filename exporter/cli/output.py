@@ -49,10 +49,26 @@ def spinner(stderr: Console, text: str) -> Iterator[Shown]:
         )
 
 
-def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table on stdout, as wide as the terminal; 160 columns if stdout is none.
+_PIPE_WIDTH = 160  # a file or a pipe has room for more than 80 columns
+
+
+def table_width() -> int:
+    """Return how many columns ``print_table`` has."""
+    from rich.console import Console
+
+    console = Console()
+    return console.width if console.is_terminal else _PIPE_WIDTH
+
+
+def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, whole_columns: int = 0) -> None:
+    """Print a table on stdout, as wide as ``table_width`` says.
 
     Control characters are escaped: a terminal would obey those of a stranger's manifest.
+
+    Args:
+        header: The titles.
+        rows: The cells, as many in each row as there are titles.
+        whole_columns: How many columns, from the left, are not wrapped.
     """
     from rich import box
     from rich.console import Console
@@ -64,12 +80,10 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(CLOSED_PIPE)
 
-    console = Output(highlight=False, markup=False)
-    if not console.is_terminal:  # a file or a pipe has room for more than 80 columns
-        console = Output(highlight=False, markup=False, width=160)
+    console = Output(highlight=False, markup=False, width=table_width())
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in header:
-        table.add_column(Text(printable_lines(title)), overflow="fold")
+    for number, title in enumerate(header):
+        table.add_column(Text(printable_lines(title)), overflow="fold", no_wrap=number < whole_columns)
     for row in rows:
         table.add_row(*(Text(printable_lines(cell)) for cell in row))
     console.print(table)

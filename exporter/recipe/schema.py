@@ -21,6 +21,8 @@ class Expectations(Frozen):
         dimension: Length of a sentence vector.
         max_seq_length: Tokens per sentence, special tokens included; what is longer is truncated.
         do_lower_case: Whether text is lower-cased before the vocabulary is consulted.
+        modules: Class names of the modules, in order, for example ``[Transformer, Pooling, Normalize]``.
+        prompts: Prompts that the checkpoint must have, by name, with their texts. It may have others.
     """
 
     architecture: str | None = None
@@ -28,6 +30,8 @@ class Expectations(Frozen):
     dimension: int | None = Field(default=None, ge=1)
     max_seq_length: int | None = Field(default=None, ge=1)
     do_lower_case: bool | None = None
+    modules: tuple[str, ...] | None = None
+    prompts: dict[str, str] | None = None
 
 
 class Range(Frozen):
@@ -85,7 +89,7 @@ class PublishedScore(Frozen):
     """A score the checkpoint's authors state, for the model card and for whoever has the weights and the data."""
 
     dataset: str
-    metric: Literal["spearman", "pearson"]
+    metric: Literal["spearman", "pearson", "ndcg@10", "mean of tasks"]
     value: float = Field(description="x100, as cards print it")
 
 
@@ -137,6 +141,9 @@ class Recipe(Frozen):
         name: The name of the recipe, and of the folder that its bundles are written to.
         source: Hub id, or a folder (relative to the recipe file).
         revision: Branch, tag or commit on the hub.
+        license: Of the weights: its SPDX identifier, or the name that the model card gives to another one.
+        languages: Codes of ISO 639; ``mul`` stands for many.
+        parameters: How many numbers the checkpoint's weights are.
     """
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
@@ -144,6 +151,8 @@ class Recipe(Frozen):
     revision: str | None = None
     summary: str = ""
     license: str | None = None
+    languages: tuple[str, ...] = ()
+    parameters: int | None = Field(default=None, ge=1)
     expect: Expectations = Expectations()
     shapes: Shapes = Shapes()
     gates: Gates = Gates()
@@ -176,6 +185,14 @@ class Recipe(Frozen):
         """
         path = (self._home or recipes_folder()) / self.source
         return path if path.is_dir() else None
+
+    @property
+    def proven_on(self) -> Literal["weights", "twin"]:
+        """What korsbert's own tests export: these weights where they ship, else a twin of the checkpoint.
+
+        A twin has the checkpoint's architecture, kind of tokenizer and files, and seeded weights.
+        """
+        return "weights" if self.local_source() is not None else "twin"
 
     def source_name(self, folder: Path | None = None) -> str:
         """Return what a bundle calls the source: a hub id, a folder among the recipes that ship, or a folder's name.

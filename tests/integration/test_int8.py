@@ -40,7 +40,7 @@ from exporter.validator.probes import probes_for, shipped_probes
 from tests.conftest import Shared
 from tests.support.encoders import encode
 from tests.support.int8_bundles import facts, int8_bundle, require_small_loss, statistics
-from tests.support.twins import TWINS, build_twin
+from tests.support.twins import MEASURED, build_twin
 
 SHIPPED = read_sentences(Path(exporter.__file__).with_name("calibration.jsonl"))
 
@@ -173,7 +173,7 @@ def some_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", MEASURED)
 def test_tensorrt_rtx_builds_the_graph_of_every_twin(name: str, some_text: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86_64 only)")
     checkpoint = load_checkpoint(find_recipe(str(build_twin(name, tmp_path / name))))

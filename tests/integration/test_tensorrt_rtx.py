@@ -20,13 +20,13 @@ from exporter.graph.folding import fold
 from exporter.graph.passes import passes_for, run_passes
 from exporter.precisions import cast_graph
 from exporter.recipe import find_recipe
-from tests.support.twins import TWINS, build_twin
+from tests.support.twins import MEASURED, build_twin
 
 pytest.importorskip(
     "tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (make .venv/ready installs it where there is a wheel)"
 )
 
-MODELS = (*TWINS, "demo")
+MODELS = (*MEASURED, "demo")
 TYPES = {"fp32": "float", "fp16": "half", "bf16": "bf16"}
 
 Folded = Callable[[str], tuple[Checkpoint, Graph]]

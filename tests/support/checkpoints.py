@@ -121,15 +121,8 @@ def save_checkpoint(
     config_class, model_class, small = ARCHITECTURES[architecture]
     torch.manual_seed(seed)
     model = model_class(config_class(**(small if sizes is None else sizes)))
-    spread = 4
-    if architecture == "t5" or sizes is not None:
-        spread = 2  # T5 does not divide its scores: 4 would make one token win them all, as it would in wide layers
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and "position" not in name:
-                parameter.mul_(spread)
-            elif architecture in _NORMS_BEFORE and "norm" in name:  # ones would leave nothing to be found
-                parameter.add_(torch.randn_like(parameter) / 10)
+    # T5 does not divide its scores: 4 would make one token win them all, as it would in wide layers.
+    spread_weights(model, architecture, 2 if architecture == "t5" or sizes is not None else 4)
     model.save_pretrained(folder / "transformer")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(DEMO / name, folder / "transformer" / name)
@@ -149,3 +142,19 @@ def save_checkpoint(
     saved = folder / "checkpoint"
     SentenceTransformer(modules=parts, device="cpu").save(str(saved), create_model_card=False)
     return saved
+
+
+def spread_weights(model: torch.nn.Module, architecture: str, spread: float) -> None:
+    """Spread a new model's weights, so that sentences differ, and give norms that stand before a layer weights to lose.
+
+    Args:
+        model: As transformers initializes it.
+        architecture: A key of ``ARCHITECTURES``.
+        spread: What matrices are multiplied by.
+    """
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "position" not in name:
+                parameter.mul_(spread)
+            elif architecture in _NORMS_BEFORE and "norm" in name:  # ones would leave nothing to be found
+                parameter.add_(torch.randn_like(parameter) / 10)

@@ -60,7 +60,7 @@ from tests.support.surgery import (
     table_readers,
     take_place,
 )
-from tests.support.twins import TWINS, build_twin
+from tests.support.twins import MEASURED, build_twin
 
 ROWS_OF_PROBES = 32  # what an encoder puts into one batch, and so all that probes ever fill
 
@@ -251,7 +251,7 @@ def int8_plan(name: str) -> Plan:
 
 DENSE = "demo + Dense + Normalize"  # there for its head: the rest of it is the demo
 MINILM = "all-MiniLM-L6-v2"
-SUBJECTS = ("demo", DENSE, MINILM, *(f"{name} (small twin)" for name in TWINS))
+SUBJECTS = ("demo", DENSE, MINILM, *(f"{name} (small twin)" for name in MEASURED))
 
 
 @cache

@@ -32,10 +32,10 @@ from exporter.targets import Precision
 from exporter.validator.provenance import Parameter, StoredGraph, read_onnx
 from exporter.validator.provenance.parameters import dependent_parameters
 from exporter.validator.provenance.read_openvino import read_onnx_by_openvino, read_openvino
-from tests.support.twins import TWINS, build_twin
+from tests.support.twins import MEASURED, build_twin
 
 MINILM = "all-MiniLM-L6-v2"
-SUBJECTS = ("demo", MINILM, *TWINS)
+SUBJECTS = ("demo", MINILM, *MEASURED)
 SENTENCES = (
     "새벽 시장에서 갓 딴 복숭아를 한 상자 샀다.",
     "The lighthouse keeper wrote a letter every Sunday.",

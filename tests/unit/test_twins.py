@@ -21,11 +21,11 @@ from torch import nn
 from transformers.activations import GELUActivation
 
 from exporter.recipe import find_recipe, list_recipes
-from tests.support.twins import TWINS, WordPiece, build_twin
+from tests.support.twins import ALL_TWINS, TWINS, WordPiece, build_twin
 from tests.support.twins.__main__ import main
 from tests.support.twins.tokenizer import CORPUS, corpus_texts, vocabulary
 
-NAMES = tuple(TWINS)
+NAMES = tuple(name for name, twin in TWINS.items() if twin.layout == "sentence-transformers")
 Batch = dict[str, torch.Tensor]
 
 
@@ -138,7 +138,7 @@ def test_a_twin_has_the_facts_of_its_recipe(name: str) -> None:
 
 
 def test_every_recipe_has_a_twin() -> None:
-    assert set(TWINS) == {recipe.name for recipe in list_recipes()} - {"demo"}
+    assert set(ALL_TWINS) == {recipe.name for recipe in list_recipes()} - {"demo"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -225,6 +225,13 @@ def test_the_seed_and_the_name_change_the_weights_and_nothing_else(folders: dict
         assert (other / "pytorch_model.bin").read_bytes() != (
             folders["ko-sbert-sts"] / "pytorch_model.bin"
         ).read_bytes()
+
+
+def test_a_folder_of_transformers_has_no_file_of_sentence_transformers(tmp_path: Path) -> None:
+    folder = build_twin("kosimcse-roberta-multitask", tmp_path)
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    transformers = {"config.json", "pytorch_model.bin", "special_tokens_map.json", "tokenizer.json", "vocab.txt"}
+    assert files == transformers | {"README.md", "tokenizer_config.json"}
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(tmp_path: Path) -> None:

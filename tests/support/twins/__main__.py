@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tests.support.twins import TWINS, build_twin
+from tests.support.twins import ALL_TWINS, build_twin
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -13,7 +13,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.support.twins", description="Build a twin of a published checkpoint."
     )
-    parser.add_argument("name", choices=TWINS, help="whose twin")
+    parser.add_argument("name", choices=ALL_TWINS, help="whose twin")
     parser.add_argument("folder", type=Path, help="where to write it")
     parser.add_argument("--full", action="store_true", help="the original's sizes; without it a small one for tests")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")

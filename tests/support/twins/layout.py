@@ -7,10 +7,14 @@ from pathlib import Path
 
 import torch
 
+from tests.support.twins.multilingual import MULTILINGUAL, build_multilingual
 from tests.support.twins.names import NAMES
 from tests.support.twins.originals import TWINS, Size, SizeName, Twin
 from tests.support.twins.tokenizer import corpus_texts, vocabulary, write_json, write_tokenizer
 from tests.support.twins.weights import state_dict
+
+ALL_TWINS = (*TWINS, *MULTILINGUAL)
+"""The names of all twins, which are those of all recipes but the demo's."""
 
 _VERSIONS = {"sentence_transformers": "2.2.0", "transformers": "4.21.2", "pytorch": "1.10.1"}
 
@@ -29,7 +33,7 @@ tags:
 - transformers
 ---
 
-# A twin of {twin.checkpoint}
+# A twin of {checkpoint}
 
 Same architecture, kind of tokenizer and files; **untrained weights** (seed {seed}). Its vectors mean nothing: it is for
 testing exports. Made by `python -m tests.support.twins {name} FOLDER` of korsbert.
@@ -42,9 +46,9 @@ def build_twin(name: str, folder: Path, size: SizeName = "small", seed: int = 0)
     The same arguments and the same ``tokenizer.CORPUS`` give the same files.
 
     Args:
-        name: A key of ``TWINS``.
+        name: A key of ``TWINS`` or of ``MULTILINGUAL``.
         folder: Where to write; made if missing, files of the same names are overwritten.
-        size: ``small`` for tests (about 1 MB), ``full`` for the original's sizes (up to 650 MB, a BERT base 440 MB).
+        size: ``small`` for tests (about 1 MB), ``full`` for the original's (a BERT base 440 MB, the largest 2.4 GB).
         seed: Of the weights; the vocabulary does not depend on it.
 
     Returns:
@@ -53,21 +57,20 @@ def build_twin(name: str, folder: Path, size: SizeName = "small", seed: int = 0)
     Raises:
         KeyError: There is no twin of that name.
     """
-    if name not in TWINS:
-        raise KeyError(f"no twin is called {name!r}; there are {', '.join(TWINS)}")
+    if name not in ALL_TWINS:
+        raise KeyError(f"no twin is called {name!r}; there are {', '.join(ALL_TWINS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    if name in MULTILINGUAL:
+        card = _CARD.format(name=name, checkpoint=MULTILINGUAL[name].checkpoint, seed=seed)
+        build_multilingual(name, folder, size, seed, card)
+        return folder
     twin = TWINS[name]
     sizes: Size = {"small": twin.small, "full": twin.full}[size]
-    (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
-
-    write_json(folder / "modules.json", _MODULES)
-    write_json(folder / "1_Pooling" / "config.json", _pooling_config(twin, sizes))
-    write_json(
-        folder / "sentence_bert_config.json",
-        {"max_seq_length": twin.max_seq_length, "do_lower_case": twin.do_lower_case},
-    )
-    write_json(folder / "config_sentence_transformers.json", {"__version__": _VERSIONS})
+    if twin.layout == "sentence-transformers":
+        _write_modules(folder, twin, sizes)
     write_json(folder / "config.json", _transformer_config(twin, sizes))
-    (folder / "README.md").write_text(_CARD.format(name=name, twin=twin, seed=seed), encoding="utf-8")
+    card = _CARD.format(name=name, checkpoint=twin.checkpoint, seed=seed)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
     write_tokenizer(folder, twin.tokenizer, vocabulary(twin.tokenizer, sizes.vocabulary, corpus_texts()))
 
@@ -75,6 +78,18 @@ def build_twin(name: str, folder: Path, size: SizeName = "small", seed: int = 0)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{name}/{size}/{seed}".encode()))
     torch.save(state_dict(twin, sizes, generator), folder / "pytorch_model.bin")
     return folder
+
+
+def _write_modules(folder: Path, twin: Twin, size: Size) -> None:
+    """Write the files that sentence-transformers adds to a folder of transformers."""
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    write_json(folder / "modules.json", _MODULES)
+    write_json(folder / "1_Pooling" / "config.json", _pooling_config(twin, size))
+    write_json(
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": twin.max_seq_length, "do_lower_case": twin.do_lower_case},
+    )
+    write_json(folder / "config_sentence_transformers.json", {"__version__": _VERSIONS})
 
 
 def _pooling_config(twin: Twin, size: Size) -> dict[str, object]:

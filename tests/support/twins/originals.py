@@ -61,10 +61,13 @@ class Twin:
     positions: int = 512
     """Rows of the position table; more than ``max_seq_length`` in some, where reading past the limit goes unnoticed."""
     token_types: int = 2
+    layout: Literal["sentence-transformers", "transformers"] = "sentence-transformers"
+    """Whose folder: that of transformers has no ``modules.json``, and does not state the pooling."""
 
 
 _SMALL = Size(vocabulary=2_000, layers=3, hidden=64, heads=4, feed_forward=128)
 _KLUE_BASE = Size(vocabulary=32_000, layers=12, hidden=768, heads=12, feed_forward=3_072)
+KLUE_ROBERTA = WordPiece(special_tokens=("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"), sentence_tokens=True)
 
 TWINS: Mapping[str, Twin] = MappingProxyType(
     {
@@ -112,10 +115,7 @@ TWINS: Mapping[str, Twin] = MappingProxyType(
             pooling="mean",
             max_seq_length=512,
             do_lower_case=True,
-            tokenizer=WordPiece(
-                special_tokens=("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"),
-                sentence_tokens=True,
-            ),
+            tokenizer=KLUE_ROBERTA,
             layer_norm_eps=1e-5,
             positions=514,
             token_types=1,
@@ -130,6 +130,36 @@ TWINS: Mapping[str, Twin] = MappingProxyType(
             do_lower_case=False,
             tokenizer=WordPiece(),
         ),
+        "ko-sroberta-multitask": Twin(
+            checkpoint="jhgan/ko-sroberta-multitask",
+            architecture="roberta",
+            small=_SMALL,
+            full=_KLUE_BASE,
+            pooling="mean",
+            max_seq_length=128,
+            do_lower_case=False,
+            tokenizer=KLUE_ROBERTA,
+            layer_norm_eps=1e-5,
+            positions=514,
+            token_types=1,
+        ),
+        "kosimcse-roberta-multitask": Twin(
+            checkpoint="BM-K/KoSimCSE-roberta-multitask",
+            architecture="roberta",
+            small=_SMALL,
+            full=_KLUE_BASE,
+            pooling="cls",
+            max_seq_length=512,
+            do_lower_case=False,
+            tokenizer=KLUE_ROBERTA,
+            layer_norm_eps=1e-5,
+            positions=514,
+            token_types=1,
+            layout="transformers",
+        ),
     }
 )
 """By the name of their recipe."""
+
+MEASURED = ("albert-small", "moco-distilbert", "ko-sbert-sts", "klue-sroberta", "ko-sbert-multitask")
+"""The twins of ``tests/FAULTS.md``, of the benchmarks and of the tests that take minutes for each model."""

@@ -119,6 +119,17 @@ def test_every_difference_from_the_recipe_is_told_and_nothing_else() -> None:
     )
 
 
+def test_a_prompt_that_differs_or_is_absent_is_told_and_others_may_be_there() -> None:
+    found = checkpoint(prompts={"query": "query: ", "document": ""})
+    check_reference(found, recipe(expect=Expectations(prompts={"query": "query: "})), None)
+    expect = Expectations(prompts={"query": "query:", "STS": "sentence: "})
+    message, _ = refusal(found, recipe(expect=expect))
+    assert message == (
+        "owner/model is not what recipe 'case' describes: the prompt 'query' is 'query: ', the recipe expects "
+        "'query:'; the prompt 'STS' is None, the recipe expects 'sentence: '"
+    )
+
+
 class TestKnownIds:
     RIGHT = KnownIds(text="국 밥", ids=(2, 5, 4, 3))
 

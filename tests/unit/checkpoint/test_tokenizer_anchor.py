@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.checkpoint.tokenizer_anchor import build_anchor
 from exporter.errors import CheckpointError
-from exporter.recipe import Recipe, find_recipe
+from exporter.recipe import Expectations, Recipe, find_recipe
 from exporter.validator.tokenizer import check_tokenizer
 from tests.support.checkpoints import DEMO
-from tests.support.twins import TWINS, build_twin
+from tests.support.stand_in import words_tokenizer
+from tests.support.twins import ALL_TWINS, build_twin
 
 TEXTS = [
     "",
@@ -42,9 +43,10 @@ def changed(tokenizer: Tokenizer, change: Callable[[dict[str, Any]], object]) ->
     return Tokenizer.from_str(json.dumps(content))
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", ALL_TWINS)
 def test_the_published_tokenizer_of_a_twin_equals_its_anchor(name: str, tmp_path: Path) -> None:
-    checkpoint = load_checkpoint(Recipe(name=name, source=str(build_twin(name, tmp_path))))
+    pooling = Expectations(pooling=find_recipe(name).expect.pooling)
+    checkpoint = load_checkpoint(Recipe(name=name, source=str(build_twin(name, tmp_path)), expect=pooling))
     check = check_tokenizer(checkpoint.anchor, checkpoint.tokenizer, TEXTS)
     assert check.passed, check.failures
     assert check.coverage == "7 texts and 2,000 vocabulary entries give the same ids"
@@ -119,6 +121,24 @@ class TestDifferences:
             content["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, content["normalizer"]]}
 
         assert check_tokenizer(demo.anchor, changed(demo.tokenizer, change), TEXTS).failures == ()
+
+    @pytest.mark.parametrize("step", [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip(left=False)])
+    def test_of_spaces_before_a_split_at_spaces_are_none(self, step: Any) -> None:
+        anchor, candidate = words_tokenizer("밥", "국"), words_tokenizer("밥", "국")
+        anchor.normalizer = normalizers.Sequence([normalizers.NFC(), step])
+        candidate.normalizer = normalizers.NFC()
+        assert check_tokenizer(anchor, candidate, ["밥  국 "]).failures == ()
+        for tokenizer in (anchor, candidate):
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        assert "normalizer is not that of the checkpoint's files" in check_tokenizer(anchor, candidate, []).failures
+
+    def test_steps_of_spaces_that_another_step_follows_count(self) -> None:
+        anchor, candidate = words_tokenizer("밥", "국"), words_tokenizer("밥", "국")
+        after = normalizers.Replace(" ", "_")
+        anchor.normalizer = normalizers.Sequence([normalizers.Replace(Regex(" {2,}"), " "), after])
+        candidate.normalizer = normalizers.Sequence([after])
+        check = check_tokenizer(anchor, candidate, [])
+        assert check.failures == ("normalizer is not that of the checkpoint's files",)
 
     def test_a_tokenizer_that_transformers_builds_otherwise_than_tokenizer_json_says(self, tmp_path: Path) -> None:
         """Without ``do_lower_case`` in its settings, transformers lower-cases; ``tokenizer.json`` does not."""
