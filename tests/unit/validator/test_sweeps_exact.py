@@ -237,7 +237,11 @@ class TestWordRows:
         )
         center = vectors.mean(axis=0)
         centered = row_cosine(vectors - center, 2 * vectors - center).min()
-        wrong = {"max_relative_error": 1, "position_max_relative_error": 1, "min_centered_cosine": round(float(centered), 5)}
+        wrong = {
+            "max_relative_error": 1,
+            "position_max_relative_error": 1,
+            "min_centered_cosine": round(float(centered), 5),
+        }
         assert rounded(check) == SOUND | wrong | {"words_per_sequence": 2, "position_windows": 13}
 
     def test_three_are_named_and_not_counted(self, reference: SweepReference) -> None:
