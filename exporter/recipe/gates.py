@@ -48,6 +48,13 @@ class Gate(Frozen):
         max_emulator_ratio: Largest ratio of the mean ``|candidate - emulated| / |emulated|`` to the mean relative error
             of the emulator, where int8 was emulated. Both compute with the same integers; what is left are roundings to
             int8 that a difference in the last digit of float32 has turned over, and faults.
+        mean_stored_overlap: Mean share of a text's ten nearest that stay among the ten nearest where both sides are
+            stored as float16 or int8 (``validator/stored.py``).
+        mean_binary_overlap: The same where both sides are stored as bits.
+        mean_ranges_overlap: Mean share of a text's ten nearest, by the float32 reference, that stay among the ten
+            nearest where the reference is stored as int8. It judges the ranges.
+        max_code_changes: Largest share of int8 codes that differ by more than one step.
+        max_sign_flips: Largest share of signs that differ.
         max_spearman_drop: Largest loss of Spearman's correlation on an STS set, in points (x100).
     """
 
@@ -68,6 +75,11 @@ class Gate(Frozen):
     max_format_ratio: float | None = Field(default=None, gt=0)
     max_widening: float = Field(default=1.0, ge=1)
     max_emulator_ratio: float | None = Field(default=None, gt=0)
+    mean_stored_overlap: float | None = Field(default=None, ge=0, le=1)
+    mean_binary_overlap: float | None = Field(default=None, ge=0, le=1)
+    mean_ranges_overlap: float | None = Field(default=None, ge=0, le=1)
+    max_code_changes: float | None = Field(default=None, ge=0, le=1)
+    max_sign_flips: float | None = Field(default=None, ge=0, le=1)
     max_spearman_drop: float = Field(default=0.1, ge=0)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -137,6 +137,8 @@ class Recipe(Frozen):
         name: The name of the recipe, and of the folder that its bundles are written to.
         source: Hub id, or a folder (relative to the recipe file).
         revision: Branch, tag or commit on the hub.
+        truncate_dims: Dimensions to which vectors will be truncated (Matryoshka), besides that of the checkpoint. Each
+            is judged by the gates.
     """
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
@@ -148,6 +150,7 @@ class Recipe(Frozen):
     shapes: Shapes = Shapes()
     gates: Gates = Gates()
     precision: Precisions = Precisions()
+    truncate_dims: tuple[Annotated[int, Field(ge=1)], ...] = ()
     published: tuple[PublishedScore, ...] = ()
     known_answer: KnownAnswer | None = None
     known_ids: tuple[KnownIds, ...] = ()

@@ -95,6 +95,7 @@ ALLOWED: dict[str, set[str]] = {
         "machine",
         "precisions",
         "recipe",
+        "runtime",
         "targets",
         "validator",
     },

@@ -115,7 +115,7 @@ class TestRanges:
     RANGES = Ranges.of(RANDOM, (8, 32))
 
     def test_they_are_those_of_the_calibration_text(self) -> None:
-        """Without ranges, ``quantize_embeddings`` of sentence-transformers takes those of ``calibration_embeddings``."""
+        """Those that ``quantize_embeddings`` of sentence-transformers takes from ``calibration_embeddings``."""
         for dimension in (8, 32, 70):
             for normalize in (False, True):
                 calibration = RANDOM[:, :dimension]
