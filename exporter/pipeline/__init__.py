@@ -1,8 +1,8 @@
 """From a recipe to a published bundle that is proven equal to its checkpoint: the whole story, top to bottom.
 
-``job`` is what is asked for, and the checkpoint that it is about, with the ``ranges`` of int8 vectors. ``building`` makes a graph of the checkpoint and an
-engine of the graph. ``judgement`` compares both with the checkpoint: gates and checks. Each imports only those before
-it.
+``job`` is what is asked for, and the checkpoint that it is about; ``ranges`` are those of its int8 vectors.
+``building`` makes a graph of the checkpoint and an engine of the graph. ``judgement`` compares both with the
+checkpoint: gates and checks. Each imports only those before it, ``job`` also ``ranges``.
 """
 
 from __future__ import annotations

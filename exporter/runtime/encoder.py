@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Self
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from exporter.runtime.contract import VectorType
 from exporter.runtime.facts import DOCUMENT_PROMPTS, QUERY_PROMPTS, EncoderFacts, first_prompt
 from exporter.runtime.runner import Runner
 from exporter.runtime.similarity import SimilarityName, similarity, similarity_pairwise
@@ -21,7 +22,6 @@ from exporter.runtime.vector_types import (
     Ranges,
     Stored,
     Vectors,
-    VectorType,
     normalized,
     quantize_embeddings,
     truncated,

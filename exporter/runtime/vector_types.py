@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from exporter.errors import BundleError, EngineError, InputError
+from exporter.runtime.contract import VECTOR_TYPES, VectorType
 
-VectorType = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
-VECTOR_TYPES: tuple[VectorType, ...] = get_args(VectorType)
 RANGES = "ranges.json"
 """The file of a bundle that holds its ranges."""
 

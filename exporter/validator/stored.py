@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exporter.runtime.vector_types import Ranges, Vectors, VectorType, normalized, quantize_embeddings, truncated
+from exporter.runtime.contract import VectorType
+from exporter.runtime.vector_types import Ranges, Vectors, normalized, quantize_embeddings, truncated
+from exporter.validator.check import Check
 from exporter.validator.parity import NEAREST, Matrix, Parity, compare, text_numbers
 
 _MOST_OF_FLOAT16 = 65504.0
@@ -66,6 +68,17 @@ class Storage:
     full_dimension: int
     truncated: dict[int, Parity]
     losses: tuple[StoredLoss, ...]
+
+    def check(self) -> Check:
+        """Return what was judged, for the report; verdicts say how."""
+        dimensions = dict.fromkeys(loss.dimension for loss in self.losses)
+        types = dict.fromkeys(loss.type for loss in self.losses)
+        beyond = max((loss.beyond_ranges for loss in self.losses if loss.beyond_ranges is not None), default=0.0)
+        return Check(
+            "stored vectors",
+            f"{', '.join(map(str, dimensions))} dimensions as {', '.join(types)} (uint8 and ubinary are the same codes); "
+            f"{beyond:.2%} of the values lie beyond the ranges of int8",
+        )
 
 
 def compare_stored(

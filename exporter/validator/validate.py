@@ -133,7 +133,7 @@ def validate(
         sts=sts,
         verdicts=verdicts,
         cause=_cause(reference, parity, deviation, gate, precision) if failed else None,
-        checks=not_compared(parity, gate, own),
+        checks=(*not_compared(parity, gate, own), *(() if storage is None else (storage.check(),))),
         storage=storage,
         format_loss=own,
         emulator_error=emulator_error,

@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
         "options",
         "publication",
         "recipe",
+        "runtime",
         "serving",
         "stages",
         "targets",

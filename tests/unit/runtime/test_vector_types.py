@@ -14,10 +14,9 @@ from sentence_transformers.util import quantize_embeddings as theirs
 from sentence_transformers.util import truncate_embeddings
 
 from exporter.errors import BundleError, EngineError, InputError
+from exporter.runtime.contract import VECTOR_TYPES, VectorType
 from exporter.runtime.vector_types import (
-    VECTOR_TYPES,
     Ranges,
-    VectorType,
     normalized,
     quantize_embeddings,
     truncated,
