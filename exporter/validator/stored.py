@@ -20,6 +20,8 @@ from exporter.validator.check import Check
 from exporter.validator.parity import NEAREST, Matrix, Parity, compare, text_numbers
 
 _MOST_OF_FLOAT16 = 65504.0
+_EQUAL = 1e-12
+"""Similarities that differ by less are equal: they are sums of the same numbers in another order."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class StoredLoss:
         type: ``"float16"``, ``"int8"`` or ``"binary"``.
         normalize: Whether they are normalized before they are stored.
         neighbors_kept: Mean share of the ten nearest texts, by the stored reference, that the stored candidate finds.
-            Texts that are equally near take each other's place.
+            Texts that are equally near take each other's place (see ``neighbors_kept``).
         neighbors_of_type: The same share of the ten nearest by the float32 reference that the stored reference finds:
             what the type itself keeps, and how well its ranges fit. Codes of int8 are turned back into numbers for it.
         changed: Share of codes that differ by more than one step (int8), or of signs that differ (binary); None for
@@ -76,8 +78,8 @@ class Storage:
         beyond = max((loss.beyond_ranges for loss in self.losses if loss.beyond_ranges is not None), default=0.0)
         return Check(
             "stored vectors",
-            f"{', '.join(map(str, dimensions))} dimensions as {', '.join(types)} (uint8 and ubinary are the same codes); "
-            f"{beyond:.2%} of the values lie beyond the ranges of int8",
+            f"{', '.join(map(str, dimensions))} dimensions as {', '.join(types)} (uint8 and ubinary are the same "
+            f"codes); {beyond:.2%} of the values lie beyond the ranges of int8",
         )
 
 
@@ -166,7 +168,8 @@ def neighbors_kept(wanted: Matrix, found: Matrix) -> float:
     """Return the mean share of each row's ten nearest by ``wanted`` that are among its ten nearest by ``found``.
 
     Coarse codes make many texts equally near. A text counts as kept if it is at least as near, by ``wanted``, as the
-    tenth; and of texts that are equally near by ``found``, those count as found that are nearer by ``wanted``.
+    tenth. Of texts that ``found`` has equally near at the tenth place, it is the share that counts: what a search would
+    find of them on average. Vectors that are all alike find no more than by chance.
 
     Args:
         wanted: (texts, texts) similarity of each two texts.
@@ -179,7 +182,8 @@ def neighbors_kept(wanted: Matrix, found: Matrix) -> float:
     shares = []
     for row, left in enumerate(others):
         near, nearer = wanted[row, left], found[row, left]
-        tenth = np.partition(near, -count)[-count]
-        chosen = np.lexsort((-near, -np.round(nearer, 12)))[:count]
-        shares.append(np.mean(near[chosen] >= tenth - 1e-12))
+        kept = near >= np.partition(near, -count)[-count] - _EQUAL
+        tenth = np.partition(nearer, -count)[-count]
+        above, tied = nearer > tenth + _EQUAL, np.abs(nearer - tenth) <= _EQUAL
+        shares.append((kept[above].sum() + (count - above.sum()) * kept[tied].mean()) / count)
     return float(np.mean(shares))

@@ -106,9 +106,12 @@ class TestNeighbors:
         ties = np.random.default_rng(1).integers(0, 3, (30, 30)).astype(float)
         assert neighbors_kept(ties, ties) == 1
 
+    def test_vectors_that_are_all_alike_find_no_more_than_by_chance(self) -> None:
+        assert neighbors_kept(np.random.default_rng(1).random((30, 30)), np.zeros((30, 30))) == pytest.approx(10 / 29)
+
     def test_texts_that_are_equally_near_take_each_others_place(self) -> None:
-        """By ``found`` all are equally near: those that are really near count as found."""
-        assert neighbors_kept(np.random.default_rng(1).random((30, 30)), np.zeros((30, 30))) == 1
+        """By ``wanted``, all others are equally near: any ten of them are the nearest."""
+        assert neighbors_kept(np.zeros((30, 30)), np.random.default_rng(1).random((30, 30))) == 1
 
     def test_neighbors_that_are_lost(self) -> None:
         wanted = np.random.default_rng(1).random((30, 30))
