@@ -75,8 +75,9 @@ def read_facts(
     max_seq_length = int(model.max_seq_length)
     modes = pooling.pooling_mode
     default = model.default_prompt_name
-    truncate_dim = model.truncate_dim  # set apart: the graph, and the reference that judges it, have all dimensions
-    model.truncate_dim = None
+    truncate_dim = model.truncate_dim
+    if truncate_dim is not None:  # set apart: the graph, and the reference that judges it, have all dimensions
+        model.truncate_dim = None
     dimension = int(model.get_embedding_dimension())
     return Checkpoint(
         model=model,

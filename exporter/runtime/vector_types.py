@@ -74,7 +74,7 @@ class Ranges:
             raise InputError(
                 f"the bundle has no ranges of normalized vectors of {dimension} dimensions, only of "
                 f"{', '.join(map(str, self.normalized))}",
-                next_step="pass `ranges`, or name the dimension in the recipe's `truncate_dims` and export again",
+                next_step="name it in truncate_dims of the recipe and export again, or pass ranges of your own",
             )
         return self.normalized[dimension]
 
@@ -159,7 +159,7 @@ def quantize_embeddings(
 def _codes(embeddings: npt.NDArray[np.floating[Any]], ranges: npt.ArrayLike | None) -> npt.NDArray[np.floating[Any]]:
     """Return the codes from 0 to 255, as floats."""
     if ranges is None:
-        raise ValueError("int8 and uint8 need ranges: pass `ranges`, the smallest and largest value of each dimension")
+        raise ValueError("int8 and uint8 need ranges: pass ranges, the smallest and largest value of each dimension")
     first, last = _ranges_of(ranges, embeddings.shape[-1])
     steps = (last - first) / _LEVELS
     steps[steps == 0] = 1
