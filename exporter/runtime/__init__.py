@@ -7,6 +7,7 @@
     tokens.py         text to padded token ids, and batches of little padding
     texts.py          what no tokenizer can read is refused
     vector_types.py   truncated, normalized and quantized vectors, and the ranges of int8
+    evaluation.py     where evaluators of sentence-transformers leave their metrics
     similarity.py     cosine, dot product and distances
     runner.py         what an encoder asks of an engine
     token_encoder.py  token ids to vectors, in batches

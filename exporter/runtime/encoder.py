@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from exporter.runtime.contract import VectorType
+from exporter.runtime.evaluation import EvaluationResults
 from exporter.runtime.facts import DOCUMENT_PROMPTS, QUERY_PROMPTS, EncoderFacts, first_prompt
 from exporter.runtime.runner import Runner
 from exporter.runtime.similarity import SimilarityName, similarity, similarity_pairwise
@@ -68,6 +69,7 @@ class Encoder(TokenEncoder):
         tokenizer: The bundle's, of the ``tokenizers`` library (SentenceTransformer has one of transformers).
         device: ``"cpu"`` or ``"cuda"``.
         execution: Where and in what numbers the engine really runs.
+        model_card_data: Where evaluators of sentence-transformers leave their metrics.
         ranges: The ranges of int8 and uint8, or None where the encoder is not a bundle's.
     """
 
@@ -95,6 +97,7 @@ class Encoder(TokenEncoder):
         self.similarity_fn_name: SimilarityName = similarity_fn_name
         self.ranges = ranges
         self.device = device
+        self.model_card_data = EvaluationResults()
 
     @classmethod
     def of(

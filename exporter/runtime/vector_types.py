@@ -140,7 +140,7 @@ def quantize_embeddings(
         EngineError: A number is NaN, infinite, or beyond float16.
     """
     if precision is None or precision == "float32":
-        return embeddings.astype(np.float32)
+        return np.ascontiguousarray(embeddings, dtype=np.float32)  # a copy of truncated ones: it takes less memory
     if precision not in VECTOR_TYPES:
         raise ValueError(f"precision is {precision!r}, and must be one of {', '.join(VECTOR_TYPES)}")
     if not np.isfinite(embeddings).all():

@@ -90,7 +90,7 @@ def test_figures() -> None:
     assert losses[16, "binary"].changed == pytest.approx(6 / (60 * 16))
     assert losses[32, "float16"].changed is None
     assert losses[32, "int8"].beyond_ranges == 0
-    half = Ranges(RANGES.raw / 2, RANGES.normalized)
+    half = Ranges(RANGES.raw * np.float32(0.5), RANGES.normalized)
     beyond = next(loss.beyond_ranges for loss in storage(moved, half).losses if loss.name == "int8")
     assert beyond == pytest.approx(float(np.mean((half.raw[0] > REFERENCE) | (half.raw[1] < REFERENCE))))
 
