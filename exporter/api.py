@@ -52,13 +52,13 @@ def load(
         InputError: ``require_signature`` is not a file of keys or certificates.
         MissingDependencyError: The engine is not installed, or the device is not there.
     """
-    folder, trusted = Path(path).absolute(), _path(require_signature)
-    bundle = Bundle.open(folder, require_signature=trusted, for_encoding=True)
-    encoder = bundle.encoder(device=_device(device), threads=threads, truncate_dim=truncate_dim)
+    where, trusted = _device(device), _path(require_signature)
+    bundle = Bundle.open(Path(path), require_signature=trusted, for_encoding=True)
+    encoder = bundle.encoder(device=where, threads=threads, truncate_dim=truncate_dim)
     return encoder.opened_by(
         partial(
             load,
-            folder,
+            Path(path).absolute(),  # a worker may have another working folder
             device=device,
             threads=threads,
             truncate_dim=truncate_dim,

@@ -163,7 +163,8 @@ def _codes(embeddings: npt.NDArray[np.floating[Any]], ranges: npt.ArrayLike | No
     first, last = _ranges_of(ranges, embeddings.shape[-1])
     steps = (last - first) / _LEVELS
     steps[steps == 0] = 1
-    codes: npt.NDArray[np.floating[Any]] = np.clip(np.floor((embeddings - first) / steps), 0, _LEVELS)
+    with np.errstate(over="ignore"):  # far beyond the ranges: the nearest code is the first or the last
+        codes: npt.NDArray[np.floating[Any]] = np.clip(np.floor((embeddings - first) / steps), 0, _LEVELS)
     return codes
 
 

@@ -58,7 +58,9 @@ def test_edge_values(precision: VectorType) -> None:
 def test_any_vectors_and_ranges(vectors: np.ndarray, ends: np.ndarray) -> None:
     ranges = np.sort(ends, axis=0)
     for precision in THEIR_TYPES:
-        same(quantize_embeddings(vectors, precision, ranges), theirs(vectors, precision, ranges=ranges))
+        with np.errstate(over="ignore"):  # theirs warns where ranges are very narrow
+            wanted = theirs(vectors, precision, ranges=ranges)
+        same(quantize_embeddings(vectors, precision, ranges), wanted)
 
 
 def test_one_vector_is_stored_as_in_a_matrix() -> None:
