@@ -175,7 +175,7 @@ class Gates(Frozen):
         max_mean_format_ratio=1.5,
         max_format_ratio=2.0,
         mean_stored_overlap=0.93,
-        mean_binary_overlap=0.97,
+        mean_binary_overlap=0.95,
         mean_ranges_overlap=0.9,
         max_code_changes=2e-2,
         max_sign_flips=1e-2,

@@ -650,7 +650,8 @@ class TestEncode:
             wanted = encoder.encode(SENTENCES, precision=precision)
         done = python.run(CLI, "encode", twin_bundle, *options, stdin=text)
         assert done.status == 0, done
-        np.testing.assert_array_equal([json.loads(line) for line in done.stdout.splitlines()], wanted)
+        printed = np.array([json.loads(line) for line in done.stdout.splitlines()])
+        np.testing.assert_array_equal(printed.astype(wanted.dtype), wanted)
         for given, rows in ((text, len(SENTENCES)), (b"", 0)):
             done = python.run(CLI, "encode", twin_bundle, *options, "--out", tmp_path / "vectors", stdin=given)
             assert done.stderr == f"{rows} x {wanted.shape[1]} {wanted.dtype} in {tmp_path / 'vectors'}\n"
