@@ -136,7 +136,7 @@ class Gates(Frozen):
     # with all dimensions, 128 and 64. Small twins come to less in fp32 and fp16:
     #
     #                               fp32     fp16     bf16     int8
-    #     1 - mean stored overlap      0    0.040    0.033    0.111
+    #     1 - mean stored overlap      0    0.040    0.033    0.121
     #     1 - mean binary overlap      0    0.020    0.103    0.352
     #     code changes                 0   7.7e-3    0.068    0.738
     #     sign flips                   0   6.6e-3   4.6e-3    0.033
