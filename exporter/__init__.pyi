@@ -20,6 +20,7 @@ from .errors import UnsupportedModelError as UnsupportedModelError
 from .options import ExportOptions as ExportOptions
 from .recipe import Recipe as Recipe
 from .runtime.encoder import Encoder as Encoder
+from .runtime.vector_types import quantize_embeddings as quantize_embeddings
 from .stages import Stages as Stages
 from .version import __version__ as __version__
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ def load(
     *,
     device: str | None = None,
     threads: int | None = None,
+    truncate_dim: int | None = None,
     require_signature: str | Path | None = None,
 ) -> Encoder:
     """Open a bundle for encoding, after comparing its files with their hashes.
@@ -35,18 +37,34 @@ def load(
         path: Folder of the bundle.
         device: ``"cpu"`` or ``"cuda"``; by default where the bundle was validated.
         threads: CPU threads; by default the engine decides.
+        truncate_dim: To how many dimensions ``encode`` truncates vectors; by default as the checkpoint says. A model
+            that was not trained for it (Matryoshka) loses much.
         require_signature: Refuse the bundle unless it is signed by this: a PEM file with a public key, or with
             certificates that the signer's certificate must lead to. Needs ``korsbert[sign]``.
+
+    Returns:
+        The encoder. It can be pickled, for worker processes: the bundle is then opened again, with these arguments.
 
     Raises:
         BundleError: No bundle there, a file of it is missing, altered or not listed, or a signature is required and is
             not there or not valid.
+        ValueError: ``truncate_dim`` is below 1.
         InputError: ``require_signature`` is not a file of keys or certificates.
         MissingDependencyError: The engine is not installed, or the device is not there.
     """
-    device = _device(device)
-    bundle = Bundle.open(Path(path), require_signature=_path(require_signature), for_encoding=True)
-    return bundle.encoder(device=device, threads=threads)
+    where, trusted = _device(device), _path(require_signature)
+    bundle = Bundle.open(Path(path), require_signature=trusted, for_encoding=True)
+    encoder = bundle.encoder(device=where, threads=threads, truncate_dim=truncate_dim)
+    return encoder.opened_by(
+        partial(
+            load,
+            Path(path).absolute(),  # a worker may have another working folder
+            device=device,
+            threads=threads,
+            truncate_dim=truncate_dim,
+            require_signature=None if trusted is None else trusted.absolute(),
+        )
+    )
 
 
 def export(

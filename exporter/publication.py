@@ -14,6 +14,7 @@ from exporter.bundle import (
     Bundle,
     GraphFacts,
     Manifest,
+    RangesFacts,
     Record,
     Validation,
 )
@@ -26,6 +27,7 @@ from exporter.graph import Graph
 from exporter.machine import machine, tool_versions
 from exporter.precisions import ConversionReport
 from exporter.recipe import Recipe
+from exporter.runtime.vector_types import RANGES, Ranges
 from exporter.targets import Device, Precision
 from exporter.validator import ParityReport
 
@@ -56,12 +58,16 @@ class Judged:
         engine: Its files and facts.
         report: What the gate and the checks found.
         folded: What gate 1 found of the float32 graph; None where the engine is that very graph.
+        ranges: The ranges of int8 vectors.
+        calibrated: What they were taken from.
     """
 
     graph: Graph
     engine: Engine
     report: ParityReport
     folded: ParityReport | None
+    ranges: Ranges
+    calibrated: RangesFacts
 
 
 def manifest_of(
@@ -85,6 +91,7 @@ def manifest_of(
         graph=GraphFacts(sha256=graph.content_hash(), nodes=graph.op_counts(), weight_bytes=graph.weight_bytes()),
         engine=engine.model_copy(update={"decisions": ()}),  # told once, among all the others
         quantization=added.quantization,
+        ranges=judged.calibrated,
         decisions=(*checkpoint.decisions, *graph.decisions, *engine.decisions),
         validation=Validation(
             state="passed" if runs_here else "pending",
@@ -157,6 +164,7 @@ def write_files(manifest: Manifest, judged: Judged, added: ConversionReport, fol
     """Write what lies beside engine and tokenizer: reports and model card."""
     for name, content in added.files.items():
         (folder / name).write_bytes(content)
+    (folder / RANGES).write_bytes(judged.ranges.to_json())
     _write_json(folder / PARITY, _parity_of(judged))
     (folder / "README.md").write_text(model_card(manifest, judged.report, added.modules), encoding="utf-8")
 

@@ -46,9 +46,14 @@ def validate_bundle(
     engine, precision = manifest.engine, manifest.engine.precision
     name = f"{manifest.recipe.name} {precision} on {engine.backend}"
     # The engine first: whether it opens here is known sooner than what PyTorch answers.
-    with bundle.encoder(device=device) as candidate:
+    dimension = manifest.encoder.dimension  # what the checkpoint truncates is judged by slices of whole vectors
+    with bundle.encoder(device=device, truncate_dim=dimension) as candidate:
         reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
-        reference = reference_of(reference_model, sts, precision)
+        reference = replace(
+            reference_of(reference_model, sts, precision),
+            ranges=bundle.ranges(),
+            truncate_dims=reference_model.truncate_dims(manifest.recipe.truncate_dims),
+        )
         # The manifest states its shapes; smaller ones than korsbert's own do not count.
         proof = Proof(reference_model, reference.texts, at_least_default(manifest.recipe.shapes, engine.backend))
         checks = _check_files(bundle, reference_model, proof)

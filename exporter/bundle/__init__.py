@@ -21,6 +21,7 @@ from exporter.bundle.manifest import (
     GraphFacts,
     Manifest,
     QuantizationFacts,
+    RangesFacts,
     Record,
     Validation,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "GraphFacts",
     "Manifest",
     "QuantizationFacts",
+    "RangesFacts",
     "Record",
     "Validation",
 ]

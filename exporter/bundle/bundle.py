@@ -32,6 +32,7 @@ from exporter.engines import EngineFiles, backend_of
 from exporter.errors import BundleError, first_line, is_panic
 from exporter.files import CONFIGURATION, read_file
 from exporter.runtime.encoder import Encoder
+from exporter.runtime.vector_types import RANGES, Ranges
 
 MOST_WRITTEN = 100
 """Characters that a normalizer of a tokenizer may write in place of what it finds."""
@@ -93,7 +94,7 @@ class Bundle:
             bundle.record = None  # no signature covers it: it proves nothing to a user who requires one
         _refuse_incomplete(folder, manifest)
         _refuse_unlisted(folder, manifest)
-        kept = {*manifest.engine.files, TOKENIZER} if for_encoding else set()
+        kept = {*manifest.engine.files, TOKENIZER, RANGES} if for_encoding else set()
         for name, facts in manifest.files.items():
             if name in kept:
                 bundle._contents[name] = _read_verified(folder, name, facts)
@@ -118,14 +119,18 @@ class Bundle:
             refuse_other_file(folder / SIGNATURE, contents[SIGNATURE])
         return cls(folder, manifest, record, contents)
 
-    def encoder(self, *, device: str | None = None, threads: int | None = None) -> Encoder:
+    def encoder(
+        self, *, device: str | None = None, threads: int | None = None, truncate_dim: int | None = None
+    ) -> Encoder:
         """Open the engine and return an encoder.
 
         Args:
             device: ``"cpu"`` or ``"cuda"``; by default the one the bundle was validated on.
             threads: CPU threads; by default the engine decides.
+            truncate_dim: To how many dimensions vectors are truncated; by default as the checkpoint says.
 
         Raises:
+            ValueError: ``truncate_dim`` is below 1.
             BundleError: An int8 bundle is to run on another device than it was made for, or a file was altered since
                 the bundle was opened.
         """
@@ -136,9 +141,20 @@ class Bundle:
                 next_step=f"export it again with `device={device}`",
             )
         tokenizer = parse_tokenizer(self.folder / TOKENIZER, self._take(TOKENIZER))
+        ranges = self.ranges()
         files = EngineFiles(self.folder, {name: self._take(name) for name in engine.files})
         runner = backend_of(engine.backend).open(engine, files, device or home, threads)
-        return Encoder.of(facts, tokenizer, runner)
+        return Encoder.of(
+            facts, tokenizer, runner, truncate_dim=truncate_dim, ranges=ranges, device=device or str(home)
+        )
+
+    def ranges(self) -> Ranges:
+        """Return the ranges of int8 and uint8 vectors.
+
+        Raises:
+            BundleError: The file holds none.
+        """
+        return Ranges.from_json(self.read(RANGES), self.manifest.encoder.dimension)
 
     def read(self, name: str) -> bytes:
         """Return the verified content of a file.
@@ -275,7 +291,7 @@ def _refuse_growing_text(path: Path, tokenizer: Tokenizer) -> None:
 
 def _refuse_incomplete(folder: Path, manifest: Manifest) -> None:
     """Refuse a manifest that does not list every file that will be opened: only listed files are verified."""
-    unlisted = {TOKENIZER, PARITY, *manifest.engine.files} - set(manifest.files)
+    unlisted = {TOKENIZER, PARITY, RANGES, *manifest.engine.files} - set(manifest.files)
     if unlisted or not manifest.engine.files:
         raise BundleError(
             f"{folder / MANIFEST}: does not list {', '.join(sorted(unlisted)) or 'an engine'}",

@@ -90,6 +90,22 @@ class QuantizationFacts(_Frozen):
     ranges: str
 
 
+class RangesFacts(_Frozen):
+    """What the ranges of int8 vectors in ``ranges.json`` were taken from: float32 vectors of the checkpoint in PyTorch.
+
+    Attributes:
+        source: Name of the file of calibration text, or that the text ships with korsbert.
+        sha256: Hash over the sentences, in order.
+        sentences: Number of sentences.
+        prompts: The texts that were put before each of them.
+    """
+
+    source: str
+    sha256: str
+    sentences: int
+    prompts: tuple[str, ...]
+
+
 class Validation(_Frozen):
     """Where the bundle passed its gate, and each bound in words. All numbers are in ``parity.json``.
 
@@ -116,6 +132,7 @@ class Manifest(_Frozen):
     graph: GraphFacts
     engine: Engine
     quantization: QuantizationFacts | None = None
+    ranges: RangesFacts
     decisions: tuple[str, ...]
     validation: Validation
     tools: dict[str, str]

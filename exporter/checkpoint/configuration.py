@@ -136,10 +136,17 @@ SENTENCE_BERT = Rules(
 )
 
 SENTENCE_TRANSFORMERS = Rules(
-    known=frozenset({"__version__", "default_prompt_name", "prompts", "requirements", "similarity_fn_name"}),
-    values={"model_type": ("SentenceTransformer",), "truncate_dim": (None,)},
+    known=frozenset(
+        {"__version__", "default_prompt_name", "prompts", "requirements", "similarity_fn_name", "truncate_dim"}
+    ),
+    values={"model_type": ("SentenceTransformer",)},
     text=frozenset({"default_prompt_name", "prompts"}),
-    kinds={"default_prompt_name": "a text", "prompts": "an object of texts", "similarity_fn_name": "a text"},
+    kinds={
+        "default_prompt_name": "a text",
+        "prompts": "an object of texts",
+        "similarity_fn_name": "a text",
+        "truncate_dim": "a positive integer",
+    },
 )
 
 POOLING_FLAGS = (

@@ -81,6 +81,10 @@ def read_facts(
     longest = int(model.max_seq_length)
     modes = pooling.pooling_mode
     default = model.default_prompt_name
+    truncate_dim = model.truncate_dim
+    if truncate_dim is not None:  # set apart: the graph, and the reference that judges it, have all dimensions
+        model.truncate_dim = None
+    dimension = int(model.get_embedding_dimension())
     return Checkpoint(
         model=model,
         source=source,
@@ -101,11 +105,13 @@ def read_facts(
             architecture=type(transformer.auto_model).__name__,
             modules=names,
             pooling=(modes,) if isinstance(modes, str) else tuple(modes),
-            dimension=int(model.get_embedding_dimension()),
+            dimension=dimension,
             max_seq_length=longest,
             do_lower_case=backend.normalizer is not None and backend.normalizer.normalize_str("KOREA") == "korea",
             prompt=model.prompts[default] if default else "",
             prompts=dict(model.prompts),
+            similarity=model.similarity_fn_name,
+            truncate_dim=None if truncate_dim is None else min(truncate_dim, dimension),
             layers=int(sizes.num_layers),
             heads=int(sizes.num_attention_heads),
             hidden_size=int(sizes.hidden_size),

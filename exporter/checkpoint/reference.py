@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from exporter.checkpoint.parameters import Equality
 from exporter.checkpoint.weights import hash_of_parameter
-from exporter.errors import CheckpointError
+from exporter.errors import CheckpointError, RecipeError
 from exporter.recipe import Source
 from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.runtime.facts import EncoderFacts
@@ -122,6 +122,20 @@ class Checkpoint:
                 next_step="check that tokenizer and weights belong together",
             ) from error
         return vectors
+
+    def truncate_dims(self, declared: Sequence[int]) -> tuple[int, ...]:
+        """Return the dimensions below the full one that this checkpoint and a recipe declare, largest first.
+
+        Raises:
+            RecipeError: The recipe declares more dimensions than the vectors have.
+        """
+        full, own = self.facts.dimension, self.facts.truncate_dim
+        if declared and max(declared) > full:
+            raise RecipeError(
+                f"truncate_dims has {max(declared)}, and the vectors of {self.source} have {full} dimensions",
+                next_step="correct it in the recipe",
+            )
+        return tuple(sorted({*declared, *(() if own is None else (own,))} - {full}, reverse=True))
 
     @property
     def padding(self) -> str:

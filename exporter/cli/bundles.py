@@ -25,10 +25,12 @@ from exporter.cli.arguments import (
 from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console, table_width
 from exporter.errors import InputError
 from exporter.files import TEXT, read_file
+from exporter.runtime.contract import VectorType
 
 if TYPE_CHECKING:
     from exporter.bundle import Bundle
     from exporter.recipe import Recipe
+    from exporter.runtime.facts import EncoderFacts
     from exporter.validator import ParityReport
 
 
@@ -180,11 +182,25 @@ def encode_command(
     ] = None,
     out: Annotated[
         Path | None,
+        typer.Option("--out", metavar="FILE.npy", help="Write the vectors as an array of shape (lines, dimension)."),
+    ] = None,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Normalize every vector to length 1, after it is truncated.")
+    ] = False,
+    precision: Annotated[
+        VectorType,
         typer.Option(
-            "--out", metavar="FILE.npy", help="Write the vectors as a float32 array of shape (lines, dimension)."
+            "--precision",
+            help="Type of the vectors. int8 and uint8 use the ranges of the bundle; binary and ubinary pack the signs "
+            "of eight dimensions into one number.",
+        ),
+    ] = "float32",
+    truncate_dim: Annotated[
+        int | None,
+        typer.Option(
+            "--truncate-dim", metavar="N", min=1, help="Keep the first N dimensions (default: as the checkpoint says)."
         ),
     ] = None,
-    normalize: Annotated[bool, typer.Option("--normalize", help="Normalize every vector to length 1.")] = False,
     prompt_name: Annotated[
         str | None,
         typer.Option(
@@ -203,7 +219,7 @@ def encode_command(
     if file is not None and out is not None and file.exists() and out.exists() and file.samefile(out):
         raise InputError(f"{out}: is the text to encode", next_step="write the vectors to another file")
     lines = _lines(file)
-    with Bundle.open(bundle, for_encoding=True).encoder() as encoder:
+    with Bundle.open(bundle, for_encoding=True).encoder(truncate_dim=truncate_dim) as encoder:
         if prompt_name is not None and prompt_name not in encoder.prompts:
             known = ", ".join(encoder.prompts) or "none"
             raise InputError(f"the model has no prompt {prompt_name!r}", next_step=f"its prompts are: {known}")
@@ -212,17 +228,21 @@ def encode_command(
             prompt_name,
             batch_size=batch_size,
             show_progress_bar=sys.stderr.isatty(),
+            precision=precision,
             normalize_embeddings=normalize,
         )
-    vectors = vectors.reshape(len(lines), encoder.dimension)
+    if not lines:
+        columns = -(-encoder.dimension // 8) if precision in ("binary", "ubinary") else encoder.dimension
+        vectors = vectors.reshape(0, columns)
     if out is None:
         for vector in vectors:
-            sys.stdout.write(json.dumps([float(f"{x:.9g}") for x in vector]) + "\n")
+            numbers = vector.tolist() if vector.dtype.kind in "iu" else [float(f"{x:.9g}") for x in vector]
+            sys.stdout.write(json.dumps(numbers) + "\n")
         return
     buffer = io.BytesIO()
     np.save(buffer, vectors)
     _write(out, buffer.getbuffer())
-    stderr_console().print(f"{vectors.shape[0]} x {vectors.shape[1]} float32 in {out}")
+    stderr_console().print(f"{vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype} in {out}")
 
 
 def _contents(bundle: Bundle, objections: Sequence[str]) -> list[tuple[str, str]]:
@@ -235,7 +255,8 @@ def _contents(bundle: Bundle, objections: Sequence[str]) -> list[tuple[str, str]
         ("checkpoint", f"{source.checkpoint}{f' @ {source.commit}' if source.commit else ''}"),
         (
             "encoder",
-            f"{encoder.architecture}, {pooling} pooling, {encoder.dimension}-d, {encoder.max_seq_length} tokens",
+            f"{encoder.architecture}, {pooling} pooling, {encoder.dimension}-d, {encoder.max_seq_length} tokens, "
+            f"{encoder.similarity} similarity{_truncation(encoder)}",
         ),
         ("engine", f"{engine.precision} on {engine.backend}: {', '.join(engine.files)}"),
         *([("needs", f"onnxruntime {engine.least_runtime} or newer")] if engine.least_runtime else ()),
@@ -255,6 +276,10 @@ def _contents(bundle: Bundle, objections: Sequence[str]) -> list[tuple[str, str]
         ("created", f"{manifest.created} by korsbert {manifest.tools.get('korsbert', '?')}"),
         *(("decision", decision) for decision in manifest.decisions),
     ]
+
+
+def _truncation(encoder: EncoderFacts) -> str:
+    return "" if encoder.truncate_dim is None else f", truncated to {encoder.truncate_dim} dimensions"
 
 
 def _recorded(bundle: Bundle) -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """From a recipe to a published bundle that is proven equal to its checkpoint: the whole story, top to bottom.
 
-``job`` is what is asked for, and the checkpoint that it is about. ``building`` makes a graph of the checkpoint and an
-engine of the graph. ``judgement`` compares both with the checkpoint: gates and checks. Each imports only those before
-it.
+``job`` is what is asked for, and the checkpoint that it is about; ``ranges`` are those of its int8 vectors.
+``building`` makes a graph of the checkpoint and an engine of the graph. ``judgement`` compares both with the
+checkpoint: gates and checks. Each imports only those before it, ``job`` also ``ranges``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def export(recipe: Recipe, options: ExportOptions | None = None, stages: Stages 
         built = build(conversion, subject)
         checks = check_files(built, proven if folded is not None else None, subject)
         report = judge(built, conversion, folded, checks, subject)
-        return _publish(Judged(built.graph, built.engine, report, folded), conversion, subject)
+        judged = Judged(built.graph, built.engine, report, folded, subject.ranges, subject.calibrated)
+        return _publish(judged, conversion, subject)
 
 
 def _publish(judged: Judged, conversion: Conversion, subject: Subject) -> Bundle:

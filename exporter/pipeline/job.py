@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from exporter.bundle import RangesFacts
 from exporter.bundle.publish import refuse_to_replace_other_files
 from exporter.calibration import TokenBatches, audit_text
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.engines import BuildOptions, backend_of, refuse_idle_options
 from exporter.errors import InputError, MissingDependencyError
 from exporter.options import ExportOptions
+from exporter.pipeline.ranges import calibrated_ranges
 from exporter.precisions import precision_of
 from exporter.recipe import Gate, Recipe
+from exporter.runtime.vector_types import Ranges
 from exporter.stages import Stages
 from exporter.targets import Device, Target
 from exporter.validator import Reference, reference_of
@@ -70,6 +73,8 @@ class Subject:
         folder: The staging folder.
         checkpoint: The FP32 PyTorch model.
         reference: Its vectors of the probes.
+        ranges: The ranges of int8 vectors, from its vectors of calibration text.
+        calibrated: What that text was.
         proof: The checks against it.
         text: Sentences for an audit of activations. No probe is among them.
     """
@@ -78,6 +83,8 @@ class Subject:
     folder: Path
     checkpoint: Checkpoint
     reference: Reference
+    ranges: Ranges
+    calibrated: RangesFacts
     proof: Proof
     text: TokenBatches
 
@@ -132,8 +139,14 @@ def load(job: Job, folder: Path) -> Subject:
         )
         pooling = ", ".join(checkpoint.facts.pooling)
         stage.result = f"{checkpoint.facts.architecture}, {pooling} pooling, {checkpoint.facts.dimension}-d"
+    truncate_dims = checkpoint.truncate_dims(job.recipe.truncate_dims)
     with stages("encode the probes with PyTorch") as stage:
         reference = reference_of(checkpoint, options.sts, job.target.precision)
         text = audit_text(options.calibration, reference.texts, checkpoint.tokenizer, checkpoint.facts.prompt)
         stage.result = reference.coverage
-    return Subject(job, folder, checkpoint, reference, Proof(checkpoint, reference.texts, job.recipe.shapes), text)
+    with stages("ranges of int8 vectors with PyTorch") as stage:
+        ranges, calibrated = calibrated_ranges(checkpoint, options.calibration, reference.texts, truncate_dims)
+        stage.result = f"{calibrated.sentences} sentences: {calibrated.source}"
+    reference = replace(reference, ranges=ranges, truncate_dims=truncate_dims)
+    proof = Proof(checkpoint, reference.texts, job.recipe.shapes)
+    return Subject(job, folder, checkpoint, reference, ranges, calibrated, proof, text)

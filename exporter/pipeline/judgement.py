@@ -18,6 +18,7 @@ from exporter.pipeline.job import Job, Subject
 from exporter.precisions import Conversion
 from exporter.publication import write_tokenizer
 from exporter.runtime.encoder import Encoder
+from exporter.runtime.runner import Runner
 from exporter.targets import Backend, Device, Padding, Precision, Target
 from exporter.validator import Check, ParityReport, validate
 from exporter.validator.proof import stored_graph, tables_proven
@@ -41,7 +42,7 @@ def judge_float32(graph: Graph, subject: Subject) -> ParityReport | None:
         return None
     gate = job.recipe.gates.fp32
     with open_on_cpu(graph) as runner:
-        encoder = Encoder.of(subject.checkpoint.facts, subject.checkpoint.tokenizer, runner)
+        encoder = _whole_vectors(subject, subject.checkpoint.tokenizer, runner)
         with job.stages("gate: the fp32 graph") as stage:
             report = validate(subject.reference, encoder, gate, f"{job.recipe.name} fp32 (gate 1)")
             stage.result = report.summary()
@@ -115,7 +116,7 @@ def judge(
         if (loss := conversion.format_loss(reference)) is not None:
             reference = replace(reference, format_losses={target.precision: loss})
         with opened(built, subject) as runner:
-            encoder = Encoder.of(subject.checkpoint.facts, _published_tokenizer(subject), runner)
+            encoder = _whole_vectors(subject, _published_tokenizer(subject), runner)
             with job.stages(f"gate: {target.precision} on {job.runs_on}") as stage:
                 report = validate(reference, encoder, job.gate, _name(built, job), target.precision)
                 stage.result = report.summary()
@@ -133,6 +134,12 @@ def judge(
     if not report.passed:
         raise _gate_error(report, folded, conversion)
     return report
+
+
+def _whole_vectors(subject: Subject, tokenizer: Tokenizer, runner: Runner) -> Encoder:
+    """Return an encoder of vectors of all dimensions; what a checkpoint truncates is judged by slices of them."""
+    facts = subject.checkpoint.facts
+    return Encoder.of(facts, tokenizer, runner, truncate_dim=facts.dimension)
 
 
 def _published_tokenizer(subject: Subject) -> Tokenizer:

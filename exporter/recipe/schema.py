@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -144,6 +144,8 @@ class Recipe(Frozen):
         license: Of the weights: its SPDX identifier, or the name that the model card gives to another one.
         languages: Codes of ISO 639; ``mul`` stands for many.
         parameters: How many numbers the checkpoint's weights are.
+        truncate_dims: Dimensions to which vectors will be truncated (Matryoshka), besides that of the checkpoint. Each
+            is judged by the gates.
     """
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
@@ -157,6 +159,7 @@ class Recipe(Frozen):
     shapes: Shapes = Shapes()
     gates: Gates = Gates()
     precision: Precisions = Precisions()
+    truncate_dims: tuple[Annotated[int, Field(ge=1)], ...] = ()
     published: tuple[PublishedScore, ...] = ()
     known_answer: KnownAnswer | None = None
     known_ids: tuple[KnownIds, ...] = ()

@@ -2,37 +2,75 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Concatenate, ParamSpec, Self
 
-import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from exporter.errors import BundleError, EngineError, InputError, first_line, is_panic
+from exporter.runtime.contract import VectorType
+from exporter.runtime.evaluation import EvaluationResults
 from exporter.runtime.facts import DOCUMENT_PROMPTS, QUERY_PROMPTS, EncoderFacts, first_prompt
 from exporter.runtime.runner import Runner
-from exporter.runtime.tokens import IntArray, TextTokenizer, TokenIds, batches_by_length, batches_of_little_padding
+from exporter.runtime.similarity import SimilarityName, similarity, similarity_pairwise
+from exporter.runtime.tensors import tensors_of
+from exporter.runtime.texts import ids_of
+from exporter.runtime.token_encoder import TokenEncoder, encoder_batches
+from exporter.runtime.vector_types import (
+    Ranges,
+    Stored,
+    Vectors,
+    normalized,
+    quantize_embeddings,
+    truncated,
+)
 
-TOKENS_PER_ROW = 128  # a batch of batch_size rows may hold this many tokens a row; longer rows make smaller batches
-MAX_CHARACTERS = 1_000_000
-"""Characters of one sentence, at most. A tokenizer needs some 50 times the size of a text, and truncates only then."""
-_CHARACTERS_AT_ONCE = 4 * MAX_CHARACTERS
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
-Vectors = npt.NDArray[np.float32]
+_Rest = ParamSpec("_Rest")
 
 
-class Encoder:
-    """A bundle's tokenizer and engine, with the ``encode`` that users of SentenceTransformer know.
+def _with_first_prompt(
+    encode: Callable[Concatenate[Encoder, _Rest], Stored], names: tuple[str, ...], name: str, purpose: str
+) -> Callable[Concatenate[Encoder, _Rest], Stored]:
+    """Return ``encode`` with another default of its prompt, so that its arguments are written once.
+
+    Args:
+        encode: ``Encoder.encode``.
+        names: The first of them that is a prompt of the model is the default.
+        name: Of the method.
+        purpose: Of the method, for its docstring.
+    """
+    signature = inspect.signature(encode)
+
+    @functools.wraps(encode)
+    def encode_with_prompt(self: Encoder, /, *args: _Rest.args, **options: _Rest.kwargs) -> Stored:
+        given = signature.bind(self, *args, **options)
+        if given.arguments.get("prompt_name") is None:
+            given.arguments["prompt_name"] = first_prompt(self.prompts, names)
+        return encode(*given.args, **given.kwargs)
+
+    encode_with_prompt.__name__ = name  # a bound method is pickled by it
+    encode_with_prompt.__qualname__ = f"Encoder.{name}"
+    encode_with_prompt.__doc__ = f"{purpose}\n\n        Arguments, result and errors are those of ``encode``.\n        "
+    return encode_with_prompt
+
+
+class Encoder(TokenEncoder):
+    """A bundle's tokenizer and engine, with the interface of SentenceTransformer.
 
     Attributes:
-        dimension: Length of a sentence vector.
+        full_dimension: Length of the vectors that the engine computes.
+        truncate_dim: To how many dimensions ``encode`` truncates where nothing else is asked for; None for no limit.
         max_seq_length: Tokens per sentence, special tokens included; what is longer is truncated.
         prompts: The model's prompts, by name.
+        similarity_fn_name: What ``similarity`` computes: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``.
+        tokenizer: The bundle's, of the ``tokenizers`` library (SentenceTransformer has one of transformers).
+        device: ``"cpu"`` or ``"cuda"``.
         execution: Where and in what numbers the engine really runs.
+        model_card_data: Where evaluators of sentence-transformers leave their metrics.
+        ranges: The ranges of int8 and uint8, or None where the encoder is not a bundle's.
     """
 
     def __init__(
@@ -44,24 +82,43 @@ class Encoder:
         max_seq_length: int,
         prompt: str = "",
         prompts: Mapping[str, str] = MappingProxyType({}),
+        similarity_fn_name: SimilarityName = "cosine",
+        truncate_dim: int | None = None,
+        ranges: Ranges | None = None,
+        device: str = "cpu",
     ) -> None:
-        self._tokenizer = TextTokenizer(tokenizer)
-        self._runner = runner
-        self._closed = False
+        super().__init__(tokenizer, runner, dimension)
         self._prompt = prompt
+        self._opened_by: Callable[[], Encoder] | None = None
+        self.tokenizer = tokenizer
         self.prompts = dict(prompts)
-        self.dimension = dimension
+        self.truncate_dim = None if truncate_dim is None else _dimension(truncate_dim)
         self.max_seq_length = max_seq_length
-        self.execution = runner.execution
+        self.similarity_fn_name: SimilarityName = similarity_fn_name
+        self.ranges = ranges
+        self.device = device
+        self.model_card_data = EvaluationResults()
 
     @classmethod
-    def of(cls, facts: EncoderFacts, tokenizer: Tokenizer, runner: Runner) -> Self:
+    def of(
+        cls,
+        facts: EncoderFacts,
+        tokenizer: Tokenizer,
+        runner: Runner,
+        *,
+        truncate_dim: int | None = None,
+        ranges: Ranges | None = None,
+        device: str = "cpu",
+    ) -> Self:
         """Return an encoder of a model.
 
         Args:
             facts: The facts of the model, from its checkpoint or from a manifest.
             tokenizer: Its tokenizer, which truncates by itself.
             runner: Its engine.
+            truncate_dim: To how many dimensions vectors are truncated (default: as the model says).
+            ranges: The ranges of int8 and uint8.
+            device: Where the engine runs.
         """
         return cls(
             tokenizer,
@@ -70,99 +127,161 @@ class Encoder:
             max_seq_length=facts.max_seq_length,
             prompt=facts.prompt,
             prompts=facts.prompts,
+            similarity_fn_name=facts.similarity,
+            truncate_dim=facts.truncate_dim if truncate_dim is None else truncate_dim,
+            ranges=ranges,
+            device=device,
         )
+
+    def opened_by(self, open_again: Callable[[], Encoder]) -> Self:
+        """Return this encoder, to be pickled as a call of ``open_again``, which must be pickled itself."""
+        self._opened_by = open_again
+        return self
+
+    def __reduce__(self) -> tuple[Callable[[], Encoder], tuple[()]]:
+        if self._opened_by is None:
+            raise TypeError(
+                "an Encoder can be pickled if `load` has opened it: the bundle is opened again from its path"
+            )
+        return self._opened_by, ()
+
+    def __repr__(self) -> str:
+        prompts = ", ".join(map(repr, self.prompts)) or "none"
+        return (
+            f"Encoder({self.dimension} dimensions, {self.max_seq_length} tokens, {self.similarity_fn_name} similarity, "
+            f"prompts: {prompts}; {'closed' if self._closed else self.execution})"
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors that ``encode`` returns where nothing else is asked for."""
+        return min(self.full_dimension, self.truncate_dim or self.full_dimension)
+
+    def get_embedding_dimension(self) -> int:
+        """Return ``dimension``, as ``SentenceTransformer.get_embedding_dimension`` does."""
+        return self.dimension
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """Return ``dimension``, by the older name of ``get_embedding_dimension``."""
+        return self.dimension
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Return the similarity of each of n vectors and each of m others: (n, m), by ``similarity_fn_name``.
+
+        Distances are negative. SentenceTransformer always returns a tensor; here arrays give an array, and tensors, or
+        lists of them, a tensor. Integers are computed in float32; packed bits have to be unpacked first.
+        """
+        return similarity(self.similarity_fn_name, embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Return the similarity of the vectors in equal rows: (n,). See ``similarity``."""
+        return similarity_pairwise(self.similarity_fn_name, embeddings1, embeddings2)
 
     def encode(
         self,
-        sentences: str | Iterable[str],
+        inputs: str | Iterable[str],
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
-        *,
+        output_value: str | None = "sentence_embedding",
+        precision: VectorType | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: object = None,
         normalize_embeddings: bool = False,
-    ) -> Vectors:
-        """Return what ``SentenceTransformer.encode`` would, as float32.
+        truncate_dim: int | None = None,
+        pool: object = None,
+        chunk_size: int | None = None,  # noqa: ARG002 - callers of SentenceTransformer pass it
+        *,
+        ranges: npt.ArrayLike | None = None,
+    ) -> Stored:
+        """Return what ``SentenceTransformer.encode`` would, truncated, normalized and stored in this order.
 
         Args:
-            sentences: One sentence, or several.
+            inputs: One sentence, or several.
             prompt_name: The model's prompt of this name is put before every sentence (default: the model's default).
             prompt: This text is put before every sentence, whatever ``prompt_name`` says.
             batch_size: Rows per batch, at most; batches of long sentences are smaller.
             show_progress_bar: Show progress on stderr. None means no.
-            normalize_embeddings: Scale every vector to length 1.
+            output_value: ``"sentence_embedding"``; a bundle has no other output.
+            precision: Type of the numbers: ``"float32"`` (also None), ``"float16"``, ``"int8"``, ``"uint8"``,
+                ``"binary"`` or ``"ubinary"``. int8 and uint8 are computed with the ranges of the bundle, whereas
+                SentenceTransformer takes them from the sentences of the call.
+            convert_to_numpy: Return an array. With neither this nor ``convert_to_tensor``, a list of tensors.
+            convert_to_tensor: Return a torch tensor on the CPU. torch is imported for this alone.
+            device: None, or the device that the bundle was opened on.
+            normalize_embeddings: Scale every vector to length 1, after it was truncated.
+            truncate_dim: Return this many dimensions (default: ``self.truncate_dim``).
+            pool: None: to encode in several processes, send them the encoder, which can be pickled.
+            chunk_size: Has an effect with a ``pool`` only.
+            ranges: (2, dimension), used for int8 and uint8 instead of the bundle's.
 
         Returns:
-            (dimension,) for one sentence, (len(sentences), dimension) for several, (0,) for none, as
-            SentenceTransformer does.
+            (dimension,) for one sentence, (sentences, dimension) for several, (0,) for none, as SentenceTransformer
+            does. Eight dimensions are one number of binary and ubinary.
 
         Raises:
             TypeError: A sentence is not a string.
-            ValueError: ``batch_size`` is below 1, or the model has no prompt of that name.
-            InputError: A sentence is no Unicode text, or has more than ``MAX_CHARACTERS`` characters.
+            ValueError: ``batch_size`` or ``truncate_dim`` is below 1, the model has no prompt of that name, there is no
+                such ``precision``, int8 or uint8 has no ranges, or another argument asks for what a bundle does not do.
+            InputError: A sentence is no Unicode text, or has more than ``MAX_CHARACTERS`` characters; or the bundle has
+                no ranges of vectors that are normalized after they are truncated to this dimension.
             EngineError: The tokenizer or the engine fails, or the encoder is closed.
             BundleError: The engine returned another type or shape than float32 (rows, dimension).
         """
+        self._refuse_others(output_value, device, pool)
         prompt = self._resolved(prompt_name, prompt)
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, and must be 1 or more")
-        texts = [sentences] if isinstance(sentences, str) else list(sentences)
-        if not texts:
-            return np.array([], dtype=np.float32)
+        dimension = self.dimension if truncate_dim is None else min(_dimension(truncate_dim), self.full_dimension)
+        if precision in ("int8", "uint8") and ranges is None:
+            ranges = self._own_ranges(dimension, normalize_embeddings)
+        texts = [inputs] if isinstance(inputs, str) else list(inputs)
         rows = self._ids(texts, prompt)
-        lengths = [len(row) for row in rows]
-        batches = encoder_batches(lengths, batch_size)
-        result = self._run_batches(rows, _shown(batches) if show_progress_bar else batches)
+        batches = encoder_batches([len(row) for row in rows], batch_size)
+        vectors = truncated(self._run_batches(rows, _shown(batches) if show_progress_bar else batches), dimension)
         if normalize_embeddings:
-            result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-12)
-        vectors: Vectors = result[0] if isinstance(sentences, str) else result
-        return vectors
+            vectors = normalized(vectors)
+        stored = quantize_embeddings(vectors, precision, ranges)
+        found = stored[0] if isinstance(inputs, str) else stored if texts else stored.reshape(-1)[:0]
+        if convert_to_numpy and not convert_to_tensor:
+            return found
+        tensors: Stored = tensors_of(found, stacked=convert_to_tensor or isinstance(inputs, str))
+        return tensors  # typed as the array that callers ask for by default
 
-    def encode_query(
-        self,
-        sentences: str | Iterable[str],
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int = 32,
-        show_progress_bar: bool | None = None,
-        *,
-        normalize_embeddings: bool = False,
-    ) -> Vectors:
-        """Encode queries: with the prompt ``"query"`` where there is one, as ``SentenceTransformer`` does.
+    encode_query = _with_first_prompt(
+        encode, QUERY_PROMPTS, "encode_query", 'Encode queries: with the prompt ``"query"``, where there is one.'
+    )
+    """Encode queries: with the prompt ``"query"``, where there is one. Arguments and result are those of ``encode``."""
 
-        Arguments, result and errors are those of ``encode``.
-        """
-        return self.encode(
-            sentences,
-            first_prompt(self.prompts, QUERY_PROMPTS) if prompt_name is None else prompt_name,
-            prompt,
-            batch_size,
-            show_progress_bar,
-            normalize_embeddings=normalize_embeddings,
-        )
+    encode_document = _with_first_prompt(
+        encode,
+        DOCUMENT_PROMPTS,
+        "encode_document",
+        'Encode documents: with the prompt ``"document"``, ``"passage"`` or ``"corpus"``, the first that there is.',
+    )
+    """Encode documents: with the prompt ``"document"``, ``"passage"`` or ``"corpus"``, the first that there is.
 
-    def encode_document(
-        self,
-        sentences: str | Iterable[str],
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int = 32,
-        show_progress_bar: bool | None = None,
-        *,
-        normalize_embeddings: bool = False,
-    ) -> Vectors:
-        """Encode documents: with the prompt ``"document"``, ``"passage"`` or ``"corpus"``, the first that there is.
+    Arguments and result are those of ``encode``.
+    """
 
-        Arguments, result and errors are those of ``encode``.
-        """
-        return self.encode(
-            sentences,
-            first_prompt(self.prompts, DOCUMENT_PROMPTS) if prompt_name is None else prompt_name,
-            prompt,
-            batch_size,
-            show_progress_bar,
-            normalize_embeddings=normalize_embeddings,
-        )
+    def _refuse_others(self, output_value: str | None, device: object, pool: object) -> None:
+        """Refuse what SentenceTransformer would do and a bundle does not."""
+        if output_value != "sentence_embedding":
+            raise ValueError(f"output_value is {output_value!r}, and a bundle returns 'sentence_embedding' only")
+        if device is not None and str(device).partition(":")[0] != self.device:
+            raise ValueError(f"device is {device!s}, and the bundle was opened on {self.device}: load it on the other")
+        if pool is not None:
+            raise ValueError("pool is not supported: send the encoder, which can be pickled, to processes of your own")
+
+    def _own_ranges(self, dimension: int, normalize: bool) -> Vectors:
+        """Return the (2, dimension) ranges of the bundle."""
+        if self.ranges is None:
+            raise ValueError(
+                "this encoder has no ranges for int8 and uint8: pass `ranges`, or open a bundle with `load`"
+            )
+        return self.ranges.at(dimension, normalize=normalize)
 
     def _resolved(self, prompt_name: str | None, prompt: str | None) -> str:
         """Return the text that is put before every sentence."""
@@ -175,148 +294,25 @@ class Encoder:
             raise ValueError(f"the model has no prompt {prompt_name!r}; its prompts are {known}")
         return self.prompts[prompt_name]
 
-    def encode_tokens(self, rows: Sequence[TokenIds], *, batch_size: int = 32, padding_tokens: int = 16) -> Vectors:
-        """Encode token ids, special tokens included and without padding: (len(rows), dimension) float32.
-
-        For servers, which tokenize elsewhere and have few rows of all lengths at a time.
-
-        Args:
-            rows: Token ids of each sentence.
-            batch_size: Rows per batch, at most; batches of long rows are smaller.
-            padding_tokens: A batch may hold this much padding, or a tenth of its tokens where that is more; beyond it
-                rows go into another batch. The more another batch costs on a device, the more it should be.
-
-        Raises:
-            EngineError: A row is empty, too long, or has an id that the vocabulary lacks.
-            BundleError: The engine returned another type or shape than float32 (rows, dimension).
-        """
-        if not all(len(row) for row in rows):
-            raise EngineError(f"row {next(number for number, row in enumerate(rows) if not len(row))} has no token")
-        batches = batches_of_little_padding(
-            [len(row) for row in rows],
-            batch_size=batch_size,
-            token_budget=batch_size * TOKENS_PER_ROW,
-            padding_tokens=padding_tokens,
-        )
-        return self._run_batches(rows, batches)
-
     def encode_batch(self, sentences: Sequence[str]) -> Vectors:
-        """Encode ``sentences`` as one batch in the order given: (len(sentences), dimension) float32.
+        """Encode ``sentences`` as one batch in the order given: (len(sentences), full_dimension) float32.
 
         ``encode`` sorts and splits; this is for whoever needs to know what shares a batch.
         """
         return self._run(self._ids(sentences, self._prompt))
-
-    def encode_padded(self, input_ids: IntArray, attention_mask: IntArray) -> Vectors:
-        """Encode token ids that are padded already, as one batch: (batch, dimension) float32.
-
-        For whoever needs to decide the width of a batch, and what stands where the mask is 0.
-
-        Args:
-            input_ids: (batch, sequence) int64.
-            attention_mask: (batch, sequence) int64, 1 for tokens and 0 for padding.
-
-        Raises:
-            EngineError: The engine refuses the shape, an id or the mask.
-            BundleError: The engine returned another type or shape than float32 (batch, dimension).
-        """
-        if self._closed:
-            raise EngineError("the encoder is closed", next_step="open the bundle again")
-        vectors = self._runner.run(input_ids, attention_mask)
-        promised = (len(input_ids), self.dimension)
-        if vectors.dtype != np.float32 or vectors.shape != promised:
-            raise BundleError(
-                f"the engine returned {vectors.dtype} {vectors.shape}, and a bundle promises float32 {promised}",
-                next_step="export the bundle again",
-            )
-        return vectors
 
     def count_tokens(self, sentences: Sequence[str]) -> list[int]:
         """Return how many tokens each sentence has after truncation."""
         return [len(row) for row in self._ids(sentences, self._prompt)]
 
     def _ids(self, sentences: Sequence[str], prompt: str) -> list[list[int]]:
-        for position, sentence in enumerate(sentences):
-            _check(sentence, position)
-        rows = [ids for part in _parts(sentences) for ids in self._ids_of_part(part, prompt)]
-        if not all(rows):
-            empty = next(number for number, row in enumerate(rows) if not row)
-            raise EngineError(f"sentence {empty} has no token at all: the tokenizer adds no special ones")
-        return rows
-
-    def _ids_of_part(self, sentences: Sequence[str], prompt: str) -> list[list[int]]:
-        try:
-            return self._tokenizer.ids([prompt + sentence for sentence in sentences])
-        except BaseException as error:
-            if not is_panic(error):
-                raise
-            raise EngineError(
-                f"the tokenizer fails: {first_line(error)}", next_step="export the bundle again"
-            ) from error
-
-    def _run_batches(self, rows: Sequence[TokenIds], batches: Iterable[list[int]]) -> Vectors:
-        """Run batches of row numbers, and return the vectors in the order of the rows."""
-        result = np.empty((len(rows), self.dimension), dtype=np.float32)
-        for batch in batches:
-            result[batch] = self._run([rows[row] for row in batch])
-        return result
-
-    def _run(self, rows: Sequence[TokenIds]) -> Vectors:
-        """Encode token ids as one batch."""
-        return self.encode_padded(*self._tokenizer.pad(rows))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release the engine. Encoding is then an ``EngineError``; closing once more does nothing."""
-        if not self._closed:
-            self._closed = True
-            self._runner.__exit__(None, None, None)
+        return ids_of(self._tokenizer, sentences, prompt)
 
 
-def encoder_batches(lengths: Sequence[int], batch_size: int = 32) -> list[list[int]]:
-    """Return the batches of row numbers that ``Encoder.encode`` makes of sentences with so many tokens each."""
-    return list(batches_by_length(lengths, batch_size=batch_size, token_budget=batch_size * TOKENS_PER_ROW))
-
-
-def rows_at_once(batch_size: int, tokens: int) -> int:
-    """Return how many rows of so many tokens each ``Encoder.encode_tokens`` runs as one batch, at most."""
-    return max(1, min(batch_size, batch_size * TOKENS_PER_ROW // tokens))
-
-
-def _check(sentence: object, position: int) -> None:
-    """Refuse what a tokenizer cannot read, or not within bounds."""
-    if not isinstance(sentence, str):
-        raise TypeError(f"sentence {position} is {type(sentence).__name__}, and must be a string")
-    if len(sentence) > MAX_CHARACTERS:
-        raise InputError(
-            f"sentence {position} has {len(sentence):,} characters, and may have {MAX_CHARACTERS:,}",
-            next_step="split it: the model reads no more than its beginning anyway",
-        )
-    if not sentence.isascii() and (lone := _LONE_SURROGATE.search(sentence)):
-        raise InputError(
-            f"sentence {position} has the lone surrogate U+{ord(lone[0]):04X} at character {lone.start()}, "
-            "which is no Unicode text",
-            next_step="replace it, for example by U+FFFD",
-        )
-
-
-def _parts(sentences: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the sentences in parts of a bounded number of characters: the tokenizer's memory grows with a part."""
-    part: list[str] = []
-    characters = 0
-    for sentence in sentences:
-        if part and characters + len(sentence) > _CHARACTERS_AT_ONCE:
-            yield part
-            part, characters = [], 0
-        part.append(sentence)
-        characters += len(sentence)
-    if part:
-        yield part
+def _dimension(truncate_dim: int) -> int:
+    if truncate_dim < 1:
+        raise ValueError(f"truncate_dim is {truncate_dim}, and must be 1 or more")
+    return truncate_dim
 
 
 def _shown(batches: list[list[int]]) -> Iterable[list[int]]:

@@ -6,6 +6,8 @@ from collections.abc import Collection
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from exporter.runtime.similarity import SimilarityName
+
 QUERY_PROMPTS, DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 """Names of the prompts of queries and of documents, as sentence-transformers has them: the first that there is."""
 
@@ -17,11 +19,13 @@ class EncoderFacts(BaseModel):
         architecture: Class name of the transformer.
         modules: Class names of the modules, in order.
         pooling: Pooling modes, in the order they are concatenated.
-        dimension: Length of a sentence vector.
+        dimension: Length of a sentence vector that is not truncated.
         max_seq_length: Tokens per sentence, special tokens included; longer sentences are truncated.
         do_lower_case: Whether text is lower-cased before the vocabulary is consulted.
         prompt: Text that is put before every sentence where no other prompt is asked for ("" for most models).
         prompts: The checkpoint's prompts by name, ``{"query": "query: ", "document": "passage: "}`` for example.
+        similarity: How the checkpoint compares vectors.
+        truncate_dim: To how many dimensions ``encode`` truncates vectors, or None where the checkpoint does not say.
         layers: Transformer layers (uses of the shared layer, for ALBERT).
         heads: Attention heads.
         hidden_size: Length of a token's vector.
@@ -37,6 +41,8 @@ class EncoderFacts(BaseModel):
     do_lower_case: bool
     prompt: str = ""
     prompts: dict[str, str] = Field(default_factory=dict)
+    similarity: SimilarityName = "cosine"
+    truncate_dim: int | None = Field(default=None, ge=1)
     layers: int
     heads: int
     hidden_size: int

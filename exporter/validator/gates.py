@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
@@ -12,6 +12,7 @@ from exporter.recipe import Gate
 from exporter.validator.check import Check
 from exporter.validator.format_loss import FormatLoss
 from exporter.validator.parity import Matrix, Parity
+from exporter.validator.stored import Storage
 from exporter.validator.sts import StsScore
 
 SMALLEST_FORMAT_BOUND = 2e-5
@@ -89,6 +90,35 @@ def judge(
         verdicts.append(Verdict("neighbor identity", identity, gate.neighbor_identity, ">=", relative_to=among))
     if format_loss is not None:
         verdicts += _verdicts_relative_to(format_loss, parity, emulator_error, gate)
+    return tuple(verdicts)
+
+
+def judge_stored(storage: Storage, gate: Gate) -> tuple[Verdict, ...]:
+    """Return the verdicts on truncated vectors, by the bounds of whole ones, and on stored vectors."""
+    verdicts: list[Verdict] = []
+    for dimension, parity in storage.truncated.items():
+        at_least = {
+            "1st percentile of cosine": (float(np.percentile(parity.cosine, 1)), gate.p01_cosine),
+            "mean cosine": (float(np.mean(parity.cosine)), gate.mean_cosine),
+            "mean neighbor overlap": (float(np.mean(parity.neighbor_overlap)), gate.mean_neighbor_overlap),
+        }
+        of_dimension = [
+            *_verdicts_of_rows(parity, gate, None),
+            *(Verdict(name, value, bound, ">=") for name, (value, bound) in at_least.items() if bound is not None),
+        ]
+        verdicts += [replace(one, name=f"{one.name} at {dimension} dimensions") for one in of_dimension]
+    for loss in storage.losses:
+        at = "" if loss.dimension == storage.full_dimension else f" at {loss.dimension} dimensions"
+        overlap = gate.mean_binary_overlap if loss.type == "binary" else gate.mean_stored_overlap
+        if overlap is not None:
+            verdicts.append(Verdict(f"neighbors kept as {loss.name}{at}", loss.neighbors_kept, overlap, ">="))
+        if loss.type == "int8" and gate.mean_ranges_overlap is not None:
+            name = f"neighbors kept by the ranges of {loss.name}{at}"
+            verdicts.append(Verdict(name, loss.neighbors_of_type, gate.mean_ranges_overlap, ">="))
+        changed = {"int8": ("code changes", gate.max_code_changes), "binary": ("sign flips", gate.max_sign_flips)}
+        name, bound = changed.get(loss.type, ("", None))
+        if loss.changed is not None and bound is not None:
+            verdicts.append(Verdict(f"{name} as {loss.name}{at}", loss.changed, bound, "<="))
     return tuple(verdicts)
 
 

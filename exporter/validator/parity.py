@@ -85,7 +85,7 @@ def compare(reference: npt.ArrayLike, candidate: npt.ArrayLike, token_ids: Seque
     unit_wanted, unit_found = _unit(wanted), _unit(safe)
     similarity, found_similarity = unit_wanted @ unit_wanted.T, unit_found @ unit_found.T
     drift = np.abs(found_similarity - similarity)
-    text = _text_numbers(token_ids)
+    text = text_numbers(token_ids)
     neighbor = (unit_found @ unit_wanted.T).argmax(axis=1)
     return Parity(
         cosine=cosine,
@@ -101,7 +101,7 @@ def compare(reference: npt.ArrayLike, candidate: npt.ArrayLike, token_ids: Seque
     )
 
 
-def _text_numbers(token_ids: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+def text_numbers(token_ids: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
     """Return (rows,) a number for each row, the same for rows of equal tokens."""
     numbers: dict[tuple[int, ...], int] = {}
     return np.array([numbers.setdefault(tuple(row), len(numbers)) for row in token_ids], dtype=np.int64)

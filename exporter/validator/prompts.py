@@ -13,7 +13,7 @@ import numpy as np
 
 from exporter.checkpoint import Checkpoint
 from exporter.recipe import Gate
-from exporter.runtime.encoder import Vectors
+from exporter.runtime.vector_types import Vectors
 from exporter.validator.check import Check
 from exporter.validator.gates import significant
 from exporter.validator.parity import row_cosine
@@ -25,15 +25,15 @@ SAMPLED = 16
 class Prompted(Protocol):
     """What encodes with prompts: an ``Encoder``, or a server."""
 
-    def encode(self, sentences: list[str], prompt_name: str | None = None) -> Vectors:
+    def encode(self, sentences: list[str], /, prompt_name: str | None = None) -> Vectors:
         """Return (len(sentences), dimension) float32, with the default prompt or a named one."""
         ...
 
-    def encode_query(self, sentences: list[str]) -> Vectors:
+    def encode_query(self, sentences: list[str], /) -> Vectors:
         """Return (len(sentences), dimension) float32, with the prompt of queries."""
         ...
 
-    def encode_document(self, sentences: list[str]) -> Vectors:
+    def encode_document(self, sentences: list[str], /) -> Vectors:
         """Return (len(sentences), dimension) float32, with the prompt of documents."""
         ...
 

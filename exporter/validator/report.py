@@ -15,6 +15,7 @@ from exporter.validator.format_loss import FormatLoss
 from exporter.validator.gates import Verdict, significant
 from exporter.validator.parity import Parity
 from exporter.validator.probes import Probe, coverage_of
+from exporter.validator.stored import Storage
 from exporter.validator.sts import StsScore
 
 
@@ -35,6 +36,7 @@ class ParityReport:
         cause: The likely cause, in a sentence, where the gate failed.
         checks: The checks besides the gate: tokenizer, weights, graph, sweep.
         format_loss: What the precision itself loses on the same probes, where bounds were relative to that.
+        storage: What was found of truncated and stored vectors, where they were judged.
         emulator_error: Mean relative difference from the emulator's vectors, where int8 was emulated.
         bundle: The seal of the manifest, if a bundle was judged.
         device: ``"cpu"`` or ``"cuda"``: where that bundle ran.
@@ -53,6 +55,7 @@ class ParityReport:
     checks: tuple[Check, ...] = ()
     format_loss: FormatLoss | None = None
     emulator_error: float | None = None
+    storage: Storage | None = None
     bundle: str | None = None
     device: str | None = None
 
@@ -132,6 +135,7 @@ class ParityReport:
             "statistics": {name: _number(value) for name, value in self.statistics.items()},
             "verdicts": [{**_clean(asdict(verdict)), "passed": verdict.passed} for verdict in self.verdicts],
             "format": None if self.format_loss is None else self.format_loss.to_dict(),
+            "stored": [] if self.storage is None else [_clean(asdict(loss)) for loss in self.storage.losses],
             "checks": [check.to_dict() for check in self.checks],
             "sts": [_clean(asdict(score)) for score in self.sts],
             "worst": {"row": self.worst, "text": self.probes[self.worst].text, **rows[self.worst]},

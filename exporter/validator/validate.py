@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from exporter.checkpoint import Checkpoint
 from exporter.recipe import Gate
 from exporter.runtime.tokens import TextTokenizer
+from exporter.runtime.vector_types import Ranges, Vectors
 from exporter.validator.diagnosis import likely_cause
 from exporter.validator.format_loss import FormatLoss, format_loss_of
-from exporter.validator.gates import judge, not_compared
+from exporter.validator.gates import judge, judge_stored, not_compared
 from exporter.validator.parity import Parity, compare, relative_deviation
 from exporter.validator.probes import Probe, coverage_of, probes_for
 from exporter.validator.report import ParityReport
+from exporter.validator.stored import Storage, compare_stored
 from exporter.validator.sts import StsScore, StsSet, correlate, read_sts
 
 RAGGED_BATCH = 8
-
-Vectors = npt.NDArray[np.float32]
 
 
 class Candidate(Protocol):
@@ -54,6 +53,8 @@ class Reference:
         token_ids: Token ids of each probe after truncation.
         sts: Task sets, each with the vectors of its first and second sentences.
         format_losses: What a precision itself loses on the probes, by name of the precision, where it is known.
+        ranges: The ranges of int8 vectors; None where no stored vectors are judged, because they are not the subject.
+        truncate_dims: Dimensions that vectors are truncated to, largest first.
     """
 
     probes: tuple[Probe, ...]
@@ -61,6 +62,8 @@ class Reference:
     token_ids: list[list[int]]
     sts: tuple[tuple[StsSet, Vectors, Vectors], ...]
     format_losses: Mapping[str, FormatLoss] = field(default_factory=dict)
+    ranges: Ranges | None = None
+    truncate_dims: tuple[int, ...] = ()
 
     @property
     def texts(self) -> list[str]:
@@ -119,6 +122,9 @@ def validate(
     own = reference.format_losses.get(precision)
     emulator_error = own.emulator_error(vectors) if own is not None else None
     verdicts = judge(parity, deviation, sts, gate, own, emulator_error)
+    storage = _storage(reference, vectors, parity)
+    if storage is not None:
+        verdicts += judge_stored(storage, gate)
     tokens = tuple(len(row) for row in reference.token_ids)
     failed = not all(verdict.passed for verdict in verdicts)
     return ParityReport(
@@ -132,10 +138,18 @@ def validate(
         sts=sts,
         verdicts=verdicts,
         cause=_cause(reference, parity, deviation, gate, precision) if failed else None,
-        checks=not_compared(parity, gate, own),
+        checks=(*not_compared(parity, gate, own), *(() if storage is None else (storage.check(),))),
+        storage=storage,
         format_loss=own,
         emulator_error=emulator_error,
     )
+
+
+def _storage(reference: Reference, vectors: Vectors, parity: Parity) -> Storage | None:
+    """Compare stored vectors; not where a vector is not finite, which no type can store and the gate refuses."""
+    if reference.ranges is None or parity.non_finite:
+        return None
+    return compare_stored(reference.vectors, vectors, reference.token_ids, reference.ranges, reference.truncate_dims)
 
 
 def _cause(reference: Reference, parity: Parity, deviation: float, gate: Gate, precision: str) -> str:

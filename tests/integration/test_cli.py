@@ -67,7 +67,7 @@ class TestExport:
     def test_the_folder_holds_what_the_design_says(self, demo_fp16: Path) -> None:
         names = {path.name for path in demo_fp16.iterdir()}
         wanted = {"model.onnx", "tokenizer.json", "tokenizer_config.json", "config.json"}
-        assert names == wanted | {"manifest.json", "parity.json", "README.md"}
+        assert names == wanted | {"manifest.json", "parity.json", "ranges.json", "README.md"}
         assert stat.S_IMODE(demo_fp16.stat().st_mode) == 0o755
 
     def test_manifest_says_that_fp16_was_judged_on_a_cpu(self, demo_fp16: Path) -> None:
@@ -642,6 +642,27 @@ class TestEncode:
             np.testing.assert_array_equal(vectors, encoder.encode(SENTENCES))
         assert vectors.dtype == np.float32
         assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "vectors"}
+
+    @pytest.mark.parametrize("precision", ["int8", "ubinary", "float16"])
+    def test_stored_vectors(self, python: WarmPython, twin_bundle: Path, tmp_path: Path, precision: Any) -> None:
+        options = ("--precision", precision, "--truncate-dim", "12")
+        text = "\n".join(SENTENCES).encode()
+        with exporter.load(twin_bundle, truncate_dim=12) as encoder:
+            wanted = encoder.encode(SENTENCES, precision=precision)
+        done = python.run(CLI, "encode", twin_bundle, *options, stdin=text)
+        assert done.status == 0, done
+        printed = np.array([json.loads(line) for line in done.stdout.splitlines()])
+        np.testing.assert_array_equal(printed.astype(wanted.dtype), wanted)
+        for given, rows in ((text, len(SENTENCES)), (b"", 0)):
+            done = python.run(CLI, "encode", twin_bundle, *options, "--out", tmp_path / "vectors", stdin=given)
+            assert done.stderr == f"{rows} x {wanted.shape[1]} {wanted.dtype} in {tmp_path / 'vectors'}\n"
+            assert np.load(tmp_path / "vectors").dtype == wanted.dtype
+
+    def test_stored_vectors_that_the_bundle_has_no_ranges_for(self, python: WarmPython, twin_bundle: Path) -> None:
+        options = ("--precision", "int8", "--truncate-dim", "12", "--normalize")
+        done = python.run(CLI, "encode", twin_bundle, *options, stdin=b"a\n")
+        assert (done.status, done.stdout) == (2, "")
+        assert "no ranges of normalized vectors of 12 dimensions, only of 64" in done.stderr
 
     def test_a_named_prompt(self, python: WarmPython, twin_bundle: Path, tmp_path: Path) -> None:
         bundle = Path(shutil.copytree(twin_bundle, tmp_path / "bundle"))

@@ -153,9 +153,9 @@ ATTEMPTS: dict[str, tuple[Change, tuple[str, ...]]] = {
         prefixed,
         ("23 of 23 weights are missing, the first is embeddings.word_embeddings.weight", "student."),
     ),
-    "vectors cut short": (
-        keys("config_sentence_transformers.json", truncate_dim=64),
-        ("config_sentence_transformers.json: truncate_dim is 64, and only None",),
+    "vectors cut to nothing": (
+        keys("config_sentence_transformers.json", truncate_dim=0),
+        ("config_sentence_transformers.json: truncate_dim is 0, and must be a positive integer",),
     ),
     "special tokens in text split": (
         keys("tokenizer_config.json", split_special_tokens=True),

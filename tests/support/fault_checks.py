@@ -11,8 +11,10 @@ import numpy as np
 
 from exporter.errors import BundleError, EngineError
 from exporter.recipe import Gates, Shapes
-from exporter.runtime.encoder import Encoder, Vectors, encoder_batches
+from exporter.runtime.encoder import Encoder
+from exporter.runtime.token_encoder import encoder_batches
 from exporter.runtime.tokens import TextTokenizer
+from exporter.runtime.vector_types import Vectors
 from exporter.validator import Check, ParityReport, Reference, validate
 from exporter.validator.format_loss import FormatLoss, format_loss_of
 from exporter.validator.parity import compare, relative_deviation

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.bundle import TOKENIZER, Bundle, FileFacts, GraphFacts, Manifest, Validation
+from exporter.bundle import TOKENIZER, Bundle, FileFacts, GraphFacts, Manifest, RangesFacts, Validation
 from exporter.engines import Engine
 from exporter.engines.facts import EngineFacts
 from exporter.engines.tensorrt.profiles import Profile
 from exporter.recipe import Recipe, Source, load_recipe, recipes_folder
 from exporter.runtime.facts import EncoderFacts
+from exporter.runtime.vector_types import RANGES
 from exporter.targets import Backend, Device, Padding, Precision
 
 __all__ = ["ENGINES", "bundle_of"]
@@ -60,6 +61,7 @@ def bundle_of(
             files=files,
             facts=facts.model_copy(update={"padding": Padding(padding), "lengths": padding == "right"}),
         ),
+        ranges=RangesFacts(source="none", sha256="4" * 64, sentences=0, prompts=("",)),
         decisions=(),
         validation=Validation(
             device=Device(device), execution="", probes_sha256="", min_cosine=1.0, gates=(), note="never built"
@@ -67,7 +69,7 @@ def bundle_of(
         tools={},
         machine={},
         created="2026-01-01T00:00:00+00:00",
-        files=dict.fromkeys((*files, TOKENIZER), nothing),
+        files=dict.fromkeys((*files, TOKENIZER, RANGES), nothing),
         seal="3" * 64,
     )
     return Bundle(Path("/nowhere") / backend, manifest)

@@ -23,6 +23,7 @@ PUBLIC = {
     "validate",
     "load",
     "record_validation",
+    "quantize_embeddings",
     "Bundle",
     "Encoder",
     "ExportOptions",

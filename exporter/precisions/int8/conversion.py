@@ -19,8 +19,8 @@ from exporter.precisions.int8.report import JSON, PLOT, Tried, plot_of, report_o
 from exporter.precisions.int8.scheme import scheme_of
 from exporter.precisions.int8.search import Assignment, describe
 from exporter.recipe import Gate
-from exporter.runtime.encoder import encoder_batches
 from exporter.runtime.runner import Runner
+from exporter.runtime.token_encoder import encoder_batches
 from exporter.runtime.tokens import TextTokenizer
 from exporter.targets import Target
 from exporter.validator import Reference

@@ -212,6 +212,12 @@ def served(bundle: Bundle, options: Options, name: str | None = None) -> Served:
             next_step="leave it out, or run on a GPU with `gpus=0`",
         )
     _refuse_what_would_answer_otherwise(bundle, options, on_gpu=on_gpu)
+    if (dimensions := manifest.encoder.truncate_dim) not in (None, manifest.encoder.dimension):
+        raise BundleError(
+            f"{bundle.folder}: the checkpoint truncates vectors to {dimensions} dimensions, which Triton does not do",
+            next_step="remove truncate_dim from config_sentence_transformers.json, export it again, and let clients "
+            "truncate",
+        )
     shapes, longest = manifest.recipe.shapes, manifest.encoder.max_seq_length
     found = Served(
         bundle=bundle,

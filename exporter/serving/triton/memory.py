@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter.files import MiB, read_file
 from exporter.machine import cores
-from exporter.runtime.encoder import rows_at_once
+from exporter.runtime.token_encoder import rows_at_once
 from exporter.serving.peak_memory import Load, peak_bytes
 from exporter.serving.triton.facts import Options, Served
 from exporter.targets import Device

@@ -18,7 +18,15 @@ from exporter.errors import BundleError
 from exporter.runtime.encoder import Encoder
 from tests.support.manifests import reseal
 
-FILES = ("README.md", "config.json", "model.onnx", "parity.json", "tokenizer.json", "tokenizer_config.json")
+FILES = (
+    "README.md",
+    "config.json",
+    "model.onnx",
+    "parity.json",
+    "ranges.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
 
 
 @pytest.fixture

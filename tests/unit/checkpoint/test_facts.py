@@ -69,10 +69,18 @@ class Whitening:
 class Model(list[Any]):
     """The modules, and what sentence-transformers states beside them."""
 
-    def __init__(self, *modules: Any, max_seq_length: Any = 30, prompts: Any = None, default: Any = None) -> None:
+    def __init__(
+        self,
+        *modules: Any,
+        max_seq_length: Any = 30,
+        prompts: Any = None,
+        default: Any = None,
+        truncate_dim: int | None = None,
+    ) -> None:
         super().__init__(modules)
         self.max_seq_length = max_seq_length
         self.prompts, self.default_prompt_name = prompts or {}, default
+        self.similarity_fn_name, self.truncate_dim = "dot", truncate_dim
 
     def get_embedding_dimension(self) -> int:
         return 8
@@ -124,6 +132,14 @@ def refusal(model: Model, folder: Path) -> tuple[type[Exception], str, str | Non
     return type(failure.value), failure.value.message, failure.value.next_step
 
 
+@pytest.mark.parametrize(("stated", "recorded"), [(None, None), (5, 5), (8, 8), (100, 8)])
+def test_a_dimension_to_truncate_to_is_set_apart(stated: int | None, recorded: int | None, tmp_path: Path) -> None:
+    """The reference keeps all dimensions: it judges graphs, which have them."""
+    model = Model(Transformer(), Pooling(), Normalize(), truncate_dim=stated)
+    facts = read(model, tmp_path).facts
+    assert (facts.truncate_dim, facts.dimension, model.truncate_dim) == (recorded, 8, None)
+
+
 def test_every_fact_is_that_of_the_model_or_of_its_files(tmp_path: Path) -> None:
     model = Model(
         Transformer(), Pooling(), Dense(), Normalize(), prompts={"query": "질문: ", "other": "글: "}, default="query"
@@ -138,6 +154,7 @@ def test_every_fact_is_that_of_the_model_or_of_its_files(tmp_path: Path) -> None
         do_lower_case=False,
         prompt="질문: ",
         prompts={"query": "질문: ", "other": "글: "},
+        similarity="dot",
         layers=5,
         heads=3,
         hidden_size=6,

@@ -12,8 +12,9 @@ from sentence_transformers import SentenceTransformer
 import exporter
 from exporter.errors import BundleError, EngineError, InputError
 from exporter.recipe import recipes_folder
-from exporter.runtime import encoder as encoders
-from exporter.runtime.encoder import MAX_CHARACTERS, TOKENS_PER_ROW
+from exporter.runtime import texts
+from exporter.runtime.texts import MAX_CHARACTERS
+from exporter.runtime.token_encoder import TOKENS_PER_ROW
 
 DEMO = recipes_folder() / "demo" / "checkpoint"
 
@@ -216,12 +217,12 @@ class TestTextOfStrangers:
         sizes = []
         tokenize = encoder._tokenizer.ids
 
-        def ids(texts: list[str]) -> list[list[int]]:
-            sizes.append(sum(map(len, texts)))
-            return tokenize(texts)
+        def ids(part: list[str]) -> list[list[int]]:
+            sizes.append(sum(map(len, part)))
+            return tokenize(part)
 
         monkeypatch.setattr(encoder._tokenizer, "ids", ids)
-        monkeypatch.setattr(encoders, "_CHARACTERS_AT_ONCE", 50)
+        monkeypatch.setattr(texts, "_CHARACTERS_AT_ONCE", 50)
         np.testing.assert_array_equal(encoder.encode(RAGGED), whole)
         assert len(sizes) > 1
         assert all(size <= max(50, *map(len, RAGGED)) for size in sizes)

@@ -12,7 +12,7 @@ import pytest
 
 from exporter.bundle import Bundle
 from exporter.errors import EngineError
-from exporter.runtime.encoder import TOKENS_PER_ROW, rows_at_once
+from exporter.runtime.token_encoder import TOKENS_PER_ROW, rows_at_once
 from exporter.runtime.tokens import batches_of_little_padding
 from exporter.serving.peak_memory import Load, peak_bytes
 from exporter.serving.triton import Options, memory, ship
