@@ -110,24 +110,32 @@ def calibration_sentences(path: Path | None, probes: Sequence[str]) -> tuple[str
     return kept
 
 
-def audit_text(path: Path | None, probes: Sequence[str], tokenizer: Tokenizer, prompt: str) -> TokenBatches:
-    """Return text to measure activations with: the sentences that ship, edge cases, and the user's own.
+def measured_sentences(path: Path | None, probes: Sequence[str]) -> tuple[str, ...]:
+    """Return text to measure with: the sentences that ship, and the user's own besides, however few these are.
 
-    No probe is among them: what is measured decides what stays float32, and probes judge the result.
+    No probe is among them: what is measured decides how numbers are kept, and probes judge the result.
 
     Args:
         path: The user's file, or None.
         probes: Text that judges later.
-        tokenizer: The bundle's.
-        prompt: What stands before every sentence.
 
     Raises:
         InputError: The file cannot be used, or every sentence of it is a probe.
     """
-    shipped = calibration_sentences(None, probes)
     own = calibration_sentences(path, probes) if path is not None else ()
+    return (*calibration_sentences(None, probes), *own)
+
+
+def audit_text(sentences: Sequence[str], tokenizer: Tokenizer, prompt: str) -> TokenBatches:
+    """Return text to measure activations with: sentences and edge cases.
+
+    Args:
+        sentences: See ``measured_sentences``.
+        tokenizer: The bundle's.
+        prompt: What stands before every sentence.
+    """
     edges = (text for pair in _EDGES for text in pair)
-    return TokenBatches(tuple(prompt + text for text in (*shipped, *edges, *own)), tokenizer)
+    return TokenBatches(tuple(prompt + text for text in (*sentences, *edges)), tokenizer)
 
 
 FEWEST_SENTENCES = 128

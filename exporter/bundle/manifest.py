@@ -94,7 +94,7 @@ class RangesFacts(_Frozen):
     """What the ranges of int8 vectors in ``ranges.json`` were taken from: float32 vectors of the checkpoint in PyTorch.
 
     Attributes:
-        source: Name of the file of calibration text, or that the text ships with korsbert.
+        source: That the sentences ship with korsbert, and the name of the user's own file, if there was one.
         sha256: Hash over the sentences, in order.
         sentences: Number of sentences.
         prompts: The texts that were put before each of them.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporter.bundle import RangesFacts
 from exporter.bundle.publish import refuse_to_replace_other_files
-from exporter.calibration import TokenBatches, audit_text
+from exporter.calibration import TokenBatches, audit_text, measured_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.engines import BuildOptions, backend_of, refuse_idle_options
 from exporter.errors import InputError, MissingDependencyError
@@ -142,10 +142,11 @@ def load(job: Job, folder: Path) -> Subject:
     truncate_dims = checkpoint.truncate_dims(job.recipe.truncate_dims)
     with stages("encode the probes with PyTorch") as stage:
         reference = reference_of(checkpoint, options.sts, job.target.precision)
-        text = audit_text(options.calibration, reference.texts, checkpoint.tokenizer, checkpoint.facts.prompt)
+        sentences = measured_sentences(options.calibration, reference.texts)
+        text = audit_text(sentences, checkpoint.tokenizer, checkpoint.facts.prompt)
         stage.result = reference.coverage
     with stages("ranges of int8 vectors with PyTorch") as stage:
-        ranges, calibrated = calibrated_ranges(checkpoint, options.calibration, reference.texts, truncate_dims)
+        ranges, calibrated = calibrated_ranges(checkpoint, sentences, options.calibration, truncate_dims)
         stage.result = f"{calibrated.sentences} sentences: {calibrated.source}"
     reference = replace(reference, ranges=ranges, truncate_dims=truncate_dims)
     proof = Proof(checkpoint, reference.texts, job.recipe.shapes)

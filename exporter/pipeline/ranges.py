@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from exporter.bundle import RangesFacts
-from exporter.calibration import TokenBatches, calibration_sentences
+from exporter.calibration import TokenBatches
 from exporter.checkpoint import Checkpoint
 from exporter.runtime.vector_types import Ranges
 
@@ -17,20 +17,17 @@ MOST = 1024
 
 
 def calibrated_ranges(
-    checkpoint: Checkpoint, calibration: Path | None, probes: Sequence[str], truncate_dims: tuple[int, ...]
+    checkpoint: Checkpoint, sentences: Sequence[str], own: Path | None, truncate_dims: tuple[int, ...]
 ) -> tuple[Ranges, RangesFacts]:
     """Return the ranges of calibration text, with every prompt that ``encode`` and its variants put before it.
 
     Args:
         checkpoint: The reference.
-        calibration: The user's file, or None for the sentences that ship.
-        probes: Text that judges later and is left out here.
+        sentences: See ``measured_sentences``.
+        own: The user's file that some of them are from, or None.
         truncate_dims: The dimensions that vectors will be truncated to.
-
-    Raises:
-        InputError: The file cannot be used, or every sentence of it is a probe.
     """
-    different = list(dict.fromkeys(calibration_sentences(calibration, probes)))
+    different = list(dict.fromkeys(sentences))
     sentences = different[:: -(-len(different) // MOST)]
     facts = checkpoint.facts
     vectors = {facts.prompt: checkpoint.encode(sentences)}
@@ -41,7 +38,7 @@ def calibrated_ranges(
         if prompt not in vectors:
             vectors[prompt] = encode(sentences)
     return Ranges.of(np.concatenate(list(vectors.values())), truncate_dims), RangesFacts(
-        source=calibration.name if calibration is not None else "the sentences that ship",
+        source="the sentences that ship" + (f" and {own.name}" if own is not None else ""),
         sha256=TokenBatches(tuple(sentences), checkpoint.tokenizer).content_hash(),
         sentences=len(sentences),
         prompts=tuple(vectors),

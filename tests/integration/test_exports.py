@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 import exporter
 from exporter.bundle import Bundle
-from exporter.calibration import audit_text
+from exporter.calibration import audit_text, measured_sentences
 from exporter.checkpoint import load_checkpoint
 from exporter.options import ExportOptions
 from exporter.pipeline import export
@@ -88,9 +88,10 @@ def test_fp16_audits_the_users_text_and_no_probe(twins: dict[str, Path], tmp_pat
     )
     tokenizer, decisions = _tokenizer_of(bundle), " ".join(bundle.manifest.decisions)
     probes = [probe.text for probe in probes_for(tokenizer, bundle.manifest.encoder.max_seq_length)]
-    audited = audit_text(text, probes, tokenizer, "")
+    sentences = measured_sentences(text, probes)
+    audited = audit_text(sentences, tokenizer, "")
     assert probe in probes
-    assert audited.sentences[-2:] == tuple(own)
+    assert sentences[-2:] == tuple(own)
     assert f"over {audited.count} sentences" in decisions
     assert audited.content_hash() in decisions
 

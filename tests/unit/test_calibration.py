@@ -12,6 +12,7 @@ from exporter.calibration import (
     CalibrationSet,
     audit_text,
     calibration_set,
+    measured_sentences,
     read_sentences,
 )
 from exporter.errors import InputError
@@ -67,13 +68,13 @@ def test_an_audit_reads_what_ships_edge_cases_and_the_users_text_after_a_prompt(
     path = tmp_path / "own.txt"
     path.write_text("own one\n7 8\nown two", encoding="utf-8")
     shipped = read_sentences(SHIPPED)
-    audited = audit_text(path, [*PROBES, shipped[0]], word_tokenizer(), "p: ")
-    assert audited.sentences[: len(shipped) - 1] == tuple(f"p: {text}" for text in shipped[1:])
-    assert audited.sentences[-2:] == ("p: own one", "p: own two")
+    sentences = measured_sentences(path, [*PROBES, shipped[0]])
+    assert sentences == (*shipped[1:], "own one", "own two")
+    audited = audit_text(sentences, word_tokenizer(), "p: ")
+    assert audited.sentences[: len(sentences)] == tuple(f"p: {text}" for text in sentences)
     assert {f"p: {text}" for pair in EDGES for text in pair} <= set(audited.sentences)
     assert audited.count == len(shipped) - 1 + 22 + 2
-    without = audit_text(None, PROBES, word_tokenizer(), "p: ")
-    assert without.sentences == (f"p: {shipped[0]}", *audited.sentences[:-2])
+    assert measured_sentences(None, PROBES) == tuple(shipped)
 
 
 @pytest.mark.parametrize(
