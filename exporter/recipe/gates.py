@@ -44,7 +44,8 @@ class Gate(Frozen):
         max_format_ratio: The same of single probes: of the largest relative error to PyTorch's largest.
         max_widening: How many times what ``min_cosine``, ``min_centered_cosine`` and ``max_relative_error`` allow a
             probe may lose at most, where the format itself loses much on that probe. The bound of such a probe is
-            ``max_format_ratio`` times the distance that PyTorch loses on it. At 1 no bound is ever widened.
+            ``max_format_ratio`` times the distance that PyTorch loses on it; what float32 loses is its distance from
+            float64. At 1 no bound is ever widened.
         max_emulator_ratio: Largest ratio of the mean ``|candidate - emulated| / |emulated|`` to the mean relative error
             of the emulator, where int8 was emulated. Both compute with the same integers; what is left are roundings to
             int8 that a difference in the last digit of float32 has turned over, and faults.
@@ -132,6 +133,10 @@ class Gates(Frozen):
     # On a processor with AVX512_BF16 these two come to 1 - min centered cosine 3.9e-3 and 4.6e-3 in bfloat16, where
     # PyTorch's own comes to 3.3e-3 and 3.8e-3: the bound of these texts is widened.
     #
+    # all-mpnet-base-v2 with its real weights has one probe of 729 on which PyTorch in float32 is 1.0e-5 from float64,
+    # 15 times as far as on others, ONNX Runtime 1.4e-5, and the two 2.4e-5 from each other. float32's bound of such a
+    # probe is widened too. Everywhere else the bound stays.
+    #
     # Stored vectors, the worst of sound exports of the demo and of all-MiniLM-L6-v2 on ONNX Runtime (bf16: OpenVINO),
     # with all dimensions, 128 and 64. Small twins come to less in fp32 and fp16:
     #
@@ -155,6 +160,8 @@ class Gates(Frozen):
         min_neighbor_overlap=0.8,
         max_similarity_drift=2e-5,
         max_batch_deviation=2e-5,
+        max_format_ratio=3.0,
+        max_widening=2.0,
         mean_stored_overlap=0.995,
         mean_binary_overlap=0.99,
         mean_ranges_overlap=0.9,

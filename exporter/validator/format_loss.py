@@ -23,6 +23,9 @@ from exporter.validator.parity import Parity, compare
 SAMPLED = 16
 """One probe in so many is computed in float16, in which PyTorch is ten times slower on processors than in float32."""
 
+MOST_EXACT = 16
+"""Probes that are computed in float64, at most: where more miss a bound, it is not for rounding."""
+
 _FORMATS = {"fp16": (torch.float16, SAMPLED), "bf16": (torch.bfloat16, 1)}
 
 
@@ -108,6 +111,31 @@ def format_loss_of(
     vectors = np.full(reference.shape, np.nan, np.float32)
     vectors[::step] = cast.encode(list(texts[::step]))
     return FormatLoss(f"PyTorch in {str(dtype).removeprefix('torch.')}", compare(reference, vectors, token_ids))
+
+
+def rounding_loss_of(
+    checkpoint: Checkpoint,
+    texts: Sequence[str],
+    reference: npt.NDArray[np.float32],
+    token_ids: Sequence[Sequence[int]],
+    rows: Sequence[int],
+) -> FormatLoss:
+    """Encode some probes with the same model in float64: what float32 itself loses on them.
+
+    Some texts of some models amplify the roundings of float32: PyTorch and a sound engine then differ by more than on
+    any other text, and each of them from float64.
+
+    Args:
+        checkpoint: The reference model, in float32; it is left as it is.
+        texts: The probes.
+        reference: (probes, dimension) float32, what the model answers in float32.
+        token_ids: Token ids of each probe.
+        rows: Which probes.
+    """
+    exact = replace(checkpoint, model=_cast(checkpoint, torch.float64))
+    vectors = np.full(reference.shape, np.nan, np.float32)
+    vectors[rows] = exact.encode([texts[row] for row in rows])
+    return FormatLoss("PyTorch in float32", compare(reference, vectors, token_ids))
 
 
 def _cast(checkpoint: Checkpoint, dtype: torch.dtype) -> SentenceTransformer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
@@ -143,6 +143,25 @@ def norm_bias(parity: Parity) -> float:
     return abs(float(np.mean(parity.norm_ratio)) - 1)
 
 
+def rows_beyond(parity: Parity, gate: Gate) -> list[int]:
+    """Return the probes that miss a fixed bound of single probes, or are not finite."""
+    held = np.ones(len(parity.cosine), dtype=bool)
+    for _, bound, ideal, read in _bounds_of_rows(gate):
+        values: Matrix = read(parity)
+        held &= (values >= bound) if ideal else (values <= bound)
+    return [int(row) for row in np.flatnonzero(~held)]
+
+
+def _bounds_of_rows(gate: Gate) -> list[tuple[str, float, float, Callable[[Parity], Matrix]]]:
+    """Return name, bound, ideal value and reader of the statistics that are judged probe by probe."""
+    stated: tuple[tuple[str, float | None, float, Callable[[Parity], Matrix]], ...] = (
+        ("min cosine", gate.min_cosine, 1.0, attrgetter("cosine")),
+        ("min centered cosine", gate.min_centered_cosine, 1.0, attrgetter("centered_cosine")),
+        ("max relative error", gate.max_relative_error, 0.0, attrgetter("relative_error")),
+    )
+    return [(name, bound, ideal, read) for name, bound, ideal, read in stated if bound is not None]
+
+
 def _verdicts_of_rows(parity: Parity, gate: Gate, format_loss: FormatLoss | None) -> Iterator[Verdict]:
     """Yield the verdicts on the worst probe, by cosine, centered cosine and relative error.
 
@@ -150,13 +169,7 @@ def _verdicts_of_rows(parity: Parity, gate: Gate, format_loss: FormatLoss | None
     more, but never beyond ``gate.max_widening`` times what the fixed bound allows. A loss that is not known widens
     nothing, nor does one probe's loss widen another's bound.
     """
-    for name, bound, ideal, read in (
-        ("min cosine", gate.min_cosine, 1.0, attrgetter("cosine")),
-        ("min centered cosine", gate.min_centered_cosine, 1.0, attrgetter("centered_cosine")),
-        ("max relative error", gate.max_relative_error, 0.0, attrgetter("relative_error")),
-    ):
-        if bound is None:
-            continue
+    for name, bound, ideal, read in _bounds_of_rows(gate):
         values: Matrix = read(parity)
         relation = ">=" if ideal else "<="
         fixed = abs(ideal - bound)

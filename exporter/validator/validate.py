@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +16,8 @@ from exporter.recipe import Gate
 from exporter.runtime.tokens import TextTokenizer
 from exporter.runtime.vector_types import Ranges, Vectors
 from exporter.validator.diagnosis import likely_cause
-from exporter.validator.format_loss import FormatLoss, format_loss_of
-from exporter.validator.gates import judge, judge_stored, not_compared
+from exporter.validator.format_loss import MOST_EXACT, FormatLoss, format_loss_of, rounding_loss_of
+from exporter.validator.gates import judge, judge_stored, not_compared, rows_beyond
 from exporter.validator.parity import Parity, compare, relative_deviation
 from exporter.validator.probes import Probe, coverage_of, probes_for
 from exporter.validator.report import ParityReport
@@ -53,6 +54,8 @@ class Reference:
         token_ids: Token ids of each probe after truncation.
         sts: Task sets, each with the vectors of its first and second sentences.
         format_losses: What a precision itself loses on the probes, by name of the precision, where it is known.
+        rounding: Computes what float32 itself loses on some probes, by their numbers. It is asked for those that miss
+            a bound of float32.
         ranges: The ranges of int8 vectors; None where no stored vectors are judged, because they are not the subject.
         truncate_dims: Dimensions that vectors are truncated to, largest first.
     """
@@ -62,6 +65,7 @@ class Reference:
     token_ids: list[list[int]]
     sts: tuple[tuple[StsSet, Vectors, Vectors], ...]
     format_losses: Mapping[str, FormatLoss] = field(default_factory=dict)
+    rounding: Callable[[Sequence[int]], FormatLoss] | None = None
     ranges: Ranges | None = None
     truncate_dims: tuple[int, ...] = ()
 
@@ -96,7 +100,8 @@ def reference_of(checkpoint: Checkpoint, sts_files: Sequence[Path] = (), precisi
     token_ids = TextTokenizer(checkpoint.tokenizer).ids([checkpoint.facts.prompt + text for text in texts])
     vectors = checkpoint.encode(texts)
     own = format_loss_of(checkpoint, precision, texts, vectors, token_ids)
-    return Reference(probes, vectors, token_ids, scored, {} if own is None else {precision: own})
+    rounding = partial(rounding_loss_of, checkpoint, texts, vectors, token_ids)
+    return Reference(probes, vectors, token_ids, scored, {} if own is None else {precision: own}, rounding)
 
 
 def validate(
@@ -119,7 +124,7 @@ def validate(
     parity = compare(reference.vectors, vectors, reference.token_ids)
     deviation = _batch_deviation(candidate, reference)
     sts = tuple(_score(candidate, *scored) for scored in reference.sts)
-    own = reference.format_losses.get(precision)
+    own = reference.format_losses.get(precision) or _rounding(reference, parity, gate, precision)
     emulator_error = own.emulator_error(vectors) if own is not None else None
     verdicts = judge(parity, deviation, sts, gate, own, emulator_error)
     storage = _storage(reference, vectors, parity)
@@ -143,6 +148,14 @@ def validate(
         format_loss=own,
         emulator_error=emulator_error,
     )
+
+
+def _rounding(reference: Reference, parity: Parity, gate: Gate, precision: str) -> FormatLoss | None:
+    """Return what float32 itself loses on the probes that miss its bounds; not where very many do."""
+    if precision != "fp32" or reference.rounding is None or gate.max_format_ratio is None:
+        return None
+    rows = rows_beyond(parity, gate)
+    return reference.rounding(rows) if 0 < len(rows) <= MOST_EXACT else None
 
 
 def _storage(reference: Reference, vectors: Vectors, parity: Parity) -> Storage | None:

@@ -9,7 +9,7 @@ import torch
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.recipe import find_recipe
 from exporter.runtime.tokens import TextTokenizer
-from exporter.validator.format_loss import SAMPLED, FormatLoss, format_loss_of
+from exporter.validator.format_loss import SAMPLED, FormatLoss, format_loss_of, rounding_loss_of
 from exporter.validator.parity import compare
 
 TEXTS = [f"{number}번 버스는 {number * 7}분 뒤에 옵니다." for number in range(2 * SAMPLED + 3)]
@@ -45,6 +45,16 @@ def test_the_reference_stays_float32(checkpoint: Checkpoint) -> None:
 def test_other_precisions_are_not_pytorch_s(checkpoint: Checkpoint) -> None:
     assert loss_of(checkpoint, "fp32") is None
     assert loss_of(checkpoint, "int8") is None
+
+
+def test_float32_is_compared_with_float64_on_the_probes_that_are_asked_for(checkpoint: Checkpoint) -> None:
+    token_ids = TextTokenizer(checkpoint.tokenizer).ids(TEXTS)
+    loss = rounding_loss_of(checkpoint, TEXTS, checkpoint.encode(TEXTS), token_ids, [3, 30])
+    assert loss.source == "PyTorch in float32"
+    assert np.flatnonzero(loss.rows).tolist() == [3, 30]
+    assert (loss.parity.relative_error[[3, 30]] > 1e-8).all()
+    assert loss.max_relative_error < 5e-6
+    assert {parameter.dtype for parameter in checkpoint.model.parameters()} == {torch.float32}
 
 
 def test_what_is_not_finite_is_not_known() -> None:

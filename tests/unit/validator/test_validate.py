@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -127,6 +128,50 @@ def test_a_precision_that_is_not_named_is_fp32() -> None:
     losses = {name: FormatLoss(name, compare(VECTORS, VECTORS, IDS)) for name in ("fp32", "bf16")}
     report = validate(Reference(REFERENCE.probes, VECTORS, IDS, (), losses), Answers(), Gates().fp32, "x")
     assert report.format_loss is losses["fp32"]
+
+
+class TestRounding:
+    """A probe that misses a bound of float32 is compared with what float32 itself loses on it."""
+
+    def judged(
+        self, error: float, own: float, rows: Sequence[int] = (7,), precision: str = "fp32", gate: Gate | None = None
+    ) -> tuple[bool, list[list[int]]]:
+        asked = []
+
+        def rounding(beyond: Sequence[int]) -> FormatLoss:
+            asked.append(list(beyond))
+            exact = np.full_like(VECTORS, np.nan)
+            exact[beyond] = VECTORS[beyond] * np.float32(1 + own)
+            return FormatLoss("PyTorch in float32", compare(VECTORS, exact, IDS))
+
+        class Off(Answers):
+            def encode(self, sentences: Sequence[str], /) -> np.ndarray:
+                found = super().encode(sentences)
+                if len(sentences) == COUNT:
+                    found[list(rows)] *= np.float32(1 + error)
+                return found
+
+        bounds = gate or Gates().fp32.model_copy(update={"max_norm_error": None, "max_norm_bias": None})
+        report = validate(replace(REFERENCE, rounding=rounding), Off(), bounds, "x", precision)
+        return report.passed, asked
+
+    def test_its_bound_is_three_times_that(self) -> None:
+        assert self.judged(2.5e-5, own=1e-5) == (True, [[7]])
+        assert self.judged(3.5e-5, own=1e-5) == (False, [[7]])
+
+    def test_but_twice_the_fixed_one_at_most(self) -> None:
+        assert self.judged(3.8e-5, own=1e-3) == (True, [[7]])
+        assert self.judged(4.2e-5, own=1e-3) == (False, [[7]])
+
+    def test_nobody_asks_where_every_bound_is_held_or_very_many_are_missed(self) -> None:
+        assert self.judged(1e-5, own=1e-3) == (True, [])
+        assert self.judged(3e-5, own=1e-3, rows=range(16))[1] == [list(range(16))]
+        assert self.judged(3e-5, own=1e-3, rows=range(17)) == (False, [])
+
+    def test_nobody_asks_for_another_precision_or_by_a_gate_that_does_not_say_how_much(self) -> None:
+        assert self.judged(3e-5, own=1e-3, precision="bf16") == (False, [])
+        strict = Gates().fp32.model_copy(update={"max_format_ratio": None})
+        assert self.judged(3e-5, own=1e-3, gate=strict) == (False, [])
 
 
 def test_sentences_of_one_length_share_the_batch_in_their_order() -> None:
