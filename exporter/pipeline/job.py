@@ -145,7 +145,7 @@ def load(job: Job, folder: Path) -> Subject:
         sentences = measured_sentences(options.calibration, reference.texts)
         text = audit_text(sentences, checkpoint.tokenizer, checkpoint.facts.prompt)
         stage.result = reference.coverage
-    with stages("ranges of int8 vectors with PyTorch") as stage:
+    with stages("measure the ranges of vectors with PyTorch") as stage:
         ranges, calibrated = calibrated_ranges(checkpoint, sentences, options.calibration, truncate_dims)
         stage.result = f"{calibrated.sentences} sentences: {calibrated.source}"
     reference = replace(reference, ranges=ranges, truncate_dims=truncate_dims)

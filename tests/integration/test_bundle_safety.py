@@ -30,6 +30,7 @@ from tests.support.warm import CLI, WarmPython
 STAGES = (
     "load checkpoint",
     "encode the probes with PyTorch",
+    "measure the ranges of vectors with PyTorch",
     "fold into one graph",
     "gate: the fp32 graph",
     "sweep: the fp32 graph",
