@@ -239,7 +239,7 @@ def test_the_reference_comes_first_and_has_the_same_threads(text: Path, monkeypa
     assert [subject.name for subject in result.subjects] == [REFERENCE, "demo fp16 on onnxruntime"]
     assert reference.threads == {before + 1} == {bundle.threads}
     assert torch.get_num_threads() == before
-    assert asked == {"folder": text.parent, "revision": None, "pooling": None, "device": "cpu"}
+    assert asked == {"folder": text.parent, "revision": None, "pooling": None, "max_seq_length": None, "device": "cpu"}
 
 
 def test_other_weights_are_refused(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
