@@ -151,7 +151,7 @@ def _at_its_widest(name: str, gate: Gate) -> float:
     """Return a bound after the largest widening that the gate allows for a single probe."""
     bound: float = getattr(gate, name)
     ideal = 0.0 if name.startswith("max_") else 1.0
-    return ideal + gate.max_widening * (bound - ideal) if name in WIDENED else bound
+    return round(ideal + gate.max_widening * (bound - ideal), 15) if name in WIDENED else bound  # for messages
 
 
 def _reached(name: str, found: Any, wanted: float) -> bool:
