@@ -66,10 +66,8 @@ def check_parameters(module: nn.Module, stored: StoredWeights, prefix: str = "",
     tied = _tied(parameters)
     needed = [name for name in parameters if not name.startswith(_UNUSED)]
     missing = [name for name in needed if not tied[name] & sources.keys()]
-    unread = {
-        source.tensor: None for name, source in sources.items() if name not in parameters and name not in _COUNTED
-    }
-    foreign = [tensor for tensor in unread if not tensor.startswith(_HEADS)]
+    unread = (source.tensor for name, source in sources.items() if name not in parameters and name not in _COUNTED)
+    foreign = [tensor for tensor in dict.fromkeys(unread) if not tensor.startswith(_HEADS)]
     if missing:
         others = f"; {len(foreign)} in the files belong to no parameter, the first is {foreign[0]}" if foreign else ""
         raise CheckpointError(

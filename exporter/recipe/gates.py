@@ -146,9 +146,8 @@ class Gates(Frozen):
     #     code changes                 0   7.7e-3    0.068    0.738
     #     sign flips                   0   6.6e-3   4.6e-3    0.033
     #
-    # The ranges keep 0.976 to 0.990 of the neighbors. In fp16, the overlaps, codes and signs are those of one dimension
-    # of MiniLM that hardly varies; without it, codes do not change and 1e-4 of the signs flip. For int8, changed codes
-    # are not bounded: a code is finer than the loss of an int8 engine.
+    # The ranges keep 0.976 to 0.990 of the neighbors. In fp16, the figures are MiniLM's. For int8, changed codes are
+    # not bounded: a code is finer than the loss of an int8 engine.
     fp32: Gate = Gate(
         min_cosine=0.999999,
         min_centered_cosine=0.99999999,

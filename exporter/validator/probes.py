@@ -91,13 +91,18 @@ def _edge_cases() -> list[Probe]:
 
 
 def _length_cases(probes: list[Probe], tokenizer: Tokenizer, max_seq_length: int, prompt: str) -> list[Probe]:
-    """Make texts of exactly the longest length, one token more, and half of it; if it is not ``LONG``, some more."""
+    """Make texts of exactly the longest length, one token more, and about half of it.
+
+    Where the longest length is no more than ``LONG``, there is also one a token shorter, and one far beyond it.
+    """
     words = [word for probe in probes for word in probe.text.split()]
     wanted = {
-        **({"one token below max_seq_length": max_seq_length - 1} if max_seq_length <= LONG else {}),
+        "one token below max_seq_length": max_seq_length - 1,
         "exactly max_seq_length": max_seq_length,
         "one token beyond max_seq_length": max_seq_length + 1,
     }
+    if max_seq_length > LONG:
+        del wanted["one token below max_seq_length"]
     cases = [
         Probe(_text_of_length(words, tokenizer, length, prompt), f"edge: {kind}")
         for kind, length in wanted.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,17 +33,6 @@ RAGGED = [
     "https://example.org/a?b=1 3,000원",
     "줄\n바꿈\t그리고 \u200b폭 없는 공백",
 ]
-
-
-@pytest.fixture(scope="module")
-def reference() -> SentenceTransformer:
-    return SentenceTransformer(str(DEMO), device="cpu", local_files_only=True)
-
-
-@pytest.fixture(scope="module")
-def encoder(demo_fp32: Path) -> Iterator[exporter.Encoder]:
-    with exporter.load(demo_fp32) as opened:
-        yield opened
 
 
 class TestLikeSentenceTransformer:

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,17 +28,6 @@ from tests.unit.runtime.test_encoder import DEMO, RAGGED
 
 TEXTS = [*RAGGED, *(f"{number} 번째 문장은 {'길고 ' * (number % 7)}다르다." for number in range(60))]
 THEIR_TYPES: tuple[VectorType, ...] = ("float32", "int8", "uint8", "binary", "ubinary")
-
-
-@pytest.fixture(scope="module")
-def reference() -> SentenceTransformer:
-    return SentenceTransformer(str(DEMO), device="cpu", local_files_only=True)
-
-
-@pytest.fixture(scope="module")
-def encoder(demo_fp32: Path) -> Iterator[exporter.Encoder]:
-    with exporter.load(demo_fp32) as opened:
-        yield opened
 
 
 def stored(vectors: np.ndarray, precision: VectorType, ranges: np.ndarray) -> np.ndarray:

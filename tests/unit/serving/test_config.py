@@ -92,6 +92,16 @@ def test_what_triton_would_answer_otherwise_is_refused(bundle: Bundle, options: 
     assert caught.value.next_step
 
 
+def test_a_checkpoint_that_truncates_vectors_is_refused() -> None:
+    bundle = bundle_of("onnxruntime")
+    for truncate_dim in (None, bundle.manifest.encoder.dimension):
+        facts = bundle.manifest.encoder.model_copy(update={"truncate_dim": truncate_dim})
+        served(Bundle(bundle.folder, bundle.manifest.model_copy(update={"encoder": facts})), PYTHON)
+    facts = bundle.manifest.encoder.model_copy(update={"truncate_dim": 8})
+    with pytest.raises(BundleError, match="truncates vectors to 8 dimensions, which Triton does not do"):
+        served(Bundle(bundle.folder, bundle.manifest.model_copy(update={"encoder": facts})), PYTHON)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_openvino_goes_through_the_python_runtime(precision: str) -> None:
     with pytest.raises(BundleError, match="openvino backend fixes the batch at max_batch_size and refuses") as caught:

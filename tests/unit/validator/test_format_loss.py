@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from exporter.recipe import find_recipe
 from exporter.runtime.tokens import TextTokenizer
 from exporter.validator.format_loss import SAMPLED, FormatLoss, format_loss_of, rounding_loss_of
 from exporter.validator.parity import compare
+from tests.support.checkpoints import ARCHITECTURES, save_checkpoint
 
 TEXTS = [f"{number}번 버스는 {number * 7}분 뒤에 옵니다." for number in range(2 * SAMPLED + 3)]
 
@@ -55,6 +58,14 @@ def test_float32_is_compared_with_float64_on_the_probes_that_are_asked_for(check
     assert (loss.parity.relative_error[[3, 30]] > 1e-8).all()
     assert loss.max_relative_error < 5e-6
     assert {parameter.dtype for parameter in checkpoint.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("architecture", [name for name in ("gemma3_text", "mpnet", "t5") if name in ARCHITECTURES])
+def test_float64_runs_through_code_that_casts_inside(architecture: str, tmp_path: Path) -> None:
+    loaded = load_checkpoint(find_recipe(str(save_checkpoint(tmp_path, architecture))))
+    ids = TextTokenizer(loaded.tokenizer).ids(TEXTS[:2])
+    loss = rounding_loss_of(loaded, TEXTS[:2], loaded.encode(TEXTS[:2]), ids, [1])
+    assert 0 < loss.max_relative_error < 5e-6
 
 
 def test_what_is_not_finite_is_not_known() -> None:
