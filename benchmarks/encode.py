@@ -2,7 +2,8 @@
 
     python -m benchmarks.encode --sts korsts-dev.tsv
 
-The weights are those of a twin (see ``tests/support/twins``): speed does not depend on what they hold.
+The weights are seeded (``tests/support/twins``, ``tests/support/full_checkpoints.py``): speed does not depend on what
+they hold. ``--openvino-peer PYTHON`` adds sentence-transformers' own OpenVINO backend, from another environment.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
+from benchmarks.openvino_peer import OpenVinoPeer
+from benchmarks.results import Target, arguments, full_checkpoint, publish, table, twin, twin_recipe, work_folder
 from exporter import Encoder
 from exporter.benchmark import (
     REFERENCE,
@@ -35,7 +37,7 @@ from exporter.checkpoint import load_checkpoint
 from exporter.engines.building import build_engine
 from exporter.graph.folding import fold
 from exporter.precisions import cast_graph
-from exporter.recipe import load_recipe
+from exporter.recipe import find_recipe, load_recipe
 from exporter.targets import Backend, Device, Precision
 from exporter.targets import Target as EngineTarget
 from exporter.validator import Reference, reference_of, validate
@@ -58,6 +60,10 @@ ENGINES: tuple[tuple[Literal["onnxruntime", "openvino"], Literal["fp32", "fp16",
 # The promises, for a full-size BERT-base: ratio to sentence-transformers in FP32 on the same threads.
 PROMISED = {"onnxruntime fp32": 1.3, "openvino bf16": 2.5}
 PROMISED_OF = "ko-sbert-sts"
+# Without a recipe. What must be ahead of which peers, each in its class of precision.
+SEEDED = ("xlm-roberta-large", "modernbert")
+PEERS = {"f32": "sentence-transformers openvino fp32", "bf16": "sentence-transformers openvino bf16"}
+CLASSES = {"fp32": ("onnxruntime fp32", "openvino fp32"), "bf16": ("openvino bf16",)}
 
 
 def main() -> None:
@@ -67,8 +73,13 @@ def main() -> None:
     text.add_argument("--sts", type=Path, metavar="FILE", help="take the sentences of an STS set, KorSTS for example")
     text.add_argument("--text", type=Path, metavar="FILE", help="one sentence a line; by default the calibration text")
     parser.add_argument(
-        "--model", action="append", choices=(*MEASURED, "demo"), help=f"by default {PROMISED_OF}; repeatable"
+        "--model",
+        action="append",
+        choices=(*MEASURED, "demo", *SEEDED),
+        help=f"by default {PROMISED_OF}; repeatable",
     )
+    parser.add_argument("--openvino-peer", type=Path, metavar="PYTHON", help="with `sentence-transformers[openvino]`")
+    parser.add_argument("--without-gates", action="store_true", help="measure what was judged by another benchmark")
     parser.add_argument("--sentences", type=int, default=512, help="how many, evenly spread over the text")
     parser.add_argument("--threads", type=int, default=2, help="of torch and of the engines")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -90,33 +101,39 @@ def _sentences(options: Namespace) -> list[str]:
 
 
 def _measure_model(name: str, sentences: list[str], options: Namespace, work: Path) -> None:
-    recipe = load_recipe(twin_recipe(name, options.size, work))
+    if name in SEEDED:
+        folder = full_checkpoint(name, work, small=options.size == "small")
+        recipe = find_recipe(str(folder))
+    else:
+        folder = twin(name, options.size, work)
+        recipe = load_recipe(twin_recipe(name, options.size, work))
     with ExitStack() as stack:
         stack.enter_context(torch_threads(options.threads))
-        folder = twin(name, options.size, work)
         checkpoint = load_checkpoint(recipe, folder=folder)
-        reference = reference_of(checkpoint)
-        opened, verdicts = _judged_engines(checkpoint, reference, recipe, options.threads, work, stack)
+        opened = _engines(checkpoint, recipe, options.threads, work, stack)
         peer = in_bf16(folder)
-        verdicts[BF16] = _verdict(reference, _as_encoder(peer, checkpoint), recipe, "bf16", BF16)
+        verdicts: dict[str, str] = {}
+        if not options.without_gates:
+            reference = reference_of(checkpoint)
+            judged = {**opened, BF16: _as_encoder(peer, checkpoint)}
+            for label, encoder in judged.items():
+                verdicts[label] = _verdict(reference, encoder, recipe, label.rpartition(" ")[2], label)
         encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: sentence_encode(peer)}
+        versions: dict[str, str] = {}
+        for precision in ("f32", "bf16") if options.openvino_peer else ():
+            other = stack.enter_context(OpenVinoPeer(options.openvino_peer, folder, precision, options.threads))
+            encoders[PEERS[precision]], versions = other.encode, other.versions
         encoders |= {label: encode_of(encoder) for label, encoder in opened.items()}
         cosines = _min_cosines(encoders, sentences, options.batch_size)
         subjects = measure(encoders, sentences, batch_size=options.batch_size, rounds=options.rounds)
-    _report(name, subjects, cosines, opened, verdicts, sentences, options)
+    _report(name, subjects, cosines, opened, verdicts, versions, sentences, options)
 
 
-def _judged_engines(
-    checkpoint: Checkpoint, reference: Reference, recipe: Recipe, threads: int, work: Path, stack: ExitStack
-) -> tuple[dict[str, Encoder], dict[str, str]]:
-    """Build every pair of backend and precision, and hold it against its gate as an export would.
-
-    An engine that fails its gate is measured all the same, and the results say so.
-    """
+def _engines(checkpoint: Checkpoint, recipe: Recipe, threads: int, work: Path, stack: ExitStack) -> dict[str, Encoder]:
+    """Build every pair of backend and precision."""
     graph = fold(checkpoint)
-    text = TokenBatches(tuple(reference.texts), checkpoint.tokenizer)
+    text = TokenBatches(tuple(calibration_sentences(None, probes=())), checkpoint.tokenizer)
     opened: dict[str, Encoder] = {}
-    verdicts: dict[str, str] = {}
     for backend, precision in ENGINES:
         label = f"{backend} {precision}"
         folder = work / "engines" / label.replace(" ", "-")
@@ -125,8 +142,7 @@ def _judged_engines(
         built = build_engine(cast_graph(graph, precision, text), target, recipe.shapes, folder)
         encoder = Encoder.of(checkpoint.facts, checkpoint.tokenizer, built.open("cpu", threads))
         opened[label] = stack.enter_context(encoder)
-        verdicts[label] = _verdict(reference, encoder, recipe, precision, label)
-    return opened, verdicts
+    return opened
 
 
 def _verdict(reference: Reference, candidate: Encoder, recipe: Recipe, precision: str, label: str) -> str:
@@ -190,6 +206,7 @@ def _report(
     cosines: dict[str, float],
     opened: dict[str, Encoder],
     verdicts: dict[str, str],
+    versions: dict[str, str],
     sentences: list[str],
     options: Namespace,
 ) -> None:
@@ -201,6 +218,7 @@ def _report(
         for subject in subjects
         if judged and subject.name in PROMISED
     ]
+    targets += _against_peers(subjects) if versions else []
     tokens = float(np.mean(next(iter(opened.values())).count_tokens(sentences)))
     text = options.sts or options.text
     data = {
@@ -212,6 +230,7 @@ def _report(
         "threads": options.threads,
         "batch_size": options.batch_size,
         "rounds": options.rounds,
+        "peer": versions,
         "subjects": [
             {
                 **subject.to_dict(),
@@ -228,13 +247,29 @@ def _report(
         "The ratio is the median of the ratios within rounds, with the smallest and the largest of them; latency is of "
         "single sentences; the cosine is the smallest to the first row over these sentences."
     )
+    if versions:
+        tools = ", ".join(f"{tool} {version}" for tool, version in versions.items())
+        conditions += f" The OpenVINO backend of sentence-transformers is a process of its own: {tools}."
     header = ("", "sentences/s", "ratio", "within rounds", "p50 ms", "p99 ms", "min cosine", "gate")
     rows = [
         (*_row(subject, subjects[0], cosines[subject.name]), verdicts.get(subject.name, "")) for subject in subjects
     ]
-    heading = f"# Encoding with {name}" + ("" if name == "demo" else f" (a {options.size} twin)")
+    kind = "" if name == "demo" else " (a published size)" if name in SEEDED else f" (a {options.size} twin)"
+    heading = f"# Encoding with {name}{kind}"
     file = "encode" if name == PROMISED_OF else f"encode-{name}"
     publish(file, options.results, data, (heading, conditions, table(header, rows)), targets)
+
+
+def _against_peers(subjects: tuple[Subject, ...]) -> list[Target]:
+    """Return the promise of each class: the faster engine is ahead of each of sentence-transformers' backends."""
+    rounds = {subject.name: np.array(subject.round_s) for subject in subjects}
+    targets = []
+    for precision, ours in CLASSES.items():
+        best = min(ours, key=lambda label: float(np.median(rounds[label])))
+        for peer in (f"sentence-transformers {precision}", f"sentence-transformers openvino {precision}"):
+            ratio = float(np.median(rounds[peer] / rounds[best]))
+            targets.append(Target(f"{best}: times the throughput of {peer}", ratio, 1, at_least=True))
+    return targets
 
 
 def _row(subject: Subject, first: Subject, cosine: float) -> tuple[str, ...]:

@@ -2,17 +2,13 @@
 
     python -m benchmarks.export
 
-Peak memory is ``ru_maxrss`` of ``wait4(2)``: the kernel's own high-water mark of the resident set, over the whole life
-of the process and of the children it waited for, so nothing is missed between two polls. That mark starts at what this
-process holds when it forks; torch is therefore never imported here.
+``benchmarks/processes.py`` measures a process.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -23,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import run_to_success
 from benchmarks.results import Target, arguments, publish, table, twin, twin_recipe, work_folder
 from tests.support.twins import MEASURED
 
@@ -100,17 +97,18 @@ def _export(name: str, precision: str, recipe: Path, folder: Path, parameters: i
     out = Path(tempfile.mkdtemp(prefix="bundles-", dir=recipe.parent))
     try:
         command = [str(SCRIPTS / "korsbert-export"), *source, *flags, "--out", str(out), "--json"]
-        told, wall_s, peak_bytes = _run(command)
+        done = run_to_success(command)
     finally:
         shutil.rmtree(out)
+    told = json.loads(done.output)
     manifest, parity = told["manifest"], told["parity"]
     weights, file_bytes = parameters * BYTES[precision], manifest["files"][manifest["engine"]["files"][0]]["size"]
     return {
         "model": name,
         "precision": precision,
-        "wall_s": round(wall_s, 2),
+        "wall_s": round(done.wall_s, 2),
         "stages": told["stages"],
-        "peak_bytes": peak_bytes,
+        "peak_bytes": done.peak_bytes,
         "fp32_weight_bytes": parameters * 4,
         "file_bytes": file_bytes,
         "file_ratio": round(file_bytes / weights, 5),
@@ -119,24 +117,6 @@ def _export(name: str, precision: str, recipe: Path, folder: Path, parameters: i
         "verdicts": parity["verdicts"],
         "decisions": manifest["decisions"],
     }
-
-
-def _run(command: list[str]) -> tuple[dict[str, Any], float, int]:
-    """Run a command that prints JSON; return what it printed, its wall time in seconds and its peak memory in bytes."""
-    with tempfile.TemporaryFile() as output:
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall_s = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            sys.exit(f"exit code {process.returncode}: {' '.join(command[1:])}")
-        output.seek(0)
-        told = json.loads(output.read())
-    peak_bytes, own_bytes = usage.ru_maxrss * 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if peak_bytes <= own_bytes:
-        sys.exit("the export's peak memory is hidden behind this process's own")
-    return told, wall_s, peak_bytes
 
 
 def _targets(run: dict[str, Any]) -> list[Target]:

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import run_to_success
 from benchmarks.results import ROOT, Target, arguments, publish, revision, table, twin, twin_recipe, work_folder
 from tests.support.twins import MEASURED
 
@@ -105,24 +103,12 @@ def _export(precision: str, recipe: Path, folder: Path, checkout: Path) -> tuple
     flags = [] if precision == "fp32" else [f"--{precision}"]
     command = [sys.executable, "-c", COMMAND, "--recipe", str(recipe), "--checkpoint", str(folder), *flags]
     try:
-        started, used_s = time.perf_counter(), _cores_s()
-        done = subprocess.run(
-            [*command, "--out", str(out), "--json"],
-            cwd=checkout,
-            env=os.environ | {"PYTHONPATH": str(checkout)},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
+        done = run_to_success(
+            [*command, "--out", str(out), "--json"], cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)}
         )
-        return time.perf_counter() - started, _cores_s() - used_s, json.loads(done.stdout)
+        return done.wall_s, done.cores_s, json.loads(done.output)
     finally:
         shutil.rmtree(out)
-
-
-def _cores_s() -> float:
-    """Return the seconds that the processes which have ended so far have kept a core busy."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _stages(runs: list[dict[str, Any]]) -> str:

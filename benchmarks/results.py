@@ -84,9 +84,38 @@ def twin(name: str, size: str, work: Path) -> Path:
     folder = work / f"{name}-{size}"
     if not folder.is_dir():
         full = ["--full"] if size == "full" else []
-        command = [sys.executable, "-m", "tests.support.twins", name, str(folder), *full]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        _run_silently([sys.executable, "-m", "tests.support.twins", name, str(folder), *full])
     return folder
+
+
+def full_checkpoint(name: str, work: Path, *, small: bool = False) -> Path:
+    """Return a checkpoint of ``tests.support.full_checkpoints``, built in a process of its own if it is not there.
+
+    Args:
+        name: A key of ``FULL``.
+        work: Where it is kept.
+        small: Build it in a small size, for a dry run.
+    """
+    folder = work / f"{'small' if small else 'full'}-{name}"
+    if not folder.is_dir():
+        command = [sys.executable, "-m", "tests.support.full_checkpoints", name, str(folder)]
+        _run_silently(command + (["--small"] if small else []))
+    return folder / "checkpoint"
+
+
+def real_checkpoint(name: str, work: Path) -> Path:
+    """Return a checkpoint of ``tests.support.real_weights``, written by a process of its own if it is not there."""
+    folder = work / f"real-{name}"
+    if not folder.is_dir():
+        _run_silently([sys.executable, "-m", "tests.support.real_weights", name, str(folder)])
+    return folder
+
+
+def _run_silently(command: Sequence[str]) -> None:
+    """Run a command; what it says is shown if it fails."""
+    done = subprocess.run(command, check=False, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(f"{done.stdout}\nexit code {done.returncode}: {' '.join(command[1:])}")
 
 
 def twin_recipe(name: str, size: str, folder: Path) -> Path:

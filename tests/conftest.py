@@ -32,6 +32,7 @@ LONGEST = (
     "test_int8_minilm.py",
     "test_int8.py",
     "test_exports.py",
+    "test_multilingual_e5.py",
     "test_faults.py",
     "test_bundle_safety.py",
     "test_triton_server.py",

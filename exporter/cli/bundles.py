@@ -40,7 +40,7 @@ def list_command(as_json: JsonFlag = False) -> None:
 
     recipes = list_recipes()
     if as_json:
-        told = [{**recipe.model_dump(mode="json"), "proven_on": recipe.proven_on} for recipe in recipes]
+        told = [recipe.model_dump(mode="json") for recipe in recipes]
         print_json({"recipes": told})
         return
     names = next(names for least, names in _LAYOUTS if table_width() >= least)
@@ -66,7 +66,7 @@ _CELLS: dict[str, Callable[[Recipe], str]] = {
     "license": lambda recipe: recipe.license or "not stated",
     "languages": _languages,
     "license (languages)": lambda recipe: f"{recipe.license or 'not stated'} ({_languages(recipe)})",
-    "proven on": lambda recipe: recipe.proven_on,
+    "proven on": lambda recipe: recipe.proven_on or "",
     "published score": lambda recipe: next(
         (f"{score.dataset} {score.value:.2f}" for score in recipe.published), "none confirmed"
     ),

@@ -146,6 +146,8 @@ class Recipe(Frozen):
         parameters: How many numbers the checkpoint's weights are.
         truncate_dims: Dimensions to which vectors will be truncated (Matryoshka), besides that of the checkpoint. Each
             is judged by the gates.
+        proven_on: Of recipes that ship: what korsbert's own tests export: the checkpoint's weights, these rounded to 4
+            bits, or a twin. A twin has the checkpoint's architecture, kind of tokenizer and files, and seeded weights.
     """
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
@@ -160,6 +162,7 @@ class Recipe(Frozen):
     gates: Gates = Gates()
     precision: Precisions = Precisions()
     truncate_dims: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    proven_on: Literal["weights", "rounded", "twin"] | None = None
     published: tuple[PublishedScore, ...] = ()
     known_answer: KnownAnswer | None = None
     known_ids: tuple[KnownIds, ...] = ()
@@ -188,14 +191,6 @@ class Recipe(Frozen):
         """
         path = (self._home or recipes_folder()) / self.source
         return path if path.is_dir() else None
-
-    @property
-    def proven_on(self) -> Literal["weights", "twin"]:
-        """What korsbert's own tests export: these weights where they ship, else a twin of the checkpoint.
-
-        A twin has the checkpoint's architecture, kind of tokenizer and files, and seeded weights.
-        """
-        return "weights" if self.local_source() is not None else "twin"
 
     def source_name(self, folder: Path | None = None) -> str:
         """Return what a bundle calls the source: a hub id, a folder among the recipes that ship, or a folder's name.

@@ -178,7 +178,7 @@ class TestUsage:
         assert names == [recipe.name for recipe in list_recipes()]
         table = python.run(CLI, "list").stdout
         assert all(name in table for name in names)
-        assert {recipe["proven_on"] for recipe in json.loads(done.stdout)["recipes"]} == {"weights", "twin"}
+        assert {recipe["proven_on"] for recipe in json.loads(done.stdout)["recipes"]} == {"weights", "rounded", "twin"}
 
     def test_version(self, python: WarmPython) -> None:
         done = python.run(CLI, "--version")

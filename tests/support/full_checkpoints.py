@@ -8,7 +8,7 @@ looked up by text; checks and sweeps read them all the same.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +17,10 @@ from typing import Any
 
 from tests.support.checkpoints import save_checkpoint
 
-MAX_SEQ_LENGTH = 512
-
 _SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 _BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+_XLM_R_LARGE = {**_LARGE, "vocab_size": 250_002, "type_vocab_size": 1, "pad_token_id": 0}
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class Full:
         sizes: Its configuration.
         pooling: Pooling mode.
         modules: What follows the pooling.
+        max_seq_length: Tokens that are read of a sentence.
     """
 
     like: str
@@ -41,6 +41,7 @@ class Full:
     sizes: Mapping[str, Any]
     pooling: str = "mean"
     modules: tuple[str, ...] = field(default=("normalize",))
+    max_seq_length: int = 512
 
 
 FULL: Mapping[str, Full] = MappingProxyType(
@@ -48,7 +49,14 @@ FULL: Mapping[str, Full] = MappingProxyType(
         "xlm-roberta-large": Full(
             "intfloat/multilingual-e5-large",
             "xlm-roberta",
-            {**_LARGE, "vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 0},
+            {**_XLM_R_LARGE, "max_position_embeddings": 514},
+        ),
+        "xlm-roberta-large-long": Full(
+            "BAAI/bge-m3",
+            "xlm-roberta",
+            {**_XLM_R_LARGE, "max_position_embeddings": 8194},
+            pooling="cls",
+            max_seq_length=8192,
         ),
         "modernbert": Full(
             "answerdotai/ModernBERT-base",
@@ -119,19 +127,47 @@ FULL: Mapping[str, Full] = MappingProxyType(
             {"vocab_size": 32_128, "d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
             modules=("dense", "normalize"),
         ),
+        "nomic-bert": Full(
+            "nomic-ai/nomic-embed-text-v1.5",
+            "nomic_bert",
+            {**_BASE, "vocab_size": 30_528, "max_position_embeddings": 2048, "type_vocab_size": 2},
+        ),
+        "gte": Full(
+            "Alibaba-NLP/gte-multilingual-base",
+            "gte",
+            {**_BASE, "vocab_size": 250_048, "max_position_embeddings": 8192, "type_vocab_size": 1, "pad_token_id": 0},
+            pooling="cls",
+        ),
+        "jina-v3": Full(
+            "jinaai/jina-embeddings-v3",
+            "jina_embeddings_v3",
+            {**_XLM_R_LARGE, "max_position_embeddings": 8194},
+        ),
     }
 )
 
 
-def main(name: str, folder: str) -> None:
+def main() -> None:
     """Write the checkpoint of one published size into a folder, which is made."""
-    full = FULL[name]
-    place = Path(folder)
-    place.mkdir(parents=True)
-    save_checkpoint(
-        place, full.architecture, full.pooling, full.modules, sizes=full.sizes, max_seq_length=MAX_SEQ_LENGTH
-    )
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("name", choices=FULL)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--small", action="store_true", help="in the size of the tests")
+    options = parser.parse_args()
+    full = FULL[options.name]
+    options.folder.mkdir(parents=True)
+    if options.small:
+        save_checkpoint(options.folder, full.architecture, full.pooling, full.modules)
+    else:
+        save_checkpoint(
+            options.folder,
+            full.architecture,
+            full.pooling,
+            full.modules,
+            sizes=full.sizes,
+            max_seq_length=full.max_seq_length,
+        )
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
