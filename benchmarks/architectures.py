@@ -40,6 +40,7 @@ SEEDED = (
     "modernbert",
     "qwen3",
     "gemma3",
+    "deberta-v3",
     "nomic-bert",
     "gte",
     "jina-v3",

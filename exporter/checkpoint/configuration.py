@@ -14,11 +14,12 @@ from exporter.dependencies import release_of
 from exporter.errors import MissingDependencyError, UnsupportedModelError, quoted
 
 MODEL_TYPES = (
-    *("albert", "bert", "camembert", "distilbert", "electra", "eurobert", "gemma3_text", "gte", "jina_embeddings_v3"),
-    *("modernbert", "mpnet", "nomic_bert", "qwen3", "roberta", "roformer", "t5", "xlm-roberta"),
+    *("albert", "bert", "camembert", "deberta-v2", "distilbert", "electra", "eurobert", "gemma3_text", "gte"),
+    *("jina_embeddings_v3", "modernbert", "mpnet", "nomic_bert", "qwen3", "roberta", "roformer", "t5", "xlm-roberta"),
 )
 RECENT = (
-    *("eurobert", "gemma3_text", "gte", "jina_embeddings_v3", "modernbert", "nomic_bert", "qwen3", "roformer", "t5"),
+    *("deberta-v2", "eurobert", "gemma3_text", "gte", "jina_embeddings_v3", "modernbert", "nomic_bert", "qwen3"),
+    *("roformer", "t5"),
 )
 RECENT_NEEDS = {"torch": "2.13", "transformers": "5.23"}
 """Older exporters write a graph of ``RECENT`` architectures that is wrong, or that the proof cannot follow.
@@ -34,6 +35,7 @@ RELATIVE_POSITIONS = (
 
 _ROPE = ("rope_theta", "rope_scaling")
 _READ_BUT_NO_FIELD: Mapping[str, tuple[str, ...]] = {
+    "deberta-v2": ("embedding_size", "norm_rel_ebd", "position_buckets", "share_att_key"),
     "eurobert": _ROPE,
     "gemma3_text": (*_ROPE, "rope_local_base_freq", "sliding_window_pattern"),
     "modernbert": ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta", "rope_scaling"),
@@ -52,6 +54,10 @@ _TRANSFORMER_VALUES: Mapping[str, tuple[Any, ...]] = {
     "attn_implementation": ("sdpa", "eager", None),
     "_attn_implementation": ("sdpa", "eager", None),
 }
+_VALUES_OF: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "deberta-v2": {"conv_kernel_size": (0, None)},  # a convolution over tokens
+    "t5": {"is_encoder_decoder": (True, False, None)},  # its encoder alone is loaded
+}
 _TRANSFORMER_WITHOUT_EFFECT = frozenset(
     {
         # what transformers notes of a checkpoint's origin
@@ -63,7 +69,7 @@ _TRANSFORMER_WITHOUT_EFFECT = frozenset(
         # written by old versions, read by none
         *("directionality", "down_scale_factor", "gap_size", "gradient_checkpointing", "net_structure_type"),
         *("num_memory_blocks", "output_past", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"),
-        *("pooler_size_per_head", "pooler_type", "tie_weights_"),
+        *("pooler_hidden_size", "pooler_size_per_head", "pooler_type", "tie_weights_"),
         # T5 and Gemma write what they derive from other keys; T5 also has keys of its decoder
         *("_sliding_window_pattern", "dense_act_fn", "is_gated_act", "n_positions", "scale_decoder_outputs"),
     }
@@ -86,10 +92,9 @@ def transformer_rules(model_type: object, where: str) -> Rules:
     kind = CONFIG_MAPPING[model_type]
     fields = {entry.name for entry in dataclasses.fields(kind)} | set(kind.attribute_map)
     fields |= {"model_type", "tokenizer_class", *_READ_BUT_NO_FIELD.get(str(model_type), ())}
-    own = {"is_encoder_decoder": (True, False, None)} if model_type == "t5" else {}  # its encoder alone is loaded
     return Rules(
         known=frozenset(fields) - _TRANSFORMER_WITHOUT_EFFECT,
-        values={**_TRANSFORMER_VALUES, **own},
+        values={**_TRANSFORMER_VALUES, **_VALUES_OF.get(str(model_type), {})},
         without_effect=_TRANSFORMER_WITHOUT_EFFECT,
     )
 

@@ -22,9 +22,15 @@ from exporter.errors import CheckpointError
 _EXTENTS = (
     *("hidden_size", "embedding_size", "intermediate_size", "hidden_dim"),
     *("vocab_size", "max_position_embeddings", "type_vocab_size"),
+    *("max_relative_positions", "position_buckets"),  # of DeBERTa
 )
+# DeBERTa's way to say that there is no such table, or that another size holds.
+_NONE_OF_DEBERTA = {"type_vocab_size": 0, "max_relative_positions": -1, "position_buckets": -1}
 _WIDTHS = ("hidden_size", "embedding_size")  # the smaller one is the least width of a table
-_TABLES = ("vocab_size", "max_position_embeddings", "type_vocab_size", "intermediate_size", "hidden_dim")
+_TABLES = (
+    *("vocab_size", "max_position_embeddings", "type_vocab_size", "intermediate_size", "hidden_dim"),
+    *("max_relative_positions", "position_buckets"),
+)
 _COUNTS = ("num_hidden_layers", "num_attention_heads", "num_hidden_groups", "inner_group_num")
 
 MOST_POSITIONS = 2**18  # published models have up to 131,072, and no tensor counts rotations
@@ -56,6 +62,10 @@ def _check_transformer(config: Mapping[str, Any], shapes: Mapping[str, tuple[int
         reason = f"at most {MOST_POSITIONS} positions can be exported"
         _check_range("max_position_embeddings", config["max_position_embeddings"], MOST_POSITIONS, reason, where)
         config = {key: value for key, value in config.items() if key != "max_position_embeddings"}
+    if config["model_type"] == "deberta-v2":
+        config = {
+            key: value for key, value in config.items() if key not in _NONE_OF_DEBERTA or value != _NONE_OF_DEBERTA[key]
+        }
     for key in _stated(config, _EXTENTS):
         _check_range(
             key, config[key], largest, f"the largest extent of a tensor in the weight files is {largest}", where

@@ -1,6 +1,7 @@
 """Checkpoint -> Graph: transformer, pooling and every later module in one ONNX graph.
 
-The modules' own ``forward`` is traced, in module order, so parity is by construction and not by reimplementation.
+The modules' own ``forward`` is traced, in module order, so parity is by construction and not by reimplementation. The
+one exception is DeBERTa's attention (``deberta.py``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from exporter.checkpoint.reference import forward
 from exporter.errors import UnsupportedModelError, first_line
 from exporter.graph import Graph
 from exporter.graph.census import operators_on_words
+from exporter.graph.deberta import heads_apart
 from exporter.graph.passes import FOLDING, run_passes
 from exporter.graph.passes.name_nodes import name_nodes
 from exporter.runtime.contract import INPUTS, OUTPUT
@@ -72,7 +74,7 @@ def _export(checkpoint: Checkpoint) -> torch.onnx.ONNXProgram:
     sequence = torch.export.Dim("sequence", max=checkpoint.facts.max_seq_length)
     ids = torch.full((2, min(7, checkpoint.facts.max_seq_length)), checkpoint.pad_token_id + 1, dtype=torch.int64)
     mask = torch.ones_like(ids)
-    with quiet("torch.onnx"), torch.no_grad():
+    with quiet("torch.onnx", "onnxscript"), torch.no_grad(), heads_apart(checkpoint.model):
         try:
             program = torch.onnx.export(
                 _Encoder(checkpoint).eval(),

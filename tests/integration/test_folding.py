@@ -96,6 +96,31 @@ def test_the_data_flow_is_sound_for_every_target(folded: tuple[Checkpoint, Graph
     assert check_dataflow(graph, padding_id, checkpoint.facts.heads).failures == ()
 
 
+@pytest.mark.skipif("deberta-v2" not in ARCHITECTURES, reason="the installed versions cannot fold it")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"share_att_key": False},
+        {"share_att_key": False, "pos_att_type": ["c2p"]},
+        {"pos_att_type": ["p2c"]},
+        {"pos_att_type": []},
+        {"position_buckets": -1, "norm_rel_ebd": "none"},
+        {"relative_attention": False, "position_biased_input": True, "type_vocab_size": 2},
+    ],
+    ids=str,
+)
+def test_attention_of_deberta_with_an_axis_for_the_heads_is_its_own(changes: dict[str, Any], tmp_path: Path) -> None:
+    sizes = {**ARCHITECTURES["deberta-v2"][2], **changes}
+    folder = save_checkpoint(tmp_path, "deberta-v2", sizes=sizes, max_seq_length=MAX_SEQ_LENGTH)
+    checkpoint = load_checkpoint(Recipe(name="case", source=str(folder)))
+    before = checkpoint.encode(SENTENCES)
+    graph = fold(checkpoint)
+    np.testing.assert_array_equal(checkpoint.encode(SENTENCES), before)  # the reference's attention is as it was
+    assert check_dataflow(graph, 0, checkpoint.facts.heads).failures == ()
+    with encoder_of(graph, checkpoint, "onnxruntime", tmp_path) as encoder:
+        np.testing.assert_allclose(encoder.encode(SENTENCES), before, atol=5e-6)
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_the_data_flow_of_every_activation_is_sound(name: str, tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path, "bert")
@@ -111,7 +136,7 @@ def test_the_data_flow_of_every_activation_is_sound(name: str, tmp_path: Path) -
 def test_attention_is_fused_where_transformers_offers_it(architecture: str, tmp_path: Path) -> None:
     checkpoint = loaded(tmp_path, architecture)
     counts, layers = fold(checkpoint).op_counts(), checkpoint.facts.layers
-    if architecture in ("mpnet", "roformer"):  # transformers has no SDPA for them
+    if architecture in ("deberta-v2", "mpnet", "roformer"):  # transformers has no SDPA for them
         assert counts["Softmax"] == layers
     else:
         assert counts["Attention"] == (8 if architecture == "albert-groups" else layers)

@@ -39,6 +39,16 @@ _DISTIL_SIZES = {
 }
 _GROUPED = {"num_key_value_heads": 2, "head_dim": 16}  # two queries share a key; heads are wider than the model
 _SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+DISTANCES: dict[str, Any] = {
+    "relative_attention": True,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+    "layer_norm_eps": 1e-7,
+}
+"""As DeBERTa v3: no positions but distances, whose vectors share the projections of queries and keys."""
 _NORMS_BEFORE = ("eurobert", "gemma3_text", "modernbert", "qwen3", "t5")
 
 # Positions of RoBERTa's kin begin at padding_idx + 1; the demo's tokenizer pads with 0.
@@ -52,6 +62,11 @@ _ALL: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     ),
     "bert": (transformers.BertConfig, transformers.BertModel, _SIZES),
     "camembert": (transformers.CamembertConfig, transformers.CamembertModel, {**_SIZES, "pad_token_id": 0}),
+    "deberta-v2": (
+        transformers.DebertaV2Config,
+        transformers.DebertaV2Model,
+        {**_SIZES, **DISTANCES, "position_buckets": 16},
+    ),
     "distilbert": (transformers.DistilBertConfig, transformers.DistilBertModel, _DISTIL_SIZES),
     "electra": (transformers.ElectraConfig, transformers.ElectraModel, {**_SIZES, "embedding_size": 16}),
     "eurobert": (transformers.EuroBertConfig, transformers.EuroBertModel, {**_SIZES, **_GROUPED, **_SPECIAL}),

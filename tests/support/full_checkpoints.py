@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tests.support.checkpoints import save_checkpoint
+from tests.support.checkpoints import DISTANCES, save_checkpoint
 
 _SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 _BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
@@ -126,6 +126,17 @@ FULL: Mapping[str, Full] = MappingProxyType(
             "t5",
             {"vocab_size": 32_128, "d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
             modules=("dense", "normalize"),
+        ),
+        "deberta-v3": Full(
+            "microsoft/deberta-v3-base",
+            "deberta-v2",
+            {
+                **_BASE,
+                **DISTANCES,
+                "vocab_size": 128_100,
+                "position_buckets": 256,
+                "max_position_embeddings": 512,
+            },
         ),
         "nomic-bert": Full(
             "nomic-ai/nomic-embed-text-v1.5",

@@ -111,4 +111,17 @@ def _prepare(model: ir.Model, matmuls: Sequence[MatMul], quantization: Quantizat
             weights[matmul.weight] = add_constant(model, f"{matmul.weight}.smoothed", array)
         node.replace_input_with(0, activations[matmul.activation])
         node.replace_input_with(1, weights[matmul.weight])
+    _keep_exact_for_others(model, [nodes[name] for name in sorted(on)])
     remove_unused(model)
+
+
+def _keep_exact_for_others(model: ir.Model, quantized: Sequence[ir.Node]) -> None:
+    """Give MatMuls in int8 a copy of a weight that other nodes read too: the quantizer would round it for all."""
+    copies: dict[ir.Value, ir.Value] = {}
+    for node in quantized:
+        weight = node.inputs[1]
+        if weight is None or weight.const_value is None or set(weight.consumers()) <= set(quantized):
+            continue
+        if weight not in copies:
+            copies[weight] = add_constant(model, f"{weight.name}.copy", weight.const_value.numpy())
+        node.replace_input_with(1, copies[weight])

@@ -109,8 +109,19 @@ class MatMul:
 
 
 def matmuls_of(graph: Graph) -> tuple[MatMul, ...]:
-    """Return these MatMuls of the transformer in the order of computation; what follows it stays in float32."""
-    return tuple(matmul for node in graph.model.graph if (matmul := matmul_of(node)) is not None)
+    """Return these MatMuls of the transformer in the order of computation.
+
+    What follows the transformer stays in float32, and so does what no input is read for: DeBERTa's vectors of
+    distances, which an engine computes once.
+    """
+    computed = set(graph.model.graph.inputs)
+    found = []
+    for node in graph.model.graph:
+        if not computed.isdisjoint(node.inputs):
+            computed.update(node.outputs)
+            if (matmul := matmul_of(node)) is not None:
+                found.append(matmul)
+    return tuple(found)
 
 
 def matmul_of(node: ir.Node) -> MatMul | None:

@@ -185,6 +185,8 @@ _OF_MASK = (
     _rule("Cast", [K.MASK], K.MASK, counts_exactly),
     _rule("Cast", [K.MASK], K.MASK, is_truth),
     _rule("Unsqueeze", [K.MASK, K.STORED], K.MASK, axes(*INSIDE)),
+    _rule("Squeeze", [K.MASK, K.STORED], K.MASK, inside(1)),
+    _rule("Mul", [K.MASK, K.MASK], K.MASK),
     _rule("Expand", [K.MASK, _ANY_SHAPE], K.MASK),
     _rule("Equal", [K.MASK, K.STORED], K.MASK, stored_are(1, 0)),
     _rule("Where", [K.MASK, K.STORED, K.STORED], K.MASK, scalars(1, 2)),
@@ -249,6 +251,7 @@ _OF_HIDDEN_AND_MASK = (
     _rule("Where", [K.MASK, K.STORED, K.HIDDEN], K.HIDDEN, scalars(1)),
     _rule("Div", [K.HIDDEN, K.COUNT], K.HIDDEN),
     _rule("GatherElements", [K.HIDDEN, K.COUNT], K.HIDDEN, axis(1)),
+    _rule("GatherElements", [K.HIDDEN, K.WIDTH_PER_ROW], K.HIDDEN, axis(-1, 3), has_heads),  # scores by distance
     _rule("Gather", [K.HIDDEN, K.STORED], K.HIDDEN, axis(1), stored_are(1, 0)),
 )
 

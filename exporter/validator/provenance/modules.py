@@ -14,6 +14,9 @@ _SHARED = re.compile(r"(?:^|.*\.)albert_layer_groups\.(?P<group>\d+)\.albert_lay
 _LAYER = re.compile(r"(?:^|.*?\.)(?:layers?|block)\.(?P<layer>\d+)(?:\.|$)")
 _GROUP_USE = re.compile(r"group\.(\d+)\.(\d+)\.use\.\d+(?:\.|$)")
 _USE = re.compile(r"layer\.(\d+)(?:\.|$)")
+# DeBERTa's vectors of distances are a parameter of the encoder: its LayerNorm reads them, or every layer's attention.
+_DISTANCES = "encoder.rel_embeddings"
+_READS_DISTANCES = re.compile(r"encoder(\.LayerNorm)?|layer\.\d+\.attention\.self(\.\w+_proj)?")
 
 
 def module_of(node: str) -> str | None:
@@ -28,6 +31,8 @@ def belongs(module: str, parameter: str) -> bool:
     if index != "0":
         return _is_inside(f"module.{index}.{path}", module)
     path = re.sub(r"^(auto_)?model\.", "", path)
+    if path == _DISTANCES:
+        return _READS_DISTANCES.fullmatch(module) is not None
     shared, layer = _SHARED.match(path), _LAYER.match(path)
     if shared is not None:
         group = _GROUP_USE.match(module)

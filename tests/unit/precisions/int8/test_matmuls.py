@@ -53,6 +53,14 @@ def test_a_matmul_of_two_activations_is_left_alone_and_its_work_counted() -> Non
     assert attention_macs(graph, tokens=10.0) == 0
 
 
+def test_a_matmul_that_reads_no_input_is_left_alone() -> None:
+    body = """g (float[B,4] x) => (float[B,4] y)
+        <float[4,4] w = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1}, float[4,4] table = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1}>
+        { normed = Relu(table) distances = MatMul(normed, w) read = MatMul(x, w) y = MatMul(read, distances) }"""
+    found = matmuls_of(small_encoder().with_model(model_of(body)))
+    assert [matmul.activation for matmul in found] == ["x"]
+
+
 @pytest.mark.parametrize("layer", ["layer.3", "group.5.0.use.1"])
 def test_matmuls_of_one_layer_belong_together(layer: str) -> None:
     ends = ("attention.query", "attention.dense", "ffn_output")

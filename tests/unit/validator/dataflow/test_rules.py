@@ -139,6 +139,8 @@ FITS = [
     use("Where", [MASK, scalar(0), stored(-9)], K.MASK, 2),
     use("Where", [ALL_AXES, of(K.POSITION, 4), scalar(-9)], K.MASK, 4),
     use("And", [ALL_AXES, of(K.POSITION, 4)], K.MASK, 4),
+    use("Mul", [ALL_AXES, ALL_AXES], K.MASK, 4),
+    *(use("Squeeze", [ALL_AXES, stored(*axes)], K.MASK, 4 - len(axes)) for axes in ((1,), (-2,), (1, 2))),
     use("Slice", [MASK, *BACKWARDS], K.MASK, 2),
     use("ArgMax", [MASK], K.COUNT, 1, axis=1, keepdims=0),
     *(use("ReduceSum", [kind, stored(1)], K.COUNT, 2, keepdims=0) for kind in (K.MASK, K.WEIGHT)),
@@ -212,6 +214,7 @@ FITS = [
     use("Where", [K.MASK, scalar(-9), K.HIDDEN], K.HIDDEN),
     use("Div", [K.HIDDEN, K.COUNT], K.HIDDEN),
     use("GatherElements", [K.HIDDEN, K.COUNT], K.HIDDEN, axis=1),
+    *(use("GatherElements", [of(K.HIDDEN, 4), of(K.WIDTH_PER_ROW, 4)], K.HIDDEN, 4, axis=axis) for axis in (-1, 3)),
     use("Gather", [K.HIDDEN, scalar(0)], K.HIDDEN, 2, axis=1),
 ]
 
@@ -360,6 +363,14 @@ REFUSED = [
     use("Where", [of(K.MASK), COMPUTED, K.HIDDEN], None),
     use("Where", [K.MASK, K.HIDDEN, scalar(0)], None),
     *(use("GatherElements", [K.HIDDEN, K.COUNT], None, **axis) for axis in ({}, {"axis": 0}, {"axis": 2})),
+    *(
+        use("GatherElements", [of(K.HIDDEN, 4), of(K.WIDTH_PER_ROW, rank)], None, 4, axis=axis)
+        for rank, axis in ((4, 0), (4, 1), (4, 2), (4, -4), (3, 3), (None, 3))
+    ),
+    use("GatherElements", [of(K.HIDDEN, 3), of(K.WIDTH_PER_ROW, 3)], None, 3, axis=-1),
+    *(use("GatherElements", [of(K.HIDDEN, 4), of(kind, 4)], None, 4, axis=3) for kind in (K.POSITION, K.STORED, K.IDS)),
+    *(use("Squeeze", [ALL_AXES, stored(*axes)], None, 3) for axes in ((0,), (-4,), (1, 0), ())),
+    use("Mul", [ALL_AXES, of(K.MASK, 3)], None, 4),
     *(use("Gather", [K.HIDDEN, scalar(0)], None, 2, **axis) for axis in ({}, {"axis": 0}, {"axis": 2})),
     use("Gather", [K.HIDDEN, scalar(57)], None, 2, axis=1),
     use("Gather", [K.HIDDEN, COMPUTED], None, 2, axis=1),

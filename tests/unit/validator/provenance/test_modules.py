@@ -36,6 +36,15 @@ def test_a_node_is_called_after_its_module(node: str, module: str | None) -> Non
         ("encoder.embedding_hidden_mapping_in", "0.model.encoder.embedding_hidden_mapping_in.bias"),
         ("module.2.linear", "2.linear.weight"),
         ("module.2", "2.weight"),
+        *(
+            (module, "0.model.encoder.rel_embeddings.weight")
+            for module in (
+                "encoder",
+                "encoder.LayerNorm",
+                "layer.3.attention.self",
+                "layer.11.attention.self.pos_key_proj",
+            )
+        ),
     ],
 )
 def test_a_parameter_belongs_to_its_module(module: str, parameter: str) -> None:
@@ -46,6 +55,8 @@ def test_a_parameter_belongs_to_its_module(module: str, parameter: str) -> None:
     ("module", "parameter"),
     [
         ("layer.3.attention.self.query", "0.model.encoder.layer.2.attention.self.query.weight"),
+        ("layer.3.output.dense", "0.model.encoder.rel_embeddings.weight"),
+        ("embeddings.LayerNorm", "0.model.encoder.rel_embeddings.weight"),
         ("layer.1.output.dense", "0.model.encoder.layer.11.output.dense.weight"),
         ("layer.3.attention.self.query", "0.model.encoder.layer.3.attention.self.key.weight"),
         ("layer.3.output", "0.model.encoder.layer.3.output_layer_norm.weight"),
