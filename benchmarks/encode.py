@@ -8,6 +8,7 @@ they hold. ``--openvino-peer PYTHON`` adds sentence-transformers' own OpenVINO b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.openvino_peer import OpenVinoPeer
+from benchmarks.openvino_peer import OpenVinoPeer, PeerError
 from benchmarks.results import Target, arguments, full_checkpoint, publish, table, twin, twin_recipe, work_folder
 from exporter import Encoder
 from exporter.benchmark import (
@@ -62,7 +63,10 @@ PROMISED = {"onnxruntime fp32": 1.3, "openvino bf16": 2.5}
 PROMISED_OF = "ko-sbert-sts"
 # Without a recipe. What must be ahead of which peers, each in its class of precision.
 SEEDED = ("xlm-roberta-large", "modernbert")
-PEERS = {"f32": "sentence-transformers openvino fp32", "bf16": "sentence-transformers openvino bf16"}
+PEERS: Mapping[Literal["f32", "bf16"], str] = {
+    "f32": "sentence-transformers openvino fp32",
+    "bf16": "sentence-transformers openvino bf16",
+}
 CLASSES = {"fp32": ("onnxruntime fp32", "openvino fp32"), "bf16": ("openvino bf16",)}
 
 
@@ -119,14 +123,23 @@ def _measure_model(name: str, sentences: list[str], options: Namespace, work: Pa
             for label, encoder in judged.items():
                 verdicts[label] = _verdict(reference, encoder, recipe, label.rpartition(" ")[2], label)
         encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: sentence_encode(peer)}
-        versions: dict[str, str] = {}
-        for precision in ("f32", "bf16") if options.openvino_peer else ():
-            other = stack.enter_context(OpenVinoPeer(options.openvino_peer, folder, precision, options.threads))
-            encoders[PEERS[precision]], versions = other.encode, other.versions
+        others, refusal = _openvino_peers(folder, options, stack)
+        encoders |= {label: other.encode for label, other in others.items()}
         encoders |= {label: encode_of(encoder) for label, encoder in opened.items()}
         cosines = _min_cosines(encoders, sentences, options.batch_size)
         subjects = measure(encoders, sentences, batch_size=options.batch_size, rounds=options.rounds)
-    _report(name, subjects, cosines, opened, verdicts, versions, sentences, options)
+    _report(name, subjects, cosines, opened, verdicts, others, refusal, sentences, options)
+
+
+def _openvino_peers(folder: Path, options: Namespace, stack: ExitStack) -> tuple[dict[str, OpenVinoPeer], str]:
+    """Start sentence-transformers' OpenVINO backend in both precisions; return none and why, where it cannot load."""
+    peers: dict[str, OpenVinoPeer] = {}
+    try:
+        for precision, label in PEERS.items() if options.openvino_peer else ():
+            peers[label] = stack.enter_context(OpenVinoPeer(options.openvino_peer, folder, precision, options.threads))
+    except PeerError as error:
+        return {}, str(error)
+    return peers, ""
 
 
 def _engines(checkpoint: Checkpoint, recipe: Recipe, threads: int, work: Path, stack: ExitStack) -> dict[str, Encoder]:
@@ -206,7 +219,8 @@ def _report(
     cosines: dict[str, float],
     opened: dict[str, Encoder],
     verdicts: dict[str, str],
-    versions: dict[str, str],
+    others: dict[str, OpenVinoPeer],
+    refusal: str,
     sentences: list[str],
     options: Namespace,
 ) -> None:
@@ -218,7 +232,8 @@ def _report(
         for subject in subjects
         if judged and subject.name in PROMISED
     ]
-    targets += _against_peers(subjects) if versions else []
+    targets += _against_peers(subjects) if options.openvino_peer else []
+    versions = next((other.versions for other in others.values()), {})
     tokens = float(np.mean(next(iter(opened.values())).count_tokens(sentences)))
     text = options.sts or options.text
     data = {
@@ -230,7 +245,7 @@ def _report(
         "threads": options.threads,
         "batch_size": options.batch_size,
         "rounds": options.rounds,
-        "peer": versions,
+        "openvino_peer": versions or refusal or None,
         "subjects": [
             {
                 **subject.to_dict(),
@@ -250,11 +265,15 @@ def _report(
     if versions:
         tools = ", ".join(f"{tool} {version}" for tool, version in versions.items())
         conditions += f" The OpenVINO backend of sentence-transformers is a process of its own: {tools}."
+    if refusal:
+        conditions += f" The OpenVINO backend of sentence-transformers cannot load it: {refusal.partition('. ')[0]}."
     header = ("", "sentences/s", "ratio", "within rounds", "p50 ms", "p99 ms", "min cosine", "gate")
     rows = [
         (*_row(subject, subjects[0], cosines[subject.name]), verdicts.get(subject.name, "")) for subject in subjects
     ]
-    kind = "" if name == "demo" else " (a published size)" if name in SEEDED else f" (a {options.size} twin)"
+    kind = (
+        "" if name == "demo" else f" (a {options.size} checkpoint)" if name in SEEDED else f" (a {options.size} twin)"
+    )
     heading = f"# Encoding with {name}{kind}"
     file = "encode" if name == PROMISED_OF else f"encode-{name}"
     publish(file, options.results, data, (heading, conditions, table(header, rows)), targets)
@@ -267,6 +286,8 @@ def _against_peers(subjects: tuple[Subject, ...]) -> list[Target]:
     for precision, ours in CLASSES.items():
         best = min(ours, key=lambda label: float(np.median(rounds[label])))
         for peer in (f"sentence-transformers {precision}", f"sentence-transformers openvino {precision}"):
+            if peer not in rounds:
+                continue
             ratio = float(np.median(rounds[peer] / rounds[best]))
             targets.append(Target(f"{best}: times the throughput of {peer}", ratio, 1, at_least=True))
     return targets
