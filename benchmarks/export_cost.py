@@ -77,9 +77,9 @@ def _compare(
     stages: list[dict[str, Any]] = []
     for number in range(rounds):
         for side in list(checkouts)[:: -1 if number % 2 else 1]:
-            wall_s, cores_s, told = _export(precision, recipe, folder, checkouts[side])
+            wall_s, cpu_s, told = _export(precision, recipe, folder, checkouts[side])
             seconds[side].append(wall_s)
-            cores[side].append(cores_s)
+            cores[side].append(cpu_s)
             if side == "after":  # names and seconds: a result may hold the path of a temporary bundle
                 stages = [{"name": stage["name"], "seconds": stage["seconds"]} for stage in told["stages"]]
     ratios = [after / before for before, after in zip(seconds["before"], seconds["after"], strict=True)]
@@ -106,7 +106,7 @@ def _export(precision: str, recipe: Path, folder: Path, checkout: Path) -> tuple
         done = run_to_success(
             [*command, "--out", str(out), "--json"], cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)}
         )
-        return done.wall_s, done.cores_s, json.loads(done.output)
+        return done.wall_s, done.cpu_s, json.loads(done.output)
     finally:
         shutil.rmtree(out)
 

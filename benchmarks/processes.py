@@ -27,7 +27,7 @@ class Run:
         output: What it wrote to stdout.
         errors: What it wrote to stderr.
         wall_s: Seconds from its start to its end.
-        cores_s: Seconds that it kept a core busy, of all cores together.
+        cpu_s: Seconds that it kept a core busy, of all cores together.
         peak_bytes: The most memory that was resident.
     """
 
@@ -35,7 +35,7 @@ class Run:
     output: str
     errors: str
     wall_s: float
-    cores_s: float
+    cpu_s: float
     peak_bytes: int
 
 

@@ -55,7 +55,7 @@ _TRANSFORMER_VALUES: Mapping[str, tuple[Any, ...]] = {
     "_attn_implementation": ("sdpa", "eager", None),
 }
 _VALUES_OF: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
-    "deberta-v2": {"conv_kernel_size": (0, None)},  # a convolution over tokens
+    "deberta-v2": {"conv_kernel_size": (0,)},  # a convolution over tokens
     "t5": {"is_encoder_decoder": (True, False, None)},  # its encoder alone is loaded
 }
 _TRANSFORMER_WITHOUT_EFFECT = frozenset(
@@ -63,13 +63,14 @@ _TRANSFORMER_WITHOUT_EFFECT = frozenset(
         # what transformers notes of a checkpoint's origin
         *("_commit_hash", "_name_or_path", "finetuning_task", "name_or_path", "torch_dtype", "transformers_version"),
         # heads and losses
-        *("id2label", "label2id", "num_labels", "_num_labels", "problem_type", "task_specific_params"),
+        *("id2label", "label2id", "num_labels", "_num_labels", "pooler_hidden_size", "problem_type"),
+        "task_specific_params",
         # what a call returns: sentence-transformers asks for what it needs
         *("output_attentions", "output_hidden_states", "return_dict", "torchscript", "use_return_dict"),
         # written by old versions, read by none
         *("directionality", "down_scale_factor", "gap_size", "gradient_checkpointing", "net_structure_type"),
         *("num_memory_blocks", "output_past", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"),
-        *("pooler_hidden_size", "pooler_size_per_head", "pooler_type", "tie_weights_"),
+        *("pooler_size_per_head", "pooler_type", "tie_weights_"),
         # T5 and Gemma write what they derive from other keys; T5 also has keys of its decoder
         *("_sliding_window_pattern", "dense_act_fn", "is_gated_act", "n_positions", "scale_decoder_outputs"),
     }

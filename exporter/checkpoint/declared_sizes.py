@@ -24,7 +24,7 @@ _EXTENTS = (
     *("vocab_size", "max_position_embeddings", "type_vocab_size"),
     *("max_relative_positions", "position_buckets"),  # of DeBERTa
 )
-# DeBERTa's way to say that there is no such table, or that another size holds.
+# In a configuration of DeBERTa, these values mean that the size is not used.
 _NONE_OF_DEBERTA = {"type_vocab_size": 0, "max_relative_positions": -1, "position_buckets": -1}
 _WIDTHS = ("hidden_size", "embedding_size")  # the smaller one is the least width of a table
 _TABLES = (
@@ -34,6 +34,7 @@ _TABLES = (
 _COUNTS = ("num_hidden_layers", "num_attention_heads", "num_hidden_groups", "inner_group_num")
 
 MOST_POSITIONS = 2**18  # published models have up to 131,072, and no tensor counts rotations
+MOST_DISTANCES = 4096  # DeBERTa computes one for each pair of tokens; published models have 512
 MOST_LAYERS = 1000  # published models have 12 and 24; no tensor counts the uses of ALBERT's shared layers
 
 
@@ -63,6 +64,10 @@ def _check_transformer(config: Mapping[str, Any], shapes: Mapping[str, tuple[int
         _check_range("max_position_embeddings", config["max_position_embeddings"], MOST_POSITIONS, reason, where)
         config = {key: value for key, value in config.items() if key != "max_position_embeddings"}
     if config["model_type"] == "deberta-v2":
+        for key in {"max_position_embeddings", "max_relative_positions"} & config.keys():
+            if config[key] != _NONE_OF_DEBERTA.get(key):
+                reason = f"at most {MOST_DISTANCES} positions of DeBERTa can be exported"
+                _check_range(key, config[key], MOST_DISTANCES, reason, where)
         config = {
             key: value for key, value in config.items() if key not in _NONE_OF_DEBERTA or value != _NONE_OF_DEBERTA[key]
         }

@@ -13,7 +13,7 @@ from exporter.checkpoint.layout import MODULES
 from exporter.checkpoint.parameters import Equality
 from exporter.checkpoint.reference import Checkpoint
 from exporter.checkpoint.snapshot import Snapshot
-from exporter.checkpoint.tokenizer_anchor import build_anchor
+from exporter.checkpoint.tokenizer_anchor import build_anchor, splits_first
 from exporter.checkpoint.weights import hash_of, hash_of_parameter
 from exporter.errors import CheckpointError, InputError, UnsupportedModelError, quoted
 from exporter.runtime.facts import EncoderFacts
@@ -57,7 +57,11 @@ def read_facts(
         )
     transformer, pooling = model[0], model[1]
     if not pooling.include_prompt:
-        raise UnsupportedModelError(f"{source}: Pooling with include_prompt=false cannot be folded")
+        raise UnsupportedModelError(
+            f"{source}: Pooling with include_prompt=false cannot be folded: it leaves the prompt out of the vector, "
+            "and an engine does not know which tokens the prompt is",
+            next_step="use a checkpoint whose vectors include the prompt",
+        )
     if not isinstance(transformer.tokenizer, PreTrainedTokenizerFast):
         raise UnsupportedModelError(
             f"{source}: its tokenizer {type(transformer.tokenizer).__name__} is not one of the tokenizers library, and "
@@ -225,6 +229,10 @@ def _decisions(snapshot: Snapshot, equality: Equality, longest: int, own: int) -
         told.append(f"no modules.json: {' and '.join(snapshot.stated_pooling)} pooling, as asked for")
     if longest < own:
         told.append(f"max_seq_length {longest} of {own}, as asked for")
+    if splits_first(snapshot.transformer):
+        told.append(
+            "tokenizer: transformers splits at whitespace first, so whitespace at the end of a text is no token"
+        )
     if snapshot.ignored:
         told.append(f"left out of the configuration, unknown: {', '.join(snapshot.ignored)}")
     return tuple(told)

@@ -15,7 +15,7 @@ from exporter.checkpoint.hub import download
 from exporter.checkpoint.libraries import quiet_transformers, told_as_checkpoint_error
 from exporter.checkpoint.parameters import Equality, check_parameters
 from exporter.checkpoint.reference import Checkpoint
-from exporter.checkpoint.snapshot import snapshot_of
+from exporter.checkpoint.snapshot import Snapshot, snapshot_of
 from exporter.checkpoint.weights import StoredWeights
 from exporter.errors import CheckpointError, MissingDependencyError
 from exporter.recipe import Recipe, Source, recipes_folder, ships
@@ -48,25 +48,32 @@ def load_checkpoint(
         HubError: The hub cannot be reached.
     """
     local, commit = _resolve(recipe, folder, revision)
-    with snapshot_of(local, pooling or recipe.expect.pooling) as snapshot:
-        # Every weight file is opened as data before a library may open it.
-        stored = {place: StoredWeights(files) for place, files in snapshot.weights.items()}
-        for place, weights in stored.items():
-            check_declared_sizes(place, weights)
-        with told_as_checkpoint_error(snapshot.folder):
-            model = _load(snapshot.folder, device)
-            equality = _check_weights(model, stored)
-            checkpoint = read_facts(
-                model,
-                snapshot,
-                source=str(local) if commit is None else recipe.source,
-                source_name=recipe.source_name(folder),
-                commit=commit,
-                equality=equality,
-                max_seq_length=max_seq_length,
-            )
+    with (
+        snapshot_of(local, pooling or recipe.expect.pooling) as snapshot,
+        told_as_checkpoint_error(snapshot.folder),
+    ):
+        model, equality = _load_compared(snapshot, device)
+        checkpoint = read_facts(
+            model,
+            snapshot,
+            source=str(local) if commit is None else recipe.source,
+            source_name=recipe.source_name(folder),
+            commit=commit,
+            equality=equality,
+            max_seq_length=max_seq_length,
+        )
     check_reference(checkpoint, recipe, pooling)
     return checkpoint
+
+
+def _load_compared(snapshot: Snapshot, device: str) -> tuple[SentenceTransformer, Equality]:
+    """Load a model and compare its parameters with the weight files, which are closed again at the end."""
+    # Every weight file is opened as data before a library may open it.
+    stored = {place: StoredWeights(files) for place, files in snapshot.weights.items()}
+    for place, weights in stored.items():
+        check_declared_sizes(place, weights)
+    model = _load(snapshot.folder, device)
+    return model, _check_weights(model, stored)
 
 
 def load_source(

@@ -22,6 +22,7 @@ _HEADS = (
     *("lm_head.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector."),  # RoBERTa, MPNet, DistilBERT
     *("generator_predictions.", "generator_lm_head.", "discriminator_predictions."),  # ELECTRA
     *("head.dense.", "head.norm.", "decoder.weight", "decoder.bias"),  # ModernBERT
+    *("lm_predictions.", "mask_predictions."),  # DeBERTa
 )
 
 # Buffers that transformers 4 stored and transformers 5 computes.

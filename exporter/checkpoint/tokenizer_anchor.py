@@ -39,6 +39,10 @@ _DEFAULT_TOKENS = {"mpnet": _ROBERTA_TOKENS | {"unk_token": "[UNK]"}}
 # The side of the padding where no file states one; source: ``padding_side`` of these classes in transformers.
 _PADDING_SIDES = {"GemmaTokenizer": "left"}
 
+# The class that transformers 5 splits at whitespace before all else, whatever pre-tokenizer tokenizer.json has; and the
+# architectures that have it where no file names a class. transformers 4 read the pre-tokenizer from the file.
+_SPLITS_FIRST, _WITHOUT_A_CLASS = "XLMRobertaTokenizer", ("xlm-roberta",)
+
 # Classes that take tokenizer.json as it is: the settings of tokenizer_config.json are not theirs.
 _AS_IT_IS = {"PreTrainedTokenizer", "TokenizersBackend"}
 
@@ -78,11 +82,26 @@ def build_anchor(folder: Path, *, lower_case: bool, max_seq_length: int) -> Toke
     return tokenizer
 
 
+def splits_first(folder: Path) -> bool:
+    """Whether transformers 5 splits at whitespace first, and ``tokenizer.json`` does not.
+
+    Whitespace at the end of a text is then no token. ``SentenceTransformer`` computes that, so the anchor follows.
+    """
+    settings, model_type = _read(folder / "tokenizer_config.json"), _read(folder / "config.json").get("model_type")
+    step = _read(folder / "tokenizer.json").get("pre_tokenizer")
+    named = _class_of(settings) or (_SPLITS_FIRST if model_type in _WITHOUT_A_CLASS else "")
+    return named == _SPLITS_FIRST and isinstance(step, dict) and step.get("type") == "Metaspace"
+
+
 def _from_files(folder: Path, settings: dict[str, Any], model_type: str) -> Tokenizer:
     """Return the tokenizer of the first of these files that is there, without limits and padding."""
     if (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.normalizer = _with_settings(tokenizer.normalizer, settings)
+        if splits_first(folder):
+            tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+                [pre_tokenizers.WhitespaceSplit(), tokenizer.pre_tokenizer]
+            )
         return tokenizer
     if (folder / "vocab.txt").is_file():
         return _word_piece(folder, settings, _DEFAULT_TOKENS.get(model_type, _BERT_TOKENS))

@@ -40,7 +40,7 @@ def list_command(as_json: JsonFlag = False) -> None:
 
     recipes = list_recipes()
     if as_json:
-        told = [recipe.model_dump(mode="json") for recipe in recipes]
+        told = [{**recipe.model_dump(mode="json"), "proven_on": recipe.proven_on} for recipe in recipes]
         print_json({"recipes": told})
         return
     names = next(names for least, names in _LAYOUTS if table_width() >= least)

@@ -4,6 +4,7 @@
 
     graph.py      an ONNX model plus the facts everyone needs
     folding.py    a checkpoint to a graph, through the modules' own ``forward``
+    deberta.py    DeBERTa's attention, with an axis for the heads
     surgery.py    the edits that passes and precisions share
     passes/       rewrites, one per file, and their order
 """

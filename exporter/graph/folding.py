@@ -16,7 +16,7 @@ from exporter.checkpoint.reference import forward
 from exporter.errors import UnsupportedModelError, first_line
 from exporter.graph import Graph
 from exporter.graph.census import operators_on_words
-from exporter.graph.deberta import heads_apart
+from exporter.graph.deberta import attention_with_head_axis
 from exporter.graph.passes import FOLDING, run_passes
 from exporter.graph.passes.name_nodes import name_nodes
 from exporter.runtime.contract import INPUTS, OUTPUT
@@ -74,7 +74,11 @@ def _export(checkpoint: Checkpoint) -> torch.onnx.ONNXProgram:
     sequence = torch.export.Dim("sequence", max=checkpoint.facts.max_seq_length)
     ids = torch.full((2, min(7, checkpoint.facts.max_seq_length)), checkpoint.pad_token_id + 1, dtype=torch.int64)
     mask = torch.ones_like(ids)
-    with quiet("torch.onnx", "onnxscript"), torch.no_grad(), heads_apart(checkpoint.model):
+    with (
+        quiet("torch.onnx", "onnxscript"),
+        torch.no_grad(),
+        attention_with_head_axis(checkpoint.model, checkpoint.facts.max_seq_length),
+    ):
         try:
             program = torch.onnx.export(
                 _Encoder(checkpoint).eval(),

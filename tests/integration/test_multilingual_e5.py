@@ -30,7 +30,7 @@ TRANSLATIONS = {
     "주식 시장이 급락했다.": "The stock market plunged.",
     "우산을 버스에 두고 내렸다.": "I left my umbrella on the bus.",
 }
-TEXTS = [*TRANSLATIONS, *TRANSLATIONS.values(), "", "ＡＢＣ　①㈱ ﬁ", "이모지 😀👍", "긴 " * 600]
+TEXTS = [*TRANSLATIONS, *TRANSLATIONS.values(), "", "끝에 빈칸 \n", "ＡＢＣ　①㈱ ﬁ", "이모지 😀👍", "긴 " * 600]
 MIN_COSINE = 0.9999  # the gate's bound of fp16
 
 
@@ -63,6 +63,7 @@ def test_it_meets_its_recipe_and_passes_its_gates(bundle: Bundle) -> None:
     assert parity["passed"]
     (bound,) = (verdict["bound"] for verdict in parity["verdicts"] if verdict["name"] == "min cosine")
     assert bound == MIN_COSINE
+    assert "tokenizer: transformers splits at whitespace first" in " ".join(bundle.manifest.decisions)
     assert bundle.manifest.encoder.prompts == {"query": "query: ", "document": "passage: "}
 
 

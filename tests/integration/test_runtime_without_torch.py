@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,11 @@ def runtime(shared: Shared) -> Path:
         # What is on the path of this run must not leak into that environment.
         subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
         python = folder / "venv" / "bin" / "python"
+        # The versions of this environment: vectors are compared, and engines of two versions round differently.
+        constraints = folder / "constraints.txt"
+        constraints.write_text(
+            "".join(f"{one.name}=={one.version}\n" for one in distributions() if one.name != "korsbert")
+        )
         install: list[str | Path] = [
             python,
             "-m",
@@ -49,7 +55,7 @@ def runtime(shared: Shared) -> Path:
             "install",
             "-q",
             "-c",
-            ROOT / "constraints.txt",
+            constraints,
             f"{ROOT}[cpu]",
         ]
         done = subprocess.run(install, capture_output=True, text=True, env=_clean_environment(), check=False)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tests.support.checkpoints import DISTANCES, save_checkpoint
+from tests.support.checkpoints import DISTANCES, MAX_SEQ_LENGTH, save_checkpoint
 
 _SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 _BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
@@ -163,21 +163,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("name", choices=FULL)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--small", action="store_true", help="in the size of the tests")
+    parser.add_argument("--small", action="store_true", help="build the small size that the tests use")
     options = parser.parse_args()
     full = FULL[options.name]
     options.folder.mkdir(parents=True)
-    if options.small:
-        save_checkpoint(options.folder, full.architecture, full.pooling, full.modules)
-    else:
-        save_checkpoint(
-            options.folder,
-            full.architecture,
-            full.pooling,
-            full.modules,
-            sizes=full.sizes,
-            max_seq_length=full.max_seq_length,
-        )
+    save_checkpoint(
+        options.folder,
+        full.architecture,
+        full.pooling,
+        full.modules,
+        sizes=None if options.small else full.sizes,
+        max_seq_length=MAX_SEQ_LENGTH if options.small else full.max_seq_length,
+    )
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ import pytest
 __all__ = ["TritonServer", "running"]
 
 ROOT = Path(__file__).parents[2]
-VENV = ROOT / ".venv-triton"
+VENV = ROOT / os.environ.get("KORSBERT_TRITON_VENV", ".venv-triton")
+"""``make test-oldest`` names one with the lowest versions: both sides of a comparison then have the same engine."""
 READY_S = 300
 
 

@@ -111,14 +111,14 @@ class MatMul:
 def matmuls_of(graph: Graph) -> tuple[MatMul, ...]:
     """Return these MatMuls of the transformer in the order of computation.
 
-    What follows the transformer stays in float32, and so does what no input is read for: DeBERTa's vectors of
-    distances, which an engine computes once.
+    What follows the transformer stays in float32, and so do MatMuls that depend on no input: an engine computes
+    DeBERTa's vectors of distances once.
     """
-    computed = set(graph.model.graph.inputs)
+    dependent = set(graph.model.graph.inputs)
     found = []
     for node in graph.model.graph:
-        if not computed.isdisjoint(node.inputs):
-            computed.update(node.outputs)
+        if not dependent.isdisjoint(node.inputs):
+            dependent.update(node.outputs)
             if (matmul := matmul_of(node)) is not None:
                 found.append(matmul)
     return tuple(found)

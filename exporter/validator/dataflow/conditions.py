@@ -18,6 +18,7 @@ TOKENS = (1,)
 
 _SMALLEST_DIVISOR = 1e-6  # below every count and norm
 _LOWEST_END = -(2**31)  # below every position: a slice that ends there, backwards, leaves no token out
+_MASKED = -1e30  # beyond every score: in float32, softmax gives exactly 0 for a key with this one
 _HEAD_AXES = 4  # batch, head, token and size; or query and key of a mask: ONNX reads one of two axes so
 _CACHE_AXES = 3  # batch, token and half of the size
 _EXACT = (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.DOUBLE)
@@ -100,6 +101,16 @@ def scalars(*indices: int) -> Condition:
     def condition(node: ir.Node) -> bool:
         given = (index for index in indices if node.inputs[index] is not None)
         return all((found := stored_numbers(node, index)) is not None and found.size == 1 for index in given)
+
+    return condition
+
+
+def masks_out(index: int) -> Condition:
+    """Whether a stored input is one number that is below every score: -30 is not, for a text with lower scores."""
+
+    def condition(node: ir.Node) -> bool:
+        numbers = stored_numbers(node, index)
+        return numbers is not None and numbers.size == 1 and bool(np.all(numbers <= _MASKED))
 
     return condition
 

@@ -29,6 +29,7 @@ from exporter.validator.dataflow.conditions import (
     is_truth,
     keeps_divisor_finite,
     keeps_rows,
+    masks_out,
     one_row_each,
     rank_of,
     reverses_tokens,
@@ -189,8 +190,8 @@ _OF_MASK = (
     _rule("Mul", [K.MASK, K.MASK], K.MASK),
     _rule("Expand", [K.MASK, _ANY_SHAPE], K.MASK),
     _rule("Equal", [K.MASK, K.STORED], K.MASK, stored_are(1, 0)),
-    _rule("Where", [K.MASK, K.STORED, K.STORED], K.MASK, scalars(1, 2)),
-    _rule("Where", [K.MASK, K.POSITION, K.STORED], K.MASK, scalars(2)),  # biases of attention by distance
+    _rule("Where", [K.MASK, K.STORED, K.STORED], K.MASK, scalars(1), stored_are(1, 0), masks_out(2)),
+    _rule("Where", [K.MASK, K.POSITION, K.STORED], K.MASK, masks_out(2)),  # biases of attention by distance
     _rule("And", [K.MASK, K.POSITION], K.MASK),  # causal attention, or that of neighbors
     _rule("Slice", [K.MASK, K.STORED, K.STORED, K.STORED, K.STORED], K.MASK, reverses_tokens),
     _rule("ArgMax", [K.MASK], K.COUNT, axis(1)),
@@ -248,7 +249,7 @@ _OF_HIDDEN_AND_MASK = (
     _rule("Attention", [*_QUERY_KEY_VALUE, K.NOTHING, K.NOTHING, K.NOTHING, K.COUNT], K.HIDDEN),  # length of each row
     _rule("Add", [K.HIDDEN, K.MASK], K.HIDDEN),
     _rule("Mul", [K.HIDDEN, (K.MASK, K.WEIGHT)], K.HIDDEN),
-    _rule("Where", [K.MASK, K.STORED, K.HIDDEN], K.HIDDEN, scalars(1)),
+    _rule("Where", [K.MASK, K.STORED, K.HIDDEN], K.HIDDEN, masks_out(1)),
     _rule("Div", [K.HIDDEN, K.COUNT], K.HIDDEN),
     _rule("GatherElements", [K.HIDDEN, K.COUNT], K.HIDDEN, axis(1)),
     _rule("GatherElements", [K.HIDDEN, K.WIDTH_PER_ROW], K.HIDDEN, axis(-1, 3), has_heads),  # scores by distance

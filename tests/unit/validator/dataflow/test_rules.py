@@ -112,6 +112,8 @@ COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 ANY_SHAPE = (shape(3), shape(3, K.OTHER_SHAPE), stored(1, 1, 4))
 SMALLEST = scalar(1e-9)
 
+BELOW_EVERY_SCORE = (float("-inf"), -3.4e38, -1e30)
+
 FITS = [
     # token ids
     use("Reshape", [IDS, shape(2)], K.IDS, 2),
@@ -136,8 +138,8 @@ FITS = [
     *(use("Unsqueeze", [MASK, stored(*axes)], K.MASK, 2 + len(axes)) for axes in ((1,), (2,), (-1,), (1, 2), (2, 3))),
     *(use("Expand", [K.MASK, read], K.MASK) for read in ANY_SHAPE),
     use("Equal", [MASK, scalar(0)], K.MASK, 2),
-    use("Where", [MASK, scalar(0), stored(-9)], K.MASK, 2),
-    use("Where", [ALL_AXES, of(K.POSITION, 4), scalar(-9)], K.MASK, 4),
+    *(use("Where", [MASK, scalar(0), stored(score)], K.MASK, 2) for score in BELOW_EVERY_SCORE),
+    *(use("Where", [ALL_AXES, of(K.POSITION, 4), scalar(score)], K.MASK, 4) for score in BELOW_EVERY_SCORE),
     use("And", [ALL_AXES, of(K.POSITION, 4)], K.MASK, 4),
     use("Mul", [ALL_AXES, ALL_AXES], K.MASK, 4),
     *(use("Squeeze", [ALL_AXES, stored(*axes)], K.MASK, 4 - len(axes)) for axes in ((1,), (-2,), (1, 2))),
@@ -211,7 +213,7 @@ FITS = [
     use("Attention", [*[K.HIDDEN] * 3, *[K.NOTHING] * 3, of(K.COUNT, 1)], K.HIDDEN),
     use("Add", [K.HIDDEN, K.MASK], K.HIDDEN),
     *(use("Mul", [K.HIDDEN, kind], K.HIDDEN) for kind in (K.MASK, K.WEIGHT)),
-    use("Where", [K.MASK, scalar(-9), K.HIDDEN], K.HIDDEN),
+    *(use("Where", [K.MASK, scalar(score), K.HIDDEN], K.HIDDEN) for score in BELOW_EVERY_SCORE),
     use("Div", [K.HIDDEN, K.COUNT], K.HIDDEN),
     use("GatherElements", [K.HIDDEN, K.COUNT], K.HIDDEN, axis=1),
     *(use("GatherElements", [of(K.HIDDEN, 4), of(K.WIDTH_PER_ROW, 4)], K.HIDDEN, 4, axis=axis) for axis in (-1, 3)),
@@ -285,6 +287,9 @@ REFUSED = [
     *(use("Unsqueeze", [MASK, read], None) for read in (stored(0), stored(0, 1), COMPUTED, stored(shape=[0]))),
     *(use("Equal", [MASK, read], None, 2) for read in (scalar(1), stored(0, 1), COMPUTED)),
     use("Where", [MASK, BIAS, scalar(0)], None, 2),
+    *(use("Where", [MASK, scalar(0), scalar(score)], None, 2) for score in (0, -30, -1e29, 3e38)),
+    *(use("Where", [MASK, scalar(other), scalar(-3e38)], None, 2) for other in (1, -3e38)),
+    *(use("Where", [ALL_AXES, of(K.POSITION, 4), scalar(score)], None, 4) for score in (-30, -1e29)),
     use("Where", [MASK, scalar(0), BIAS], None, 2),
     use("Where", [of(K.MASK), COMPUTED, scalar(0)], None),
     *(
@@ -360,6 +365,8 @@ REFUSED = [
     # both
     *(use("Attention", [*[K.HIDDEN] * 3, of(K.MASK, rank)], None) for rank in (2, 3, 5, None)),
     use("Where", [of(K.MASK), BIAS, K.HIDDEN], None),
+    *(use("Where", [K.MASK, scalar(score), K.HIDDEN], None) for score in (0, -30, -1e29, 3e38)),
+    use("Where", [K.MASK, stored(-3e38, -3e38, shape=[2]), K.HIDDEN], None),
     use("Where", [of(K.MASK), COMPUTED, K.HIDDEN], None),
     use("Where", [K.MASK, K.HIDDEN, scalar(0)], None),
     *(use("GatherElements", [K.HIDDEN, K.COUNT], None, **axis) for axis in ({}, {"axis": 0}, {"axis": 2})),

@@ -56,6 +56,7 @@ def test_a_parameter_belongs_to_its_module(module: str, parameter: str) -> None:
     [
         ("layer.3.attention.self.query", "0.model.encoder.layer.2.attention.self.query.weight"),
         ("layer.3.output.dense", "0.model.encoder.rel_embeddings.weight"),
+        ("layer.3.attention.self.value_proj", "0.model.encoder.rel_embeddings.weight"),
         ("embeddings.LayerNorm", "0.model.encoder.rel_embeddings.weight"),
         ("layer.1.output.dense", "0.model.encoder.layer.11.output.dense.weight"),
         ("layer.3.attention.self.query", "0.model.encoder.layer.3.attention.self.key.weight"),

@@ -1,0 +1,146 @@
+"""Another tool in an environment of its own, which takes turns with korsbert: a process that answers requests.
+
+Tools want other versions of the same libraries. A peer is therefore code that another Python runs. A request is a line
+of JSON, and so is an answer, which bytes may follow.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+# Before a peer's code: whatever libraries print goes to stderr, so that answers stay apart.
+ANSWERS = """
+import json, os, sys
+answers = os.fdopen(os.dup(1), "wb")
+os.dup2(2, 1)
+def answer(content, values=b""):
+    answers.write(json.dumps(content).encode() + b"\\n" + values)
+    answers.flush()
+def requests():
+    return map(json.loads, sys.stdin)
+"""
+
+# sentence-transformers with its OpenVINO backend: folder, precision and threads on the command line.
+OPENVINO = (
+    ANSWERS
+    + """
+import numpy as np
+import torch
+from importlib.metadata import version
+from sentence_transformers import SentenceTransformer
+folder, precision, threads = sys.argv[1:]
+torch.set_num_threads(int(threads))
+config = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": int(threads)}
+model = SentenceTransformer(folder, backend="openvino", device="cpu", model_kwargs={"ov_config": config})
+model.encode(["warm"])
+tools = ("sentence-transformers", "transformers", "optimum-intel", "openvino")
+answer({tool: version(tool) for tool in tools})
+for sentences, batch_size in requests():
+    vectors = model.encode(sentences, batch_size=batch_size, show_progress_bar=False).astype(np.float32)
+    answer(vectors.shape, vectors.tobytes())
+"""
+)
+
+
+class PeerError(Exception):
+    """The peer ended; the message is the last line that it said."""
+
+
+class Peer:
+    """A process in a peer's environment; use it in a ``with`` statement."""
+
+    def __init__(self, python: Path, code: str, *arguments: str) -> None:
+        """Start it.
+
+        Args:
+            python: Of the peer's environment.
+            code: What it runs: ``ANSWERS`` and what follows.
+            arguments: Its command line.
+        """
+        with ExitStack() as stack:
+            self._errors = stack.enter_context(tempfile.TemporaryFile())
+            self._process = subprocess.Popen(
+                [str(python), "-c", code, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+            )
+            stack.callback(self._end)
+            self._stack = stack.pop_all()
+
+    def ask(self, request: object) -> Any:
+        """Send a request and return the answer.
+
+        Raises:
+            PeerError: The process ended.
+        """
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> Any:
+        """Return the next answer, such as one that a peer gives when it is ready.
+
+        Raises:
+            PeerError: The process ended.
+        """
+        assert self._process.stdout is not None
+        if line := self._process.stdout.readline():
+            return json.loads(line)
+        self._process.wait()
+        self._errors.seek(0)
+        raise PeerError(self._errors.read().decode().rstrip().rpartition("\n")[2])
+
+    def read(self, count: int) -> bytes:
+        """Return the bytes that follow an answer."""
+        assert self._process.stdout is not None
+        return self._process.stdout.read(count)
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def openvino_peer(
+    python: Path, folder: Path, precision: Literal["f32", "bf16"], threads: int, stack: ExitStack
+) -> tuple[Callable[[list[str], int], npt.NDArray[np.float32]], dict[str, str]]:
+    """Start sentence-transformers with its OpenVINO backend; it converts the model first.
+
+    Args:
+        python: Of an environment with ``sentence-transformers[openvino]``.
+        folder: The checkpoint.
+        precision: OpenVINO's ``INFERENCE_PRECISION_HINT``.
+        threads: Of torch and of OpenVINO.
+        stack: Ends the process.
+
+    Returns:
+        What encodes sentences in batches of a size to (sentences, dimension) float32, and the versions by library.
+
+    Raises:
+        PeerError: It cannot load the model.
+    """
+    peer = stack.enter_context(Peer(python, OPENVINO, str(folder), precision, str(threads)))
+    versions = peer.answer()
+
+    def encode(sentences: list[str], batch_size: int) -> npt.NDArray[np.float32]:
+        shape = peer.ask([sentences, batch_size])
+        return np.frombuffer(peer.read(4 * math.prod(shape)), np.float32).reshape(shape)
+
+    return encode, versions
