@@ -331,8 +331,9 @@ class TestRefused:
     def test_a_pooling_that_leaves_the_prompt_out(self, tmp_path: Path) -> None:
         assert refusal(Model(Transformer(), Pooling(include_prompt=False)), tmp_path) == (
             UnsupportedModelError,
-            "owner/model: Pooling with include_prompt=false cannot be folded",
-            None,
+            "owner/model: Pooling with include_prompt=false cannot be folded: it leaves the prompt out of the vector, "
+            "and an engine does not know which tokens the prompt is",
+            "use a checkpoint whose vectors include the prompt",
         )
 
     def test_a_tokenizer_of_another_library(self, tmp_path: Path) -> None:
