@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from exporter.memory import return_freed_memory
+
 
 @dataclass
 class Stage:
@@ -47,6 +49,7 @@ class Stages:
         stage = Stage(name)
         started = time.perf_counter()
         yield stage
+        return_freed_memory()  # the next stage may need as much again
         stage.seconds = time.perf_counter() - started
         self.done.append(stage)
 

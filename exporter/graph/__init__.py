@@ -4,6 +4,8 @@
 
     graph.py      an ONNX model plus the facts everyone needs
     folding.py    a checkpoint to a graph, through the modules' own ``forward``
+    storage.py    how a graph of any size is opened, written and hashed
+    protobuf.py   a serialized model, piece by piece
     deberta.py    DeBERTa's attention, with an axis for the heads
     surgery.py    the edits that passes and precisions share
     passes/       rewrites, one per file, and their order

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from exporter.graph import protobuf
 from exporter.runtime.session import open_on_cpu
 
 DATA = ".data"
@@ -51,7 +52,7 @@ def to_bytes(model: ir.Model) -> bytes:
     """
     if not is_small(model):
         raise ValueError(f"{weight_bytes(model)} bytes of weights, and a serialized ModelProto holds 2 GiB")
-    return _serialized(model)
+    return b"".join(_pieces(model))
 
 
 def save(model: ir.Model, path: Path) -> tuple[Path, ...]:
@@ -60,7 +61,8 @@ def save(model: ir.Model, path: Path) -> tuple[Path, ...]:
     Equal models give equal bytes. Tensors begin at multiples of 4096 bytes, so that they can be mapped into memory.
     """
     if is_small(model):
-        path.write_bytes(to_bytes(model))
+        with path.open("wb") as file:
+            file.writelines(_pieces(model))
         return (path,)
     data = path.with_name(path.name + DATA)
     structure, weights = _apart(model, data.name)
@@ -84,12 +86,9 @@ def saved(model: ir.Model) -> Iterator[Path | bytes]:
 
 def content_hash(model: ir.Model) -> str:
     """Return the SHA-256 of ``to_bytes``; of a larger model, that of its structure and then of each weight."""
-    if is_small(model):
-        return hashlib.sha256(to_bytes(model)).hexdigest()
-    structure, weights = _apart(model)
-    digest = hashlib.sha256(_serialized(structure))
-    for tensor in weights.values():
-        digest.update(_bytes_of(tensor))
+    digest = hashlib.sha256()
+    for piece in _pieces(model) if is_small(model) else _structure_and_weights(model):
+        digest.update(piece)
     return digest.hexdigest()
 
 
@@ -104,6 +103,18 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(value.const_value.nbytes for value in values if value.const_value is not None)
 
 
+def _pieces(model: ir.Model) -> Iterator[protobuf.Piece]:
+    """Yield the bytes of a serialized ``ModelProto``; weights are not copied."""
+    structure, weights = _apart(model)
+    return protobuf.pieces(ir.to_proto(structure), {name: _bytes_of(tensor) for name, tensor in weights.items()})
+
+
+def _structure_and_weights(model: ir.Model) -> Iterator[protobuf.Piece]:
+    structure, weights = _apart(model)
+    yield _serialized(structure)
+    yield from map(_bytes_of, weights.values())
+
+
 def _serialized(model: ir.Model) -> bytes:
     data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
     return data
@@ -116,7 +127,7 @@ def _contiguous(tensor: ir.TensorProtocol) -> npt.NDArray[Any]:
 
 
 def _bytes_of(tensor: ir.TensorProtocol) -> memoryview:
-    return _contiguous(tensor).view(np.uint8).data  # Python knows no bfloat16
+    return _contiguous(tensor).reshape(-1).view(np.uint8).data  # Python knows no bfloat16
 
 
 def _next_page(offset: int) -> int:
@@ -134,6 +145,15 @@ def _apart(model: ir.Model, file: str = "weights") -> tuple[ir.Model, Weights]:
             continue
         weights[name] = tensor
         shape = ir.Shape(tensor.shape.numpy())
-        value.const_value = ir.ExternalTensor(file, offset, tensor.nbytes, tensor.dtype, shape=shape, name=name)
+        value.const_value = ir.ExternalTensor(
+            file,
+            offset,
+            tensor.nbytes,
+            tensor.dtype,
+            shape=shape,
+            name=name,
+            doc_string=tensor.doc_string,
+            metadata_props=dict(tensor.metadata_props),
+        )
         offset = _next_page(offset + tensor.nbytes)
     return structure, weights

@@ -98,3 +98,25 @@ class TestLarge:
             assert isinstance(given, Path)
             np.testing.assert_array_equal(answers(onnxruntime.InferenceSession(given)), WEIGHT[IDS])
         assert not given.parent.exists()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_pieces_of_a_model_are_what_protobuf_serializes(count: int) -> None:
+    """Of every type and rank; small tensors, texts and facts of a tensor stand before and behind the weights."""
+    made = model(*[WEIGHT + number for number in range(count)])
+    tables = {
+        "halves": WEIGHT.astype(np.float16),
+        "brains": WEIGHT.astype(ir.DataType.BFLOAT16.numpy()),
+        "cube": np.arange(2000, dtype=np.int64).reshape(10, 20, 10),
+        "one": np.array(3.0, np.float32),
+    }
+    for name, table in tables.items():
+        tensor = ir.tensor(table, name=name, doc_string="a table")
+        tensor.metadata_props["of"] = name
+        value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(table.shape))
+        made.graph.register_initializer(value)
+    made.graph.metadata_props["folded"] = "yes"
+    made.metadata_props["max_sequence"] = "64"
+    wanted = ir.to_proto(made).SerializeToString(deterministic=True)
+    assert to_bytes(made) == wanted
+    assert onnx.load_from_string(wanted).graph.initializer[-1].name == "one"
