@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.peer import ANSWERS, Peer, PeerError
-from benchmarks.processes import run, run_to_success
+from benchmarks.results import ROOT
 
-BIG = "x = bytearray(2**31); print(len(x)); import sys; print('said', file=sys.stderr)"
+SMALL, BIG = 2**26, 2**28  # bytes
+HOLDS = "x = bytearray({bytes}); print(len(x)); import sys; print('why', file=sys.stderr); sys.exit({status})"
+# The peak of a caller counts too, and this process may hold gigabytes: the caller is a new one.
+CALLER = """
+import dataclasses, json, sys
+held = bytearray({held})
+from benchmarks.processes import run, run_to_success
+print(json.dumps(dataclasses.asdict({function}([sys.executable, "-c", {code!r}]))))
+"""
+
+
+def call(function: str, code: str, held: int = 0) -> subprocess.CompletedProcess[str]:
+    """Call a function in a process that holds so many bytes."""
+    caller = CALLER.format(held=held, function=function, code=code)
+    return subprocess.run([sys.executable, "-c", caller], check=False, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_what_a_process_said_and_held_is_told() -> None:
-    done = run([sys.executable, "-c", BIG])
-    assert (done.exit_code, done.output, done.errors) == (0, f"{2**31}\n", "said\n")
-    assert done.peak_bytes > 2**31
-    assert done.cpu_s > 0
-    assert done.wall_s > 0
+    done = json.loads(call("run", HOLDS.format(bytes=BIG, status=3)).stdout)
+    assert (done["exit_code"], done["output"], done["errors"]) == (3, f"{BIG}\n", "why\n")
+    assert BIG < done["peak_bytes"] < 2 * BIG
+    assert done["cpu_s"] > 0
+    assert done["wall_s"] > 0
 
 
 def test_a_small_process_is_hidden_by_what_the_caller_holds() -> None:
-    with pytest.raises(SystemExit, match="is hidden behind this process's own"):
-        run([sys.executable, "-S", "-c", ""])
+    done = call("run", HOLDS.format(bytes=SMALL, status=0), held=BIG)
+    assert done.returncode == 1
+    assert "is hidden behind this process's own" in done.stderr
 
 
 def test_a_command_that_must_succeed_ends_the_run_with_its_words() -> None:
-    with pytest.raises(SystemExit, match=r"(?s)why\n\nexit code 3: -c"):
-        run_to_success([sys.executable, "-c", BIG.replace("'said'", "'why'") + "; sys.exit(3)"])
+    done = call("run_to_success", HOLDS.format(bytes=BIG, status=3))
+    assert done.returncode == 1
+    assert done.stderr.startswith("why\n\nexit code 3: -c")
+    assert call("run_to_success", HOLDS.format(bytes=BIG, status=0)).returncode == 0
 
 
 def test_a_peer_answers_until_it_ends_and_then_says_why() -> None:
