@@ -64,8 +64,8 @@ def _check_transformer(config: Mapping[str, Any], shapes: Mapping[str, tuple[int
         _check_range("max_position_embeddings", config["max_position_embeddings"], MOST_POSITIONS, reason, where)
         config = {key: value for key, value in config.items() if key != "max_position_embeddings"}
     if config["model_type"] == "deberta-v2":
-        for key in {"max_position_embeddings", "max_relative_positions"} & config.keys():
-            if config[key] != _NONE_OF_DEBERTA.get(key):
+        for key in ("max_position_embeddings", "max_relative_positions"):
+            if key in config and config[key] != _NONE_OF_DEBERTA.get(key):
                 reason = f"at most {MOST_DISTANCES} positions of DeBERTa can be exported"
                 _check_range(key, config[key], MOST_DISTANCES, reason, where)
         config = {

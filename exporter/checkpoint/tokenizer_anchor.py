@@ -88,9 +88,11 @@ def splits_first(folder: Path) -> bool:
     Whitespace at the end of a text is then no token. ``SentenceTransformer`` computes that, so the anchor follows.
     """
     settings, model_type = _read(folder / "tokenizer_config.json"), _read(folder / "config.json").get("model_type")
-    step = _read(folder / "tokenizer.json").get("pre_tokenizer")
     named = _class_of(settings) or (_SPLITS_FIRST if model_type in _WITHOUT_A_CLASS else "")
-    return named == _SPLITS_FIRST and isinstance(step, dict) and step.get("type") == "Metaspace"
+    if named != _SPLITS_FIRST:  # before a file of megabytes is read
+        return False
+    step = _read(folder / "tokenizer.json").get("pre_tokenizer")
+    return isinstance(step, dict) and step.get("type") == "Metaspace"
 
 
 def _from_files(folder: Path, settings: dict[str, Any], model_type: str) -> Tokenizer:

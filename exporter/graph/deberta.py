@@ -104,10 +104,10 @@ def _forward(
         (batch, tokens, width) float32, and None in place of the attention's weights.
 
     Raises:
-        NotImplementedError: ``query_states`` is given, as the decoder of pretraining does.
+        UnsupportedModelError: ``query_states`` is given, as the decoder of pretraining does.
     """
     if query_states is not None:
-        raise NotImplementedError("queries from other states than the keys")
+        raise UnsupportedModelError("DeBERTa's attention with queries from other states than the keys cannot be folded")
     query, key, value = (
         _by_head(attention, projection(hidden_states))
         for projection in (attention.query_proj, attention.key_proj, attention.value_proj)

@@ -75,7 +75,7 @@ def _export(checkpoint: Checkpoint) -> torch.onnx.ONNXProgram:
     ids = torch.full((2, min(7, checkpoint.facts.max_seq_length)), checkpoint.pad_token_id + 1, dtype=torch.int64)
     mask = torch.ones_like(ids)
     with (
-        quiet("torch.onnx", "onnxscript"),
+        quiet("torch.onnx", "onnxscript"),  # which tells of every LayerNorm of stored numbers that it leaves alone
         torch.no_grad(),
         attention_with_head_axis(checkpoint.model, checkpoint.facts.max_seq_length),
     ):
