@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.peer import ANSWERS, Peer, PeerError
@@ -41,6 +42,12 @@ def test_a_small_process_is_hidden_by_what_the_caller_holds() -> None:
     done = call("run", HOLDS.format(bytes=SMALL, status=0), held=BIG)
     assert done.returncode == 1
     assert "is hidden behind this process's own" in done.stderr
+
+
+def test_a_caller_that_was_started_by_a_large_process_hides_nothing() -> None:
+    large = np.ones(2 * BIG, np.uint8)
+    done = json.loads(call("run", HOLDS.format(bytes=BIG, status=0)).stdout)
+    assert BIG < done["peak_bytes"] < len(large)
 
 
 def test_a_command_that_must_succeed_ends_the_run_with_its_words() -> None:
