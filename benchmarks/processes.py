@@ -65,7 +65,7 @@ def run(command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] 
 
 
 def _own_peak_bytes() -> int:
-    """``VmHWM`` of ``proc_pid_status(5)``: unlike ``ru_maxrss``, without what the process that started this one held."""
+    """``VmHWM`` of ``proc_pid_status(5)``: unlike ``ru_maxrss``, without what the starting process held."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
