@@ -72,16 +72,16 @@ class Graph:
         """Return the model as a serialized ``ModelProto``; equal graphs give equal bytes.
 
         Raises:
-            ValueError: The weights pass 2 GiB.
+            ValueError: The weights pass 1 GiB (``storage.LARGEST_FILE``).
         """
         return storage.to_bytes(self.model)
 
     def save(self, path: Path) -> tuple[str, ...]:
-        """Write the model to ``path``, and weights beyond 2 GiB beside it; return the names of the files."""
+        """Write the model to ``path``, and weights beyond 1 GiB beside it; return the names of the files."""
         return tuple(file.name for file in storage.save(self.model, path))
 
     def as_file(self) -> AbstractContextManager[Path | bytes]:
-        """Yield the model for a tool that reads ONNX: its bytes, or, beyond 2 GiB, a path that ends with the block."""
+        """Yield the model for a tool that reads ONNX: its bytes, or, beyond 1 GiB, a path that ends with the block."""
         return storage.saved(self.model)
 
     def content_hash(self) -> str:

@@ -1,7 +1,8 @@
 """How a graph of any size is opened, written down and hashed: protobuf ends at 2 GiB, weights do not.
 
-A session gets the weights beside the serialized graph, from where they lie in memory, so there is no copy of them. The
-file of a model holds its weights as long as they fit; else they go into a second file (external data).
+One file holds a model whose weights are at most 1 GiB. Those of a larger one go into a second file (external data),
+which ONNX Runtime maps into memory: each weight can leave memory once its kernel has packed it. One file would be
+parsed first, and then every weight copied out of it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from exporter.runtime.session import open_on_cpu
 
 DATA = ".data"
 """What the name of a file of weights has behind the name of its model."""
-LARGEST_FILE = 2**31 - 2**24  # protobuf ends at 2 GiB; the rest is for names and nodes
+LARGEST_FILE = 2**30  # bytes of weights
 _PAGE = 4096
 _SMALL = 1024  # bytes; what shapes are computed from stays in the graph
 
@@ -33,12 +34,16 @@ def open_model(model: ir.Model, options: Any = None) -> Any:
     """Open a model on ONNX Runtime's CPU provider and return the ``InferenceSession``.
 
     Args:
-        model: The model. Its weights are neither copied nor serialized.
+        model: The model. Where it is small, the session reads its weights where they lie; those of a larger one go
+            through a temporary file.
         options: From ``session_options``, which are also the default.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
     """
+    if not is_small(model):
+        with saved(model) as file:
+            return open_on_cpu(file, {}, options)
     structure, weights = _apart(model)
     arrays = {name: _contiguous(tensor) for name, tensor in weights.items()}
     return open_on_cpu(_serialized(structure), arrays, options)
@@ -51,7 +56,7 @@ def to_bytes(model: ir.Model) -> bytes:
         ValueError: It is larger than ``LARGEST_FILE``.
     """
     if not is_small(model):
-        raise ValueError(f"{weight_bytes(model)} bytes of weights, and a serialized ModelProto holds 2 GiB")
+        raise ValueError(f"{weight_bytes(model)} bytes of weights, and one file holds {LARGEST_FILE}")
     return b"".join(_pieces(model))
 
 

@@ -20,12 +20,29 @@ DATA_MOVERS = {
 
 def add_constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     """Register ``array`` as an initializer called ``name`` (made unique if taken) and return its value."""
+    return _add_tensor(model, name, ir.tensor(array))
+
+
+def add_cast(model: ir.Model, name: str, source: ir.TensorProtocol, dtype: ir.DataType) -> ir.Value:
+    """Register the numbers of ``source`` in another type, like ``add_constant``.
+
+    They are cast whenever they are read and not kept: a graph of gigabytes would hold them a second time.
+    """
+
+    def cast() -> ir.TensorProtocol:
+        return ir.tensor(source.numpy().astype(dtype.numpy()))
+
+    return _add_tensor(model, name, ir.LazyTensor(cast, dtype, ir.Shape(source.shape.numpy())))
+
+
+def _add_tensor(model: ir.Model, name: str, tensor: ir.Tensor | ir.LazyTensor) -> ir.Value:
     unique, number = name, 1
     while unique in model.graph.initializers:
         number += 1
         unique = f"{name}.{number}"
-    tensor = ir.tensor(array, name=unique)
-    value = ir.Value(name=unique, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
+    tensor.name = unique
+    shape = ir.Shape(tensor.shape.numpy())
+    value = ir.Value(name=unique, const_value=tensor, shape=shape, type=ir.TensorType(tensor.dtype))
     model.graph.register_initializer(value)
     return value
 

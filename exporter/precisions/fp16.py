@@ -116,7 +116,9 @@ def _weights_to_cast(model: ir.Model, kept: set[ir.Node]) -> dict[str, np.ndarra
 
 def _overflowing_weights(model: ir.Model, kept: set[ir.Node]) -> dict[str, float]:
     """Return the largest absolute value of each weight that float16 cannot hold."""
-    largest = {name: float(np.abs(array).max(initial=0.0)) for name, array in _weights_to_cast(model, kept).items()}
+    weights = _weights_to_cast(model, kept)
+    # Without a copy of its absolute values, which of a table of word vectors is a gigabyte.
+    largest = {name: float(max(array.max(initial=0.0), -array.min(initial=0.0))) for name, array in weights.items()}
     return {name: value for name, value in largest.items() if not value <= FP16_MAX}
 
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from exporter.graph.passes import remove_unused
 from exporter.graph.passes.name_nodes import HEAD
-from exporter.graph.surgery import DATA_MOVERS, add_constant, make_node
+from exporter.graph.surgery import DATA_MOVERS, add_cast, make_node
 
 
 def retype(model: ir.Model, low: ir.DataType, keep: set[ir.Node]) -> int:
@@ -102,8 +102,7 @@ def _as_type(
     """Return ``value`` in type ``wanted``: a weight is stored again, an activation is cast right after its producer."""
     if (value, wanted) not in casts:
         if value.is_initializer() and value.const_value is not None:
-            array = value.const_value.numpy().astype(wanted.numpy())
-            casts[value, wanted] = add_constant(model, f"{value.name}.{wanted.name.lower()}", array)
+            casts[value, wanted] = add_cast(model, f"{value.name}.{wanted.name.lower()}", value.const_value, wanted)
         else:
             casts[value, wanted] = _cast(model, value, wanted)
     return casts[value, wanted]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -29,12 +30,13 @@ def session_options(threads: int | None = None) -> Any:
     return options
 
 
-def open_on_cpu(model: bytes, weights: Mapping[str, npt.NDArray[Any]], options: Any = None) -> Any:
-    """Open a serialized ``ModelProto`` on the CPU and return the ``InferenceSession``.
+def open_on_cpu(model: bytes | Path, weights: Mapping[str, npt.NDArray[Any]], options: Any = None) -> Any:
+    """Open a model on the CPU and return the ``InferenceSession``.
 
     Args:
-        model: The model's bytes.
-        weights: Tensors that are external data in the model, by name. They are not copied.
+        model: A serialized ``ModelProto``, or a file of one.
+        weights: Tensors that are external data in the model and not in its file of weights, by name. They are not
+            copied.
         options: From ``session_options``, which are also the default.
 
     Raises:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
+from torch import nn
 
 from exporter.checkpoint import Checkpoint
 from exporter.validator.parity import Parity, compare
@@ -139,5 +140,10 @@ def rounding_loss_of(
 
 
 def _cast(checkpoint: Checkpoint, dtype: torch.dtype) -> SentenceTransformer:
-    model: SentenceTransformer = copy.deepcopy(checkpoint.model).to(dtype)
+    # What the copy finds in the memo it takes from there: no float32 copy of a weight is made.
+    memo: dict[int, Any] = {
+        id(parameter): nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
+        for parameter in checkpoint.model.parameters()
+    }
+    model: SentenceTransformer = copy.deepcopy(checkpoint.model, memo).to(dtype)
     return model

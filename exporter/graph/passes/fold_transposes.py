@@ -10,7 +10,6 @@ W itself goes when nothing else reads it.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from exporter.graph.surgery import add_constant
@@ -28,7 +27,7 @@ def fold_transposes(model: ir.Model) -> int:
         perm = tuple(node.attributes.get_ints("perm", reverse))
         key = (str(source.name), perm)
         if key not in folded:
-            array = np.ascontiguousarray(source.const_value.numpy().transpose(perm))
+            array = source.const_value.numpy().transpose(perm)  # the same memory, read in another order
             folded[key] = add_constant(model, f"{source.name}.transposed", array)
         node.outputs[0].replace_all_uses_with(folded[key], replace_graph_outputs=True)
         model.graph.remove(node, safe=True)

@@ -70,6 +70,19 @@ class TestLarge:
         assert not any(isinstance(value.const_value, ir.ExternalTensor) for value in before.values())
         np.testing.assert_array_equal(answers(onnxruntime.InferenceSession(files[0])), WEIGHT[IDS])
 
+    def test_a_session_reads_its_files_which_end_once_it_is_open(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        opened: list[Path] = []
+        given = onnxruntime.InferenceSession
+
+        def session(file: Path, *arguments: object, **named: object) -> onnxruntime.InferenceSession:
+            opened.append(file)
+            return given(file, *arguments, **named)
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+        np.testing.assert_array_equal(answers(open_model(model())), WEIGHT[IDS])
+        assert [file.name for file in opened] == ["model.onnx"]
+        assert not opened[0].parent.exists()
+
     def test_equal_models_give_equal_files(self, tmp_path: Path) -> None:
         (tmp_path / "a").mkdir()
         (tmp_path / "b").mkdir()
@@ -90,7 +103,7 @@ class TestLarge:
         assert content_hash(model(other)) != content_hash(model())
 
     def test_it_has_no_bytes(self) -> None:
-        with pytest.raises(ValueError, match="4800 bytes of weights, and a serialized ModelProto holds 2 GiB"):
+        with pytest.raises(ValueError, match="4800 bytes of weights, and one file holds 2048"):
             to_bytes(model())
 
     def test_a_tool_gets_a_path_that_ends_with_the_block(self) -> None:

@@ -13,6 +13,7 @@ from exporter.graph import Graph
 from exporter.precisions import bf16, fp16
 from exporter.precisions.range_audit import largest_activations
 from tests.support.graphs import model_of
+from tests.support.surgery import stored_array
 
 # Embedding, a gain that may blow up, a normalisation, and a pooled output.
 ENCODER = """
@@ -51,6 +52,17 @@ NAMES = {
     "sentence_embedding": "module.1/ReduceSum",
     "last": "1",
 }
+
+
+def test_a_weight_is_cast_whenever_it_is_read_and_never_kept() -> None:
+    typed = fp16.cast(graph(), fp16.Audit({"": 1.0}, 1, ""))
+    table = typed.model.graph.initializers["table.float16"].const_value
+    assert table is not None
+    assert table.dtype == ir.DataType.FLOAT16
+    first, second = table.numpy(), table.numpy()
+    assert first is not second
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first, stored_array(graph().model.graph.initializers["table"]).astype(np.float16))
 
 
 def graph(gain: str = "1,1,1,1", small: str = "0.5") -> Graph:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
 from exporter.graph.passes.fold_transposes import fold_transposes
 from tests.support.graphs import evaluate, model_of, ops
+from tests.support.surgery import stored_array
 
 SHARED = """
 g (float[B,3] x) => (float[B,3] y)
@@ -24,6 +26,16 @@ def test_one_transposed_copy_serves_every_use() -> None:
     assert ops(model) == ["MatMul", "MatMul"]
     assert list(model.graph.initializers) == ["w.transposed"]
     np.testing.assert_array_equal(evaluate(model, {"x": x})[0], before)
+
+
+def test_it_is_the_memory_of_the_original() -> None:
+    model = model_of(SHARED)
+    original = np.arange(9, dtype=np.float32).reshape(3, 3)
+    model.graph.initializers["w"].const_value = ir.tensor(original, name="w")
+    fold_transposes(model)
+    transposed = stored_array(model.graph.initializers["w.transposed"])
+    assert np.shares_memory(original, transposed)
+    np.testing.assert_array_equal(transposed, original.T)
 
 
 def test_the_original_stays_where_something_else_reads_it() -> None:
