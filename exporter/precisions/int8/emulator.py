@@ -41,7 +41,8 @@ class Emulator:
         self._scheme = scheme
         model = graph.editable()
         stored = {name: value.const_value for name, value in model.graph.initializers.items() if value.const_value}
-        self._weights: dict[str, Array] = {p.weight: np.ascontiguousarray(stored[p.weight].numpy()) for p in self.matmuls}
+        names = {matmul.weight for matmul in self.matmuls}
+        self._weights: dict[str, Array] = {name: np.ascontiguousarray(stored[name].numpy()) for name in names}
         self._channels = {p.activation: p.inputs for p in self.matmuls}
         self._biases: dict[str, Array] = {}
         _install_switches(model, self.matmuls, scheme, self._biases)

@@ -8,7 +8,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pytest
@@ -256,33 +256,6 @@ class TestEvaluators:
         tolerance = 0.05 if precision in ("int8", "uint8") else 0.005
         for name, value in scores[1].items():
             assert scores[0][name] == pytest.approx(value, abs=tolerance), name
-
-
-class Embedder(Protocol):
-    """What mteb asks of the model that its ``AbsEncoder`` wraps, by what it documents of ``EncoderProtocol``.
-
-    ``docs/stored-vectors.md`` shows such a wrapper. mteb itself is no dependency of the tests: it brings ``datasets``.
-    """
-
-    def encode_query(
-        self, inputs: list[str], /, *, prompt: str | None, batch_size: int, show_progress_bar: bool
-    ) -> np.ndarray: ...
-
-    def encode_document(
-        self, inputs: list[str], /, *, prompt: str | None, batch_size: int, show_progress_bar: bool
-    ) -> np.ndarray: ...
-
-    def similarity(self, embeddings1: Any, embeddings2: Any, /) -> Any: ...
-
-
-def test_what_mteb_asks_for(encoder: exporter.Encoder) -> None:
-    model: Embedder = encoder
-    queries = model.encode_query(TEXTS[:3], prompt=None, batch_size=16, show_progress_bar=False)
-    documents = model.encode_document(TEXTS, prompt=None, batch_size=16, show_progress_bar=False)
-    for first, second in ((queries, documents), (torch.from_numpy(queries), torch.from_numpy(documents))):
-        scores = model.similarity(first, second)
-        assert (type(scores), tuple(scores.shape)) == (type(first), (3, len(TEXTS)))
-        assert scores.argmax(1).tolist() == [0, 1, 2]
 
 
 def _encode_in_worker(encode: Callable[..., np.ndarray], texts: list[str]) -> np.ndarray:
