@@ -6,6 +6,7 @@ Building an engine for each assignment that a search looks at would take longer 
 
 with Q and D of the target's types, and ``on``, the scales, W' and b' fed anew at every run. W' is the weight as it is
 or as int8 gives it back. Sums are float32's where an engine has integers: the two differ by rounding of float32.
+Weights are fed as (outputs, inputs), as PyTorch has them in memory: so no copy of them is made.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from exporter.precisions.int8.scheme import Activation, Array, Quantization, Sch
 from exporter.runtime.contract import INPUTS, OUTPUT
 
 _LARGE_BYTES = 2**20
+_CONTRIB = "com.microsoft"  # ONNX Runtime's own operators
 
 Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
@@ -41,8 +43,7 @@ class Emulator:
         self._scheme = scheme
         model = graph.editable()
         stored = {name: value.const_value for name, value in model.graph.initializers.items() if value.const_value}
-        names = {matmul.weight for matmul in self.matmuls}
-        self._weights: dict[str, Array] = {name: np.ascontiguousarray(stored[name].numpy()) for name in names}
+        self._weights: dict[str, Array] = {p.weight: stored[p.weight].numpy() for p in self.matmuls}
         self._channels = {p.activation: p.inputs for p in self.matmuls}
         self._biases: dict[str, Array] = {}
         _install_switches(model, self.matmuls, scheme, self._biases)
@@ -112,13 +113,14 @@ class Emulator:
         for matmul in self.matmuls:
             switched = matmul.node in on and quantization is not None
             feeds[f"{matmul.node}/on"] = np.array(switched)
-            feeds[f"{matmul.node}/weight"] = self._weights[matmul.weight]
+            weight = self._weights[matmul.weight]
             bias = self._biases[matmul.node]
             if switched and quantization is not None:
                 if matmul.weight not in restored:
                     restored[matmul.weight] = quantization.weights[matmul.weight].restored()
-                feeds[f"{matmul.node}/weight"] = restored[matmul.weight]
+                weight = restored[matmul.weight]
                 bias = quantization.biases.get(matmul.node, bias)
+            feeds[f"{matmul.node}/weight"] = weight.T
             feeds[f"{matmul.node}/bias"] = bias
         return feeds
 
@@ -158,11 +160,14 @@ def _install_switches(model: ir.Model, matmuls: tuple[MatMul, ...], scheme: Sche
         )
         model.graph.insert_before(node, chosen)
         node.replace_input_with(0, chosen.outputs[0])
-        shape = (matmul.inputs, matmul.outputs)
+        shape = (matmul.outputs, matmul.inputs)
         node.replace_input_with(1, _input(model, f"{matmul.node}/weight", ir.DataType.FLOAT, shape))
+        node.op_type, node.domain = "FusedMatMul", _CONTRIB
+        node.attributes["transB"] = ir.AttrInt64("transB", 1)
         biases[matmul.node] = _switch_bias(model, node, matmul)
     values = {str(value.name): value for node in nodes.values() for value in node.outputs}
     seen = dict.fromkeys(values[matmul.activation] for matmul in matmuls)
+    model.graph.opset_imports[_CONTRIB] = 1
     model.graph.outputs.extend(value for value in seen if value not in model.graph.outputs)
     remove_unused(model)
 
