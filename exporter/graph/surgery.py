@@ -20,7 +20,7 @@ DATA_MOVERS = {
 
 def add_constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     """Register ``array`` as an initializer called ``name`` (made unique if taken) and return its value."""
-    return _add_tensor(model, name, ir.tensor(array))
+    return _add_tensor(model, name, ir.Tensor(array))
 
 
 def add_cast(model: ir.Model, name: str, source: ir.TensorProtocol, dtype: ir.DataType) -> ir.Value:
@@ -35,7 +35,7 @@ def add_cast(model: ir.Model, name: str, source: ir.TensorProtocol, dtype: ir.Da
     return _add_tensor(model, name, ir.LazyTensor(cast, dtype, ir.Shape(source.shape.numpy())))
 
 
-def _add_tensor(model: ir.Model, name: str, tensor: ir.Tensor | ir.LazyTensor) -> ir.Value:
+def _add_tensor(model: ir.Model, name: str, tensor: ir.Tensor[np.ndarray] | ir.LazyTensor) -> ir.Value:
     unique, number = name, 1
     while unique in model.graph.initializers:
         number += 1
