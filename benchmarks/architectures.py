@@ -15,7 +15,7 @@ import os
 import shutil
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ EXPORTS = (
     ("fp32", "onnxruntime"),
     ("fp16", "onnxruntime"),
     ("int8", "onnxruntime"),
+    ("int8_dynamic", "onnxruntime"),
+    ("fp32", "openvino"),
     ("bf16", "openvino"),
     ("int8", "openvino"),
 )
@@ -71,7 +73,7 @@ HEADER = (
     "target",
     "verdict",
     "minutes",
-    "load before",
+    "load",
     "peak GiB",
     "file MB",
     "worst cosine, or reason",
@@ -80,7 +82,7 @@ HEADER = (
 
 
 def main() -> None:
-    """Export everything, print each row as it comes, and write ``architectures`` after each model."""
+    """Export everything, print each row as it comes, and write ``architectures`` after each."""
     parser = arguments(str(__doc__).splitlines()[0])
     parser.add_argument("--model", action="append", choices=NAMES, help="by default all; repeatable")
     parser.add_argument("--target", action="append", choices=TARGETS, help="by default all; repeatable")
@@ -96,7 +98,7 @@ def main() -> None:
                     done = _export(name, precision, backend, checkpoint)
                     print(_row(done), flush=True)
                     runs = sorted([*(one for one in runs if _key(one) != _key(done)), done], key=_key)
-            _publish(runs, options.results)
+                    _publish(runs, options.results)
 
 
 def _checkpoint(name: str, size: str, work: Path) -> Path:
@@ -108,7 +110,7 @@ def _checkpoint(name: str, size: str, work: Path) -> Path:
 def _export(name: str, precision: str, backend: str, checkpoint: Path) -> dict[str, Any]:
     """Run one export and return what it took, and why it was refused if it was."""
     out = Path(tempfile.mkdtemp(prefix="bundles-", dir=checkpoint.parent))
-    flag = {"int8": ["--int8"], "bf16": ["--bf16"], "fp16": ["--fp16"]}.get(precision, [])
+    flag = [] if precision == "fp32" else [f"--{precision.replace('_', '-')}"]
     command = [str(KORSBERT), "--model", str(checkpoint), *flag, "--backend", backend, "--out", str(out), "--json"]
     load = os.getloadavg()[0]
     try:
@@ -124,7 +126,7 @@ def _export(name: str, precision: str, backend: str, checkpoint: Path) -> dict[s
         "backend": backend,
         "exit_code": done.exit_code,
         "wall_s": round(done.wall_s, 1),
-        "load": round(load, 1),
+        "load": [round(load, 1), round(os.getloadavg()[0], 1)],
         "peak_bytes": done.peak_bytes,
         "file_bytes": bundle[-1] if bundle else 0,
         "revision": revision(),
@@ -153,21 +155,29 @@ def _key(found: dict[str, Any]) -> tuple[int, int]:
 
 def _publish(runs: Sequence[dict[str, Any]], folder: Path) -> None:
     measured = dict.fromkeys(one["processor"] for one in runs)
-    missing = [name for name in NAMES if name not in {one["model"] for one in runs}]
     conditions = (
         "Published sizes (`tests/support/full_checkpoints.py`), with the demo's tokenizer and 512 tokens at most, "
         f"`{LONG}` 8,192; the models with the name of a recipe are its twins. "
         "Real weights are those of `tests/support/real_weights`; "
         "multilingual-e5-small's are rounded to 4 bits. Minutes are wall time of the whole command, the load is the "
-        "machine's average of the minute before, peak memory is `ru_maxrss` of the process, the file is the largest "
-        "of the bundle. Memory of XLM-R is compared with what is promised: 2.5 times the float32 weights and 1.5 GiB. "
-        "Refused exports are not compared. "
+        "machine's average of the minutes before its start and before its end, peak memory is `ru_maxrss` of the "
+        "process, the file is the largest of the bundle. Memory of XLM-R is compared with what is promised: 2.5 times "
+        "the float32 weights and 1.5 GiB. Refused exports are not compared. "
         f"Processor: {', '.join(measured)}."
     )
-    if missing:
-        conditions += f" Not measured: {', '.join(missing)}."
+    if missing := list(_missing(runs)):
+        conditions += f" Not measured: {'; '.join(missing)}."
     sections = ("# Architectures in published sizes", conditions, table(HEADER, [_row(one) for one in runs]))
     publish("architectures", folder, {"runs": runs}, sections, [target for one in runs for target in _targets(one)])
+
+
+def _missing(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield each model that lacks a row, and of which targets unless it is of all."""
+    found = {_key(one) for one in runs}
+    for number, name in enumerate(NAMES):
+        lacking = [target for place, target in enumerate(TARGETS) if (number, place) not in found]
+        if lacking:
+            yield name if len(lacking) == len(TARGETS) else f"{name} as {', '.join(lacking)}"
 
 
 def _row(found: dict[str, Any]) -> tuple[str, ...]:
@@ -179,7 +189,7 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
         f"{found['precision']} {found['backend']}",
         "passed" if passed else f"refused ({found['exit_code']})",
         f"{found['wall_s'] / 60:.1f}",
-        f"{found['load']:.1f}",
+        " and ".join(map(str, found["load"])),
         f"{found['peak_bytes'] / GIB:.2f}",
         f"{found['file_bytes'] / 1e6:.0f}" if passed else "",
         f"1 - {1 - found['min_cosine']:.1e}" if passed else found["reason"][:160],

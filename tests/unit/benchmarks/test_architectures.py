@@ -18,7 +18,7 @@ ROW = {
     "backend": "onnxruntime",
     "exit_code": 0,
     "wall_s": 60.0,
-    "load": 0.1,
+    "load": [0.1, 2.0],
     "peak_bytes": 6 * 2**30,
     "file_bytes": 10**9,
     "revision": "abc1234",
@@ -42,7 +42,8 @@ def test_a_run_replaces_its_rows_and_keeps_the_others(tmp_path: Path, monkeypatc
     runs = json.loads((tmp_path / "architectures.json").read_text())["runs"]
     assert [(run["precision"], run["revision"]) for run in runs] == [("fp32", "abc1234"), ("fp16", "new")]
     text = (tmp_path / "architectures.md").read_text()
-    assert "Not measured: multilingual-e5-small" in text
+    assert "Not measured: multilingual-e5-small; all-mpnet-base-v2;" in text
+    assert "xlm-roberta-large as int8-onnxruntime, int8_dynamic-onnxruntime, fp32-openvino," in text
     assert "| xlm-roberta-large fp32 on onnxruntime: peak memory, GiB | 6 | <= 6.715 | met |" in text
 
 
