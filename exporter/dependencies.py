@@ -27,6 +27,8 @@ EXTRAS = {
     "tritonclient": "triton",
     "grpc": "triton",
     "google": "triton",
+    "fsspec": "embed",
+    "pyarrow": "embed",
     "model_signing": "sign",
     "OpenSSL": "sign",
 }

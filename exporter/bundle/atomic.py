@@ -46,7 +46,7 @@ def staging(target: Path, *, force: bool, command: str = "export", option: str =
             written to, or the disk is full.
     """
     parent = target.parent
-    with _locked(target, command, option):
+    with locked(target, command, option):
         if _aside(target).exists():
             _finish_replacement(target)
         if not force and os.path.lexists(target):
@@ -75,8 +75,17 @@ def without_empty_folders(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(target: Path, command: str, option: str) -> Iterator[None]:
-    """Make the folders that ``target`` stands in, and keep other processes away from it until the end."""
+def locked(target: Path, command: str, option: str) -> Iterator[None]:
+    """Make the folders that ``target`` stands in, and keep other processes away from it until the end.
+
+    Args:
+        target: The place.
+        command: What writes there, for messages.
+        option: The option that names the place, for messages.
+
+    Raises:
+        BundleError: Another process is writing there, or the place cannot be written to.
+    """
     path = target.parent / f".{target.name}.lock"
     with without_empty_folders(target.parent):
         descriptor = None
@@ -197,12 +206,23 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: It cannot be written.
     """
+    with partial_file(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def partial_file(path: Path) -> Iterator[Path]:
+    """Yield a file beside ``path`` to write; at the end it is synced and renamed to it, or removed by an exception.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(content)
+        yield partial
         _sync(partial)
         partial.replace(path)
-    except OSError:
+    except BaseException:
         with suppress(OSError):
             partial.unlink()
         raise

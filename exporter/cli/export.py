@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic.fields import FieldInfo
 
 from exporter.cli.arguments import JsonFlag
+from exporter.cli.from_options import flag_of, own_parameters, parameter, parameters_of, with_parameters
 from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console
 from exporter.errors import InputError
 from exporter.options import ExportOptions
@@ -27,11 +26,6 @@ _PRECISIONS = {
     Precision.INT8: "int8 with scales from calibration text.",
     Precision.INT8_DYNAMIC: "int8 with scales from each batch (onnxruntime on the CPU).",
 }
-
-
-def flag_of(option: str) -> str:
-    """Return the flag of an option."""
-    return f"--{option.replace('_', '-')}"
 
 
 def export_command(
@@ -84,43 +78,17 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
 
 def command() -> Callable[..., None]:
     """Return ``export_command`` with a signature that typer reads: one option per field of ``ExportOptions``."""
-
-    def export(**given: Any) -> None:
-        export_command(**given)
-
-    export.__doc__ = export_command.__doc__
-    export.__annotations__ = {}
-    export.__signature__ = inspect.Signature(list(_parameters()))  # type: ignore[attr-defined]
-    return export
-
-
-def _parameters() -> Iterator[inspect.Parameter]:
-    own = inspect.signature(export_command, eval_str=True).parameters
-    for name in ("model", "recipe"):
-        yield own[name].replace(kind=inspect.Parameter.KEYWORD_ONLY)
-    for precision, text in _PRECISIONS.items():
-        yield _parameter(str(precision), bool, False, help=text)
-    for name, field in ExportOptions.model_fields.items():
-        if name != "precision":
-            extra = field.json_schema_extra
-            metavar = extra.get("metavar") if isinstance(extra, dict) else None
-            yield _parameter(name, *_type_and_default(field), help=field.description, metavar=metavar)
-    yield own["as_json"].replace(kind=inspect.Parameter.KEYWORD_ONLY)
-
-
-def _parameter(name: str, kind: Any, default: Any, **settings: Any) -> inspect.Parameter:
-    annotation = Annotated[kind, typer.Option(flag_of(name), **settings)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _type_and_default(field: FieldInfo) -> tuple[Any, Any]:
-    """Return the type and default for typer. An option with several values is repeated on the command line."""
-    if field.default == ():
-        return list[Path] | None, None
-    if field.default is not None:
-        return field.annotation, field.default
-    kind = next(kind for kind in get_args(field.annotation) if kind is not type(None))
-    return (list[str] if get_origin(kind) is tuple else kind) | None, None
+    precisions = (parameter(str(precision), bool, False, help=text) for precision, text in _PRECISIONS.items())
+    return with_parameters(
+        export_command,
+        "export",
+        (
+            *own_parameters(export_command, "model", "recipe"),
+            *precisions,
+            *parameters_of(ExportOptions, without=("precision",)),
+            *own_parameters(export_command, "as_json"),
+        ),
+    )
 
 
 def _as_json(bundle: Bundle, stages: Stages) -> dict[str, Any]:

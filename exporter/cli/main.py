@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from exporter.cli import export
+from exporter.cli import embed, export
 from exporter.cli.bench import bench_command
 from exporter.cli.bundles import encode_command, list_command, show_command, validate_command
 from exporter.cli.flags import Command
@@ -36,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show_command,
     "validate": validate_command,
     "encode": encode_command,
+    "embed": embed.command(),
     "bench": bench_command,
     "ship": ship_command,
     "check": check_command,

@@ -36,6 +36,11 @@ class TextTokenizer:
         """Return the token ids of each sentence, special tokens included, truncated and not padded."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(sentences))]
 
+    def ids_and_truncated(self, sentences: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        """Return what ``ids`` does, and of each sentence whether it had more tokens than that."""
+        encodings = self._tokenizer.encode_batch_fast(list(sentences))
+        return [encoding.ids for encoding in encodings], [bool(encoding.overflowing) for encoding in encodings]
+
     def pad(self, rows: Sequence[TokenIds], width: int | None = None) -> tuple[IntArray, IntArray]:
         """Pad token ids to ``width``, by default the longest row; ids and mask, both (batch, sequence) int64."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)

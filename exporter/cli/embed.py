@@ -1,0 +1,139 @@
+"""``korsbert embed``: the vectors of a dataset. Its options are the fields of ``EmbedOptions``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from exporter.cli.arguments import BundleArgument, JsonFlag
+from exporter.cli.from_options import own_parameters, parameters_of, with_parameters
+from exporter.cli.output import print_json, print_table, stderr_console
+from exporter.corpus.options import EmbedOptions
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from exporter.corpus import EmbedReport
+    from exporter.corpus.counts import Counts
+    from exporter.corpus.output import PartManifest
+    from exporter.corpus.plan import Plan
+
+_SECONDS_BETWEEN_LINES = 10
+
+
+def embed_command(
+    bundle: BundleArgument,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Files, folders or globs of Parquet, Arrow, JSON Lines, CSV or plain text, here or on an object store "
+            "(s3://...).",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the output, new or empty.")],
+    as_json: JsonFlag = False,
+    **given: Any,
+) -> None:
+    """Encode the texts of a dataset to Parquet, every row once. A run that was interrupted goes on."""
+    from exporter.corpus import Progress, embed
+
+    options = EmbedOptions.of(**{name: value for name, value in given.items() if value is not None})
+    stderr = stderr_console()
+    with _progress(stderr) as (on_plan, on_window):
+        report = embed(
+            bundle,
+            inputs,
+            out,
+            options,
+            Progress(on_plan, on_window, on_warning=lambda warning: stderr.print(f"warning: {warning}")),
+        )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_table(("", str(report.folder)), _rows(report))
+
+
+def command() -> Callable[..., None]:
+    """Return ``embed_command`` with a signature that typer reads: one option per field of ``EmbedOptions``."""
+    return with_parameters(
+        embed_command,
+        "embed",
+        (
+            *own_parameters(embed_command, "bundle", "inputs", "out"),
+            *parameters_of(EmbedOptions),
+            *own_parameters(embed_command, "as_json"),
+        ),
+    )
+
+
+OnPlan = Callable[["Plan", "Sequence[PartManifest]"], None]
+OnWindow = Callable[["Counts"], None]
+
+
+@contextmanager
+def _progress(stderr: Console) -> Iterator[tuple[OnPlan, OnWindow]]:
+    """Show a bar on a terminal, and a line now and then elsewhere."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+        shown = _Shown(stderr, bar, bar.add_task("reading the input"))
+        yield shown.plan, shown.window
+
+
+class _Shown:
+    def __init__(self, stderr: Console, bar: Any, task: Any) -> None:
+        self._stderr, self._bar, self._task = stderr, bar, task
+        self._started = self._told = time.monotonic()
+        self._rows = self._done = self._tokens = self._faults = self._total = 0
+
+    def plan(self, plan: Plan, done: Sequence[PartManifest]) -> None:
+        self._total = sum(plan.rows)
+        self._done = sum(manifest.counts.rows for manifest in done)
+        self._started = self._told = time.monotonic()
+        self._bar.update(self._task, total=self._total, completed=self._done)
+        resumed = f", {len(done)} of them from an earlier run" if done else ""
+        self._stderr.print(f"{self._total:,} rows in {len(plan.parts):,} parts{resumed}")
+
+    def window(self, counts: Counts) -> None:
+        self._rows += counts.rows
+        self._tokens += counts.tokens
+        self._faults += sum(counts.faults.values())
+        now = time.monotonic()
+        seconds = max(now - self._started, 1e-9)
+        text = f"{self._rows / seconds:,.0f} rows/s, {self._tokens / seconds:,.0f} tokens/s"
+        text += f", {self._faults:,} rows without a vector" if self._faults else ""
+        self._bar.update(self._task, completed=self._done + self._rows, description=text)
+        if not self._stderr.is_terminal and now - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told = now
+            left = (self._total - self._done - self._rows) * seconds / self._rows
+            self._stderr.print(f"{self._done + self._rows:,} of {self._total:,} rows, {text}, {left:,.0f} s left")
+
+
+def _rows(report: EmbedReport) -> list[tuple[str, str]]:
+    counts, stages, sample = report.counts, report.stages, report.sample
+    faults = ", ".join(f"{number:,} {fault}" for fault, number in sorted(counts.faults.items())) or "none"
+    padding = counts.padding / max(counts.tokens + counts.padding, 1)
+    return [
+        ("rows", f"{counts.rows:,}"),
+        ("with a vector", f"{counts.encoded:,}"),
+        ("without", faults),
+        ("truncated", f"{counts.truncated:,}"),
+        ("duplicates", f"{counts.duplicates:,} encoded once in their window"),
+        ("tokens", f"{counts.tokens:,}, {padding:.1%} of all with padding is padding"),
+        ("parts", f"{report.parts:,}, {report.resumed:,} of them from earlier runs"),
+        ("time", f"{report.seconds:.1f} s, {report.rows_per_second:,.0f} rows/s"),
+        (
+            "stages",
+            f"read {stages.read:.1f} s and tokenize {stages.tokenize:.1f} s beside encode {stages.encode:.1f} s, "
+            f"write {stages.write:.1f} s",
+        ),
+        ("processor", f"{report.cpu_seconds_per_million_rows:,.0f} s per million rows"),
+        ("encoded again", f"{sample.rows} rows differ by {sample.largest:.2g}, allowed {sample.bound:g}"),
+    ]

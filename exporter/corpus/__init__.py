@@ -1,0 +1,205 @@
+"""Bulk embedding: a dataset in, a dataset with vectors out, and every row once.
+
+    files.py     which files the input has          rows.py      their rows, in windows
+    plan.py      parts: fixed ranges of rows        windows.py   a window of rows -> vectors
+    output.py    parts are written and committed    local.py     one process does all of it
+    sample.py    some vectors are encoded again     counts.py    what the rows came to
+
+A part is a function of its rows, the bundle and the options: whoever makes it, and however often, its vectors are the
+same bytes. So a run that was interrupted goes on with the parts that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.bundle import Bundle
+from exporter.corpus.counts import Counts
+from exporter.corpus.files import input_files
+from exporter.corpus.local import Seconds, Work, embed_parts
+from exporter.corpus.options import EmbedOptions
+from exporter.corpus.output import PLAN, SUCCESS, Output, PartManifest, schema_of, vector_type
+from exporter.corpus.plan import Identity, Part, Plan, make_plan, refuse_another
+from exporter.corpus.reading import columns_of
+from exporter.corpus.sample import Sample, check_sample
+from exporter.corpus.windows import WindowEncoder
+from exporter.dependencies import require_all
+from exporter.errors import BundleError, InputError
+from exporter.machine import cores, machine
+from exporter.runtime.facts import DOCUMENT_PROMPTS, first_prompt
+
+__all__ = ["EmbedOptions", "EmbedReport", "Progress", "embed"]
+
+_RESUMABLE = {"resume", "threads", "require_signature"}
+"""Options that the bytes of the output do not depend on."""
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """What a run came to.
+
+    Attributes:
+        folder: The output.
+        counts: Of all parts, also of those of earlier runs.
+        parts: How many the output has.
+        resumed: How many of them earlier runs have made.
+        seconds: Of this run, wall-clock time.
+        rows_per_second: Of the rows of this run.
+        stages: Seconds by stage of this run; reading and tokenizing overlap with encoding.
+        cpu_seconds_per_million_rows: Processor time of this process.
+        sample: The comparison at the end.
+    """
+
+    folder: Path
+    counts: Counts
+    parts: int
+    resumed: int
+    seconds: float
+    rows_per_second: float
+    stages: Seconds
+    cpu_seconds_per_million_rows: float
+    sample: Sample
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON data."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Who is told about progress.
+
+    Attributes:
+        on_plan: Called with the plan, and the parts that earlier runs have made.
+        on_window: Called with the counts of each window that is written.
+        on_warning: Called with warnings.
+    """
+
+    on_plan: Callable[[Plan, Sequence[PartManifest]], None] = lambda *_: None
+    on_window: Callable[[Counts], None] = lambda _: None
+    on_warning: Callable[[str], None] = lambda _: None
+
+
+def embed(
+    bundle: Path, inputs: Sequence[str], out: Path, options: EmbedOptions, progress: Progress = Progress()
+) -> EmbedReport:
+    """Encode the texts of a dataset, and write their vectors as Parquet.
+
+    Args:
+        bundle: Folder of a bundle.
+        inputs: Files, folders and globs of Parquet, Arrow, JSON Lines, CSV or plain text, here or on an object store.
+        out: Folder of the output.
+        options: How.
+        progress: Who is told about it.
+
+    Raises:
+        BundleError: The bundle is damaged, or has not been validated.
+        InputError: The input cannot be read, a row of it cannot be encoded, or the folder belongs to something else.
+        GateError: A vector that was written is another than that of its text.
+    """
+    require_all(("fsspec", "pyarrow"))
+    opened = _opened(bundle, options, progress)
+    prompt_name = options.prompt_name or first_prompt(opened.manifest.encoder.prompts, DOCUMENT_PROMPTS)
+    prompt = _prompt(opened, prompt_name)
+    files = input_files(inputs)
+    identity = Identity(opened.manifest.seal, _deciding(options, prompt), files)
+    with Output.opened(out) as output, opened.encoder(threads=options.threads or cores()) as encoder:
+        started, cpu = time.perf_counter(), time.process_time()
+        windows = WindowEncoder(encoder, prompt, options)
+        columns = columns_of(files[0], options.column, options.kept)
+        for file in files[1:]:
+            if columns_of(file, options.column, options.kept).types != columns.types:
+                raise InputError(f"{file.url}: a kept column has another type than in {files[0].url}")
+        plan, done = _plan(output, identity, options)
+        progress.on_plan(plan, list(done.values()))
+        facts = _facts(opened, options, prompt_name, prompt)
+        schema = schema_of(
+            dict(zip(columns.kept, columns.types, strict=True)), vector_type(options.dtype, windows.numbers), facts
+        )
+        work = Work(plan, columns, schema, windows, output, options.on_error)
+        (out / SUCCESS).unlink(missing_ok=True)
+        made = embed_parts(work, [part for part in plan.parts if part not in done], progress.on_window)
+        sample = check_sample(work, opened.manifest.recipe.gates.of(opened.manifest.engine.precision), options.dtype)
+        seconds = time.perf_counter() - started
+        counts = sum((manifest.counts for manifest in done.values()), made)
+        report = EmbedReport(
+            folder=out,
+            counts=counts,
+            parts=len(plan.parts),
+            resumed=len(done),
+            seconds=seconds,
+            rows_per_second=made.rows / seconds,
+            stages=work.seconds,
+            cpu_seconds_per_million_rows=(time.process_time() - cpu) / max(made.rows, 1) * 1e6,
+            sample=sample,
+        )
+        output.write(SUCCESS, _success(facts, plan, counts))
+    return report
+
+
+def _opened(bundle: Path, options: EmbedOptions, progress: Progress) -> Bundle:
+    opened = Bundle.open(bundle, require_signature=options.require_signature, for_encoding=True)
+    if not opened.validated:
+        raise BundleError(
+            f"{bundle}: has not been validated", next_step=f"run `korsbert validate {bundle} --record` first"
+        )
+    proven, here = opened.manifest.machine.get("processor"), machine()["processor"]
+    if proven != here:
+        progress.on_warning(f"the bundle was validated on {proven}, and this machine is {here}: validate it here too")
+    return opened
+
+
+def _prompt(bundle: Bundle, name: str | None) -> str:
+    facts = bundle.manifest.encoder
+    if name is None:
+        return facts.prompt
+    if name not in facts.prompts:
+        known = ", ".join(facts.prompts) or "none"
+        raise InputError(f"the model has no prompt {name!r}", next_step=f"its prompts are: {known}")
+    return facts.prompts[name]
+
+
+def _deciding(options: EmbedOptions, prompt: str) -> dict[str, Any]:
+    return {**options.model_dump(mode="json", exclude=_RESUMABLE), "prompt": prompt}
+
+
+def _plan(output: Output, identity: Identity, options: EmbedOptions) -> tuple[Plan, dict[Part, PartManifest]]:
+    """Return the plan, and the parts that earlier runs have made."""
+    plan = output.plan()
+    if plan is not None and not options.resume:
+        output.clear(plan)
+        plan = None
+    if plan is None:
+        plan = make_plan(identity, options.rows_per_part)
+        output.write(PLAN, plan.to_json())
+        return plan, {}
+    refuse_another(plan.identity, identity, str(output.folder))
+    found = ((part, output.committed(part, identity.bundle)) for part in plan.parts)
+    return plan, {part: manifest for part, manifest in found if manifest is not None}
+
+
+def _facts(bundle: Bundle, options: EmbedOptions, prompt_name: str | None, prompt: str) -> dict[str, Any]:
+    """Return what the metadata of every part says of its vectors."""
+    facts = bundle.manifest.encoder
+    return {
+        "bundle": bundle.manifest.seal,
+        "recipe": bundle.manifest.recipe.name,
+        "precision": str(bundle.manifest.engine.precision),
+        "dimension": min([facts.dimension, *filter(None, (facts.truncate_dim, options.truncate_dim))]),
+        "dtype": options.dtype,
+        "normalized": options.normalize,
+        "similarity": facts.similarity,
+        "prompt_name": prompt_name,
+        "prompt": prompt,
+        "text_column": options.column,
+    }
+
+
+def _success(facts: dict[str, Any], plan: Plan, counts: Counts) -> bytes:
+    content = {**facts, "parts": len(plan.parts), "counts": asdict(counts)}
+    return f"{json.dumps(content, ensure_ascii=False, indent=1)}\n".encode()

@@ -1,0 +1,186 @@
+"""One process: a thread reads and tokenizes the next window while the engine computes this one."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, TypeVar
+
+import numpy as np
+
+from exporter.corpus.counts import Counts
+from exporter.corpus.options import OnError
+from exporter.corpus.output import Output, vector_array
+from exporter.corpus.plan import Part, Plan
+from exporter.corpus.reading import read_rows
+from exporter.corpus.rows import Columns
+from exporter.corpus.windows import Tokenized, WindowEncoder
+from exporter.dependencies import require
+from exporter.errors import InputError
+from exporter.runtime.vector_types import Stored
+
+_WINDOWS_AHEAD = 2
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Seconds:
+    """What took how long, in seconds of wall-clock time. Reading and tokenizing overlap with encoding."""
+
+    read: float = 0.0
+    tokenize: float = 0.0
+    encode: float = 0.0
+    write: float = 0.0
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Add the time of a block."""
+        started = time.perf_counter()
+        yield
+        setattr(self, name, getattr(self, name) + time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every part of a run shares.
+
+    Attributes:
+        plan: The parts.
+        columns: What is read.
+        schema: Of the output.
+        windows: Encodes.
+        output: Where parts go.
+        on_error: What is done with a text that cannot be encoded.
+        seconds: What took how long.
+    """
+
+    plan: Plan
+    columns: Columns
+    schema: Any
+    windows: WindowEncoder
+    output: Output
+    on_error: OnError
+    seconds: Seconds = field(default_factory=Seconds)
+
+
+def embed_parts(work: Work, parts: Iterable[Part], on_window: Callable[[Counts], None] = lambda _: None) -> Counts:
+    """Write and commit parts, one after another.
+
+    Args:
+        work: What they share.
+        parts: Which.
+        on_window: Called with the counts of each window that is written.
+
+    Raises:
+        InputError: A row cannot be encoded and rows are not to be recorded, or a file cannot be read or written.
+    """
+    total = Counts()
+    with _ahead(_tokenized(work, parts)) as windows:
+        for part, of_part in groupby(windows, key=itemgetter(0)):
+            counts = Counts()
+            with work.output.writing_part(part, work.schema) as writer:
+                for _, window in of_part:
+                    with work.seconds.of("encode"):
+                        vectors = work.windows.encode(window)
+                    with work.seconds.of("write"):
+                        writer.write_table(_table(work, part, window, vectors))
+                    counts += window.counts
+                    on_window(window.counts)
+                if counts.rows != part.rows:
+                    raise _changed(work, part, counts.rows)
+            work.output.commit(part, work.plan.identity.bundle, counts)
+            total += counts
+    return total
+
+
+def _tokenized(work: Work, parts: Iterable[Part]) -> Iterator[tuple[Part, Tokenized]]:
+    for part in parts:
+        windows = read_rows(work.plan.identity.files[part.file], work.columns, part.place, part.place.row + part.rows)
+        while True:
+            with work.seconds.of("read"):
+                rows = next(windows, None)
+            if rows is None:
+                break
+            with work.seconds.of("tokenize"):
+                window = work.windows.tokenize(rows)
+            if window.faults and work.on_error is OnError.FAIL:
+                raise _bad_row(work, part, window)
+            yield part, window
+
+
+def _table(work: Work, part: Part, window: Tokenized, vectors: Stored) -> Any:
+    """Return the Arrow table of a window."""
+    pyarrow = require("pyarrow")
+    rows = window.rows
+    first = part.position + rows.start - part.place.row
+    columns = [
+        *rows.kept,
+        pyarrow.array(np.arange(first, first + len(rows))),
+        vector_array(vectors, window.text_of < 0),
+        pyarrow.array([window.faults.get(row) for row in range(len(rows))], pyarrow.string()),
+    ]
+    return pyarrow.Table.from_arrays(columns, schema=work.schema)
+
+
+def _bad_row(work: Work, part: Part, window: Tokenized) -> InputError:
+    row = min(window.faults)
+    file = work.plan.identity.files[part.file]
+    return InputError(
+        f"{file.url}, row {window.rows.start + row}: the text is {window.faults[row]}",
+        next_step="correct it, or record such rows with `on_error=record`: a null vector and the reason",
+    )
+
+
+def _changed(work: Work, part: Part, rows: int) -> InputError:
+    file = work.plan.identity.files[part.file]
+    return InputError(
+        f"{file.url}: has {rows} rows from row {part.place.row} on, and had {part.rows}: it has changed",
+        next_step="choose another `out`",
+    )
+
+
+@contextmanager
+def _ahead(items: Iterable[_T]) -> Iterator[Iterator[_T]]:
+    """Yield an iterator over items that a thread makes ahead; an exception of theirs is raised where it belongs."""
+    made: queue.Queue[tuple[_T | None, BaseException | None]] = queue.Queue(_WINDOWS_AHEAD)
+    stopped = threading.Event()
+
+    def put(item: _T | None, error: BaseException | None) -> bool:
+        while not stopped.is_set():
+            with suppress(queue.Full):
+                made.put((item, error), timeout=0.1)
+                return True
+        return False
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not put(item, None):
+                    return
+            put(None, None)
+        except BaseException as error:  # noqa: BLE001 - raised by the reader
+            put(None, error)
+
+    def read() -> Iterator[_T]:
+        while True:
+            item, error = made.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            yield item
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        yield read()
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,71 @@
+"""What a bulk embedding is asked for."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from exporter.errors import InputError
+from exporter.runtime.contract import VectorType
+
+
+class OnError(StrEnum):
+    """What is done with a row whose text cannot be encoded."""
+
+    FAIL = "fail"
+    RECORD = "record"
+
+
+class EmbedOptions(BaseModel):
+    """How to embed a dataset. ``EmbedOptions.of`` raises an ``InputError`` instead of pydantic's error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: str = Field(default="text", description="Column of the texts.")
+    id: str | None = Field(default=None, description="Column that identifies a row. It is the first of the output.")
+    keep: tuple[str, ...] = Field(default=(), description="Another column that the output has too.")
+    prompt_name: str | None = Field(
+        default=None,
+        description="Put the model's prompt of this name before every text (default: the one for documents, if any).",
+    )
+    dtype: VectorType = Field(default="float32", description="Type of the vectors.")
+    truncate_dim: int | None = Field(default=None, ge=1, description="Keep the first dimensions only.")
+    normalize: bool = Field(default=False, description="Scale every vector to length 1, after it is truncated.")
+    rows_per_part: int = Field(default=65_536, ge=1, description="Rows of a part, at most.")
+    on_error: OnError = Field(
+        default=OnError.FAIL,
+        description="Stop at a text that cannot be encoded, or record it: a null vector and the reason.",
+    )
+    resume: bool = Field(default=True, description="Go on where an earlier run ended.")
+    batch_size: int = Field(default=32, ge=1, description="Rows per batch, at most.")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads (default: as many as there are cores).")
+    require_signature: Path | None = Field(default=None, description="Refuse the bundle unless it is signed by this.")
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _one_column_is_a_list_of_one(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Return the options.
+
+        Raises:
+            InputError: An unknown option, or an illegal value.
+        """
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(
+                f"`{first['loc'][0]}` is {first['input']!r}: {first['msg']}",
+                next_step=f"the options are {', '.join(cls.model_fields)}",
+            ) from error
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The columns that the output has too, the id first where there is one."""
+        return tuple(dict.fromkeys((*(() if self.id is None else (self.id,)), *self.keep)))

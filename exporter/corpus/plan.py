@@ -1,0 +1,143 @@
+"""The parts of an output, each of a fixed range of rows of one file, and what they are made from.
+
+A plan is a function of the input, the bundle and the options. It is written down before the first part, so that a
+resumed run need not count rows again, and so that one folder never holds parts of two plans.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from exporter.corpus.files import Format, InputFile
+from exporter.corpus.reading import places_of
+from exporter.corpus.rows import Place
+from exporter.errors import InputError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of the output.
+
+    Attributes:
+        number: From 0 on, in the order of the input.
+        file: Number of the input file.
+        place: Where its rows begin in that file.
+        rows: How many.
+        position: How many rows of the input come before.
+    """
+
+    number: int
+    file: int
+    place: Place
+    rows: int
+    position: int
+
+    @property
+    def name(self) -> str:
+        """Name of its file."""
+        return f"part-{self.number:06d}.parquet"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides every byte of the vectors.
+
+    Attributes:
+        bundle: Seal of the bundle.
+        options: Those options that the output depends on, as JSON data.
+        files: URL, size and version of each input file.
+    """
+
+    bundle: str
+    options: dict[str, Any]
+    files: tuple[InputFile, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The parts of an output.
+
+    Attributes:
+        identity: What they are made from.
+        rows: Rows of each input file.
+        parts: In the order of the input.
+    """
+
+    identity: Identity
+    rows: tuple[int, ...]
+    parts: tuple[Part, ...]
+
+    def to_json(self) -> bytes:
+        """Return the content of ``_plan.json``."""
+        return f"{json.dumps({'format': FORMAT, **asdict(self)}, ensure_ascii=False)}\n".encode()
+
+    @classmethod
+    def from_json(cls, content: bytes, where: str) -> Plan:
+        """Read ``_plan.json``.
+
+        Raises:
+            InputError: It is no plan, or of another version of korsbert.
+        """
+        try:
+            stated = json.loads(content)
+            identity = {FORMAT: stated["identity"]}[stated["format"]]
+            files = tuple(InputFile(**{**file, "format": Format(file["format"])}) for file in identity["files"])
+            parts = tuple(Part(**{**part, "place": Place(**part["place"])}) for part in stated["parts"])
+            return cls(Identity(identity["bundle"], identity["options"], files), tuple(stated["rows"]), parts)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"{where}: not a plan of this version of korsbert", next_step="choose another `out`"
+            ) from error
+
+
+def make_plan(identity: Identity, rows_per_part: int) -> Plan:
+    """Count the rows of the input and cut them into parts.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    rows: list[int] = []
+    parts: list[Part] = []
+    position = 0
+    for number, file in enumerate(identity.files):
+        count, places = places_of(file, rows_per_part)
+        for place in places:
+            size = min(rows_per_part, count - place.row)
+            parts.append(Part(len(parts), number, place, size, position + place.row))
+        rows.append(count)
+        position += count
+    return Plan(identity, tuple(rows), tuple(parts))
+
+
+def refuse_another(made: Identity, asked: Identity, where: str) -> None:
+    """Refuse to go on with a folder that was made from something else.
+
+    Raises:
+        InputError: The bundle, an option or the input differs; both values are named.
+    """
+    differences: list[tuple[str, object, object]] = [("the bundle", made.bundle[:12], asked.bundle[:12])]
+    options = sorted(made.options.keys() | asked.options.keys())
+    differences += [(f"`{name}`", made.options.get(name), asked.options.get(name)) for name in options]
+    differences += _of_files(made.files, asked.files)
+    for name, before, now in differences:
+        if before != now:
+            raise InputError(
+                f"{where}: was made with another value of {name}: {before}, and now it is {now}",
+                next_step="choose another `out`, or give what it was made with",
+            )
+
+
+def _of_files(made: Sequence[InputFile], asked: Sequence[InputFile]) -> list[tuple[str, object, object]]:
+    differences: list[tuple[str, object, object]] = [("the number of input files", len(made), len(asked))]
+    for before, now in zip(made, asked, strict=False):
+        differences += [
+            ("an input file", before.url, now.url),
+            (f"the size of {now.url}", before.size, now.size),
+            (f"the version of {now.url}", before.version, now.version),
+        ]
+    return differences

@@ -1,0 +1,81 @@
+"""The rows of a file, and what is wrong with some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from exporter.corpus.files import InputFile
+from exporter.errors import InputError
+
+WINDOW = 8192  # rows that are sorted by length together
+
+Fault = str
+"""What is wrong with a row: ``"null"``, ``"empty"``, ``"wrong type"``, ``"undecodable"`` or ``"too long"``."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are read.
+
+    Attributes:
+        text: The column of texts.
+        kept: The columns that the output has too, the id first where there is one.
+        types: Their Arrow types.
+    """
+
+    text: str
+    kept: tuple[str, ...]
+    types: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of a file.
+
+    Attributes:
+        start: Row of the file that is the first here.
+        texts: The column of texts, whatever is in it.
+        kept: The columns that the output has too, as Arrow arrays.
+        faults: What is wrong with a row besides its text, by its number here.
+    """
+
+    start: int
+    texts: Sequence[object]
+    kept: Sequence[Any]
+    faults: Mapping[int, Fault] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where reading can begin.
+
+    Attributes:
+        row: Row of the file.
+        offset: Its first byte; 0 where the file has to be read from its beginning.
+    """
+
+    row: int
+    offset: int = 0
+
+
+def refuse_missing(file: InputFile, known: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse a file that lacks a column.
+
+    Raises:
+        InputError: The column is named, and those that there are.
+    """
+    missing = next((name for name in wanted if name not in known), None)
+    if missing is not None:
+        raise InputError(
+            f"{file.url}: there is no column {missing!r}", next_step=f"its columns are {', '.join(map(repr, known))}"
+        )
+
+
+def unreadable(file: InputFile, error: Exception) -> InputError:
+    """Return the error of a file that a library cannot read."""
+    return InputError(f"{file.url}: cannot be read as {file.format}: {error}", next_step="check the file")

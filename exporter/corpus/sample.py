@@ -1,0 +1,97 @@
+"""Some of the vectors that were written are encoded again, alone, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from exporter.corpus.local import Work
+from exporter.corpus.plan import Part
+from exporter.corpus.reading import read_rows
+from exporter.corpus.rows import WINDOW, Rows
+from exporter.dependencies import require
+from exporter.errors import GateError
+from exporter.recipe import Gate
+from exporter.runtime.vector_types import Stored
+
+PARTS, ROWS = 16, 4  # at most, and of each of them
+_BATCH_DEVIATION = 0.05  # of a gate that bounds none
+_CODES, _SIGNS = 0.2, 0.05  # shares of codes that differ by more than a step, and of signs that differ
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the comparison came to.
+
+    Attributes:
+        rows: How many rows were encoded again.
+        largest: Largest relative difference of a row; of stored codes or signs, the largest share that differs.
+        bound: What is allowed.
+    """
+
+    rows: int
+    largest: float
+    bound: float
+
+
+def check_sample(work: Work, gate: Gate, dtype: str) -> Sample:
+    """Encode rows from all over the output again, each in a batch of its own.
+
+    Raises:
+        GateError: A written vector is another than that of its text.
+    """
+    bound = {"int8": _CODES, "uint8": _CODES, "binary": _SIGNS, "ubinary": _SIGNS}.get(
+        dtype, gate.max_batch_deviation or _BATCH_DEVIATION
+    )
+    largest, count = 0.0, 0
+    parts = work.plan.parts
+    chosen = sorted({int(place) for place in np.linspace(0, len(parts) - 1, PARTS)}) if parts else []
+    for part in (parts[number] for number in chosen):
+        for row, written, again in _rows_of(work, part):
+            difference = _difference(written, again, dtype)
+            if not difference <= bound:
+                raise GateError(
+                    f"{work.output.folder / part.name}, row {row}: the vector differs from that of its text by "
+                    f"{difference:.2g}, allowed {bound:g}",
+                    report={"row": row, "difference": difference, "bound": bound},
+                    next_step="embed again into another folder, and please report this",
+                )
+            largest, count = max(largest, difference), count + 1
+    return Sample(count, largest, bound)
+
+
+def _rows_of(work: Work, part: Part) -> Iterator[tuple[int, Stored, Stored]]:
+    """Yield some rows of a part's first window: the row, the vector that was written, and the vector computed again."""
+    file = work.plan.identity.files[part.file]
+    stop = part.place.row + min(part.rows, WINDOW)
+    rows = next(read_rows(file, work.columns, part.place, stop))
+    written = _vectors(work, part)
+    encoded = [row for row, vector in enumerate(written) if vector is not None]
+    if not encoded:
+        return
+    for row in sorted({encoded[int(place)] for place in np.linspace(0, len(encoded) - 1, ROWS)}):
+        alone = work.windows.encode(work.windows.tokenize(_one(rows, row)))
+        yield row, np.asarray(written[row], alone.dtype), alone[0]
+
+
+def _vectors(work: Work, part: Part) -> Sequence[Any]:
+    parquet = require("pyarrow.parquet")
+    file = parquet.ParquetFile(work.output.folder / part.name)
+    vectors: list[Any] = file.read_row_group(0, ["vector"])[0].to_pylist()
+    return vectors
+
+
+def _one(rows: Rows, row: int) -> Rows:
+    return Rows(rows.start + row, [rows.texts[row]], [])
+
+
+def _difference(written: Stored, again: Stored, dtype: str) -> float:
+    if dtype in ("binary", "ubinary"):
+        return float(np.unpackbits(written.view(np.uint8) ^ again.view(np.uint8)).mean())
+    if dtype in ("int8", "uint8"):
+        return float((np.abs(written.astype(int) - again.astype(int)) > 1).mean())
+    first, second = written.astype(np.float64), again.astype(np.float64)
+    return float(np.linalg.norm(first - second)) / max(float(np.linalg.norm(second)), 1e-30)

@@ -1,0 +1,150 @@
+"""A window of rows -> vectors: what cannot be encoded is set apart, equal texts are encoded once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.corpus.counts import Counts
+from exporter.corpus.options import EmbedOptions
+from exporter.corpus.rows import Fault, Rows
+from exporter.errors import EngineError
+from exporter.runtime.encoder import Encoder
+from exporter.runtime.texts import MAX_CHARACTERS
+from exporter.runtime.token_encoder import encoder_batches
+from exporter.runtime.tokens import TextTokenizer
+from exporter.runtime.vector_types import Stored, Vectors, normalized, quantize_embeddings, truncated
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_CHARACTERS_AT_ONCE = 4 * MAX_CHARACTERS  # a tokenizer needs some 50 times the size of its texts
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """A window whose texts are token ids.
+
+    Attributes:
+        rows: The window.
+        faults: What is wrong with a row, by its number in the window.
+        ids: Token ids of each different text, special tokens included.
+        text_of: (rows,) which of them a row has; -1 for a row with a fault.
+        counts: What its rows are.
+    """
+
+    rows: Rows
+    faults: dict[int, Fault]
+    ids: list[list[int]]
+    text_of: npt.NDArray[np.int64]
+    counts: Counts
+
+
+class WindowEncoder:
+    """Encodes windows with a bundle. ``tokenize`` may run in another thread than ``encode``.
+
+    Args:
+        encoder: The bundle's.
+        prompt: What stands before every text.
+        options: Type, dimensions and batches.
+    """
+
+    def __init__(self, encoder: Encoder, prompt: str, options: EmbedOptions) -> None:
+        self._encoder = encoder
+        self._prompt = prompt
+        self._options = options
+        self._tokenizer = TextTokenizer(encoder.tokenizer)
+        self._dimension = min(encoder.dimension, options.truncate_dim or encoder.dimension)
+        self._ranges = None
+        if options.dtype in ("int8", "uint8") and encoder.ranges is not None:
+            self._ranges = encoder.ranges.at(self._dimension, normalize=options.normalize)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers a stored vector has."""
+        return -(-self._dimension // 8) if self._options.dtype in ("binary", "ubinary") else self._dimension
+
+    def tokenize(self, rows: Rows) -> Tokenized:
+        """Sort out what cannot be encoded, and turn each different text into token ids."""
+        faults = dict(rows.faults)
+        numbers: dict[str, int] = {}
+        text_of = np.full(len(rows), -1, np.int64)
+        for row, text in enumerate(rows.texts):
+            if row in faults:
+                continue
+            fault = _fault_of(text)
+            if fault is not None:
+                faults[row] = fault
+            else:
+                text_of[row] = numbers.setdefault(str(text), len(numbers))
+        ids: list[list[int]] = []
+        cut: list[bool] = []
+        for part in _parts(list(numbers)):
+            found, truncated_ = self._tokenizer.ids_and_truncated([self._prompt + text for text in part])
+            ids += found
+            cut += truncated_
+        if not all(ids):
+            raise EngineError(
+                "a text has no token at all: the tokenizer adds no special ones",
+                next_step="`on_error=record` does not help: such a text has no vector",
+            )
+        encoded = int((text_of >= 0).sum())
+        counts = Counts(
+            rows=len(rows),
+            encoded=encoded,
+            duplicates=encoded - len(ids),
+            truncated=int(np.array(cut, bool)[text_of[text_of >= 0]].sum()),
+            faults={fault: list(faults.values()).count(fault) for fault in sorted(set(faults.values()))},
+            tokens=sum(map(len, ids)),
+        )
+        return Tokenized(rows, faults, ids, text_of, counts)
+
+    def encode(self, window: Tokenized) -> Stored:
+        """Return (rows, numbers) vectors in the type that was asked for; zeros where a row has a fault.
+
+        ``window.counts`` then has the padding too.
+        """
+        vectors = np.empty((len(window.ids), self._encoder.full_dimension), np.float32)
+        for batch in encoder_batches([len(row) for row in window.ids], self._options.batch_size):
+            ids, mask = self._tokenizer.pad([window.ids[row] for row in batch])
+            vectors[batch] = self._encoder.encode_padded(ids, mask)
+            window.counts.padding += int(mask.size - mask.sum())
+        stored = self._stored(vectors)
+        placed = np.zeros((len(window.rows), self.numbers), stored.dtype)
+        placed[window.text_of >= 0] = stored[window.text_of[window.text_of >= 0]]
+        return placed
+
+    def _stored(self, vectors: Vectors) -> Stored:
+        found = truncated(vectors, self._dimension)
+        if self._options.normalize:
+            found = normalized(found)
+        return quantize_embeddings(found, self._options.dtype, self._ranges)
+
+
+def _fault_of(text: object) -> Fault | None:
+    if text is None:
+        return "null"
+    if not isinstance(text, str):
+        return "wrong type"
+    if not text.strip():
+        return "empty"
+    if len(text) > MAX_CHARACTERS:
+        return "too long"
+    if not text.isascii() and _LONE_SURROGATE.search(text):
+        return "undecodable"
+    return None
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    part: list[str] = []
+    characters = 0
+    for text in texts:
+        if part and characters + len(text) > _CHARACTERS_AT_ONCE:
+            yield part
+            part, characters = [], 0
+        part.append(text)
+        characters += len(text)
+    if part:
+        yield part
