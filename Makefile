@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := export,cpu,openvino,tensorrt-rtx,triton,dev
+EXTRAS := export,cpu,openvino,tensorrt-rtx,embed,triton,dev
 TRITON := .venv-triton/bin
 NEWEST := .venv-newest/bin
 OLDEST := .venv-oldest/bin

@@ -1,10 +1,12 @@
 # The public names. `lazy_loader` reads this file, and so do type checkers.
 
+from .api import embed as embed
 from .api import export as export
 from .api import load as load
 from .api import record_validation as record_validation
 from .api import validate as validate
 from .bundle import Bundle as Bundle
+from .corpus.options import EmbedOptions as EmbedOptions
 from .errors import BuildError as BuildError
 from .errors import BundleError as BundleError
 from .errors import CheckpointError as CheckpointError

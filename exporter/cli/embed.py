@@ -41,17 +41,18 @@ def embed_command(
     **given: Any,
 ) -> None:
     """Encode the texts of a dataset to Parquet, every row once. A run that was interrupted goes on."""
-    from exporter.corpus import Progress, embed
+    from exporter import api
+    from exporter.corpus import Progress
 
     options = EmbedOptions.of(**{name: value for name, value in given.items() if value is not None})
     stderr = stderr_console()
     with _progress(stderr) as (on_plan, on_window):
-        report = embed(
+        report = api.embed(
             bundle,
             inputs,
             out,
             options,
-            Progress(on_plan, on_window, on_warning=lambda warning: stderr.print(f"warning: {warning}")),
+            progress=Progress(on_plan, on_window, on_warning=lambda warning: stderr.print(f"warning: {warning}")),
         )
     if as_json:
         print_json(report.to_dict())

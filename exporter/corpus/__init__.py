@@ -35,8 +35,8 @@ from exporter.runtime.facts import DOCUMENT_PROMPTS, first_prompt
 
 __all__ = ["EmbedOptions", "EmbedReport", "Progress", "embed"]
 
-_RESUMABLE = {"resume", "threads", "require_signature"}
-"""Options that the bytes of the output do not depend on."""
+_NOT_DECIDING = {"resume", "threads", "require_signature", "prompt_name"}
+"""Options that no byte of the output depends on; of a prompt, its text decides."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,7 @@ def embed(
 def _opened(bundle: Path, options: EmbedOptions, progress: Progress) -> Bundle:
     opened = Bundle.open(bundle, require_signature=options.require_signature, for_encoding=True)
     if not opened.validated:
-        raise BundleError(
-            f"{bundle}: has not been validated", next_step=f"run `korsbert validate {bundle} --record` first"
-        )
+        raise BundleError(f"{bundle}: has not been validated", next_step="validate it and record the result first")
     proven, here = opened.manifest.machine.get("processor"), machine()["processor"]
     if proven != here:
         progress.on_warning(f"the bundle was validated on {proven}, and this machine is {here}: validate it here too")
@@ -165,7 +163,7 @@ def _prompt(bundle: Bundle, name: str | None) -> str:
 
 
 def _deciding(options: EmbedOptions, prompt: str) -> dict[str, Any]:
-    return {**options.model_dump(mode="json", exclude=_RESUMABLE), "prompt": prompt}
+    return {**options.model_dump(mode="json", exclude=_NOT_DECIDING), "prompt": prompt}
 
 
 def _plan(output: Output, identity: Identity, options: EmbedOptions) -> tuple[Plan, dict[Part, PartManifest]]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -70,7 +68,7 @@ class Work:
     seconds: Seconds = field(default_factory=Seconds)
 
 
-def embed_parts(work: Work, parts: Iterable[Part], on_window: Callable[[Counts], None] = lambda _: None) -> Counts:
+def embed_parts(work: Work, parts: Sequence[Part], on_window: Callable[[Counts], None] = lambda _: None) -> Counts:
     """Write and commit parts, one after another.
 
     Args:
@@ -83,36 +81,40 @@ def embed_parts(work: Work, parts: Iterable[Part], on_window: Callable[[Counts],
     """
     total = Counts()
     with _ahead(_tokenized(work, parts)) as windows:
-        for part, of_part in groupby(windows, key=itemgetter(0)):
+        for part in parts:
             counts = Counts()
             with work.output.writing_part(part, work.schema) as writer:
-                for _, window in of_part:
+                while counts.rows < part.rows:
+                    window = next(windows)
                     with work.seconds.of("encode"):
                         vectors = work.windows.encode(window)
                     with work.seconds.of("write"):
                         writer.write_table(_table(work, part, window, vectors))
                     counts += window.counts
                     on_window(window.counts)
-                if counts.rows != part.rows:
-                    raise _changed(work, part, counts.rows)
             work.output.commit(part, work.plan.identity.bundle, counts)
             total += counts
     return total
 
 
-def _tokenized(work: Work, parts: Iterable[Part]) -> Iterator[tuple[Part, Tokenized]]:
+def _tokenized(work: Work, parts: Iterable[Part]) -> Iterator[Tokenized]:
+    """Yield the windows of parts; those of each have as many rows as the part."""
     for part in parts:
         windows = read_rows(work.plan.identity.files[part.file], work.columns, part.place, part.place.row + part.rows)
+        count = 0
         while True:
             with work.seconds.of("read"):
                 rows = next(windows, None)
             if rows is None:
                 break
+            count += len(rows)
             with work.seconds.of("tokenize"):
                 window = work.windows.tokenize(rows)
             if window.faults and work.on_error is OnError.FAIL:
                 raise _bad_row(work, part, window)
-            yield part, window
+            yield window
+        if count != part.rows:
+            raise _changed(work, part, count)
 
 
 def _table(work: Work, part: Part, window: Tokenized, vectors: Stored) -> Any:

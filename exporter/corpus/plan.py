@@ -127,8 +127,8 @@ def refuse_another(made: Identity, asked: Identity, where: str) -> None:
     for name, before, now in differences:
         if before != now:
             raise InputError(
-                f"{where}: was made with another value of {name}: {before}, and now it is {now}",
-                next_step="choose another `out`, or give what it was made with",
+                f"{where}: {name} was {before} when it was begun, and now it is {now}",
+                next_step="choose another `out`, or give what it was begun with",
             )
 
 

@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
         "api",
         "benchmark",
         "bundle",
+        "corpus",
         "dependencies",
         "errors",
         "files",
@@ -51,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "api": {
         "bundle",
+        "corpus",
         "dependencies",
         "errors",
         "options",
@@ -63,6 +65,7 @@ ALLOWED: dict[str, set[str]] = {
         "validation",
         "validator",
     },
+    "corpus": {"bundle", "dependencies", "errors", "machine", "recipe", "runtime"},
     "pipeline": {
         "bundle",
         "calibration",

@@ -19,6 +19,7 @@ import exporter.errors
 from exporter.dependencies import EXTRAS, require
 
 PUBLIC = {
+    "embed",
     "export",
     "validate",
     "load",
@@ -26,6 +27,7 @@ PUBLIC = {
     "quantize_embeddings",
     "Bundle",
     "Encoder",
+    "EmbedOptions",
     "ExportOptions",
     "Recipe",
     "Stages",

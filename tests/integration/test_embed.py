@@ -1,0 +1,505 @@
+"""Bulk embedding: every format, every row once, whatever interrupts it."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+
+import exporter
+from exporter.bundle import Bundle
+from exporter.corpus import EmbedOptions, EmbedReport, columnar, embed, lines, local
+from exporter.errors import BundleError, ExportError, GateError, InputError
+from exporter.runtime.contract import VECTOR_TYPES, VectorType
+from tests.conftest import SCRIPTS
+from tests.support.process import refused, run_program, wait_until
+
+TEXTS = [f"{number} 번째 문장은 {'길고 ' * (number % 9)}다르다." for number in range(230)]
+IDS = [f"id-{number}" for number in range(len(TEXTS))]
+ROWS_PER_PART = 60  # the last part has fewer
+
+
+def table_of(texts: Sequence[object] = TEXTS) -> pa.Table:
+    return pa.table({"key": IDS[: len(texts)], "text": pa.array(texts, pa.string()), "year": range(len(texts))})
+
+
+def write_parquet(folder: Path, rows: int = 64) -> Path:
+    pq.write_table(table_of(), folder / "in.parquet", row_group_size=rows)
+    return folder / "in.parquet"
+
+
+def write_arrow(folder: Path, *, stream: bool = False) -> Path:
+    table = table_of()
+    make = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with make(folder / "in.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=50)
+    return folder / "in.arrow"
+
+
+def write_saved_dataset(folder: Path) -> Path:
+    """Write what ``datasets.Dataset.save_to_disk`` does: streams, named in ``state.json``."""
+    saved = folder / "saved"
+    saved.mkdir()
+    table = table_of()
+    names = ["data-00001-of-00002.arrow", "data-00000-of-00002.arrow"]  # in the order of state.json, not by name
+    for name, part in zip(names, (table.slice(0, 100), table.slice(100)), strict=True):
+        with pa.ipc.new_stream(saved / name, part.schema) as writer:
+            writer.write_table(part)
+    (saved / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names]}))
+    (saved / "dataset_info.json").write_text("{}")
+    return saved
+
+
+def write_jsonl(folder: Path, *, zipped: bool = False) -> Path:
+    rows = [json.dumps(row, ensure_ascii=False) for row in table_of().to_pylist()]
+    content = "\n\n".join(rows).encode()  # blank lines are no rows
+    path = folder / ("in.jsonl.gz" if zipped else "in.jsonl")
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    return path
+
+
+def write_csv(folder: Path, *, delimiter: str = ",", mark: str = "") -> Path:
+    path = folder / ("in.csv" if delimiter == "," else "in.tsv")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(mark)
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(["key", "text", "year"])
+        writer.writerows(row.values() for row in table_of().to_pylist())
+    return path
+
+
+def write_folder(folder: Path) -> Path:
+    """Write a folder as on the hub: files in folders, and some that are no data."""
+    root = folder / "hub"
+    for name, part in (("train-0", table_of().slice(0, 90)), ("train-1", table_of().slice(90))):
+        (root / "data").mkdir(parents=True, exist_ok=True)
+        pq.write_table(part, root / "data" / f"{name}.parquet")
+    (root / "README.md").write_text("a data set")
+    (root / ".hidden.parquet").write_text("not Parquet")
+    (root / "_SUCCESS").write_text("")
+    return root
+
+
+INPUTS: dict[str, Callable[[Path], Path]] = {
+    "parquet": write_parquet,
+    "parquet of small row groups": lambda folder: write_parquet(folder, 7),
+    "arrow": write_arrow,
+    "arrow stream": lambda folder: write_arrow(folder, stream=True),
+    "saved dataset": write_saved_dataset,
+    "jsonl": write_jsonl,
+    "jsonl.gz": lambda folder: write_jsonl(folder, zipped=True),
+    "csv": write_csv,
+    "csv with a byte order mark": lambda folder: write_csv(folder, mark="\ufeff"),
+    "tsv": lambda folder: write_csv(folder, delimiter="\t"),
+    "folder": write_folder,
+}
+
+
+def run(bundle: Path, source: Path | str, out: Path, **options: Any) -> EmbedReport:
+    named = {"rows_per_part": ROWS_PER_PART, "threads": 1, **options}
+    return embed(bundle, [str(source)], out, EmbedOptions.of(**named))
+
+
+def read(out: Path) -> pa.Table:
+    return pa.dataset.dataset(out, format="parquet").to_table()
+
+
+def vectors_of(table: pa.Table, dtype: Any = np.float32) -> np.ndarray:
+    return np.array(table["vector"].to_pylist(), dtype)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def encoder(demo_fp32: Path) -> Iterator[exporter.Encoder]:
+    with exporter.load(demo_fp32, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_jsonl(tmp_path_factory.mktemp("input"))
+
+
+@pytest.fixture(scope="module")
+def whole(demo_fp32: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run that nothing disturbs."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    run(demo_fp32, source, out, id="key")
+    return out
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "out"))
+
+
+class TestFormats:
+    @pytest.mark.parametrize("name", INPUTS)
+    def test_every_row_has_the_vector_of_its_text(
+        self, name: str, demo_fp32: Path, encoder: exporter.Encoder, tmp_path: Path
+    ) -> None:
+        report = run(demo_fp32, INPUTS[name](tmp_path), tmp_path / "out", id="key", keep="year")
+        table = read(tmp_path / "out")
+        assert table["key"].to_pylist() == IDS
+        assert [int(year) for year in table["year"].to_pylist()] == list(range(len(TEXTS)))
+        assert table["position"].to_pylist() == list(range(len(TEXTS)))
+        assert table["error"].null_count == len(TEXTS)
+        np.testing.assert_allclose(vectors_of(table), encoder.encode_document(TEXTS), rtol=0, atol=2e-5)
+        assert (report.counts.rows, report.counts.encoded, report.resumed) == (len(TEXTS), len(TEXTS), 0)
+        assert report.sample.rows > 10
+
+    def test_plain_text(self, demo_fp32: Path, encoder: exporter.Encoder, tmp_path: Path) -> None:
+        (tmp_path / "in.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+        run(demo_fp32, tmp_path / "in.txt", tmp_path / "out")
+        table = read(tmp_path / "out")
+        assert table.column_names == ["position", "vector", "error"]
+        np.testing.assert_allclose(vectors_of(table), encoder.encode_document(TEXTS), rtol=0, atol=2e-5)
+
+    def test_a_field_of_several_lines_is_one_row(self, demo_fp32: Path, tmp_path: Path) -> None:
+        texts = [f'첫 줄 {number}\n둘째 줄, "따옴표"' for number in range(130)]
+        with (tmp_path / "in.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["text"], *([text] for text in texts)])
+        run(demo_fp32, tmp_path / "in.csv", tmp_path / "out", keep="text")
+        assert read(tmp_path / "out")["text"].to_pylist() == texts
+
+    def test_vectors_do_not_depend_on_row_groups_and_formats(
+        self, demo_fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in (columnar, lines):
+            monkeypatch.setattr(module, "WINDOW", 16)
+        found = []
+        for number, name in enumerate(("parquet", "parquet of small row groups", "arrow stream", "csv")):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            run(demo_fp32, INPUTS[name](folder), folder / "out")
+            found.append(vectors_of(read(folder / "out")))
+        for other in found[1:]:
+            np.testing.assert_array_equal(other, found[0])
+
+    def test_several_inputs_are_one(self, demo_fp32: Path, tmp_path: Path) -> None:
+        first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+        shutil.copy(write_jsonl(tmp_path), first)
+        (tmp_path / "in.jsonl").rename(second)
+        embed(demo_fp32, [str(second), str(first)], tmp_path / "out", EmbedOptions.of(threads=1))
+        table = read(tmp_path / "out")
+        assert table["position"].to_pylist() == list(range(2 * len(TEXTS)))
+
+    def test_no_row_at_all(self, demo_fp32: Path, tmp_path: Path) -> None:
+        (tmp_path / "in.jsonl").write_text("")
+        report = run(demo_fp32, tmp_path / "in.jsonl", tmp_path / "out")
+        assert (report.parts, report.counts.rows) == (0, 0)
+        assert json.loads((tmp_path / "out" / "_SUCCESS").read_text())["counts"]["rows"] == 0
+
+    def test_an_object_store(self, demo_fp32: Path, encoder: exporter.Encoder, tmp_path: Path) -> None:
+        """The in-memory file system of fsspec stands in for one: it has URLs and no path here."""
+        import fsspec
+
+        system = fsspec.filesystem("memory")
+        system.pipe_file("/bucket/in.jsonl", write_jsonl(tmp_path).read_bytes())
+        run(demo_fp32, "memory://bucket/*.jsonl", tmp_path / "out")
+        np.testing.assert_allclose(
+            vectors_of(read(tmp_path / "out")), encoder.encode_document(TEXTS), rtol=0, atol=2e-5
+        )
+
+
+@pytest.mark.parametrize("dtype", VECTOR_TYPES)
+def test_vectors_are_stored_as_the_encoder_stores_them(
+    dtype: VectorType, demo_fp32: Path, encoder: exporter.Encoder, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(demo_fp32, source, out, dtype=dtype, truncate_dim=64)
+    table = read(out)
+    wanted = encoder.encode_document(TEXTS, precision=dtype, truncate_dim=64)
+    assert table.schema.field("vector").type == pa.list_(pa.from_numpy_dtype(wanted.dtype), wanted.shape[1])
+    found = vectors_of(table, wanted.dtype)
+    if wanted.dtype.kind == "f":
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5 if dtype == "float32" else 2e-3)
+    else:
+        assert np.mean(found != wanted) < 0.01
+    facts = json.loads(table.schema.metadata[b"korsbert"])
+    assert (facts["dtype"], facts["dimension"], facts["normalized"]) == (dtype, 64, False)
+    assert facts["bundle"] == Bundle.open(demo_fp32).manifest.seal
+
+
+def test_prompts(demo_fp32: Path, encoder: exporter.Encoder, source: Path, tmp_path: Path) -> None:
+    run(demo_fp32, source, tmp_path / "out", prompt_name="query")
+    found = vectors_of(read(tmp_path / "out"))
+    np.testing.assert_allclose(found, encoder.encode_query(TEXTS), rtol=0, atol=2e-5)
+    with pytest.raises(InputError, match=r"the model has no prompt 'title'"):
+        run(demo_fp32, source, tmp_path / "other", prompt_name="title")
+
+
+BAD = {
+    "null": '{"key": "a", "text": null}',
+    "wrong type": '{"key": "a", "text": 7}',
+    "empty": '{"key": "a", "text": " "}',
+    "undecodable": '{"key": "a", "text": "b',
+    "too long": json.dumps({"key": "a", "text": "a" * 1_000_001}),
+}
+
+
+class TestFaults:
+    @pytest.mark.parametrize("fault", BAD)
+    def test_a_run_stops_at_the_row_and_keeps_the_parts_before(
+        self, fault: str, demo_fp32: Path, tmp_path: Path
+    ) -> None:
+        source = write_jsonl(tmp_path)
+        content = source.read_text(encoding="utf-8").split("\n\n")
+        source.write_text("\n".join([*content[:100], BAD[fault], *content[100:]]), encoding="utf-8")
+        with pytest.raises(InputError, match=rf"in\.jsonl, row 100: the text is {fault}"):
+            run(demo_fp32, source, tmp_path / "out")
+        left = {path.name for path in (tmp_path / "out").iterdir()}
+        assert left == {"_plan.json", "part-000000.parquet", "_part-000000.json"}
+
+    def test_rows_are_recorded(self, demo_fp32: Path, encoder: exporter.Encoder, tmp_path: Path) -> None:
+        rows = [line for text in TEXTS[:5] for line in (json.dumps({"key": "s", "text": text}),)]
+        mixed = [line for pair in zip(rows, BAD.values(), strict=True) for line in pair]
+        lone = '{"key": "a", "text": "\\ud800"}'
+        (tmp_path / "in.jsonl").write_text("\n".join([*mixed, lone, rows[0]]), encoding="utf-8")
+        report = run(demo_fp32, tmp_path / "in.jsonl", tmp_path / "out", on_error="record", id="key")
+        table = read(tmp_path / "out")
+        assert table["error"].to_pylist()[:10:2] == [None] * 5
+        assert table["error"].to_pylist()[1:10:2] == list(BAD)
+        assert table["error"].to_pylist()[10:] == ["undecodable", None]
+        assert [vector is None for vector in table["vector"].to_pylist()] == [
+            error is not None for error in table["error"].to_pylist()
+        ]
+        counts = report.counts
+        assert counts.faults == {**dict.fromkeys(BAD, 1), "undecodable": 2}
+        assert (counts.rows, counts.encoded, counts.duplicates) == (12, 6, 1)
+        first, last = table["vector"].to_pylist()[0], table["vector"].to_pylist()[11]
+        assert first == last
+        np.testing.assert_allclose(first, encoder.encode_document(TEXTS[0]), rtol=0, atol=2e-5)
+
+    def test_bad_rows_of_csv(self, demo_fp32: Path, tmp_path: Path) -> None:
+        (tmp_path / "in.csv").write_bytes(b"key,text\na,one\nb,two,three\nc,\xff\nd,four\n")
+        run(demo_fp32, tmp_path / "in.csv", tmp_path / "out", on_error="record", id="key")
+        table = read(tmp_path / "out")
+        assert table["error"].to_pylist() == [None, "undecodable", "undecodable", None]
+        assert table["key"].to_pylist() == ["a", None, None, "d"]
+
+    def test_truncated_rows_are_counted(self, demo_fp32: Path, tmp_path: Path) -> None:
+        texts = ["짧다.", "길다 " * 400, "길다 " * 400, "짧다."]
+        pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet")
+        counts = run(demo_fp32, tmp_path / "in.parquet", tmp_path / "out").counts
+        assert (counts.truncated, counts.duplicates, counts.encoded) == (2, 2, 4)
+
+    @pytest.mark.parametrize(
+        ("name", "content", "options", "told"),
+        [
+            ("in.jsonl", b'{"a": "b"}', {}, r"there is no column 'text'\n  next: its columns are 'a'"),
+            ("in.csv", b"text\na\n", {"id": "key"}, r"there is no column 'key'"),
+            ("in.parquet", b"PAR1", {}, r"in\.parquet: cannot be read as parquet"),
+            ("in.arrow", b"ARROW1", {}, r"in\.arrow: cannot be read as arrow"),
+            ("in.jsonl.gz", b"not zipped", {}, r"in\.jsonl\.gz: cannot be read as jsonl"),
+            ("in.doc", b"", {}, r"in\.doc: its name says no format"),
+        ],
+    )
+    def test_inputs_that_cannot_be_read(
+        self, name: str, content: bytes, options: dict[str, Any], told: str, demo_fp32: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=told):
+            run(demo_fp32, tmp_path / name, tmp_path / "out", **options)
+
+    def test_a_column_of_numbers_is_no_text(self, demo_fp32: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"the column 'year' has the type int64, and must be text"):
+            run(demo_fp32, write_parquet(tmp_path), tmp_path / "out", column="year")
+
+    @pytest.mark.parametrize("given", ["nothing/there", "nothing-*.jsonl", "unknown://x/in.jsonl"])
+    def test_inputs_that_are_not_there(self, given: str, demo_fp32: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError):
+            run(demo_fp32, given, tmp_path / "out")
+
+
+class TestResume:
+    @pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "no manifest", "a manifest of nothing"])
+    def test_a_damaged_part_is_made_again(
+        self, damage: str, whole: Path, copy: Path, demo_fp32: Path, source: Path
+    ) -> None:
+        part, manifest = copy / "part-000001.parquet", copy / "_part-000001.json"
+        content = bytearray(part.read_bytes())
+        match damage:
+            case "cut":
+                part.write_bytes(content[: len(content) // 2])
+            case "flipped":
+                content[len(content) // 2] ^= 1
+                part.write_bytes(content)
+            case "gone":
+                part.unlink()
+            case "no manifest":
+                manifest.unlink()
+            case _:
+                manifest.write_text("{}")
+        report = run(demo_fp32, source, copy, id="key")
+        assert (report.parts, report.resumed) == (4, 3)
+        assert report.counts.rows == len(TEXTS)
+        assert contents(copy) == contents(whole)
+
+    def test_what_is_complete_is_not_made_again(self, whole: Path, copy: Path, demo_fp32: Path, source: Path) -> None:
+        before = {path.name: path.stat().st_mtime_ns for path in copy.glob("part-*")}
+        report = run(demo_fp32, source, copy, id="key")
+        assert report.resumed == report.parts == 4
+        assert {path.name: path.stat().st_mtime_ns for path in copy.glob("part-*")} == before
+        assert contents(copy) == contents(whole)
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"dtype": "float16"}, r"`dtype` was float32 when it was begun, and now it is float16"),
+            ({"rows_per_part": 50}, r"`rows_per_part` was 60 when it was begun, and now it is 50"),
+            ({"prompt_name": "query"}, r"`prompt` was .* when it was begun, and now it is "),
+        ],
+    )
+    def test_other_options_are_refused(
+        self, options: dict[str, Any], told: str, copy: Path, demo_fp32: Path, source: Path
+    ) -> None:
+        before = contents(copy)
+        with pytest.raises(InputError, match=told):
+            run(demo_fp32, source, copy, **{"id": "key", **options})
+        assert contents(copy) == before
+
+    def test_another_bundle_and_another_input_are_refused(
+        self, copy: Path, demo_fp32: Path, demo_fp16: Path, source: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(InputError, match=r"the bundle was [0-9a-f]{12} when .* now it is [0-9a-f]{12}"):
+            run(demo_fp16, source, copy, id="key")
+        with pytest.raises(InputError, match=r"an input file was .* when it was begun, and now it is "):
+            run(demo_fp32, write_jsonl(tmp_path), copy, id="key")
+
+    def test_an_input_that_has_changed_is_refused(self, demo_fp32: Path, tmp_path: Path) -> None:
+        source = write_jsonl(tmp_path)
+        run(demo_fp32, source, tmp_path / "out")
+        source.write_text(source.read_text(encoding="utf-8") + '\n{"text": "하나 더"}', encoding="utf-8")
+        with pytest.raises(InputError, match=r"the size of .*in\.jsonl was \d+ when it was begun, and now it is \d+"):
+            run(demo_fp32, source, tmp_path / "out")
+
+    def test_without_resume_everything_is_made_again(self, copy: Path, demo_fp32: Path, source: Path) -> None:
+        report = run(demo_fp32, source, copy, dtype="float16", resume=False)
+        assert (report.resumed, read(copy).schema.field("vector").type.value_type) == (0, pa.float16())
+
+    def test_a_folder_of_something_else_is_left_alone(self, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("mine")
+        with pytest.raises(InputError, match=r"has other files, notes\.txt for one"):
+            run(demo_fp32, source, tmp_path)
+        assert contents(tmp_path) == {"notes.txt": b"mine"}
+
+    def test_an_input_that_shrinks_while_it_is_read(
+        self, demo_fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The plan was made with more rows than there are."""
+        source = write_jsonl(tmp_path)
+        given = local.read_rows
+        monkeypatch.setattr(
+            local, "read_rows", lambda file, columns, place, stop: given(file, columns, place, stop - 1)
+        )
+        with pytest.raises(InputError, match=r"has 59 rows from row 0 on, and had 60: it has changed"):
+            run(demo_fp32, source, tmp_path / "out")
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["_plan.json"]
+
+
+def command(bundle: Path, source: Path, out: Path, *options: str) -> list[object]:
+    return [
+        SCRIPTS / "korsbert",
+        *("embed", bundle, source, "--out", out, "--id", "key", "--threads", "1"),
+        *("--rows-per-part", str(ROWS_PER_PART), *options),
+    ]
+
+
+class TestProcesses:
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    def test_a_process_that_is_ended_is_finished_by_the_next(
+        self, number: signal.Signals, whole: Path, demo_fp32: Path, source: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        with subprocess.Popen(
+            [str(word) for word in command(demo_fp32, source, out)], stderr=subprocess.DEVNULL
+        ) as one:
+            wait_until(lambda: (out / "_part-000000.json").exists() or one.poll() is not None)
+            one.send_signal(number)
+        assert not (out / "_SUCCESS").exists()
+        done = run_program(command(demo_fp32, source, out))
+        assert done.status == 0, done
+        assert "of them from an earlier run" in done.stderr
+        assert contents(out) == contents(whole)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+    def test_two_runs_at_once(self, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
+        from exporter.corpus.output import Output
+
+        with Output.opened(tmp_path / "out"):
+            refused(run_program(command(demo_fp32, source, tmp_path / "out")), 2, "another embed is writing there")
+
+    def test_a_full_disk(self, whole: Path, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
+        """A limit on the size of files stands in for a full disk: the same call fails, with another number."""
+        out = tmp_path / "out"
+        limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); "
+        limited += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); sys.argv[0:1] = []; "
+        limited += "from exporter.cli.main import main; main()"
+        arguments = [str(word) for word in command(demo_fp32, source, out)]
+        done = run_program([sys.executable, "-c", limited, *arguments])
+        assert done.status == 2, done
+        assert "Traceback" not in done.stderr
+        assert "the disk is full" in done.stderr
+        assert not [*out.glob("part-*"), *out.glob(".*")]
+        assert run_program(arguments).status == 0
+        assert contents(out) == contents(whole)
+
+    def test_the_command_tells_what_came_of_it(self, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
+        done = run_program(command(demo_fp32, source, tmp_path / "out"))
+        assert (done.status, done.stderr) == (0, "230 rows in 4 parts\n")
+        for line in ("with a vector   230", "without         none", "parts           4, 0 of them from earlier runs"):
+            assert line in done.stdout
+        told = run_program(command(demo_fp32, source, tmp_path / "out", "--json"))
+        assert json.loads(told.stdout)["counts"]["rows"] == 230
+        assert "4 of them from an earlier run" in told.stderr
+
+    def test_a_bad_row_is_told_with_the_flag(self, demo_fp32: Path, tmp_path: Path) -> None:
+        (tmp_path / "in.jsonl").write_text('{"key": "a", "text": ""}')
+        done = run_program(command(demo_fp32, tmp_path / "in.jsonl", tmp_path / "out"))
+        assert done.status == 2
+        assert "row 0: the text is empty" in done.stderr
+        assert "--on-error record" in done.stderr
+
+
+def test_a_vector_of_another_text_fails_the_sample(
+    demo_fp32: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = local.vector_array
+    monkeypatch.setattr(local, "vector_array", lambda vectors, missing: given(np.roll(vectors, 1, axis=0), missing))
+    with pytest.raises(GateError, match=r"part-000000\.parquet, row 0: the vector differs from that of its text by"):
+        run(demo_fp32, source, tmp_path / "out")
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_a_bundle_that_was_not_validated_is_refused(demo_fp32: Path, source: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(demo_fp32, tmp_path / "bundle"))
+    manifest = Bundle.open(copy).manifest
+    pending = manifest.validation.model_copy(update={"state": "pending"})
+    altered = manifest.model_copy(update={"validation": pending}).sealed()
+    (copy / "manifest.json").write_bytes(altered.to_json())
+    with pytest.raises(BundleError, match=r"has not been validated"):
+        run(copy, source, tmp_path / "out")
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(InputError, match=r"`dtype` is 'float8'"):
+        EmbedOptions.of(dtype="float8")
+    with pytest.raises(ExportError, match=r"`rows` is 3"):
+        EmbedOptions.of(rows=3)
