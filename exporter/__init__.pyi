@@ -6,6 +6,7 @@ from .api import load as load
 from .api import record_validation as record_validation
 from .api import validate as validate
 from .bundle import Bundle as Bundle
+from .corpus import EmbedReport as EmbedReport
 from .corpus.options import EmbedOptions as EmbedOptions
 from .errors import BuildError as BuildError
 from .errors import BundleError as BundleError

@@ -28,6 +28,7 @@ PUBLIC = {
     "Bundle",
     "Encoder",
     "EmbedOptions",
+    "EmbedReport",
     "ExportOptions",
     "Recipe",
     "Stages",
