@@ -237,12 +237,26 @@ def test_vectors_are_stored_as_the_encoder_stores_them(
     assert facts["bundle"] == Bundle.open(demo_fp32).manifest.seal
 
 
-def test_prompts(demo_fp32: Path, encoder: exporter.Encoder, source: Path, tmp_path: Path) -> None:
-    run(demo_fp32, source, tmp_path / "out", prompt_name="query")
-    found = vectors_of(read(tmp_path / "out"))
-    np.testing.assert_allclose(found, encoder.encode_query(TEXTS), rtol=0, atol=2e-5)
+@pytest.fixture
+def prompted(demo_fp32: Path, tmp_path: Path) -> Path:
+    """A copy of the demo's bundle with prompts that are not empty."""
+    copy = Path(shutil.copytree(demo_fp32, tmp_path / "prompted"))
+    manifest = Bundle.open(copy).manifest
+    facts = manifest.encoder.model_copy(update={"prompts": {"query": "질문: ", "passage": "문서: "}})
+    (copy / "manifest.json").write_bytes(manifest.model_copy(update={"encoder": facts}).sealed().to_json())
+    return copy
+
+
+def test_prompts(prompted: Path, encoder: exporter.Encoder, source: Path, tmp_path: Path) -> None:
+    run(prompted, source, tmp_path / "documents")
+    run(prompted, source, tmp_path / "queries", prompt_name="query")
+    for out, prompt in (("documents", "문서: "), ("queries", "질문: ")):
+        found = vectors_of(read(tmp_path / out))
+        np.testing.assert_allclose(found, encoder.encode(TEXTS, prompt=prompt), rtol=0, atol=2e-5)
+    with pytest.raises(InputError, match=r"`prompt` was 문서:  when it was begun, and now it is 질문: "):
+        run(prompted, source, tmp_path / "documents", prompt_name="query")
     with pytest.raises(InputError, match=r"the model has no prompt 'title'"):
-        run(demo_fp32, source, tmp_path / "other", prompt_name="title")
+        run(prompted, source, tmp_path / "other", prompt_name="title")
 
 
 BAD = {
@@ -364,7 +378,7 @@ class TestResume:
         [
             ({"dtype": "float16"}, r"`dtype` was float32 when it was begun, and now it is float16"),
             ({"rows_per_part": 50}, r"`rows_per_part` was 60 when it was begun, and now it is 50"),
-            ({"prompt_name": "query"}, r"`prompt` was .* when it was begun, and now it is "),
+            ({"truncate_dim": 8}, r"`truncate_dim` was None when it was begun, and now it is 8"),
         ],
     )
     def test_other_options_are_refused(
