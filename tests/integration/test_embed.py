@@ -22,6 +22,8 @@ import pytest
 import exporter
 from exporter.bundle import Bundle
 from exporter.corpus import EmbedOptions, EmbedReport, columnar, embed, lines, local
+from exporter.corpus.output import Output, vector_array
+from exporter.corpus.reading import read_rows
 from exporter.errors import BundleError, ExportError, GateError, InputError
 from exporter.runtime.contract import VECTOR_TYPES, VectorType
 from tests.conftest import SCRIPTS
@@ -419,10 +421,7 @@ class TestResume:
     ) -> None:
         """The plan was made with more rows than there are."""
         source = write_jsonl(tmp_path)
-        given = local.read_rows
-        monkeypatch.setattr(
-            local, "read_rows", lambda file, columns, place, stop: given(file, columns, place, stop - 1)
-        )
+        monkeypatch.setattr(local, "read_rows", lambda *given: read_rows(*given[:3], given[3] - 1))
         with pytest.raises(InputError, match=r"has 59 rows from row 0 on, and had 60: it has changed"):
             run(demo_fp32, source, tmp_path / "out")
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["_plan.json"]
@@ -455,8 +454,6 @@ class TestProcesses:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
     def test_two_runs_at_once(self, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
-        from exporter.corpus.output import Output
-
         with Output.opened(tmp_path / "out"):
             refused(run_program(command(demo_fp32, source, tmp_path / "out")), 2, "another embed is writing there")
 
@@ -495,8 +492,8 @@ class TestProcesses:
 def test_a_vector_of_another_text_fails_the_sample(
     demo_fp32: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = local.vector_array
-    monkeypatch.setattr(local, "vector_array", lambda vectors, missing: given(np.roll(vectors, 1, axis=0), missing))
+    rolled = lambda vectors, missing: vector_array(np.roll(vectors, 1, axis=0), missing)  # noqa: E731
+    monkeypatch.setattr(local, "vector_array", rolled)
     with pytest.raises(GateError, match=r"part-000000\.parquet, row 0: the vector differs from that of its text by"):
         run(demo_fp32, source, tmp_path / "out")
     assert not (tmp_path / "out" / "_SUCCESS").exists()
