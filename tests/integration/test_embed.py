@@ -421,7 +421,9 @@ class TestResume:
     ) -> None:
         """The plan was made with more rows than there are."""
         source = write_jsonl(tmp_path)
-        monkeypatch.setattr(local, "read_rows", lambda *given: read_rows(*given[:3], given[3] - 1))
+        monkeypatch.setattr(
+            local, "read_rows", lambda file, columns, place, stop: read_rows(file, columns, place, stop - 1)
+        )
         with pytest.raises(InputError, match=r"has 59 rows from row 0 on, and had 60: it has changed"):
             run(demo_fp32, source, tmp_path / "out")
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["_plan.json"]
