@@ -14,8 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import fsspec
 import numpy as np
+import pandas
+import polars
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
@@ -220,6 +223,58 @@ class TestFormats:
         np.testing.assert_allclose(
             vectors_of(read(tmp_path / "out")), encoder.encode_document(TEXTS), rtol=0, atol=2e-5
         )
+
+
+def by_pandas(out: Path) -> dict[str, list[Any]]:
+    frame = pandas.read_parquet(out)
+    return {name: list(frame[name]) for name in ("key", "position", "vector")}
+
+
+def by_polars(out: Path) -> dict[str, list[Any]]:
+    return polars.read_parquet(out / "*.parquet").select("key", "position", "vector").to_dict(as_series=False)
+
+
+def by_duckdb(out: Path) -> dict[str, list[Any]]:
+    rows = duckdb.sql(f"select key, position, vector from read_parquet('{out}/*.parquet') order by position").fetchall()
+    return dict(zip(("key", "position", "vector"), map(list, zip(*rows, strict=True)), strict=True))
+
+
+@pytest.mark.parametrize("read_by", [by_pandas, by_polars, by_duckdb])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "ubinary"])
+def test_others_read_the_output(
+    read_by: Callable[[Path], dict[str, list[Any]]],
+    dtype: VectorType,
+    demo_fp32: Path,
+    encoder: exporter.Encoder,
+    tmp_path: Path,
+) -> None:
+    texts = TEXTS[:9]
+    run(
+        demo_fp32,
+        write_rows(tmp_path / "a.jsonl", *({"key": text, "text": text} for text in texts)),
+        tmp_path / "out",
+        dtype=dtype,
+        id="key",
+        rows_per_part=4,
+    )
+    found = read_by(tmp_path / "out")
+    assert found["key"] == texts
+    assert found["position"] == list(range(9))
+    wanted = encoder.encode_document(texts, precision=dtype)
+    np.testing.assert_allclose(np.array(found["vector"], float), wanted.astype(float), rtol=0, atol=2e-3)
+
+
+def test_duckdb_searches_the_output(whole: Path, encoder: exporter.Encoder) -> None:
+    query = encoder.encode_query(["100 번째 문장은 길고 다르다."])
+    found = duckdb.execute(
+        f"select key from read_parquet('{whole}/*.parquet') "
+        f"order by array_cosine_similarity(vector::float[256], ?::float[256]) desc limit 3",
+        query.tolist(),
+    ).fetchall()
+    scores = encoder.similarity(encoder.encode_query(["100 번째 문장은 길고 다르다."]), encoder.encode_document(TEXTS))[
+        0
+    ]
+    assert [key for (key,) in found] == [IDS[row] for row in np.argsort(-scores)[:3]]
 
 
 @pytest.mark.parametrize("dtype", VECTOR_TYPES)
