@@ -14,13 +14,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from exporter.bundle import Bundle
 from exporter.corpus.counts import Counts
-from exporter.corpus.files import input_files
+from exporter.corpus.files import InputFile, input_files
 from exporter.corpus.local import Seconds, Work, embed_parts
 from exporter.corpus.options import EmbedOptions
 from exporter.corpus.output import PLAN, SUCCESS, Output, PartManifest, schema_of, vector_type
@@ -35,8 +35,8 @@ from exporter.runtime.facts import DOCUMENT_PROMPTS, first_prompt
 
 __all__ = ["EmbedOptions", "EmbedReport", "Progress", "embed"]
 
-_NOT_DECIDING = {"resume", "threads", "require_signature", "prompt_name"}
-"""Options that no byte of the output depends on; of a prompt, its text decides."""
+_NOT_DECIDING = {"on_error", "prompt_name", "require_signature", "resume", "threads"}
+"""Options that no byte of a part depends on; of a prompt, its text decides."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,12 @@ def embed(
     prompt_name = options.prompt_name or first_prompt(opened.manifest.encoder.prompts, DOCUMENT_PROMPTS)
     prompt = _prompt(opened, prompt_name)
     files = input_files(inputs)
+    _refuse_output_among(inputs, files, out)
     identity = Identity(opened.manifest.seal, _deciding(options, prompt), files)
     with Output.opened(out) as output, opened.encoder(threads=options.threads or cores()) as encoder:
         started, cpu = time.perf_counter(), time.process_time()
         windows = WindowEncoder(encoder, prompt, options)
-        columns = columns_of(files[0], options.column, options.kept)
-        for file in files[1:]:
-            if columns_of(file, options.column, options.kept).types != columns.types:
-                raise InputError(f"{file.url}: a kept column has another type than in {files[0].url}")
+        columns = columns_of(files, options.column, options.kept)
         plan, done = _plan(output, identity, options)
         progress.on_plan(plan, list(done.values()))
         facts = _facts(opened, options, prompt_name, prompt)
@@ -122,9 +120,10 @@ def embed(
             dict(zip(columns.kept, columns.types, strict=True)), vector_type(options.dtype, windows.numbers), facts
         )
         work = Work(plan, columns, schema, windows, output, options.on_error)
-        (out / SUCCESS).unlink(missing_ok=True)
+        (output.folder / SUCCESS).unlink(missing_ok=True)
         made = embed_parts(work, [part for part in plan.parts if part not in done], progress.on_window)
         sample = check_sample(work, opened.manifest.recipe.gates.of(opened.manifest.engine.precision), options.dtype)
+        refuse_another(identity, replace(identity, files=input_files(inputs)), str(out))  # while it was read
         seconds = time.perf_counter() - started
         counts = sum((manifest.counts for manifest in done.values()), made)
         report = EmbedReport(
@@ -160,6 +159,15 @@ def _prompt(bundle: Bundle, name: str | None) -> str:
         known = ", ".join(facts.prompts) or "none"
         raise InputError(f"the model has no prompt {name!r}", next_step=f"its prompts are: {known}")
     return facts.prompts[name]
+
+
+def _refuse_output_among(inputs: Sequence[str], files: Sequence[InputFile], out: Path) -> None:
+    """Refuse an output in a folder of the input: its files would be the input of the next run."""
+    place = out.resolve()
+    folders = [Path(given).resolve() for given in inputs if Path(given).is_dir()]
+    inside = any(place.is_relative_to(folder) for folder in folders)
+    if inside or any(file.is_local and Path(file.url).resolve().is_relative_to(place) for file in files):
+        raise InputError(f"{out}: lies in the input, or the input in it", next_step="choose another `out`")
 
 
 def _deciding(options: EmbedOptions, prompt: str) -> dict[str, Any]:

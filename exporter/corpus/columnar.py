@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from exporter.corpus.files import Format, InputFile, open_file
-from exporter.corpus.rows import WINDOW, Columns, Place, Rows, refuse_missing, unreadable
+from exporter.corpus.rows import WINDOW, Columns, Fault, Place, Range, Rows, refuse_missing, unreadable
 from exporter.dependencies import require
 from exporter.errors import InputError
 
+_READ_AT_ONCE = 2**20  # bytes of a column of Parquet: a row group may have gigabytes
 
-def columns_of_table(file: InputFile, text: str, kept: Sequence[str]) -> Columns:
-    """Return the columns of a Parquet or Arrow file."""
+
+def columns_of_tables(files: Sequence[InputFile], text: str, kept: Sequence[str]) -> Columns:
+    """Return the columns of Parquet or Arrow files, which have the same types in all of them."""
     pyarrow = require("pyarrow")
-    schema = _schema(file)
-    refuse_missing(file, schema.names, (text, *kept))
-    kind = schema.field(text).type
-    kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
     types = pyarrow.types
-    if not any(is_text(kind) for is_text in (types.is_string, types.is_large_string, types.is_string_view)):
-        raise InputError(f"{file.url}: the column {text!r} has the type {kind}, and must be text")
-    return Columns(text, tuple(kept), tuple(schema.field(name).type for name in kept))
+    found: list[tuple[Any, ...]] = []
+    for file in files:
+        schema = _schema(file)
+        refuse_missing(file, schema.names, (text, *kept))
+        kind = _plain(schema.field(text).type)
+        accepted = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+        if not any(is_accepted(kind) for is_accepted in accepted):
+            raise InputError(f"{file.url}: the column {text!r} has the type {kind}, and must be text")
+        found.append(tuple(_plain(schema.field(name).type) for name in kept))
+        for name, first, here in zip(kept, found[0], found[-1], strict=True):
+            if first != here:
+                raise InputError(
+                    f"{file.url}: the column {name!r} has the type {here}, and {first} in {files[0].url}",
+                    next_step="leave it out, or give it one type",
+                )
+    return Columns(text, tuple(kept), found[0])
 
 
 def places_in_table(file: InputFile, every: int) -> tuple[int, tuple[Place, ...]]:
     """Count the rows of a Parquet or Arrow file; see ``reading.places_of``."""
     pyarrow = require("pyarrow")
     try:
-        with open_file(file) as opened:
+        with _opened(file) as opened:
             if file.format is Format.PARQUET:
-                count = require("pyarrow.parquet").ParquetFile(opened).metadata.num_rows
+                count = _parquet(opened).metadata.num_rows
             else:
                 count = sum(batch.num_rows for batch in _arrow_batches(opened))
     except (OSError, pyarrow.ArrowInvalid) as error:
@@ -38,38 +50,44 @@ def places_in_table(file: InputFile, every: int) -> tuple[int, tuple[Place, ...]
     return count, tuple(Place(row) for row in range(0, count, every))
 
 
-def windows_of_table(file: InputFile, columns: Columns, place: Place, stop: int) -> Iterator[Rows]:
+def windows_of_table(file: InputFile, columns: Columns, ranges: Sequence[Range]) -> Iterator[Rows]:
     """Yield windows of rows; see ``reading.read_rows``."""
+    for one in ranges:
+        yield from _windows(file, columns, one)
+
+
+def _windows(file: InputFile, columns: Columns, of: Range) -> Iterator[Rows]:
     pyarrow = require("pyarrow")
     names = list(dict.fromkeys((columns.text, *columns.kept)))
-    row, waiting, count = place.row, [], 0
+    row, waiting, count = of.place.row, [], 0
     try:
-        with open_file(file) as opened:
-            for batch in _batches_from(opened, file.format, names, place.row, stop):
+        with _opened(file) as opened:
+            for batch in _batches(opened, file.format, names, of):
                 waiting.append(batch)
                 count += batch.num_rows
                 while count >= WINDOW:
                     table = pyarrow.Table.from_batches(waiting)
-                    yield _rows_of_table(table.slice(0, WINDOW), columns, row)
+                    yield _rows(table.slice(0, WINDOW), columns, row)
                     rest = table.slice(WINDOW)
                     row, waiting, count = row + WINDOW, rest.to_batches(), rest.num_rows
             if count:
-                yield _rows_of_table(pyarrow.Table.from_batches(waiting), columns, row)
+                yield _rows(pyarrow.Table.from_batches(waiting), columns, row)
     except (OSError, pyarrow.ArrowInvalid, KeyError) as error:
         raise unreadable(file, error) from error
 
 
-def _batches_from(opened: Any, format_: Format, names: list[str], start: int, stop: int) -> Iterator[Any]:
-    """Yield record batches with the rows from ``start`` to ``stop`` (excluded)."""
+def _batches(opened: Any, format_: Format, names: list[str], of: Range) -> Iterator[Any]:
+    """Yield record batches with the rows of a range."""
+    start, stop = of.place.row, of.stop
     if format_ is Format.ARROW:
         first, batches = 0, _arrow_batches(opened)
     else:
-        parquet = require("pyarrow.parquet").ParquetFile(opened)
+        parquet = _parquet(opened)
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-        skipped = 0
-        while skipped < len(sizes) and sum(sizes[: skipped + 1]) <= start:
-            skipped += 1
-        first, groups = sum(sizes[:skipped]), list(range(skipped, len(sizes)))
+        skipped = first = 0
+        while skipped < len(sizes) and first + sizes[skipped] <= start:
+            first, skipped = first + sizes[skipped], skipped + 1
+        groups = list(range(skipped, len(sizes)))
         batches = parquet.iter_batches(WINDOW, row_groups=groups, columns=names) if groups else iter(())
     for batch in batches:
         if first >= stop:
@@ -80,33 +98,71 @@ def _batches_from(opened: Any, format_: Format, names: list[str], start: int, st
         first += batch.num_rows
 
 
-def _rows_of_table(table: Any, columns: Columns, row: int) -> Rows:
-    kept = [table.column(name).combine_chunks() for name in columns.kept]
-    return Rows(row, table.column(columns.text).to_pylist(), kept)
+def _rows(table: Any, columns: Columns, row: int) -> Rows:
+    kept = [
+        table.column(name).cast(kind).combine_chunks() for name, kind in zip(columns.kept, columns.types, strict=True)
+    ]
+    texts = table.column(columns.text)
+    texts = texts.cast(_plain(texts.type))
+    try:
+        return Rows(row, texts.to_pylist(), kept)
+    except UnicodeDecodeError:  # Parquet's texts are bytes, and nobody has looked at them
+        found = [_decoded(value) for value in texts.cast(require("pyarrow").large_binary()).to_pylist()]
+        faults: dict[int, Fault] = {number: "undecodable" for number, text in enumerate(found) if text is _BROKEN}
+        return Rows(row, [None if text is _BROKEN else text for text in found], kept, faults)
+
+
+_BROKEN = object()
+
+
+def _decoded(value: bytes | None) -> object:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return _BROKEN
+
+
+def _plain(kind: Any) -> Any:
+    """Return the type of the values of a dictionary, and any other type as it is."""
+    return kind.value_type if require("pyarrow").types.is_dictionary(kind) else kind
+
+
+@contextmanager
+def _opened(file: InputFile) -> Iterator[Any]:
+    """Open a file; one that is here is mapped into memory, so that a record batch of gigabytes is not copied."""
+    if file.format is Format.ARROW and file.is_local:
+        with require("pyarrow").memory_map(file.url) as mapped:
+            yield mapped
+    else:
+        with open_file(file) as opened:
+            yield opened
+
+
+def _parquet(opened: Any) -> Any:
+    return require("pyarrow.parquet").ParquetFile(opened, buffer_size=_READ_AT_ONCE, pre_buffer=False)
 
 
 def _arrow_batches(opened: Any) -> Iterator[Any]:
     """Yield the record batches of an Arrow file, or of a stream, which is what ``datasets`` writes."""
+    reader = _arrow(opened)
+    if not hasattr(reader, "num_record_batches"):
+        yield from reader
+        return
+    for number in range(reader.num_record_batches):
+        yield reader.get_batch(number)
+
+
+def _arrow(opened: Any) -> Any:
     ipc = require("pyarrow.ipc")
     is_file = opened.read(6) == b"ARROW1"
     opened.seek(0)
-    if not is_file:
-        yield from ipc.open_stream(opened)
-        return
-    reader = ipc.open_file(opened)
-    for number in range(reader.num_record_batches):
-        yield reader.get_batch(number)
+    return ipc.open_file(opened) if is_file else ipc.open_stream(opened)
 
 
 def _schema(file: InputFile) -> Any:
     pyarrow = require("pyarrow")
     try:
-        with open_file(file) as opened:
-            if file.format is Format.PARQUET:
-                return require("pyarrow.parquet").ParquetFile(opened).schema_arrow
-            ipc = require("pyarrow.ipc")
-            is_file = opened.read(6) == b"ARROW1"
-            opened.seek(0)
-            return (ipc.open_file if is_file else ipc.open_stream)(opened).schema
+        with _opened(file) as opened:
+            return _parquet(opened).schema_arrow if file.format is Format.PARQUET else _arrow(opened).schema
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise unreadable(file, error) from error

@@ -5,11 +5,14 @@ An input is a file, a folder or a glob, here or on an object store, or several o
 
 from __future__ import annotations
 
+import io
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from exporter.dependencies import require
@@ -49,6 +52,8 @@ _SUFFIXES = {
 }
 # A folder often has files of these beside its data, which are about it.
 _NOT_FROM_FOLDERS = {".json", ".txt"}
+# What file systems of fsspec call the thing that changes with the content of a file.
+_VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "md5Hash", "created")
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class InputFile:
     """One file of an input.
 
     Attributes:
-        url: Where it is, as ``fsspec`` opens it; a path without ``file://`` where it is here.
+        url: Where it is, as ``fsspec`` opens it; an absolute path where it is here.
         format: How its rows are written down.
         size: In bytes.
         version: What changes when its content does: the ETag on an object store, here the time of the last change.
@@ -72,6 +77,11 @@ class InputFile:
         """Whether it must be read from its beginning."""
         return self.url.endswith(_COMPRESSIONS)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a file here."""
+        return "://" not in self.url
+
 
 def input_files(given: Sequence[str]) -> tuple[InputFile, ...]:
     """Return the files of an input: those of a folder or a glob by name, those of a saved dataset in its order.
@@ -80,62 +90,89 @@ def input_files(given: Sequence[str]) -> tuple[InputFile, ...]:
         given: Files, folders and globs.
 
     Raises:
-        InputError: One of them is not there, has no data or data of two formats, or cannot be read.
+        InputError: One of them is not there, has no data or data of two formats, is given twice or cannot be read.
     """
     files = tuple(file for one in given for file in _files_of(one))
-    formats = {file.format for file in files}
-    if len(formats) > 1:
-        first, other = (next(file for file in files if file.format is each) for each in sorted(formats)[:2])
+    if not files:
+        raise InputError("there is no input", next_step="give a file, a folder or a glob")
+    other = next((file for file in files if file.format is not files[0].format), None)
+    if other is not None:
         raise InputError(
-            f"the input has files of two formats, {first.url} and {other.url}",
+            f"the input has files of two formats, {files[0].url} and {other.url}",
             next_step="give a glob of one of them, for example 'folder/**/*.parquet'",
         )
+    url, times = Counter(file.url for file in files).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{url}: is given twice", next_step="give it once: every row gets one vector")
     return files
 
 
 def open_file(file: InputFile) -> Any:
     """Open a file for reading bytes, decompressed if its name says that it is compressed."""
-    opened: Any = require("fsspec").open(file.url, "rb", compression="infer" if file.format.is_text else None).open()
+    zstandard = file.url.endswith(".zst")
+    compression = "infer" if file.format.is_text and not zstandard else None
+    opened: Any = require("fsspec").open(file.url, "rb", compression=compression).open()
+    if zstandard:  # pyarrow tells when the end is missing, which Python's package for it does not
+        pyarrow = require("pyarrow")
+        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(opened, "r"), "zstd"))
     return opened
 
 
 def _files_of(given: str) -> Iterator[InputFile]:
-    fsspec = require("fsspec")
+    core = require("fsspec").core
     try:
-        system, path = fsspec.core.url_to_fs(given)
-        if fsspec.core.has_magic(path):
-            paths = sorted(system.glob(path))
-        elif system.isdir(path):
-            paths = _of_folder(system, path)
-        else:
-            paths = [path]
+        system, path = core.url_to_fs(given)
+        if "::" in given and not system.exists(path):
+            raise InputError(f"{given}: there is no such file, and URLs in a chain are not supported")
+        is_glob = core.has_magic(path) and not system.exists(path)
+        found = sorted(system.glob(path)) if is_glob else [path]
+        if not found or not system.exists(found[0]):
+            raise InputError(f"{given}: there is no such file or folder", next_step="check the path")
+        paths = [each for one in found for each in (_of_folder(system, one) if system.isdir(one) else [one])]
+        if not paths:
+            raise InputError(f"{given}: no data in it", next_step=f"files must end in {', '.join(_SUFFIXES)}")
         for each in paths:
-            if not system.isdir(each):
-                yield _input_file(system, each)
-    except FileNotFoundError as error:
-        raise InputError(f"{given}: there is no such file or folder", next_step="check the path") from error
+            yield _input_file(system, each)
     except PermissionError as error:
         raise InputError(f"{given}: cannot be read: permission denied", next_step="check its owner") from error
     except (OSError, ValueError, ImportError) as error:  # an unknown protocol, a store that refuses
-        raise InputError(
-            f"{given}: cannot be read: {error}", next_step="check the path and your credentials"
-        ) from error
-    if not paths:
-        raise InputError(f"{given}: no data in it", next_step=f"files must end in {', '.join(_SUFFIXES)}")
+        raise InputError(f"{given}: cannot be read: {error}", next_step="check the path and the credentials") from error
 
 
 def _of_folder(system: Any, folder: str) -> list[str]:
     """Return the data files of a folder; of a dataset that ``datasets`` has saved, those that it names."""
-    if system.exists(f"{folder}/dataset_dict.json"):
-        splits = ", ".join(json.loads(system.cat_file(f"{folder}/dataset_dict.json"))["splits"])
+    splits = _json(system, f"{folder}/dataset_dict.json").get("splits")
+    if isinstance(splits, list):
         raise InputError(
-            f"{folder}: a dataset of several splits", next_step=f"give the folder of one of them: {splits}"
+            f"{folder}: a dataset of several splits", next_step=f"give the folder of one: {', '.join(map(str, splits))}"
         )
-    if system.exists(f"{folder}/state.json"):
-        state = json.loads(system.cat_file(f"{folder}/state.json"))
-        return [f"{folder}/{one['filename']}" for one in state["_data_files"]]
-    found = [path for path in sorted(system.find(folder)) if not _is_hidden(path.removeprefix(folder))]
-    return [path for path in found if _suffix(path) in _SUFFIXES.keys() - _NOT_FROM_FOLDERS]
+    named = _json(system, f"{folder}/state.json").get("_data_files")
+    if isinstance(named, list):
+        return [f"{folder}/{one['filename']}" for one in named]
+    found = _walk(folder) if _is_local(system) else system.find(folder)
+    seen = [path for path in sorted(found) if not _is_hidden(path.removeprefix(folder))]
+    return [path for path in seen if _suffix(path) in _SUFFIXES.keys() - _NOT_FROM_FOLDERS]
+
+
+def _json(system: Any, path: str) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one where there is none."""
+    try:
+        found = json.loads(system.cat_file(path))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Yield the files of a folder here and of those in it, also behind links, each folder once."""
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (f"{root}/{name}" for name in names)
 
 
 def _is_hidden(path: str) -> bool:
@@ -147,13 +184,19 @@ def _input_file(system: Any, path: str) -> InputFile:
     if format_ is None or (path.endswith(_COMPRESSIONS) and not format_.is_text):
         raise InputError(f"{path}: its name says no format", next_step=f"files must end in {', '.join(_SUFFIXES)}")
     facts = system.info(path)
-    version = facts.get("ETag") or facts.get("etag") or facts.get("mtime") or system.ukey(path)
-    url = path if "file" in _protocols(system) else system.unstrip_protocol(path)
+    version = next((facts[name] for name in _VERSIONS if facts.get(name) is not None), None)
+    if version is None or facts.get("size") is None:
+        raise InputError(
+            f"{path}: its server does not say when it was changed, so a later run could not know",
+            next_step="download it first",
+        )
+    url = str(Path(path).absolute()) if _is_local(system) else system.unstrip_protocol(path)
     return InputFile(url, format_, int(facts["size"]), str(version))
 
 
-def _protocols(system: Any) -> tuple[str, ...]:
-    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
+def _is_local(system: Any) -> bool:
+    protocol = system.protocol
+    return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
 
 def _suffix(path: str) -> str:

@@ -4,103 +4,50 @@ from __future__ import annotations
 
 import csv
 import json
+import lzma
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from exporter.corpus.files import Format, InputFile, open_file
-from exporter.corpus.rows import WINDOW, Columns, Fault, Place, Rows, refuse_missing, unreadable
+from exporter.corpus.rows import (
+    KEPT_FAULT,
+    WINDOW,
+    Columns,
+    Fault,
+    Place,
+    Range,
+    Rows,
+    refuse_missing,
+    unreadable,
+)
 from exporter.dependencies import require
-from exporter.errors import InputError
 
 _DELIMITERS = {Format.CSV: ",", Format.TSV: "\t"}
+_ERRORS = (OSError, EOFError, csv.Error, lzma.LZMAError, zlib.error)
+_ROWS_OF_TYPES = 1000  # of each file of JSON Lines, whose values have types and whose columns have none
+
+Record = bytes | list[str] | None
+"""A row as it is written down: a line, or the fields of CSV; None where these cannot be read."""
 
 
-@dataclass(frozen=True)
-class _Line:
-    """One row of a file of lines.
-
-    Attributes:
-        values: By column; None where the row cannot be read.
-        end: The byte behind it.
-    """
-
-    values: Mapping[str, object] | None
-    end: int
-
-
-def _lines(file: InputFile, opened: Any, names: Sequence[str] | None, offset: int) -> Iterator[_Line]:
-    """Yield the rows from the byte ``offset`` on; ``names`` are the columns of a CSV file."""
-    opened.seek(offset)
-    match file.format:
-        case Format.TEXT:
-            for line, end in _raw_lines(opened, offset):
-                yield _Line(_text_values(line), end)
-        case Format.JSONL:
-            for line, end in _raw_lines(opened, offset):
-                if line.strip():
-                    yield _Line(_json_values(line), end)
-        case _:
-            yield from _csv_lines(file, opened, names or (), offset)
-
-
-def _raw_lines(opened: Any, offset: int) -> Iterator[tuple[bytes, int]]:
-    for line in opened:
-        offset += len(line)
-        yield line, offset
-
-
-def _text_values(line: bytes) -> Mapping[str, object] | None:
-    try:
-        return {"text": line.rstrip(b"\r\n").decode()}
-    except UnicodeDecodeError:
-        return None
-
-
-def _json_values(line: bytes) -> Mapping[str, object] | None:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _csv_lines(file: InputFile, opened: Any, names: Sequence[str], offset: int) -> Iterator[_Line]:
-    csv.field_size_limit(sys.maxsize)  # a text that is too long is a bad row, and no end of the file
-    read = _Decoded(opened, offset)
-    for fields in csv.reader(read, delimiter=_DELIMITERS[file.format]):
-        if not fields:
-            continue
-        sound = len(fields) == len(names) and not any(_is_broken(one) for one in fields)
-        yield _Line(dict(zip(names, fields, strict=True)) if sound else None, read.offset)
-
-
-class _Decoded:
-    """Lines as text, for ``csv.reader``, which reads a line more where a field goes on. ``offset`` is what was read."""
-
-    def __init__(self, opened: Any, offset: int) -> None:
-        self._opened = opened
-        self.offset = offset
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._opened:
-            encoding = "utf-8" if self.offset else "utf-8-sig"
-            self.offset += len(line)
-            yield line.decode(encoding, errors="surrogateescape")
-
-
-def _is_broken(text: str) -> bool:
-    return not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text)
-
-
-def _header(file: InputFile, opened: Any) -> tuple[list[str] | None, int]:
-    """Return the columns of a CSV file, and where its rows begin; None and 0 for other formats."""
-    if file.format not in _DELIMITERS:
-        return None, 0
-    read = _Decoded(opened, 0)
-    names = next(csv.reader(read, delimiter=_DELIMITERS[file.format]), [])
-    return names, read.offset
+def columns_of_lines(files: Sequence[InputFile], text: str, kept: Sequence[str]) -> Columns:
+    """Return the columns of files of lines. Those of CSV are texts, those of JSON Lines what their first rows hold."""
+    pyarrow = require("pyarrow")
+    rows: list[Mapping[str, object]] = []
+    for file in files:
+        found, names = _first_rows(file)
+        known = list(dict.fromkeys(name for row in found for name in row)) if names is None else names
+        if found or names is not None:
+            refuse_missing(file, known, (text, *kept))
+        rows += found
+    if files[0].format is not Format.JSONL:
+        return Columns(text, tuple(kept), (pyarrow.string(),) * len(kept))
+    kinds = {name: _kind([row[name] for row in rows if row.get(name) is not None]) for name in kept}
+    types = {"int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_()}
+    as_json = frozenset(name for name, kind in kinds.items() if kind == "json")
+    return Columns(text, tuple(kept), tuple(types.get(kinds[name], pyarrow.string()) for name in kept), as_json)
 
 
 def places_in_lines(file: InputFile, every: int) -> tuple[int, tuple[Place, ...]]:
@@ -108,97 +55,185 @@ def places_in_lines(file: InputFile, every: int) -> tuple[int, tuple[Place, ...]
     places, count = [], 0
     try:
         with open_file(file) as opened:
-            names, offset = _header(file, opened)
-            for line in _lines(file, opened, names, offset):
+            _, offset = _header(file, opened)
+            for _, end in _records(file, opened, offset):
                 if count % every == 0:
                     places.append(Place(count, 0 if file.compressed else offset))
-                count, offset = count + 1, line.end
-    except (OSError, EOFError, csv.Error) as error:
+                count, offset = count + 1, end
+    except _ERRORS as error:
         raise unreadable(file, error) from error
     return count, tuple(places)
 
 
-def windows_of_lines(file: InputFile, columns: Columns, place: Place, stop: int) -> Iterator[Rows]:
-    """Yield windows of rows; see ``reading.read_rows``."""
+def windows_of_lines(file: InputFile, columns: Columns, ranges: Sequence[Range]) -> Iterator[Rows]:
+    """Yield windows of rows; see ``reading.read_rows``. The file is read once, however many ranges there are."""
     try:
         with open_file(file) as opened:
-            names, first = _header(file, opened)
-            offset, row = (place.offset, place.row) if place.offset else (first, 0)
-            window: list[_Line] = []
-            for line in _lines(file, opened, names, offset):
-                if row >= stop:
-                    break
-                if row >= place.row:
-                    window.append(line)
-                row += 1
-                if len(window) == WINDOW:
-                    yield _rows_of_lines(window, columns, row - WINDOW)
-                    window = []
-            if window:
-                yield _rows_of_lines(window, columns, row - len(window))
-    except (OSError, EOFError, csv.Error) as error:
+            names, offset = _header(file, opened)
+            row = 0
+            if ranges[0].place.offset:
+                row, offset = ranges[0].place.row, ranges[0].place.offset
+                opened.seek(offset)
+            records = _records(file, opened, offset)
+            for one in ranges:
+                for _ in range(one.place.row - row):
+                    next(records, None)
+                yield from _windows(file, columns, names, records, one)
+                row = one.stop
+    except _ERRORS as error:
         raise unreadable(file, error) from error
 
 
-def _rows_of_lines(window: Sequence[_Line], columns: Columns, start: int) -> Rows:
-    faults: dict[int, Fault] = {number: "undecodable" for number, line in enumerate(window) if line.values is None}
-    values = [line.values or {} for line in window]
-    kept = []
-    for name, kind in zip(columns.kept, columns.types, strict=True):
-        array, wrong = _array([one.get(name) for one in values], kind)
-        kept.append(array)
-        faults |= dict.fromkeys(wrong, "undecodable")
-    return Rows(start, [one.get(columns.text) for one in values], kept, faults)
+def _windows(
+    file: InputFile, columns: Columns, names: Sequence[str] | None, records: Iterator[tuple[Record, int]], of: Range
+) -> Iterator[Rows]:
+    row = of.place.row
+    while row < of.stop:
+        window = [record for _, (record, _) in zip(range(min(WINDOW, of.stop - row)), records, strict=False)]
+        if not window:
+            return
+        yield _rows([_values(file, names, record) for record in window], columns, row)
+        row += len(window)
 
 
-def _array(values: Sequence[object], kind: Any) -> tuple[Any, list[int]]:
-    """Return values as an Arrow array, and which of them have another type: these are null in it."""
-    pyarrow = require("pyarrow")
-    refused = (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError, UnicodeEncodeError)
-    try:
-        return pyarrow.array(values, kind), []
-    except refused:
-        pass
-    fitting: list[object] = []
-    wrong = []
-    for number, value in enumerate(values):
+def _records(file: InputFile, opened: Any, offset: int) -> Iterator[tuple[Record, int]]:
+    """Yield the rows behind the byte ``offset``, where ``opened`` is, and the byte behind each."""
+    if file.format in _DELIMITERS:
+        yield from _csv_records(file, opened, offset)
+        return
+    for line in opened:
+        offset += len(line)
+        if file.format is Format.TEXT or line.strip():  # a blank line is an empty text, and no row of JSON
+            yield line, offset
+
+
+def _csv_records(file: InputFile, opened: Any, offset: int) -> Iterator[tuple[Record, int]]:
+    csv.field_size_limit(sys.maxsize)  # a text that is too long is a bad row, and no end of the file
+    read = _Decoded(opened, offset)
+    rows = csv.reader(read, delimiter=_DELIMITERS[file.format], strict=True)
+    while True:
         try:
-            pyarrow.array([value], kind)
-            fitting.append(value)
-        except refused:
-            fitting.append(None)
-            wrong.append(number)
-    return pyarrow.array(fitting, kind), wrong
+            fields = next(rows, None)
+        except csv.Error as error:
+            if read.ended:
+                raise csv.Error(f"a quoted field that begins behind byte {offset} does not end") from error
+            yield None, read.offset
+            continue
+        if fields is None:
+            return
+        offset = read.offset
+        if fields:
+            yield fields, offset
 
 
-_ROWS_OF_TYPES = 1000  # of JSON Lines, whose values have types and whose columns have none
+class _Decoded:
+    """Lines as text, for ``csv.reader``, which reads a line more where a field goes on.
+
+    Attributes:
+        offset: The byte behind what was read.
+        ended: Whether the file has ended.
+    """
+
+    def __init__(self, opened: Any, offset: int) -> None:
+        self._opened = opened
+        self.offset = offset
+        self.ended = False
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._opened:
+            encoding = "utf-8" if self.offset else "utf-8-sig"
+            self.offset += len(line)
+            yield line.decode(encoding, errors="surrogateescape")
+        self.ended = True
 
 
-def columns_of_lines(file: InputFile, text: str, kept: Sequence[str]) -> Columns:
-    """Return the columns of a file of lines. Those of CSV are texts, those of JSON Lines what its first rows hold."""
-    pyarrow = require("pyarrow")
+def _header(file: InputFile, opened: Any) -> tuple[list[str] | None, int]:
+    """Return the columns of a CSV file, and where its rows begin; None and 0 for other formats."""
+    if file.format not in _DELIMITERS:
+        return None, 0
+    read = _Decoded(opened, 0)
+    names = next(csv.reader(read, delimiter=_DELIMITERS[file.format], strict=True), [])
+    if any(_is_broken(name) for name in names):
+        raise csv.Error("its header is not UTF-8")
+    return names, read.offset
+
+
+def _first_rows(file: InputFile) -> tuple[list[Mapping[str, object]], list[str] | None]:
+    """Return the first rows of JSON Lines, and the columns of a CSV file or of plain text."""
     rows: list[Mapping[str, object]] = []
     try:
         with open_file(file) as opened:
             names, offset = _header(file, opened)
-            for line in _lines(file, opened, names, offset):
-                if line.values is not None:
-                    rows.append(line.values)
-                if names is not None or len(rows) == _ROWS_OF_TYPES:
-                    break
-    except (OSError, EOFError, csv.Error) as error:
+            if file.format is Format.JSONL:
+                for _, (record, _) in zip(range(_ROWS_OF_TYPES), _records(file, opened, offset), strict=False):
+                    values = _values(file, names, record)
+                    rows += [] if values is None else [values]
+    except _ERRORS as error:
         raise unreadable(file, error) from error
-    known = list(dict.fromkeys(name for row in rows for name in row)) if names is None else names
-    if known or names is not None:
-        refuse_missing(file, known, (text, *kept))
-    if names is not None:
-        return Columns(text, tuple(kept), (pyarrow.string(),) * len(kept))
-    types = []
-    for name in kept:
-        values = [row.get(name) for row in rows]
-        try:
-            found = pyarrow.array(values).type
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-            raise InputError(f"{file.url}: the column {name!r} has values of several types: {error}") from error
-        types.append(pyarrow.string() if pyarrow.types.is_null(found) else found)
-    return Columns(text, tuple(kept), tuple(types))
+    return rows, ["text"] if file.format is Format.TEXT else names
+
+
+def _values(file: InputFile, names: Sequence[str] | None, record: Record) -> Mapping[str, object] | None:
+    """Return a row's values by column, or None where it cannot be read."""
+    if isinstance(record, bytes):
+        return _of_text(record) if file.format is Format.TEXT else _of_json(record)
+    if record is None or names is None or len(record) != len(names) or any(_is_broken(one) for one in record):
+        return None
+    return dict(zip(names, record, strict=True))
+
+
+def _of_text(line: bytes) -> Mapping[str, object] | None:
+    try:
+        return {"text": line.rstrip(b"\r\n").decode()}
+    except UnicodeDecodeError:
+        return None
+
+
+def _of_json(line: bytes) -> Mapping[str, object] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_broken(text: str) -> bool:
+    """Whether a text is not Unicode: what could not be decoded, and JSON's lone surrogates."""
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _rows(window: Sequence[Mapping[str, object] | None], columns: Columns, start: int) -> Rows:
+    pyarrow = require("pyarrow")
+    faults: dict[int, Fault] = {number: "undecodable" for number, values in enumerate(window) if values is None}
+    kept = []
+    for name, kind in zip(columns.kept, columns.types, strict=True):
+        found = [None if values is None else values.get(name) for values in window]
+        if name in columns.as_json:
+            found = [None if value is None else json.dumps(value) for value in found]
+        fits = _FITS[str(kind)]
+        wrong = [number for number, value in enumerate(found) if value is not None and not fits(value)]
+        faults |= dict.fromkeys(wrong, KEPT_FAULT)
+        for number in wrong:
+            found[number] = None
+        kept.append(pyarrow.array(found, kind))
+    return Rows(start, [None if values is None else values.get(columns.text) for values in window], kept, faults)
+
+
+def _kind(values: Sequence[object]) -> str:
+    """Return what the values of a column of JSON Lines are: of one simple type, or JSON."""
+    kinds = {type(value).__name__ for value in values}
+    if kinds <= {"str"}:
+        return "str"
+    if kinds == {"int", "float"}:
+        return "float"
+    (kind,) = kinds if len(kinds) == 1 else ("json",)
+    return kind if kind in ("int", "float", "bool") else "json"
+
+
+# Arrow type -> whether a value of JSON is of it, without loss.
+_FITS: dict[str, Callable[[object], bool]] = {
+    "int64": lambda value: isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63,
+    "double": lambda value: type(value) in (int, float),
+    "bool": lambda value: type(value) is bool,
+    "string": lambda value: isinstance(value, str) and not _is_broken(value),
+}

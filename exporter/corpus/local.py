@@ -5,9 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,11 +19,10 @@ from exporter.corpus.options import OnError
 from exporter.corpus.output import Output, vector_array
 from exporter.corpus.plan import Part, Plan
 from exporter.corpus.reading import read_rows
-from exporter.corpus.rows import Columns
-from exporter.corpus.windows import Tokenized, WindowEncoder
+from exporter.corpus.rows import Columns, Fault, Rows
+from exporter.corpus.windows import Encoded, Tokenized, WindowEncoder
 from exporter.dependencies import require
 from exporter.errors import InputError
-from exporter.runtime.vector_types import Stored
 
 _WINDOWS_AHEAD = 2
 
@@ -87,55 +88,61 @@ def embed_parts(work: Work, parts: Sequence[Part], on_window: Callable[[Counts],
                 while counts.rows < part.rows:
                     window = next(windows)
                     with work.seconds.of("encode"):
-                        vectors = work.windows.encode(window)
+                        encoded = work.windows.encode(window)
+                    _refuse_faults(work, part, encoded.faults, encoded.rows)
                     with work.seconds.of("write"):
-                        writer.write_table(_table(work, part, window, vectors))
-                    counts += window.counts
-                    on_window(window.counts)
+                        writer.write_table(_table(work, part, encoded))
+                    counts += encoded.counts
+                    on_window(encoded.counts)
             work.output.commit(part, work.plan.identity.bundle, counts)
             total += counts
     return total
 
 
-def _tokenized(work: Work, parts: Iterable[Part]) -> Iterator[Tokenized]:
-    """Yield the windows of parts; those of each have as many rows as the part."""
-    for part in parts:
-        windows = read_rows(work.plan.identity.files[part.file], work.columns, part.place, part.place.row + part.rows)
+def _tokenized(work: Work, parts: Sequence[Part]) -> Iterator[Tokenized]:
+    """Yield the windows of parts; those of each have as many rows as the part. A file is opened once."""
+    for number, of_file in groupby(parts, key=attrgetter("file")):
+        left = list(of_file)
+        windows = read_rows(work.plan.identity.files[number], work.columns, [part.range for part in left])
         count = 0
-        while True:
+        while left:
             with work.seconds.of("read"):
                 rows = next(windows, None)
-            if rows is None:
-                break
-            count += len(rows)
+            if rows is None or rows.start != left[0].place.row + count:
+                raise _changed(work, left[0], count)
             with work.seconds.of("tokenize"):
                 window = work.windows.tokenize(rows)
-            if window.faults and work.on_error is OnError.FAIL:
-                raise _bad_row(work, part, window)
+            _refuse_faults(work, left[0], window.faults, rows)
             yield window
-        if count != part.rows:
-            raise _changed(work, part, count)
+            count += len(rows)
+            if count == left[0].rows:
+                left.pop(0)
+                count = 0
 
 
-def _table(work: Work, part: Part, window: Tokenized, vectors: Stored) -> Any:
+def _table(work: Work, part: Part, encoded: Encoded) -> Any:
     """Return the Arrow table of a window."""
     pyarrow = require("pyarrow")
-    rows = window.rows
+    rows = encoded.rows
     first = part.position + rows.start - part.place.row
+    faults = [encoded.faults.get(row) for row in range(len(rows))]
     columns = [
         *rows.kept,
         pyarrow.array(np.arange(first, first + len(rows))),
-        vector_array(vectors, window.text_of < 0),
-        pyarrow.array([window.faults.get(row) for row in range(len(rows))], pyarrow.string()),
+        vector_array(encoded.vectors, np.array([fault is not None for fault in faults])),
+        pyarrow.array(faults, pyarrow.string()),
     ]
     return pyarrow.Table.from_arrays(columns, schema=work.schema)
 
 
-def _bad_row(work: Work, part: Part, window: Tokenized) -> InputError:
-    row = min(window.faults)
+def _refuse_faults(work: Work, part: Part, faults: Mapping[int, Fault], rows: Rows) -> None:
+    """Stop at the first row that cannot be encoded, unless such rows are to be recorded."""
+    if not faults or work.on_error is OnError.RECORD:
+        return
+    row = min(faults)
     file = work.plan.identity.files[part.file]
-    return InputError(
-        f"{file.url}, row {window.rows.start + row}: the text is {window.faults[row]}",
+    raise InputError(
+        f"{file.url}: row {rows.start + row} cannot be encoded: {faults[row]}",
         next_step="correct it, or record such rows with `on_error=record`: a null vector and the reason",
     )
 

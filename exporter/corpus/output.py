@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from exporter.bundle.atomic import locked, partial_file, write_file, writing
 from exporter.corpus.counts import Counts
@@ -30,7 +32,10 @@ from exporter.errors import InputError
 PLAN, SUCCESS = "_plan.json", "_SUCCESS"
 METADATA = b"korsbert"
 """Key of the schema's metadata that says what made the vectors, as JSON."""
+RESERVED = ("position", "vector", "error")
+"""Columns that every output has."""
 _BLOCK = 2**20
+_LEFT = re.compile(r"\.(part-\d+\.parquet|_part-\d+\.json|_plan\.json|_SUCCESS)\.partial")
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,10 @@ class PartManifest:
         Raises:
             ValueError: It is no manifest of a part.
         """
-        stated = json.loads(content)
-        try:
-            return cls(**{**stated, "counts": Counts(**stated["counts"])})
-        except (TypeError, KeyError) as error:
-            raise ValueError("not the manifest of a part") from error
+        return _MANIFEST.validate_json(content)
+
+
+_MANIFEST = TypeAdapter(PartManifest)
 
 
 class Output:
@@ -87,11 +91,10 @@ class Output:
         Raises:
             BundleError: Another process writes there, or the folder cannot be made.
         """
+        folder = folder.resolve()  # a lock is beside the folder: there is one, whatever path leads there
         with locked(folder, "embed", "out"):
             with writing(folder):
                 folder.mkdir(exist_ok=True)
-                for left in folder.glob(".*.partial"):  # of a process that was killed
-                    left.unlink(missing_ok=True)
             yield cls(folder)
 
     def plan(self) -> Plan | None:
@@ -100,22 +103,25 @@ class Output:
         Raises:
             InputError: There is none, and other files are, or it cannot be read.
         """
-        path = self.folder / PLAN
-        if path.is_file():
-            return Plan.from_json(path.read_bytes(), str(path))
-        others = sorted(each.name for each in self.folder.iterdir())
-        if others:
+        names = {path.name for path in self.folder.iterdir()}
+        left = {name for name in names if _LEFT.fullmatch(name)}  # of a process that was killed
+        if PLAN not in names and names - left:
             raise InputError(
-                f"{self.folder}: has other files, {others[0]} for one", next_step="choose a folder that is empty or new"
+                f"{self.folder}: has other files, {min(names - left)} for one",
+                next_step="choose a folder that is empty or new",
             )
-        return None
+        with writing(self.folder):
+            for name in left:
+                (self.folder / name).unlink()
+        if PLAN not in names:
+            return None
+        return Plan.from_json((self.folder / PLAN).read_bytes(), str(self.folder / PLAN))
 
     def clear(self, plan: Plan) -> None:
         """Remove the parts of a plan, its end and the plan itself."""
-        for name in (SUCCESS, PLAN):
-            (self.folder / name).unlink(missing_ok=True)
-        for part in plan.parts:
-            for path in (self._manifest(part), self.folder / part.name):
+        parts = [path for part in plan.parts for path in (self._manifest(part), self.folder / part.name)]
+        with writing(self.folder):
+            for path in (self.folder / SUCCESS, *parts, self.folder / PLAN):  # the plan last: it makes the folder ours
                 path.unlink(missing_ok=True)
 
     def write(self, name: str, content: bytes) -> None:
@@ -169,10 +175,23 @@ def schema_of(kept: Mapping[str, Any], vector: Any, facts: Mapping[str, Any]) ->
         kept: Types of the columns of the input that the output has too, by name.
         vector: Arrow type of a vector.
         facts: What made the vectors.
+
+    Raises:
+        InputError: A kept column has the name of one that every output has, or a type that Parquet has not.
     """
     pyarrow = require("pyarrow")
+    taken = next((name for name in kept if name in RESERVED), None)
+    if taken is not None:
+        raise InputError(
+            f"a kept column is called {taken!r}, which every output has", next_step="rename it in the input"
+        )
     fields = [*kept.items(), ("position", pyarrow.int64()), ("vector", vector), ("error", pyarrow.string())]
-    return pyarrow.schema(fields, metadata={METADATA: json.dumps(facts, ensure_ascii=False).encode()})
+    schema = pyarrow.schema(fields, metadata={METADATA: json.dumps(facts, ensure_ascii=False).encode()})
+    try:
+        require("pyarrow.parquet").ParquetWriter(pyarrow.BufferOutputStream(), schema).close()
+    except pyarrow.ArrowNotImplementedError as error:
+        raise InputError(f"a kept column cannot be written as Parquet: {error}", next_step="leave it out") from error
+    return schema
 
 
 def vector_type(dtype: str, numbers: int) -> Any:

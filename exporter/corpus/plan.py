@@ -6,14 +6,17 @@ resumed run need not count rows again, and so that one folder never holds parts 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from exporter.corpus.files import Format, InputFile
+from pydantic import TypeAdapter
+
+from exporter.corpus.files import InputFile
 from exporter.corpus.reading import places_of
-from exporter.corpus.rows import Place
+from exporter.corpus.rows import Place, Range
 from exporter.errors import InputError
 
 FORMAT = 1
@@ -36,6 +39,11 @@ class Part:
     place: Place
     rows: int
     position: int
+
+    @property
+    def range(self) -> Range:
+        """Its rows in the input file."""
+        return Range(self.place, self.place.row + self.rows)
 
     @property
     def name(self) -> str:
@@ -74,25 +82,32 @@ class Plan:
 
     def to_json(self) -> bytes:
         """Return the content of ``_plan.json``."""
-        return f"{json.dumps({'format': FORMAT, **asdict(self)}, ensure_ascii=False)}\n".encode()
+        content = json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False)
+        return f"{json.dumps({'sha256': _hash(content), 'plan': content}, ensure_ascii=False)}\n".encode()
 
     @classmethod
     def from_json(cls, content: bytes, where: str) -> Plan:
         """Read ``_plan.json``.
 
         Raises:
-            InputError: It is no plan, or of another version of korsbert.
+            InputError: It is damaged, or of another version of korsbert.
         """
         try:
             stated = json.loads(content)
-            identity = {FORMAT: stated["identity"]}[stated["format"]]
-            files = tuple(InputFile(**{**file, "format": Format(file["format"])}) for file in identity["files"])
-            parts = tuple(Part(**{**part, "place": Place(**part["place"])}) for part in stated["parts"])
-            return cls(Identity(identity["bundle"], identity["options"], files), tuple(stated["rows"]), parts)
-        except (ValueError, TypeError, KeyError) as error:
+            plan = json.loads({_hash(stated["plan"]): stated["plan"]}[stated["sha256"]])
+            return _PLAN.validate_python({FORMAT: plan}[plan.pop("format")])
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
-                f"{where}: not a plan of this version of korsbert", next_step="choose another `out`"
+                f"{where}: damaged, or of another version of korsbert",
+                next_step="choose another `out`, or remove this one",
             ) from error
+
+
+_PLAN = TypeAdapter(Plan)
+
+
+def _hash(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def make_plan(identity: Identity, rows_per_part: int) -> Plan:

@@ -1,22 +1,23 @@
-"""Reading an input file, whatever its format: its columns, its rows, and where parts of it begin."""
+"""Reading input files, whatever their format: their columns, their rows, and where parts of them begin."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from exporter.corpus.columnar import columns_of_table, places_in_table, windows_of_table
+from exporter.corpus.columnar import columns_of_tables, places_in_table, windows_of_table
 from exporter.corpus.files import InputFile
 from exporter.corpus.lines import columns_of_lines, places_in_lines, windows_of_lines
-from exporter.corpus.rows import Columns, Place, Rows
+from exporter.corpus.rows import Columns, Place, Range, Rows
 
 
-def columns_of(file: InputFile, text: str, kept: Sequence[str]) -> Columns:
-    """Return the columns of a file with their types.
+def columns_of(files: Sequence[InputFile], text: str, kept: Sequence[str]) -> Columns:
+    """Return the columns of files of one format, with their types.
 
     Raises:
-        InputError: A column is not there, or the column of texts has another type than text.
+        InputError: A file lacks a column or has it twice, the column of texts has another type than text, or a kept
+            column has two types.
     """
-    return (columns_of_lines if file.format.is_text else columns_of_table)(file, text, kept)
+    return (columns_of_lines if files[0].format.is_text else columns_of_tables)(files, text, kept)
 
 
 def places_of(file: InputFile, every: int) -> tuple[int, tuple[Place, ...]]:
@@ -28,13 +29,18 @@ def places_of(file: InputFile, every: int) -> tuple[int, tuple[Place, ...]]:
     return (places_in_lines if file.format.is_text else places_in_table)(file, every)
 
 
-def read_rows(file: InputFile, columns: Columns, place: Place, stop: int) -> Iterator[Rows]:
-    """Yield the rows of a file from a place to ``stop`` (excluded), in windows.
+def read_rows(file: InputFile, columns: Columns, ranges: Sequence[Range]) -> Iterator[Rows]:
+    """Yield the rows of ranges of a file, one range after another, in windows.
 
-    Windows begin at multiples of ``WINDOW`` rows from the place on, wherever row groups of the file begin: what shares
-    a batch, and with it the last digit of a vector, depends on nothing but the part.
+    Windows begin at multiples of ``WINDOW`` rows from the first of a range on, wherever row groups of the file begin:
+    what shares a batch, and with it the last digit of a vector, depends on nothing but the range.
+
+    Args:
+        file: The file.
+        columns: What is read.
+        ranges: One or more, in the order of the file.
 
     Raises:
         InputError: The file cannot be read.
     """
-    return (windows_of_lines if file.format.is_text else windows_of_table)(file, columns, place, stop)
+    return (windows_of_lines if file.format.is_text else windows_of_table)(file, columns, ranges)

@@ -12,7 +12,8 @@ from exporter.errors import InputError
 WINDOW = 8192  # rows that are sorted by length together
 
 Fault = str
-"""What is wrong with a row: ``"null"``, ``"empty"``, ``"wrong type"``, ``"undecodable"`` or ``"too long"``."""
+"""What is wrong with a row: a key of the table in ``docs/embed.md``."""
+KEPT_FAULT = "a kept column of another type"
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,40 @@ class Columns:
     Attributes:
         text: The column of texts.
         kept: The columns that the output has too, the id first where there is one.
-        types: Their Arrow types.
+        types: Their Arrow types in the output.
+        as_json: Those among them whose values are written as JSON: of JSON Lines, what has no simple type.
     """
 
     text: str
     kept: tuple[str, ...]
     types: tuple[Any, ...] = ()
+    as_json: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where reading can begin.
+
+    Attributes:
+        row: Row of the file.
+        offset: Its first byte; 0 where the file has to be read from its beginning.
+    """
+
+    row: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Range:
+    """Consecutive rows of a file, from a place to the row ``stop`` (excluded)."""
+
+    place: Place
+    stop: int
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Consecutive rows of a file.
+    """A window: consecutive rows of a file.
 
     Attributes:
         start: Row of the file that is the first here.
@@ -50,30 +74,19 @@ class Rows:
         return len(self.texts)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where reading can begin.
-
-    Attributes:
-        row: Row of the file.
-        offset: Its first byte; 0 where the file has to be read from its beginning.
-    """
-
-    row: int
-    offset: int = 0
-
-
 def refuse_missing(file: InputFile, known: Sequence[str], wanted: Sequence[str]) -> None:
-    """Refuse a file that lacks a column.
+    """Refuse a file that lacks a column, or has it twice.
 
     Raises:
         InputError: The column is named, and those that there are.
     """
-    missing = next((name for name in wanted if name not in known), None)
-    if missing is not None:
-        raise InputError(
-            f"{file.url}: there is no column {missing!r}", next_step=f"its columns are {', '.join(map(repr, known))}"
-        )
+    for name in wanted:
+        if name not in known:
+            raise InputError(
+                f"{file.url}: there is no column {name!r}", next_step=f"its columns are {', '.join(map(repr, known))}"
+            )
+        if known.count(name) > 1:
+            raise InputError(f"{file.url}: the column {name!r} is there twice", next_step="rename one of them")
 
 
 def unreadable(file: InputFile, error: Exception) -> InputError:

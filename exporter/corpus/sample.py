@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from exporter.corpus.local import Work
 from exporter.corpus.plan import Part
 from exporter.corpus.reading import read_rows
-from exporter.corpus.rows import WINDOW, Rows
+from exporter.corpus.rows import WINDOW, Range, Rows
 from exporter.dependencies import require
 from exporter.errors import GateError
 from exporter.recipe import Gate
@@ -19,6 +19,7 @@ from exporter.runtime.vector_types import Stored
 
 PARTS, ROWS = 16, 4  # at most, and of each of them
 _BATCH_DEVIATION = 0.05  # of a gate that bounds none
+_HALF = 1e-3  # relative step of float16: a last digit of float32 may turn one over
 _CODES, _SIGNS = 0.2, 0.05  # shares of codes that differ by more than a step, and of signs that differ
 
 
@@ -43,9 +44,8 @@ def check_sample(work: Work, gate: Gate, dtype: str) -> Sample:
     Raises:
         GateError: A written vector is another than that of its text.
     """
-    bound = {"int8": _CODES, "uint8": _CODES, "binary": _SIGNS, "ubinary": _SIGNS}.get(
-        dtype, gate.max_batch_deviation or _BATCH_DEVIATION
-    )
+    floats = (gate.max_batch_deviation or _BATCH_DEVIATION) + (_HALF if dtype == "float16" else 0)
+    bound = {"int8": _CODES, "uint8": _CODES, "binary": _SIGNS, "ubinary": _SIGNS}.get(dtype, floats)
     largest, count = 0.0, 0
     parts = work.plan.parts
     chosen = sorted({int(place) for place in np.linspace(0, len(parts) - 1, PARTS)}) if parts else []
@@ -66,22 +66,20 @@ def check_sample(work: Work, gate: Gate, dtype: str) -> Sample:
 def _rows_of(work: Work, part: Part) -> Iterator[tuple[int, Stored, Stored]]:
     """Yield some rows of a part's first window: the row, the vector that was written, and the vector computed again."""
     file = work.plan.identity.files[part.file]
-    stop = part.place.row + min(part.rows, WINDOW)
-    rows = next(read_rows(file, work.columns, part.place, stop))
+    stop = min(part.range.stop, part.place.row + WINDOW)
+    rows = next(read_rows(file, work.columns, [Range(part.place, stop)]))
     written = _vectors(work, part)
-    encoded = [row for row, vector in enumerate(written) if vector is not None]
-    if not encoded:
-        return
-    for row in sorted({encoded[int(place)] for place in np.linspace(0, len(encoded) - 1, ROWS)}):
-        alone = work.windows.encode(work.windows.tokenize(_one(rows, row)))
-        yield row, np.asarray(written[row], alone.dtype), alone[0]
+    encoded = np.flatnonzero(np.asarray(written.is_valid()))
+    places = np.linspace(0, len(encoded) - 1, min(ROWS, len(encoded))).astype(int)
+    for row in encoded[places].tolist():
+        alone = work.windows.encode(work.windows.tokenize(_one(rows, row))).vectors
+        yield row, np.array(written[row].as_py(), alone.dtype), alone[0]
 
 
-def _vectors(work: Work, part: Part) -> Sequence[Any]:
-    parquet = require("pyarrow.parquet")
-    file = parquet.ParquetFile(work.output.folder / part.name)
-    vectors: list[Any] = file.read_row_group(0, ["vector"])[0].to_pylist()
-    return vectors
+def _vectors(work: Work, part: Part) -> Any:
+    """Return the vectors of a part's first window, as an Arrow array."""
+    parquet = require("pyarrow.parquet").ParquetFile(work.output.folder / part.name)
+    return parquet.read_row_group(0, columns=["vector"])["vector"].combine_chunks()
 
 
 def _one(rows: Rows, row: int) -> Rows:

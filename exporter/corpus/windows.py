@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,6 @@ import numpy.typing as npt
 from exporter.corpus.counts import Counts
 from exporter.corpus.options import EmbedOptions
 from exporter.corpus.rows import Fault, Rows
-from exporter.errors import EngineError
 from exporter.runtime.encoder import Encoder
 from exporter.runtime.texts import MAX_CHARACTERS
 from exporter.runtime.token_encoder import encoder_batches
@@ -31,14 +31,31 @@ class Tokenized:
         rows: The window.
         faults: What is wrong with a row, by its number in the window.
         ids: Token ids of each different text, special tokens included.
+        cut: Of each of them whether it has more tokens than that.
         text_of: (rows,) which of them a row has; -1 for a row with a fault.
-        counts: What its rows are.
     """
 
     rows: Rows
     faults: dict[int, Fault]
     ids: list[list[int]]
+    cut: list[bool]
     text_of: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A window with its vectors.
+
+    Attributes:
+        rows: The window.
+        vectors: (rows, numbers) in the type that was asked for; zeros where a row has a fault.
+        faults: What is wrong with a row, by its number in the window.
+        counts: What its rows are.
+    """
+
+    rows: Rows
+    vectors: Stored
+    faults: dict[int, Fault]
     counts: Counts
 
 
@@ -71,50 +88,54 @@ class WindowEncoder:
         faults = dict(rows.faults)
         numbers: dict[str, int] = {}
         text_of = np.full(len(rows), -1, np.int64)
-        for row, text in enumerate(rows.texts):
-            if row in faults:
+        for number, text in enumerate(rows.texts):
+            if number in faults:
                 continue
             fault = _fault_of(text)
             if fault is not None:
-                faults[row] = fault
+                faults[number] = fault
             else:
-                text_of[row] = numbers.setdefault(str(text), len(numbers))
+                text_of[number] = numbers.setdefault(str(text), len(numbers))
         ids: list[list[int]] = []
         cut: list[bool] = []
         for part in _parts(list(numbers)):
             found, truncated_ = self._tokenizer.ids_and_truncated([self._prompt + text for text in part])
             ids += found
             cut += truncated_
-        if not all(ids):
-            raise EngineError(
-                "a text has no token at all: the tokenizer adds no special ones",
-                next_step="`on_error=record` does not help: such a text has no vector",
-            )
-        encoded = int((text_of >= 0).sum())
-        counts = Counts(
-            rows=len(rows),
-            encoded=encoded,
-            duplicates=encoded - len(ids),
-            truncated=int(np.array(cut, bool)[text_of[text_of >= 0]].sum()),
-            faults={fault: list(faults.values()).count(fault) for fault in sorted(set(faults.values()))},
-            tokens=sum(map(len, ids)),
-        )
-        return Tokenized(rows, faults, ids, text_of, counts)
+        for row in np.flatnonzero(text_of >= 0).tolist():
+            if not ids[text_of[row]]:  # a tokenizer that adds no special tokens
+                faults[row], text_of[row] = "no token", -1
+        return Tokenized(rows, faults, ids, cut, text_of)
 
-    def encode(self, window: Tokenized) -> Stored:
-        """Return (rows, numbers) vectors in the type that was asked for; zeros where a row has a fault.
-
-        ``window.counts`` then has the padding too.
-        """
-        vectors = np.empty((len(window.ids), self._encoder.full_dimension), np.float32)
-        for batch in encoder_batches([len(row) for row in window.ids], self._options.batch_size):
-            ids, mask = self._tokenizer.pad([window.ids[row] for row in batch])
-            vectors[batch] = self._encoder.encode_padded(ids, mask)
-            window.counts.padding += int(mask.size - mask.sum())
+    def encode(self, window: Tokenized) -> Encoded:
+        """Return the vectors of a window. A text whose vector has NaN or Inf is a fault more."""
+        vectors = np.zeros((len(window.ids), self._encoder.full_dimension), np.float32)
+        padding = 0
+        texts = [text for text, ids in enumerate(window.ids) if ids]
+        for batch in encoder_batches([len(window.ids[text]) for text in texts], self._options.batch_size):
+            chosen = [texts[number] for number in batch]
+            ids, mask = self._tokenizer.pad([window.ids[text] for text in chosen])
+            vectors[chosen] = self._encoder.encode_padded(ids, mask)
+            padding += int(mask.size - mask.sum())
+        finite = np.logical_and.reduce(np.isfinite(vectors), axis=1)
+        vectors[~finite] = 0
+        text_of, faults = window.text_of.copy(), dict(window.faults)
+        for row in np.flatnonzero(text_of >= 0).tolist():
+            if not finite[text_of[row]]:
+                faults[row], text_of[row] = "not finite", -1
         stored = self._stored(vectors)
         placed = np.zeros((len(window.rows), self.numbers), stored.dtype)
-        placed[window.text_of >= 0] = stored[window.text_of[window.text_of >= 0]]
-        return placed
+        placed[text_of >= 0] = stored[text_of[text_of >= 0]]
+        counts = Counts(
+            rows=len(window.rows),
+            encoded=int((text_of >= 0).sum()),
+            duplicates=int((text_of >= 0).sum()) - len(np.unique(text_of[text_of >= 0])),
+            truncated=int(np.array(window.cut, bool)[text_of[text_of >= 0]].sum()),
+            faults=dict(sorted(Counter(faults.values()).items())),
+            tokens=sum(map(len, window.ids)),
+            padding=padding,
+        )
+        return Encoded(window.rows, placed, faults, counts)
 
     def _stored(self, vectors: Vectors) -> Stored:
         found = truncated(vectors, self._dimension)

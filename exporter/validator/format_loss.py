@@ -144,6 +144,7 @@ def _cast(checkpoint: Checkpoint, dtype: torch.dtype) -> SentenceTransformer:
     memo: dict[int, Any] = {
         id(parameter): nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
         for parameter in checkpoint.model.parameters()
+        if parameter.is_floating_point()
     }
     model: SentenceTransformer = copy.deepcopy(checkpoint.model, memo).to(dtype)
     return model

@@ -10,10 +10,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import fsspec
 import numpy as np
+import pandas
+import polars
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
@@ -21,11 +26,13 @@ import pytest
 
 import exporter
 from exporter.bundle import Bundle
-from exporter.corpus import EmbedOptions, EmbedReport, columnar, embed, lines, local
+from exporter.corpus import EmbedOptions, EmbedReport, Progress, columnar, embed, lines, local
 from exporter.corpus.output import Output, vector_array
 from exporter.corpus.reading import read_rows
 from exporter.errors import BundleError, ExportError, GateError, InputError
 from exporter.runtime.contract import VECTOR_TYPES, VectorType
+from exporter.runtime.encoder import Encoder
+from exporter.runtime.tokens import TextTokenizer
 from tests.conftest import SCRIPTS
 from tests.support.process import refused, run_program, wait_until
 
@@ -210,14 +217,64 @@ class TestFormats:
 
     def test_an_object_store(self, demo_fp32: Path, encoder: exporter.Encoder, tmp_path: Path) -> None:
         """The in-memory file system of fsspec stands in for one: it has URLs and no path here."""
-        import fsspec
-
         system = fsspec.filesystem("memory")
         system.pipe_file("/bucket/in.jsonl", write_jsonl(tmp_path).read_bytes())
         run(demo_fp32, "memory://bucket/*.jsonl", tmp_path / "out")
         np.testing.assert_allclose(
             vectors_of(read(tmp_path / "out")), encoder.encode_document(TEXTS), rtol=0, atol=2e-5
         )
+
+
+def by_pandas(out: Path) -> dict[str, list[Any]]:
+    frame = pandas.read_parquet(out)
+    return {name: list(frame[name]) for name in ("key", "position", "vector")}
+
+
+def by_polars(out: Path) -> dict[str, list[Any]]:
+    return polars.read_parquet(out / "*.parquet").select("key", "position", "vector").to_dict(as_series=False)
+
+
+def by_duckdb(out: Path) -> dict[str, list[Any]]:
+    rows = duckdb.sql(f"select key, position, vector from read_parquet('{out}/*.parquet') order by position").fetchall()
+    return dict(zip(("key", "position", "vector"), map(list, zip(*rows, strict=True)), strict=True))
+
+
+@pytest.mark.parametrize("read_by", [by_pandas, by_polars, by_duckdb])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "ubinary"])
+def test_others_read_the_output(
+    read_by: Callable[[Path], dict[str, list[Any]]],
+    dtype: VectorType,
+    demo_fp32: Path,
+    encoder: exporter.Encoder,
+    tmp_path: Path,
+) -> None:
+    texts = TEXTS[:9]
+    run(
+        demo_fp32,
+        write_rows(tmp_path / "a.jsonl", *({"key": text, "text": text} for text in texts)),
+        tmp_path / "out",
+        dtype=dtype,
+        id="key",
+        rows_per_part=4,
+    )
+    found = read_by(tmp_path / "out")
+    assert found["key"] == texts
+    assert found["position"] == list(range(9))
+    wanted = encoder.encode_document(texts, precision=dtype)
+    np.testing.assert_allclose(np.array(found["vector"], float), wanted.astype(float), rtol=0, atol=2e-3)
+
+
+def test_duckdb_searches_the_output(whole: Path, encoder: exporter.Encoder) -> None:
+    query = encoder.encode_query(["100 번째 문장은 길고 다르다."])
+    found = duckdb.execute(
+        f"select key from read_parquet('{whole}/*.parquet') "
+        f"order by array_cosine_similarity(vector::float[256], ?::float[256]) desc limit 3",
+        query.tolist(),
+    ).fetchall()
+    scores = encoder.similarity(encoder.encode_query(["100 번째 문장은 길고 다르다."]), encoder.encode_document(TEXTS))[
+        0
+    ]
+    assert [key for (key,) in found] == [IDS[row] for row in np.argsort(-scores)[:3]]
 
 
 @pytest.mark.parametrize("dtype", VECTOR_TYPES)
@@ -278,7 +335,7 @@ class TestFaults:
         source = write_jsonl(tmp_path)
         content = source.read_text(encoding="utf-8").split("\n\n")
         source.write_text("\n".join([*content[:100], BAD[fault], *content[100:]]), encoding="utf-8")
-        with pytest.raises(InputError, match=rf"in\.jsonl, row 100: the text is {fault}"):
+        with pytest.raises(InputError, match=rf"in\.jsonl: row 100 cannot be encoded: {fault}"):
             run(demo_fp32, source, tmp_path / "out")
         left = {path.name for path in (tmp_path / "out").iterdir()}
         assert left == {"_plan.json", "part-000000.parquet", "_part-000000.json"}
@@ -338,10 +395,207 @@ class TestFaults:
         with pytest.raises(InputError, match=r"the column 'year' has the type int64, and must be text"):
             run(demo_fp32, write_parquet(tmp_path), tmp_path / "out", column="year")
 
-    @pytest.mark.parametrize("given", ["nothing/there", "nothing-*.jsonl", "unknown://x/in.jsonl"])
-    def test_inputs_that_are_not_there(self, given: str, demo_fp32: Path, tmp_path: Path) -> None:
-        with pytest.raises(InputError):
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            ("nothing/there", "there is no such file or folder"),
+            ("nothing-*.jsonl", "there is no such file or folder"),
+            ("unknown://x/in.jsonl", "Protocol not known: unknown"),
+            ("zip://in.jsonl::nothing.zip", "nothing.zip"),
+        ],
+    )
+    def test_inputs_that_are_not_there(self, given: str, told: str, demo_fp32: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=told):
             run(demo_fp32, given, tmp_path / "out")
+
+
+def write_rows(path: Path, *rows: object) -> Path:
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+def pack(path: Path, content: bytes) -> None:
+    """Write a compressed file, by the suffix of its name."""
+    if path.suffix == ".zst":
+        with pa.CompressedOutputStream(str(path), "zstd") as stream:
+            stream.write(content)
+        return
+    with fsspec.open(path, "wb", compression="infer") as file:
+        file.write(content)
+
+
+class TestOddInputs:
+    def test_a_glob_finds_folders_too_and_a_name_is_no_glob(self, demo_fp32: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "spark"
+        (folder / "x.parquet").mkdir(parents=True)
+        pq.write_table(table_of().slice(0, 2), folder / "x.parquet" / "part-0.parquet")
+        pq.write_table(table_of().slice(2, 1), folder / "y.parquet")
+        assert run(demo_fp32, folder / "*.parquet", tmp_path / "out").counts.rows == 3
+        named = write_rows(tmp_path / "a[1].jsonl", {"text": "a"})
+        assert run(demo_fp32, named, tmp_path / "named").counts.rows == 1
+
+    def test_a_link_to_a_folder_is_followed(self, demo_fp32: Path, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        (tmp_path / "there").mkdir()
+        write_rows(tmp_path / "in" / "a.jsonl", {"text": "a"})
+        write_rows(tmp_path / "there" / "b.jsonl", {"text": "b"}, {"text": "c"})
+        (tmp_path / "in" / "link").symlink_to(tmp_path / "there")
+        (tmp_path / "there" / "circle").symlink_to(tmp_path / "in")
+        assert run(demo_fp32, tmp_path / "in", tmp_path / "out").counts.rows == 3
+
+    def test_a_file_is_not_given_twice_and_not_none(self, demo_fp32: Path, tmp_path: Path) -> None:
+        source = write_rows(tmp_path / "a.jsonl", {"text": "a"})
+        with pytest.raises(InputError, match=r"a\.jsonl: is given twice"):
+            embed(demo_fp32, [str(source), str(tmp_path / "*.jsonl")], tmp_path / "out", EmbedOptions())
+        with pytest.raises(InputError, match=r"there is no input"):
+            embed(demo_fp32, [], tmp_path / "out", EmbedOptions())
+
+    def test_the_output_does_not_lie_in_the_input(self, demo_fp32: Path, tmp_path: Path) -> None:
+        write_rows(tmp_path / "a.jsonl", {"text": "a"})
+        with pytest.raises(InputError, match=r"lies in the input, or the input in it"):
+            run(demo_fp32, tmp_path, tmp_path / "out")
+        with pytest.raises(InputError, match=r"lies in the input, or the input in it"):
+            run(demo_fp32, tmp_path / "a.jsonl", tmp_path)
+
+    def test_kept_values_of_another_type_are_bad_rows(self, demo_fp32: Path, tmp_path: Path) -> None:
+        rows: list[object] = [{"text": "a", "n": 1, "s": "x", "m": [1]}] * 1000
+        rows += [{"text": "a", "n": 1.5}, {"text": "a", "n": 2**70}, {"text": "a", "n": True}, {"text": "a", "s": 5}]
+        rows += [{"text": "a", "s": "\ud800"}, {"text": "a", "n": 7, "s": "y", "m": {"new": None}}]
+        source = write_rows(tmp_path / "a.jsonl", *rows)
+        run(demo_fp32, source, tmp_path / "out", keep=("n", "s", "m"), on_error="record")
+        table = read(tmp_path / "out")
+        assert table["error"].to_pylist()[999:] == [None, *["a kept column of another type"] * 5, None]
+        assert table["n"].to_pylist()[999:] == [1, *[None] * 5, 7]
+        assert table["m"].to_pylist()[0] == "[1]"
+        assert table["m"].to_pylist()[-1] == '{"new": null}'
+
+    def test_the_types_of_kept_columns_are_those_of_all_files(self, demo_fp32: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "in"
+        folder.mkdir()
+        (folder / "0.jsonl").write_text("")
+        write_rows(folder / "1.jsonl", {"text": "a", "n": 1})
+        write_rows(folder / "2.jsonl", {"text": "b", "n": 1.5})
+        run(demo_fp32, folder, tmp_path / "out", keep="n")
+        assert read(tmp_path / "out")["n"].to_pylist() == [1.0, 1.5]
+
+    @pytest.mark.parametrize("name", ["position", "vector", "error"])
+    def test_names_of_the_output_are_taken(self, name: str, demo_fp32: Path, tmp_path: Path) -> None:
+        source = write_rows(tmp_path / "a.jsonl", {"text": "a", name: "b"})
+        with pytest.raises(InputError, match=rf"a kept column is called '{name}', which every output has"):
+            run(demo_fp32, source, tmp_path / "out", keep=name)
+
+    def test_a_column_that_is_there_twice(self, demo_fp32: Path, tmp_path: Path) -> None:
+        texts = pa.array(["a"])
+        pq.write_table(pa.Table.from_arrays([texts, texts, texts], ["text", "x", "x"]), tmp_path / "in.parquet")
+        with pytest.raises(InputError, match=r"the column 'x' is there twice"):
+            run(demo_fp32, tmp_path / "in.parquet", tmp_path / "out", keep="x")
+        (tmp_path / "in.csv").write_text("text,text\na,b\n")
+        with pytest.raises(InputError, match=r"the column 'text' is there twice"):
+            run(demo_fp32, tmp_path / "in.csv", tmp_path / "csv")
+
+    def test_text_of_parquet_that_is_not_unicode(self, demo_fp32: Path, tmp_path: Path) -> None:
+        buffers = pa.array([b"fine", b"\xff\xfe", None, b"too"], pa.binary()).buffers()
+        broken = pa.StringArray.from_buffers(4, buffers[1], buffers[2], buffers[0])
+        pq.write_table(pa.table({"text": broken}), tmp_path / "in.parquet")
+        run(demo_fp32, tmp_path / "in.parquet", tmp_path / "out", on_error="record")
+        assert read(tmp_path / "out")["error"].to_pylist() == [None, "undecodable", "null", None]
+
+    def test_dictionaries_and_texts_that_are_all_null(self, demo_fp32: Path, tmp_path: Path) -> None:
+        names = pa.array([f"n{number % 200}" for number in range(300)]).dictionary_encode()
+        pq.write_table(pa.table({"text": names, "name": names}), tmp_path / "in.parquet")
+        run(demo_fp32, tmp_path / "in.parquet", tmp_path / "out", keep="name")
+        assert read(tmp_path / "out")["name"].to_pylist() == names.to_pylist()
+        pq.write_table(pa.table({"text": pa.nulls(3)}), tmp_path / "null.parquet")
+        counts = run(demo_fp32, tmp_path / "null.parquet", tmp_path / "null", on_error="record").counts
+        assert counts.faults == {"null": 3}
+
+    def test_a_kept_type_that_parquet_has_not(self, demo_fp32: Path, tmp_path: Path) -> None:
+        table = pa.table({"text": ["a"], "span": pa.array([(1, 2, 3)], pa.month_day_nano_interval())})
+        with pa.ipc.new_file(tmp_path / "in.arrow", table.schema) as writer:
+            writer.write_table(table)
+        with pytest.raises(InputError, match=r"a kept column cannot be written as Parquet"):
+            run(demo_fp32, tmp_path / "in.arrow", tmp_path / "out", keep="span")
+
+    @pytest.mark.parametrize("content", [b'text\na\n"b\nc\n', b'text,x\na,b\nc,"d\n\n\ne,f\n'])
+    def test_a_quote_that_does_not_end_stops_the_run(self, content: bytes, demo_fp32: Path, tmp_path: Path) -> None:
+        (tmp_path / "in.csv").write_bytes(content)
+        with pytest.raises(InputError, match=r"a quoted field that begins behind byte \d+ does not end"):
+            run(demo_fp32, tmp_path / "in.csv", tmp_path / "out", on_error="record")
+
+    def test_a_quote_in_a_field_is_a_bad_row(self, demo_fp32: Path, tmp_path: Path) -> None:
+        (tmp_path / "in.csv").write_bytes(b'text,x\na,b\n"c"d,e\nf,g\n')
+        run(demo_fp32, tmp_path / "in.csv", tmp_path / "out", on_error="record")
+        assert read(tmp_path / "out")["error"].to_pylist() == [None, "undecodable", None]
+
+    @pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
+    @pytest.mark.parametrize("write", [write_csv, write_jsonl])
+    def test_compressed_files(
+        self, suffix: str, write: Callable[[Path], Path], demo_fp32: Path, whole: Path, tmp_path: Path
+    ) -> None:
+        source = write(tmp_path)
+        packed = source.with_name(f"{source.name}.{suffix}")
+        pack(packed, source.read_bytes())
+        source.unlink()
+        run(demo_fp32, packed, tmp_path / "out", id="key")
+        np.testing.assert_array_equal(vectors_of(read(tmp_path / "out")), vectors_of(read(whole)))
+
+    @pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
+    def test_compressed_files_that_are_cut(self, suffix: str, demo_fp32: Path, tmp_path: Path) -> None:
+        packed = tmp_path / f"in.jsonl.{suffix}"
+        pack(packed, np.random.default_rng(0).bytes(5000).hex().encode())
+        packed.write_bytes(packed.read_bytes()[:-900])
+        with pytest.raises(InputError, match=r"cannot be read as jsonl"):
+            run(demo_fp32, packed, tmp_path / "out")
+
+    def test_folders_with_a_state_of_something_else(self, demo_fp32: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "in"
+        folder.mkdir()
+        write_rows(folder / "a.jsonl", {"text": "a"})
+        for name in ("state.json", "dataset_dict.json"):
+            (folder / name).write_text("[1]")
+        assert run(demo_fp32, folder, tmp_path / "out").counts.rows == 1
+        (folder / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+        with pytest.raises(InputError, match=r"several splits\n  next: give the folder of one: train, test"):
+            run(demo_fp32, folder, tmp_path / "other")
+
+    def test_an_input_that_grows_while_it_is_read(self, demo_fp32: Path, tmp_path: Path) -> None:
+        source = write_jsonl(tmp_path)
+
+        def grow(_: object) -> None:
+            with source.open("a", encoding="utf-8") as file:
+                file.write('\n{"text": "늦게 왔다"}')
+
+        options = EmbedOptions.of(threads=1)
+        with pytest.raises(InputError, match=r"the size of .*in\.jsonl was \d+ when it was begun, and now it is \d+"):
+            embed(demo_fp32, [str(source)], tmp_path / "out", options, Progress(on_window=grow))
+        assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+    def test_vectors_that_are_not_finite_and_texts_without_a_token(
+        self, demo_fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given, tokens = Encoder.encode_padded, TextTokenizer.ids_and_truncated
+
+        def broken(self: Encoder, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+            vectors = given(self, ids, mask)
+            vectors[(ids == marked).any(axis=1), 3] = np.nan
+            return vectors
+
+        def none(self: TextTokenizer, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+            ids, cut = tokens(self, texts)
+            return [[] if text == "없다" else row for text, row in zip(texts, ids, strict=True)], cut
+
+        with exporter.load(demo_fp32) as opened:
+            marked = TextTokenizer(opened.tokenizer).ids(["비"])[0][1]
+        monkeypatch.setattr(Encoder, "encode_padded", broken)
+        monkeypatch.setattr(TextTokenizer, "ids_and_truncated", none)
+        source = write_rows(tmp_path / "a.jsonl", *({"text": text} for text in ("비", "물", "없다", "비")))
+        with pytest.raises(InputError, match=r"row 2 cannot be encoded: no token"):
+            run(demo_fp32, source, tmp_path / "out")
+        report = run(demo_fp32, source, tmp_path / "out", on_error="record")
+        table = read(tmp_path / "out")
+        assert table["error"].to_pylist() == ["not finite", None, "no token", "not finite"]
+        assert [vector is None for vector in table["vector"].to_pylist()] == [True, False, True, True]
+        assert (report.counts.encoded, report.counts.faults) == (1, {"no token": 1, "not finite": 2})
 
 
 class TestResume:
@@ -406,15 +660,45 @@ class TestResume:
         with pytest.raises(InputError, match=r"the size of .*in\.jsonl was \d+ when it was begun, and now it is \d+"):
             run(demo_fp32, source, tmp_path / "out")
 
+    def test_recording_bad_rows_goes_on_where_stopping_at_them_has_ended(self, demo_fp32: Path, tmp_path: Path) -> None:
+        rows: list[object] = [*({"text": text} for text in TEXTS[:70]), {"text": None}]
+        source = write_rows(tmp_path / "a.jsonl", *rows)
+        with pytest.raises(InputError, match=r"row 70 cannot be encoded: null"):
+            run(demo_fp32, source, tmp_path / "out")
+        report = run(demo_fp32, source, tmp_path / "out", on_error="record")
+        assert (report.parts, report.resumed, report.counts.faults) == (2, 1, {"null": 1})
+
+    @pytest.mark.parametrize("damage", ["cut", "rows", "empty"])
+    def test_a_damaged_plan_is_refused(self, damage: str, copy: Path, demo_fp32: Path, source: Path) -> None:
+        content = (copy / "_plan.json").read_text(encoding="utf-8")
+        changed = {"cut": content[:-40], "rows": content.replace('\\"rows\\": 60', '\\"rows\\": 61'), "empty": "{}"}
+        assert changed[damage] != content
+        (copy / "_plan.json").write_text(changed[damage], encoding="utf-8")
+        with pytest.raises(InputError, match=r"_plan\.json: damaged, or of another version"):
+            run(demo_fp32, source, copy, id="key")
+
     def test_without_resume_everything_is_made_again(self, copy: Path, demo_fp32: Path, source: Path) -> None:
         report = run(demo_fp32, source, copy, dtype="float16", resume=False)
         assert (report.resumed, read(copy).schema.field("vector").type.value_type) == (0, pa.float16())
 
     def test_a_folder_of_something_else_is_left_alone(self, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
-        (tmp_path / "notes.txt").write_text("mine")
-        with pytest.raises(InputError, match=r"has other files, notes\.txt for one"):
+        mine = {".movie.partial": b"mine", "notes.txt": b"mine"}
+        for name, content in mine.items():
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=r"has other files, \.movie\.partial for one"):
             run(demo_fp32, source, tmp_path)
-        assert contents(tmp_path) == {"notes.txt": b"mine"}
+        assert contents(tmp_path) == mine
+
+    def test_the_working_folder_and_a_link_are_the_folder_that_they_are(
+        self, whole: Path, demo_fp32: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "out")
+        monkeypatch.chdir(tmp_path / "out")
+        run(demo_fp32, source, Path(), id="key")
+        assert contents(tmp_path / "out") == contents(whole)
+        with Output.opened(tmp_path / "link"), pytest.raises(BundleError, match=r"another embed is writing there"):
+            run(demo_fp32, source, tmp_path / "out", id="key")
 
     def test_an_input_that_shrinks_while_it_is_read(
         self, demo_fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -422,7 +706,7 @@ class TestResume:
         """The plan was made with more rows than there are."""
         source = write_jsonl(tmp_path)
         monkeypatch.setattr(
-            local, "read_rows", lambda file, columns, place, stop: read_rows(file, columns, place, stop - 1)
+            local, "read_rows", lambda file, columns, ranges: read_rows(file, columns, [replace(ranges[0], stop=59)])
         )
         with pytest.raises(InputError, match=r"has 59 rows from row 0 on, and had 60: it has changed"):
             run(demo_fp32, source, tmp_path / "out")
@@ -487,7 +771,7 @@ class TestProcesses:
         (tmp_path / "in.jsonl").write_text('{"key": "a", "text": ""}')
         done = run_program(command(demo_fp32, tmp_path / "in.jsonl", tmp_path / "out"))
         assert done.status == 2
-        assert "row 0: the text is empty" in done.stderr
+        assert "row 0 cannot be encoded: empty" in done.stderr
         assert "--on-error record" in done.stderr
 
 
