@@ -2,8 +2,8 @@
 
     files.py     which files the input has          rows.py      their rows, in windows
     plan.py      parts: fixed ranges of rows        windows.py   a window of rows -> vectors
-    output.py    parts are written and committed    local.py     one process does all of it
-    sample.py    some vectors are encoded again     counts.py    what the rows came to
+    places.py    a folder, or a prefix on a store   output.py    parts are written there and committed
+    local.py     one process does all of it         sample.py    some vectors are encoded again
 
 A part is a function of its rows, the bundle and the options: whoever makes it, and however often, its vectors are the
 same bytes. So a run that was interrupted goes on with the parts that are missing.
@@ -24,6 +24,7 @@ from exporter.corpus.files import InputFile, input_files
 from exporter.corpus.local import Seconds, Work, embed_parts
 from exporter.corpus.options import EmbedOptions
 from exporter.corpus.output import PLAN, SUCCESS, Output, PartManifest, schema_of, vector_type
+from exporter.corpus.places import opened_place
 from exporter.corpus.plan import Identity, Part, Plan, make_plan, refuse_another
 from exporter.corpus.reading import columns_of
 from exporter.corpus.sample import Sample, check_sample
@@ -44,7 +45,7 @@ class EmbedReport:
     """What a run came to.
 
     Attributes:
-        folder: The output.
+        folder: Path or URL of the output.
         counts: Of all parts, also of those of earlier runs.
         parts: How many the output has.
         resumed: How many of them earlier runs have made.
@@ -55,7 +56,7 @@ class EmbedReport:
         sample: The comparison at the end.
     """
 
-    folder: Path
+    folder: str
     counts: Counts
     parts: int
     resumed: int
@@ -67,7 +68,7 @@ class EmbedReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON data."""
-        return {**asdict(self), "folder": str(self.folder)}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Progress:
 
 
 def embed(
-    bundle: Path, inputs: Sequence[str], out: Path, options: EmbedOptions, progress: Progress = Progress()
+    bundle: Path, inputs: Sequence[str], out: str, options: EmbedOptions, progress: Progress = Progress()
 ) -> EmbedReport:
     """Encode the texts of a dataset, and write their vectors as Parquet.
 
@@ -109,8 +110,9 @@ def embed(
     files = input_files(inputs)
     _refuse_output_among(inputs, files, out)
     identity = Identity(opened.manifest.seal, _deciding(options, prompt), files)
-    with Output.opened(out) as output, opened.encoder(threads=options.threads or cores()) as encoder:
+    with opened_place(out) as place, opened.encoder(threads=options.threads or cores()) as encoder:
         started, cpu = time.perf_counter(), time.process_time()
+        output = Output(place)
         windows = WindowEncoder(encoder, prompt, options)
         columns = columns_of(files, options.column, options.kept)
         plan, done = _plan(output, identity, options)
@@ -120,14 +122,14 @@ def embed(
             dict(zip(columns.kept, columns.types, strict=True)), vector_type(options.dtype, windows.numbers), facts
         )
         work = Work(plan, columns, schema, windows, output, options.on_error)
-        (output.folder / SUCCESS).unlink(missing_ok=True)
+        place.remove(SUCCESS)
         made = embed_parts(work, [part for part in plan.parts if part not in done], progress.on_window)
         sample = check_sample(work, opened.manifest.recipe.gates.of(opened.manifest.engine.precision), options.dtype)
-        refuse_another(identity, replace(identity, files=input_files(inputs)), str(out))  # while it was read
+        refuse_another(identity, replace(identity, files=input_files(inputs)), place.url)  # while it was read
         seconds = time.perf_counter() - started
         counts = sum((manifest.counts for manifest in done.values()), made)
         report = EmbedReport(
-            folder=out,
+            folder=place.url,
             counts=counts,
             parts=len(plan.parts),
             resumed=len(done),
@@ -137,7 +139,7 @@ def embed(
             cpu_seconds_per_million_rows=(time.process_time() - cpu) / max(made.rows, 1) * 1e6,
             sample=sample,
         )
-        output.write(SUCCESS, _success(facts, plan, counts))
+        place.write(SUCCESS, _success(facts, plan, counts))
     return report
 
 
@@ -161,12 +163,13 @@ def _prompt(bundle: Bundle, name: str | None) -> str:
     return facts.prompts[name]
 
 
-def _refuse_output_among(inputs: Sequence[str], files: Sequence[InputFile], out: Path) -> None:
+def _refuse_output_among(inputs: Sequence[str], files: Sequence[InputFile], out: str) -> None:
     """Refuse an output in a folder of the input: its files would be the input of the next run."""
-    place = out.resolve()
-    folders = [Path(given).resolve() for given in inputs if Path(given).is_dir()]
-    inside = any(place.is_relative_to(folder) for folder in folders)
-    if inside or any(file.is_local and Path(file.url).resolve().is_relative_to(place) for file in files):
+    place = out.rstrip("/") if "://" in out else str(Path(out).resolve())
+    folders = [given.rstrip("/") if "://" in given else str(Path(given).resolve()) for given in inputs]
+    urls = [str(Path(file.url).resolve()) if file.is_local else file.url for file in files]
+    inside = any(f"{place}/".startswith(f"{folder}/") for folder in folders)
+    if inside or any(url.startswith(f"{place}/") for url in urls):
         raise InputError(f"{out}: lies in the input, or the input in it", next_step="choose another `out`")
 
 
@@ -182,9 +185,9 @@ def _plan(output: Output, identity: Identity, options: EmbedOptions) -> tuple[Pl
         plan = None
     if plan is None:
         plan = make_plan(identity, options.rows_per_part)
-        output.write(PLAN, plan.to_json())
+        output.place.write(PLAN, plan.to_json())
         return plan, {}
-    refuse_another(plan.identity, identity, str(output.folder))
+    refuse_another(plan.identity, identity, output.place.url)
     found = ((part, output.committed(part, identity.bundle)) for part in plan.parts)
     return plan, {part: manifest for part, manifest in found if manifest is not None}
 

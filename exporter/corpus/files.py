@@ -9,7 +9,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -149,7 +149,7 @@ def _of_folder(system: Any, folder: str) -> list[str]:
     named = _json(system, f"{folder}/state.json").get("_data_files")
     if isinstance(named, list):
         return [f"{folder}/{one['filename']}" for one in named]
-    found = _walk(folder) if _is_local(system) else system.find(folder)
+    found = _walk(folder) if is_local(system) else system.find(folder)
     seen = [path for path in sorted(found) if not _is_hidden(path.removeprefix(folder))]
     return [path for path in seen if _suffix(path) in _SUFFIXES.keys() - _NOT_FROM_FOLDERS]
 
@@ -184,17 +184,23 @@ def _input_file(system: Any, path: str) -> InputFile:
     if format_ is None or (path.endswith(_COMPRESSIONS) and not format_.is_text):
         raise InputError(f"{path}: its name says no format", next_step=f"files must end in {', '.join(_SUFFIXES)}")
     facts = system.info(path)
-    version = next((facts[name] for name in _VERSIONS if facts.get(name) is not None), None)
+    version = version_of(facts)
     if version is None or facts.get("size") is None:
         raise InputError(
             f"{path}: its server does not say when it was changed, so a later run could not know",
             next_step="download it first",
         )
-    url = str(Path(path).absolute()) if _is_local(system) else system.unstrip_protocol(path)
-    return InputFile(url, format_, int(facts["size"]), str(version))
+    url = str(Path(path).absolute()) if is_local(system) else system.unstrip_protocol(path)
+    return InputFile(url, format_, int(facts["size"]), version)
 
 
-def _is_local(system: Any) -> bool:
+def version_of(facts: Mapping[str, Any]) -> str | None:
+    """Return what changes with the content of a file, by what a file system says of it; None if it says nothing."""
+    return next((str(facts[name]) for name in _VERSIONS if facts.get(name) is not None), None)
+
+
+def is_local(system: Any) -> bool:
+    """Whether a file system of ``fsspec`` is that of this machine."""
     protocol = system.protocol
     return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 

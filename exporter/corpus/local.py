@@ -91,10 +91,10 @@ def embed_parts(work: Work, parts: Sequence[Part], on_window: Callable[[Counts],
                         encoded = work.windows.encode(window)
                     _refuse_faults(work, part, encoded.faults, encoded.rows)
                     with work.seconds.of("write"):
-                        writer.write_table(_table(work, part, encoded))
+                        writer.write(_table(work, part, encoded))
                     counts += encoded.counts
                     on_window(encoded.counts)
-            work.output.commit(part, work.plan.identity.bundle, counts)
+            work.output.commit(part, work.plan.identity.bundle, writer, counts)
             total += counts
     return total
 

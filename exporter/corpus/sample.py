@@ -54,7 +54,7 @@ def check_sample(work: Work, gate: Gate, dtype: str) -> Sample:
             difference = _difference(written, again, dtype)
             if not difference <= bound:
                 raise GateError(
-                    f"{work.output.folder / part.name}, row {row}: the vector differs from that of its text by "
+                    f"{work.output.place.url}/{part.name}, row {row}: the vector differs from that of its text by "
                     f"{difference:.2g}, allowed {bound:g}",
                     report={"row": row, "difference": difference, "bound": bound},
                     next_step="embed again into another folder, and please report this",
@@ -78,8 +78,9 @@ def _rows_of(work: Work, part: Part) -> Iterator[tuple[int, Stored, Stored]]:
 
 def _vectors(work: Work, part: Part) -> Any:
     """Return the vectors of a part's first window, as an Arrow array."""
-    parquet = require("pyarrow.parquet").ParquetFile(work.output.folder / part.name)
-    return parquet.read_row_group(0, columns=["vector"])["vector"].combine_chunks()
+    with work.output.place.open(part.name) as file:
+        group = require("pyarrow.parquet").ParquetFile(file).read_row_group(0, columns=["vector"])
+    return group["vector"].combine_chunks()
 
 
 def _one(rows: Rows, row: int) -> Rows:

@@ -23,11 +23,13 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+from moto.server import ThreadedMotoServer
 
 import exporter
 from exporter.bundle import Bundle
 from exporter.corpus import EmbedOptions, EmbedReport, Progress, columnar, embed, lines, local
-from exporter.corpus.output import Output, vector_array
+from exporter.corpus.output import vector_array
+from exporter.corpus.places import opened_place
 from exporter.corpus.reading import read_rows
 from exporter.errors import BundleError, ExportError, GateError, InputError
 from exporter.runtime.contract import VECTOR_TYPES, VectorType
@@ -117,9 +119,9 @@ INPUTS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def run(bundle: Path, source: Path | str, out: Path, **options: Any) -> EmbedReport:
+def run(bundle: Path, source: Path | str, out: Path | str, **options: Any) -> EmbedReport:
     named = {"rows_per_part": ROWS_PER_PART, "threads": 1, **options}
-    return embed(bundle, [str(source)], out, EmbedOptions.of(**named))
+    return embed(bundle, [str(source)], str(out), EmbedOptions.of(**named))
 
 
 def read(out: Path) -> pa.Table:
@@ -205,7 +207,7 @@ class TestFormats:
         first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
         shutil.copy(write_jsonl(tmp_path), first)
         (tmp_path / "in.jsonl").rename(second)
-        embed(demo_fp32, [str(second), str(first)], tmp_path / "out", EmbedOptions.of(threads=1))
+        embed(demo_fp32, [str(second), str(first)], str(tmp_path / "out"), EmbedOptions.of(threads=1))
         table = read(tmp_path / "out")
         assert table["position"].to_pylist() == list(range(2 * len(TEXTS)))
 
@@ -215,14 +217,69 @@ class TestFormats:
         assert (report.parts, report.counts.rows) == (0, 0)
         assert json.loads((tmp_path / "out" / "_SUCCESS").read_text())["counts"]["rows"] == 0
 
-    def test_an_object_store(self, demo_fp32: Path, encoder: exporter.Encoder, tmp_path: Path) -> None:
-        """The in-memory file system of fsspec stands in for one: it has URLs and no path here."""
-        system = fsspec.filesystem("memory")
-        system.pipe_file("/bucket/in.jsonl", write_jsonl(tmp_path).read_bytes())
-        run(demo_fp32, "memory://bucket/*.jsonl", tmp_path / "out")
-        np.testing.assert_allclose(
-            vectors_of(read(tmp_path / "out")), encoder.encode_document(TEXTS), rtol=0, atol=2e-5
-        )
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """The file system of ``fsspec`` for a real S3 server, which listens here (moto's)."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        system = fsspec.filesystem("s3")
+        for bucket in ("corpus", "vectors"):
+            system.mkdir(bucket)
+        yield system
+    server.stop()
+
+
+class TestObjectStore:
+    def test_from_a_store_to_a_store(self, s3: Any, demo_fp32: Path, whole: Path, source: Path, tmp_path: Path) -> None:
+        s3.put_file(str(source), "corpus/a/in.jsonl")
+        report = run(demo_fp32, "s3://corpus/a/*.jsonl", "s3://vectors/a", id="key")
+        assert (report.folder, report.parts, report.resumed) == ("s3://vectors/a", 4, 0)
+        s3.get("vectors/a", str(tmp_path / "got"), recursive=True)
+        assert {path.name for path in (tmp_path / "got").iterdir()} == {path.name for path in whole.iterdir()}
+        for path in whole.glob("*.parquet"):
+            assert (tmp_path / "got" / path.name).read_bytes() == path.read_bytes()
+
+    def test_a_part_that_was_changed_or_is_gone_is_made_again(self, s3: Any, demo_fp32: Path, source: Path) -> None:
+        run(demo_fp32, source, "s3://vectors/b")
+        content = s3.cat_file("vectors/b/part-000001.parquet")
+        s3.pipe_file("vectors/b/part-000001.parquet", content[:-1] + b"x")
+        s3.rm_file("vectors/b/part-000002.parquet")
+        report = run(demo_fp32, source, "s3://vectors/b")
+        assert (report.parts, report.resumed) == (4, 2)
+        assert s3.cat_file("vectors/b/part-000001.parquet") == content
+
+    def test_an_object_that_was_replaced_is_another_input(self, s3: Any, demo_fp32: Path, source: Path) -> None:
+        content = source.read_bytes()
+        s3.pipe_file("corpus/c/in.jsonl", content)
+        run(demo_fp32, "s3://corpus/c", "s3://vectors/c")
+        s3.pipe_file("corpus/c/in.jsonl", content.replace(b"id-0", b"id-x"))  # of the same size
+        with pytest.raises(InputError, match=r"the version of s3://corpus/c/in\.jsonl was .* when it was begun"):
+            run(demo_fp32, "s3://corpus/c", "s3://vectors/c")
+
+    def test_one_run_at_a_time(self, s3: Any, demo_fp32: Path, source: Path) -> None:
+        with opened_place("s3://vectors/d"), pytest.raises(BundleError, match=r"another embed is writing there"):
+            run(demo_fp32, source, "s3://vectors/d")
+        assert run(demo_fp32, source, "s3://vectors/d").parts == 4
+        assert not s3.exists("vectors/d/_lock")
+
+    @pytest.mark.usefixtures("s3")
+    def test_a_bucket_that_is_not_there(self, demo_fp32: Path, source: Path) -> None:
+        with pytest.raises(BundleError, match=r"s3://nothing/a: cannot be written: .*bucket"):
+            run(demo_fp32, source, "s3://nothing/a")
+        with pytest.raises(InputError, match=r"s3://nothing/\*\.jsonl: there is no such file or folder"):
+            run(demo_fp32, "s3://nothing/*.jsonl", "s3://vectors/e")
+
+    def test_the_output_does_not_lie_in_the_input(self, s3: Any, demo_fp32: Path, source: Path) -> None:
+        s3.put_file(str(source), "corpus/f/in.jsonl")
+        with pytest.raises(InputError, match=r"lies in the input, or the input in it"):
+            run(demo_fp32, "s3://corpus/f/", "s3://corpus/f/out")
 
 
 def by_pandas(out: Path) -> dict[str, list[Any]]:
@@ -446,9 +503,9 @@ class TestOddInputs:
     def test_a_file_is_not_given_twice_and_not_none(self, demo_fp32: Path, tmp_path: Path) -> None:
         source = write_rows(tmp_path / "a.jsonl", {"text": "a"})
         with pytest.raises(InputError, match=r"a\.jsonl: is given twice"):
-            embed(demo_fp32, [str(source), str(tmp_path / "*.jsonl")], tmp_path / "out", EmbedOptions())
+            embed(demo_fp32, [str(source), str(tmp_path / "*.jsonl")], str(tmp_path / "out"), EmbedOptions())
         with pytest.raises(InputError, match=r"there is no input"):
-            embed(demo_fp32, [], tmp_path / "out", EmbedOptions())
+            embed(demo_fp32, [], str(tmp_path / "out"), EmbedOptions())
 
     def test_the_output_does_not_lie_in_the_input(self, demo_fp32: Path, tmp_path: Path) -> None:
         write_rows(tmp_path / "a.jsonl", {"text": "a"})
@@ -567,7 +624,7 @@ class TestOddInputs:
 
         options = EmbedOptions.of(threads=1)
         with pytest.raises(InputError, match=r"the size of .*in\.jsonl was \d+ when it was begun, and now it is \d+"):
-            embed(demo_fp32, [str(source)], tmp_path / "out", options, Progress(on_window=grow))
+            embed(demo_fp32, [str(source)], str(tmp_path / "out"), options, Progress(on_window=grow))
         assert not (tmp_path / "out" / "_SUCCESS").exists()
 
     def test_vectors_that_are_not_finite_and_texts_without_a_token(
@@ -697,7 +754,7 @@ class TestResume:
         monkeypatch.chdir(tmp_path / "out")
         run(demo_fp32, source, Path(), id="key")
         assert contents(tmp_path / "out") == contents(whole)
-        with Output.opened(tmp_path / "link"), pytest.raises(BundleError, match=r"another embed is writing there"):
+        with opened_place(str(tmp_path / "link")), pytest.raises(BundleError, match=r"another embed is writing there"):
             run(demo_fp32, source, tmp_path / "out", id="key")
 
     def test_an_input_that_shrinks_while_it_is_read(
@@ -740,7 +797,7 @@ class TestProcesses:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
     def test_two_runs_at_once(self, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
-        with Output.opened(tmp_path / "out"):
+        with opened_place(str(tmp_path / "out")):
             refused(run_program(command(demo_fp32, source, tmp_path / "out")), 2, "another embed is writing there")
 
     def test_a_full_disk(self, whole: Path, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
