@@ -1,7 +1,7 @@
 """The output: a folder of Parquet files, each with a manifest that commits it.
 
     _plan.json               what the parts are made from, and which there are
-    part-000000.parquet      rows: id, position, vector, error, kept columns
+    part-000000.parquet      rows: id, kept columns, position, vector, error
     _part-000000.json        its manifest: rows, counts, SHA-256. Without it, the part does not count
     _SUCCESS                 written last: the totals
 
@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 from exporter.corpus.counts import Counts
 from exporter.corpus.places import Place, sha256_of
 from exporter.corpus.plan import Part, Plan
+from exporter.corpus.rows import Columns
 from exporter.dependencies import require
 from exporter.errors import InputError
 
@@ -150,11 +151,11 @@ class PartWriter:
     sha256: str = ""
 
 
-def schema_of(kept: Mapping[str, Any], vector: Any, facts: Mapping[str, Any]) -> Any:
+def schema_of(columns: Columns, vector: Any, facts: Mapping[str, Any]) -> Any:
     """Return the Arrow schema of a part.
 
     Args:
-        kept: Types of the columns of the input that the output has too, by name.
+        columns: Those of the input.
         vector: Arrow type of a vector.
         facts: What made the vectors.
 
@@ -162,6 +163,7 @@ def schema_of(kept: Mapping[str, Any], vector: Any, facts: Mapping[str, Any]) ->
         InputError: A kept column has the name of one that every output has, or a type that Parquet has not.
     """
     pyarrow = require("pyarrow")
+    kept = dict(zip(columns.kept, columns.types, strict=True))
     taken = next((name for name in kept if name in RESERVED), None)
     if taken is not None:
         raise InputError(

@@ -18,7 +18,8 @@ from exporter.corpus.files import is_local, version_of
 from exporter.dependencies import require
 from exporter.errors import BundleError, InputError, first_line
 
-_LOCK = "_lock"
+_LOCK = "_lock"  # an object
+_OWN_LOCK = ".lock"  # a file
 _BLOCK = 2**20
 
 
@@ -92,14 +93,13 @@ class _Folder:
     @classmethod
     @contextmanager
     def opened(cls, folder: Path) -> Iterator[Place]:
-        folder = folder.resolve()  # the lock is beside the folder: there is one, whatever path leads there
-        with locked(folder, "embed", "out"):
-            with writing(folder):
-                folder.mkdir(exist_ok=True)
+        folder = folder.resolve()
+        with locked(folder, "embed", "out", folder / _OWN_LOCK):
             yield cls(folder)
 
     def names(self) -> set[str]:
-        return {path.name for path in self._folder.iterdir()}
+        with writing(self._folder):
+            return {path.name for path in self._folder.iterdir()} - {_OWN_LOCK}
 
     def read(self, name: str) -> bytes:
         return (self._folder / name).read_bytes()
