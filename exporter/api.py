@@ -160,7 +160,7 @@ def embed(
         bundle: Folder of the bundle.
         inputs: Files, folders or globs of Parquet, Arrow, JSON Lines, CSV or plain text, here or on an object store
             that ``fsspec`` knows (``s3://...``).
-        out: Folder of the output, new, empty or of an earlier run.
+        out: Folder of the output, or a URL of one, new, empty or of an earlier run.
         options: How; see ``EmbedOptions``.
         progress: Who is told about progress.
         **named: Fields of ``EmbedOptions``, instead of ``options``.
@@ -180,7 +180,7 @@ def embed(
     return corpus.embed(
         Path(bundle),
         [str(one) for one in given],
-        Path(out),
+        str(out),
         options or corpus.EmbedOptions.of(**named),
         progress or corpus.Progress(),
     )

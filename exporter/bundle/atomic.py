@@ -75,19 +75,20 @@ def without_empty_folders(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(target: Path, command: str, option: str) -> Iterator[None]:
-    """Make the folders that ``target`` stands in, and keep other processes away from it until the end.
+def locked(target: Path, command: str, option: str, lock: Path | None = None) -> Iterator[None]:
+    """Make the folder that the lock is in, and keep other processes away from ``target`` until the end.
 
     Args:
         target: The place.
         command: What writes there, for messages.
         option: The option that names the place, for messages.
+        lock: The file that is locked; by default one beside ``target``. The folder of it is made.
 
     Raises:
         BundleError: Another process is writing there, or the place cannot be written to.
     """
-    path = target.parent / f".{target.name}.lock"
-    with without_empty_folders(target.parent):
+    path = lock or target.parent / f".{target.name}.lock"
+    with without_empty_folders(path.parent):
         descriptor = None
         try:
             descriptor = _lock(path, target, command, option)
@@ -109,7 +110,7 @@ def _lock(path: Path, target: Path, command: str, option: str) -> int:
     """
     for _ in range(_TRIES):
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _cannot_write(target, error, option) from error
         try:

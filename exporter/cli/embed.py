@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,7 +35,9 @@ def embed_command(
             "(s3://...).",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the output, new or empty.")],
+    out: Annotated[
+        str, typer.Option("--out", metavar="FOLDER", help="Folder of the output, or a URL of one, new or empty.")
+    ],
     as_json: JsonFlag = False,
     **given: Any,
 ) -> None:
@@ -57,7 +58,7 @@ def embed_command(
     if as_json:
         print_json(report.to_dict())
     else:
-        print_table(("", str(report.folder)), _rows(report))
+        print_table(("", report.folder), _rows(report))
 
 
 def command() -> Callable[..., None]:

@@ -2,8 +2,8 @@
 
     files.py     which files the input has          rows.py      their rows, in windows
     plan.py      parts: fixed ranges of rows        windows.py   a window of rows -> vectors
-    output.py    parts are written and committed    local.py     one process does all of it
-    sample.py    some vectors are encoded again     counts.py    what the rows came to
+    places.py    a folder, or a prefix on a store   output.py    parts are written there and committed
+    local.py     one process does all of it         sample.py    some vectors are encoded again
 
 A part is a function of its rows, the bundle and the options: whoever makes it, and however often, its vectors are the
 same bytes. So a run that was interrupted goes on with the parts that are missing.
@@ -20,10 +20,11 @@ from typing import Any
 
 from exporter.bundle import Bundle
 from exporter.corpus.counts import Counts
-from exporter.corpus.files import InputFile, input_files
+from exporter.corpus.files import input_files, takes_in
 from exporter.corpus.local import Seconds, Work, embed_parts
 from exporter.corpus.options import EmbedOptions
 from exporter.corpus.output import PLAN, SUCCESS, Output, PartManifest, schema_of, vector_type
+from exporter.corpus.places import opened_place
 from exporter.corpus.plan import Identity, Part, Plan, make_plan, refuse_another
 from exporter.corpus.reading import columns_of
 from exporter.corpus.sample import Sample, check_sample
@@ -44,7 +45,7 @@ class EmbedReport:
     """What a run came to.
 
     Attributes:
-        folder: The output.
+        folder: Path or URL of the output.
         counts: Of all parts, also of those of earlier runs.
         parts: How many the output has.
         resumed: How many of them earlier runs have made.
@@ -55,7 +56,7 @@ class EmbedReport:
         sample: The comparison at the end.
     """
 
-    folder: Path
+    folder: str
     counts: Counts
     parts: int
     resumed: int
@@ -67,7 +68,7 @@ class EmbedReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON data."""
-        return {**asdict(self), "folder": str(self.folder)}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Progress:
 
 
 def embed(
-    bundle: Path, inputs: Sequence[str], out: Path, options: EmbedOptions, progress: Progress = Progress()
+    bundle: Path, inputs: Sequence[str], out: str, options: EmbedOptions, progress: Progress = Progress()
 ) -> EmbedReport:
     """Encode the texts of a dataset, and write their vectors as Parquet.
 
@@ -107,38 +108,36 @@ def embed(
     prompt_name = options.prompt_name or first_prompt(opened.manifest.encoder.prompts, DOCUMENT_PROMPTS)
     prompt = _prompt(opened, prompt_name)
     files = input_files(inputs)
-    _refuse_output_among(inputs, files, out)
+    if any(takes_in(given, out) for given in inputs):
+        raise InputError(f"{out}: lies in the input", next_step="choose another `out`")
     identity = Identity(opened.manifest.seal, _deciding(options, prompt), files)
-    with Output.opened(out) as output, opened.encoder(threads=options.threads or cores()) as encoder:
+    columns = columns_of(files, options.column, options.kept)
+    with opened.encoder(threads=options.threads or cores()) as encoder, opened_place(out) as place:
         started, cpu = time.perf_counter(), time.process_time()
-        windows = WindowEncoder(encoder, prompt, options)
-        columns = columns_of(files, options.column, options.kept)
+        windows, output = WindowEncoder(encoder, prompt, options), Output(place)
+        facts = _facts(opened, options, prompt)
+        schema = schema_of(columns, vector_type(options.dtype, windows.numbers), facts)
         plan, done = _plan(output, identity, options)
         progress.on_plan(plan, list(done.values()))
-        facts = _facts(opened, options, prompt_name, prompt)
-        schema = schema_of(
-            dict(zip(columns.kept, columns.types, strict=True)), vector_type(options.dtype, windows.numbers), facts
-        )
         work = Work(plan, columns, schema, windows, output, options.on_error)
-        (output.folder / SUCCESS).unlink(missing_ok=True)
+        place.remove(SUCCESS)
         made = embed_parts(work, [part for part in plan.parts if part not in done], progress.on_window)
+        refuse_another(identity, replace(identity, files=input_files(inputs)), place.url)  # while it was read
         sample = check_sample(work, opened.manifest.recipe.gates.of(opened.manifest.engine.precision), options.dtype)
-        refuse_another(identity, replace(identity, files=input_files(inputs)), str(out))  # while it was read
-        seconds = time.perf_counter() - started
         counts = sum((manifest.counts for manifest in done.values()), made)
-        report = EmbedReport(
-            folder=out,
-            counts=counts,
-            parts=len(plan.parts),
-            resumed=len(done),
-            seconds=seconds,
-            rows_per_second=made.rows / seconds,
-            stages=work.seconds,
-            cpu_seconds_per_million_rows=(time.process_time() - cpu) / max(made.rows, 1) * 1e6,
-            sample=sample,
-        )
-        output.write(SUCCESS, _success(facts, plan, counts))
-    return report
+        seconds = time.perf_counter() - started
+        place.write(SUCCESS, _success(facts, plan, counts))
+    return EmbedReport(
+        folder=place.url,
+        counts=counts,
+        parts=len(plan.parts),
+        resumed=len(done),
+        seconds=seconds,
+        rows_per_second=made.rows / seconds,
+        stages=work.seconds,
+        cpu_seconds_per_million_rows=(time.process_time() - cpu) / max(made.rows, 1) * 1e6,
+        sample=sample,
+    )
 
 
 def _opened(bundle: Path, options: EmbedOptions, progress: Progress) -> Bundle:
@@ -161,15 +160,6 @@ def _prompt(bundle: Bundle, name: str | None) -> str:
     return facts.prompts[name]
 
 
-def _refuse_output_among(inputs: Sequence[str], files: Sequence[InputFile], out: Path) -> None:
-    """Refuse an output in a folder of the input: its files would be the input of the next run."""
-    place = out.resolve()
-    folders = [Path(given).resolve() for given in inputs if Path(given).is_dir()]
-    inside = any(place.is_relative_to(folder) for folder in folders)
-    if inside or any(file.is_local and Path(file.url).resolve().is_relative_to(place) for file in files):
-        raise InputError(f"{out}: lies in the input, or the input in it", next_step="choose another `out`")
-
-
 def _deciding(options: EmbedOptions, prompt: str) -> dict[str, Any]:
     return {**options.model_dump(mode="json", exclude=_NOT_DECIDING), "prompt": prompt}
 
@@ -177,19 +167,18 @@ def _deciding(options: EmbedOptions, prompt: str) -> dict[str, Any]:
 def _plan(output: Output, identity: Identity, options: EmbedOptions) -> tuple[Plan, dict[Part, PartManifest]]:
     """Return the plan, and the parts that earlier runs have made."""
     plan = output.plan()
-    if plan is not None and not options.resume:
-        output.clear(plan)
-        plan = None
-    if plan is None:
-        plan = make_plan(identity, options.rows_per_part)
-        output.write(PLAN, plan.to_json())
-        return plan, {}
-    refuse_another(plan.identity, identity, str(output.folder))
+    if plan is None or not options.resume:
+        new = make_plan(identity, options.rows_per_part)
+        if plan is not None:
+            output.clear(plan)
+        output.place.write(PLAN, new.to_json())
+        return new, {}
+    refuse_another(plan.identity, identity, output.place.url)
     found = ((part, output.committed(part, identity.bundle)) for part in plan.parts)
     return plan, {part: manifest for part, manifest in found if manifest is not None}
 
 
-def _facts(bundle: Bundle, options: EmbedOptions, prompt_name: str | None, prompt: str) -> dict[str, Any]:
+def _facts(bundle: Bundle, options: EmbedOptions, prompt: str) -> dict[str, Any]:
     """Return what the metadata of every part says of its vectors."""
     facts = bundle.manifest.encoder
     return {
@@ -200,7 +189,6 @@ def _facts(bundle: Bundle, options: EmbedOptions, prompt_name: str | None, promp
         "dtype": options.dtype,
         "normalized": options.normalize,
         "similarity": facts.similarity,
-        "prompt_name": prompt_name,
         "prompt": prompt,
         "text_column": options.column,
     }

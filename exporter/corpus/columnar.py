@@ -45,40 +45,49 @@ def places_in_table(file: InputFile, every: int) -> tuple[int, tuple[Place, ...]
                 count = _parquet(opened).metadata.num_rows
             else:
                 count = sum(batch.num_rows for batch in _arrow_batches(opened))
-    except (OSError, pyarrow.ArrowInvalid) as error:
+    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error
     return count, tuple(Place(row) for row in range(0, count, every))
 
 
 def windows_of_table(file: InputFile, columns: Columns, ranges: Sequence[Range]) -> Iterator[Rows]:
-    """Yield windows of rows; see ``reading.read_rows``."""
-    for one in ranges:
-        yield from _windows(file, columns, one)
+    """Yield windows of rows; see ``reading.read_rows``. Ranges that follow each other are read in one go."""
+    start = 0
+    while start < len(ranges):
+        end = start + 1
+        while end < len(ranges) and ranges[end].place.row == ranges[end - 1].stop:
+            end += 1
+        yield from _windows(file, columns, ranges[start:end])
+        start = end
 
 
-def _windows(file: InputFile, columns: Columns, of: Range) -> Iterator[Rows]:
+def _windows(file: InputFile, columns: Columns, ranges: Sequence[Range]) -> Iterator[Rows]:
     pyarrow = require("pyarrow")
     names = list(dict.fromkeys((columns.text, *columns.kept)))
-    row, waiting, count = of.place.row, [], 0
     try:
         with _opened(file) as opened:
-            for batch in _batches(opened, file.format, names, of):
-                waiting.append(batch)
-                count += batch.num_rows
-                while count >= WINDOW:
+            batches = _batches(opened, file.format, names, ranges[0].place.row)
+            table = pyarrow.table({})
+            for one in ranges:
+                row = one.place.row
+                while row < one.stop:
+                    wanted = min(WINDOW, one.stop - row)
+                    waiting = table.to_batches()
+                    count = table.num_rows
+                    while count < wanted and (batch := next(batches, None)) is not None:
+                        waiting.append(batch)
+                        count += batch.num_rows
+                    if not count:
+                        return
                     table = pyarrow.Table.from_batches(waiting)
-                    yield _rows(table.slice(0, WINDOW), columns, row)
-                    rest = table.slice(WINDOW)
-                    row, waiting, count = row + WINDOW, rest.to_batches(), rest.num_rows
-            if count:
-                yield _rows(pyarrow.Table.from_batches(waiting), columns, row)
-    except (OSError, pyarrow.ArrowInvalid, KeyError) as error:
+                    yield _rows(file, table.slice(0, wanted), columns, row)
+                    row, table = row + wanted, table.slice(wanted)
+    except (OSError, pyarrow.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error
 
 
-def _batches(opened: Any, format_: Format, names: list[str], of: Range) -> Iterator[Any]:
-    """Yield record batches with the rows of a range."""
-    start, stop = of.place.row, of.stop
+def _batches(opened: Any, format_: Format, names: list[str], start: int) -> Iterator[Any]:
+    """Yield record batches with the rows from ``start`` on."""
     if format_ is Format.ARROW:
         first, batches = 0, _arrow_batches(opened)
     else:
@@ -90,24 +99,31 @@ def _batches(opened: Any, format_: Format, names: list[str], of: Range) -> Itera
         groups = list(range(skipped, len(sizes)))
         batches = parquet.iter_batches(WINDOW, row_groups=groups, columns=names) if groups else iter(())
     for batch in batches:
-        if first >= stop:
-            return
-        low, high = max(start - first, 0), min(stop - first, batch.num_rows)
-        if low < high:
-            yield batch.select(names).slice(low, high - low)
+        low = max(start - first, 0)
+        if low < batch.num_rows:
+            chosen = batch.select(names).slice(low)
+            if format_ is Format.ARROW:
+                chosen.validate(full=True)  # a damaged file would end the process
+            yield chosen
         first += batch.num_rows
 
 
-def _rows(table: Any, columns: Columns, row: int) -> Rows:
+def _rows(file: InputFile, table: Any, columns: Columns, row: int) -> Rows:
+    pyarrow = require("pyarrow")
     kept = [
         table.column(name).cast(kind).combine_chunks() for name, kind in zip(columns.kept, columns.types, strict=True)
     ]
+    for name, array in zip(columns.kept, kept, strict=True):
+        try:
+            array.validate(full=True)
+        except pyarrow.ArrowInvalid as error:
+            raise unreadable(file, ValueError(f"the column {name!r}: {error}")) from error
     texts = table.column(columns.text)
     texts = texts.cast(_plain(texts.type))
     try:
         return Rows(row, texts.to_pylist(), kept)
     except UnicodeDecodeError:  # Parquet's texts are bytes, and nobody has looked at them
-        found = [_decoded(value) for value in texts.cast(require("pyarrow").large_binary()).to_pylist()]
+        found = [_decoded(value) for value in texts.cast(pyarrow.large_binary()).to_pylist()]
         faults: dict[int, Fault] = {number: "undecodable" for number, text in enumerate(found) if text is _BROKEN}
         return Rows(row, [None if text is _BROKEN else text for text in found], kept, faults)
 
@@ -164,5 +180,5 @@ def _schema(file: InputFile) -> Any:
     try:
         with _opened(file) as opened:
             return _parquet(opened).schema_arrow if file.format is Format.PARQUET else _arrow(opened).schema
-    except (OSError, pyarrow.ArrowInvalid) as error:
+    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error

@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -101,10 +102,26 @@ def input_files(given: Sequence[str]) -> tuple[InputFile, ...]:
             f"the input has files of two formats, {files[0].url} and {other.url}",
             next_step="give a glob of one of them, for example 'folder/**/*.parquet'",
         )
-    url, times = Counter(file.url for file in files).most_common(1)[0]
+    places = Counter(os.path.realpath(file.url) if file.is_local else file.url for file in files)
+    url, times = places.most_common(1)[0]
     if times > 1:
         raise InputError(f"{url}: is given twice", next_step="give it once: every row gets one vector")
     return files
+
+
+def takes_in(given: str, place: str) -> bool:
+    """Whether files in the folder ``place``, a path or a URL, would be among those of an input."""
+    core = require("fsspec").core
+    (system, path), (other, folder) = core.url_to_fs(given), core.url_to_fs(place)
+    if is_local(system) != is_local(other) or (not is_local(system) and system.protocol != other.protocol):
+        return False
+    if is_local(system):
+        path, folder = os.path.realpath(path), os.path.realpath(folder)
+    parents = [str(each) for each in PurePosixPath(folder, "part.parquet").parents] + [f"{folder}/part-000000.parquet"]
+    if core.has_magic(path) and not system.exists(path):
+        pattern = re.compile(require("fsspec").utils.glob_translate(path))
+        return any(pattern.match(each) for each in parents)
+    return path.rstrip("/") in parents
 
 
 def open_file(file: InputFile) -> Any:
@@ -125,10 +142,12 @@ def _files_of(given: str) -> Iterator[InputFile]:
         if "::" in given and not system.exists(path):
             raise InputError(f"{given}: there is no such file, and URLs in a chain are not supported")
         is_glob = core.has_magic(path) and not system.exists(path)
-        found = sorted(system.glob(path)) if is_glob else [path]
+        found = [each for each in sorted(system.glob(path)) if not _is_hidden(_name(each))] if is_glob else [path]
         if not found or not system.exists(found[0]):
             raise InputError(f"{given}: there is no such file or folder", next_step="check the path")
-        paths = [each for one in found for each in (_of_folder(system, one) if system.isdir(one) else [one])]
+        # A glob may find a folder and its files too.
+        listed = (each for one in found for each in (_of_folder(system, one) if system.isdir(one) else [one]))
+        paths = list(dict.fromkeys(listed))
         if not paths:
             raise InputError(f"{given}: no data in it", next_step=f"files must end in {', '.join(_SUFFIXES)}")
         for each in paths:
@@ -147,9 +166,10 @@ def _of_folder(system: Any, folder: str) -> list[str]:
             f"{folder}: a dataset of several splits", next_step=f"give the folder of one: {', '.join(map(str, splits))}"
         )
     named = _json(system, f"{folder}/state.json").get("_data_files")
-    if isinstance(named, list):
-        return [f"{folder}/{one['filename']}" for one in named]
-    found = _walk(folder) if _is_local(system) else system.find(folder)
+    names = [one.get("filename") for one in named if isinstance(one, dict)] if isinstance(named, list) else []
+    if names and all(isinstance(name, str) for name in names):
+        return [f"{folder}/{name}" for name in names]
+    found = _walk(folder) if is_local(system) else system.find(folder)
     seen = [path for path in sorted(found) if not _is_hidden(path.removeprefix(folder))]
     return [path for path in seen if _suffix(path) in _SUFFIXES.keys() - _NOT_FROM_FOLDERS]
 
@@ -183,20 +203,32 @@ def _input_file(system: Any, path: str) -> InputFile:
     format_ = _SUFFIXES.get(_suffix(path))
     if format_ is None or (path.endswith(_COMPRESSIONS) and not format_.is_text):
         raise InputError(f"{path}: its name says no format", next_step=f"files must end in {', '.join(_SUFFIXES)}")
+    if any("\udc80" <= character <= "\udcff" for character in path):
+        raise InputError(f"{path!r}: its name is not UTF-8", next_step="rename it")
     facts = system.info(path)
-    version = next((facts[name] for name in _VERSIONS if facts.get(name) is not None), None)
+    version = version_of(facts)
     if version is None or facts.get("size") is None:
         raise InputError(
             f"{path}: its server does not say when it was changed, so a later run could not know",
             next_step="download it first",
         )
-    url = str(Path(path).absolute()) if _is_local(system) else system.unstrip_protocol(path)
-    return InputFile(url, format_, int(facts["size"]), str(version))
+    url = str(Path(path).absolute()) if is_local(system) else system.unstrip_protocol(path)
+    return InputFile(url, format_, int(facts["size"]), version)
 
 
-def _is_local(system: Any) -> bool:
+def version_of(facts: Mapping[str, Any]) -> str | None:
+    """Return what changes with the content of a file, by what a file system says of it; None if it says nothing."""
+    return next((str(facts[name]) for name in _VERSIONS if facts.get(name) is not None), None)
+
+
+def is_local(system: Any) -> bool:
+    """Whether a file system of ``fsspec`` is that of this machine."""
     protocol = system.protocol
     return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+
+def _name(path: str) -> str:
+    return PurePosixPath(path).name
 
 
 def _suffix(path: str) -> str:

@@ -26,25 +26,27 @@ from exporter.dependencies import require
 
 _DELIMITERS = {Format.CSV: ",", Format.TSV: "\t"}
 _ERRORS = (OSError, EOFError, csv.Error, lzma.LZMAError, zlib.error)
+_BYTE_ORDER_MARK = "\ufeff".encode()
 _ROWS_OF_TYPES = 1000  # of each file of JSON Lines, whose values have types and whose columns have none
 
-Record = bytes | list[str] | None
-"""A row as it is written down: a line, or the fields of CSV; None where these cannot be read."""
+Record = bytes | list[str]
+"""A row as it is written down: a line, or the fields of CSV."""
 
 
 def columns_of_lines(files: Sequence[InputFile], text: str, kept: Sequence[str]) -> Columns:
     """Return the columns of files of lines. Those of CSV are texts, those of JSON Lines what their first rows hold."""
     pyarrow = require("pyarrow")
-    rows: list[Mapping[str, object]] = []
+    found: dict[str, set[str]] = {name: set() for name in kept}
     for file in files:
-        found, names = _first_rows(file)
-        known = list(dict.fromkeys(name for row in found for name in row)) if names is None else names
-        if found or names is not None:
+        rows, names = _first_rows(file)
+        known = list(dict.fromkeys(name for row in rows for name in row)) if names is None else names
+        if rows or names is not None:
             refuse_missing(file, known, (text, *kept))
-        rows += found
+        for name in kept:
+            found[name] |= {type(row[name]).__name__ for row in rows if row.get(name) is not None}
     if files[0].format is not Format.JSONL:
         return Columns(text, tuple(kept), (pyarrow.string(),) * len(kept))
-    kinds = {name: _kind([row[name] for row in rows if row.get(name) is not None]) for name in kept}
+    kinds = {name: _kind(found[name]) for name in kept}
     types = {"int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_()}
     as_json = frozenset(name for name, kind in kinds.items() if kind == "json")
     return Columns(text, tuple(kept), tuple(types.get(kinds[name], pyarrow.string()) for name in kept), as_json)
@@ -102,7 +104,9 @@ def _records(file: InputFile, opened: Any, offset: int) -> Iterator[tuple[Record
         yield from _csv_records(file, opened, offset)
         return
     for line in opened:
-        offset += len(line)
+        at, offset = offset, offset + len(line)
+        if at == 0:
+            line = line.removeprefix(_BYTE_ORDER_MARK)  # noqa: PLW2901
         if file.format is Format.TEXT or line.strip():  # a blank line is an empty text, and no row of JSON
             yield line, offset
 
@@ -110,20 +114,13 @@ def _records(file: InputFile, opened: Any, offset: int) -> Iterator[tuple[Record
 def _csv_records(file: InputFile, opened: Any, offset: int) -> Iterator[tuple[Record, int]]:
     csv.field_size_limit(sys.maxsize)  # a text that is too long is a bad row, and no end of the file
     read = _Decoded(opened, offset)
-    rows = csv.reader(read, delimiter=_DELIMITERS[file.format], strict=True)
-    while True:
-        try:
-            fields = next(rows, None)
-        except csv.Error as error:
-            if read.ended:
-                raise csv.Error(f"a quoted field that begins behind byte {offset} does not end") from error
-            yield None, read.offset
-            continue
-        if fields is None:
-            return
-        offset = read.offset
-        if fields:
-            yield fields, offset
+    try:
+        for fields in csv.reader(read, delimiter=_DELIMITERS[file.format], strict=True):
+            if fields:
+                yield fields, read.offset
+            offset = read.offset
+    except csv.Error as error:  # where the next row begins is not known
+        raise csv.Error(f"the row that begins behind byte {offset}: {error}") from error
 
 
 class _Decoded:
@@ -131,20 +128,17 @@ class _Decoded:
 
     Attributes:
         offset: The byte behind what was read.
-        ended: Whether the file has ended.
     """
 
     def __init__(self, opened: Any, offset: int) -> None:
         self._opened = opened
         self.offset = offset
-        self.ended = False
 
     def __iter__(self) -> Iterator[str]:
         for line in self._opened:
             encoding = "utf-8" if self.offset else "utf-8-sig"
             self.offset += len(line)
             yield line.decode(encoding, errors="surrogateescape")
-        self.ended = True
 
 
 def _header(file: InputFile, opened: Any) -> tuple[list[str] | None, int]:
@@ -177,7 +171,7 @@ def _values(file: InputFile, names: Sequence[str] | None, record: Record) -> Map
     """Return a row's values by column, or None where it cannot be read."""
     if isinstance(record, bytes):
         return _of_text(record) if file.format is Format.TEXT else _of_json(record)
-    if record is None or names is None or len(record) != len(names) or any(_is_broken(one) for one in record):
+    if names is None or len(record) != len(names) or any(_is_broken(one) for one in record):
         return None
     return dict(zip(names, record, strict=True))
 
@@ -219,21 +213,20 @@ def _rows(window: Sequence[Mapping[str, object] | None], columns: Columns, start
     return Rows(start, [None if values is None else values.get(columns.text) for values in window], kept, faults)
 
 
-def _kind(values: Sequence[object]) -> str:
-    """Return what the values of a column of JSON Lines are: of one simple type, or JSON."""
-    kinds = {type(value).__name__ for value in values}
-    if kinds <= {"str"}:
+def _kind(types: set[str]) -> str:
+    """Return what a column of JSON Lines is, by the types of its values in Python: one simple type, or JSON."""
+    if types <= {"str"}:
         return "str"
-    if kinds == {"int", "float"}:
+    if types == {"int", "float"}:
         return "float"
-    (kind,) = kinds if len(kinds) == 1 else ("json",)
+    (kind,) = types if len(types) == 1 else ("json",)
     return kind if kind in ("int", "float", "bool") else "json"
 
 
 # Arrow type -> whether a value of JSON is of it, without loss.
 _FITS: dict[str, Callable[[object], bool]] = {
     "int64": lambda value: isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63,
-    "double": lambda value: type(value) in (int, float),
+    "double": lambda value: isinstance(value, float) or (type(value) is int and abs(value) <= 2**53),
     "bool": lambda value: type(value) is bool,
     "string": lambda value: isinstance(value, str) and not _is_broken(value),
 }

@@ -91,16 +91,17 @@ def embed_parts(work: Work, parts: Sequence[Part], on_window: Callable[[Counts],
                         encoded = work.windows.encode(window)
                     _refuse_faults(work, part, encoded.faults, encoded.rows)
                     with work.seconds.of("write"):
-                        writer.write_table(_table(work, part, encoded))
+                        writer.write(_table(work, part, encoded))
                     counts += encoded.counts
-                    on_window(encoded.counts)
-            work.output.commit(part, work.plan.identity.bundle, counts)
+                    with suppress(OSError):  # of a terminal that is gone
+                        on_window(encoded.counts)
+            work.output.commit(part, work.plan.identity.bundle, writer, counts)
             total += counts
     return total
 
 
 def _tokenized(work: Work, parts: Sequence[Part]) -> Iterator[Tokenized]:
-    """Yield the windows of parts; those of each have as many rows as the part. A file is opened once."""
+    """Yield the windows of parts; those of each have as many rows as the part."""
     for number, of_file in groupby(parts, key=attrgetter("file")):
         left = list(of_file)
         windows = read_rows(work.plan.identity.files[number], work.columns, [part.range for part in left])
@@ -181,7 +182,10 @@ def _ahead(items: Iterable[_T]) -> Iterator[Iterator[_T]]:
         while True:
             item, error = made.get()
             if error is not None:
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback refers to this frame
             if item is None:
                 return
             yield item

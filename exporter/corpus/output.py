@@ -1,31 +1,30 @@
 """The output: a folder of Parquet files, each with a manifest that commits it.
 
     _plan.json               what the parts are made from, and which there are
-    part-000000.parquet      rows: id, position, vector, error, kept columns
+    part-000000.parquet      rows: id, kept columns, position, vector, error
     _part-000000.json        its manifest: rows, counts, SHA-256. Without it, the part does not count
     _SUCCESS                 written last: the totals
 
-Readers of Parquet folders skip what begins with ``_`` or ``.``. A file is written beside its place and renamed. A part
-whose manifest is there and agrees with its bytes is never written again.
+Readers of Parquet folders skip what begins with ``_`` or ``.``. A part whose manifest is there and agrees with its file
+is never written again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
 
-from exporter.bundle.atomic import locked, partial_file, write_file, writing
 from exporter.corpus.counts import Counts
+from exporter.corpus.places import Place, sha256_of
 from exporter.corpus.plan import Part, Plan
+from exporter.corpus.rows import Columns
 from exporter.dependencies import require
 from exporter.errors import InputError
 
@@ -34,7 +33,6 @@ METADATA = b"korsbert"
 """Key of the schema's metadata that says what made the vectors, as JSON."""
 RESERVED = ("position", "vector", "error")
 """Columns that every output has."""
-_BLOCK = 2**20
 _LEFT = re.compile(r"\.(part-\d+\.parquet|_part-\d+\.json|_plan\.json|_SUCCESS)\.partial")
 
 
@@ -46,14 +44,14 @@ class PartManifest:
         part: Its number.
         bundle: Seal of the bundle.
         sha256: Of its file.
-        size: Of its file, in bytes.
+        fingerprint: Of its file, by ``Place.fingerprint``: here the same, on an object store size and ETag.
         counts: What its rows were.
     """
 
     part: int
     bundle: str
     sha256: str
-    size: int
+    fingerprint: str
     counts: Counts = field(default_factory=Counts)
 
     def to_json(self) -> bytes:
@@ -74,28 +72,14 @@ _MANIFEST = TypeAdapter(PartManifest)
 
 
 class Output:
-    """A folder that one process writes to at a time.
+    """The parts of an output, and what commits them.
 
     Args:
-        folder: The folder.
+        place: Where they are.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @classmethod
-    @contextmanager
-    def opened(cls, folder: Path) -> Iterator[Output]:
-        """Yield the output, and keep other processes away from it until the end.
-
-        Raises:
-            BundleError: Another process writes there, or the folder cannot be made.
-        """
-        folder = folder.resolve()  # a lock is beside the folder: there is one, whatever path leads there
-        with locked(folder, "embed", "out"):
-            with writing(folder):
-                folder.mkdir(exist_ok=True)
-            yield cls(folder)
+    def __init__(self, place: Place) -> None:
+        self.place = place
 
     def plan(self) -> Plan | None:
         """Return the plan of an earlier run, or None.
@@ -103,76 +87,75 @@ class Output:
         Raises:
             InputError: There is none, and other files are, or it cannot be read.
         """
-        names = {path.name for path in self.folder.iterdir()}
+        names = self.place.names()
         left = {name for name in names if _LEFT.fullmatch(name)}  # of a process that was killed
         if PLAN not in names and names - left:
             raise InputError(
-                f"{self.folder}: has other files, {min(names - left)} for one",
+                f"{self.place.url}: has other files, {min(names - left)} for one",
                 next_step="choose a folder that is empty or new",
             )
-        with writing(self.folder):
-            for name in left:
-                (self.folder / name).unlink()
-        if PLAN not in names:
-            return None
-        return Plan.from_json((self.folder / PLAN).read_bytes(), str(self.folder / PLAN))
+        for name in left:
+            self.place.remove(name)
+        return Plan.from_json(self.place.read(PLAN), f"{self.place.url}/{PLAN}") if PLAN in names else None
 
     def clear(self, plan: Plan) -> None:
-        """Remove the parts of a plan, its end and the plan itself."""
-        parts = [path for part in plan.parts for path in (self._manifest(part), self.folder / part.name)]
-        with writing(self.folder):
-            for path in (self.folder / SUCCESS, *parts, self.folder / PLAN):  # the plan last: it makes the folder ours
-                path.unlink(missing_ok=True)
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a small file whole or not at all."""
-        with writing(self.folder):
-            write_file(self.folder / name, content)
+        """Remove the parts of a plan, its end and the plan itself: that last, as it makes the folder ours."""
+        parts = [name for part in plan.parts for name in (part.manifest, part.name)]
+        for name in (SUCCESS, *parts, PLAN):
+            self.place.remove(name)
 
     def committed(self, part: Part, seal: str) -> PartManifest | None:
         """Return the manifest of a part that is complete; None where it has to be made."""
-        path = self.folder / part.name
         try:
-            manifest = PartManifest.from_json(self._manifest(part).read_bytes())
-            sound = (manifest.part, manifest.bundle, manifest.size) == (part.number, seal, path.stat().st_size)
-            return manifest if sound and _sha256(path) == manifest.sha256 else None
+            manifest = PartManifest.from_json(self.place.read(part.manifest))
+            sound = (manifest.part, manifest.bundle) == (part.number, seal)
+            return manifest if sound and self.place.fingerprint(part.name) == manifest.fingerprint else None
         except (OSError, ValueError):
             return None
 
     @contextmanager
-    def writing_part(self, part: Part, schema: Any) -> Iterator[Any]:
-        """Yield a Parquet writer for a part; its file is put in place at the end, and removed by an exception."""
-        parquet = require("pyarrow.parquet")
-        self._manifest(part).unlink(missing_ok=True)
-        with (
-            writing(self.folder),
-            partial_file(self.folder / part.name) as partial,
-            parquet.ParquetWriter(
-                partial,
+    def writing_part(self, part: Part, schema: Any) -> Iterator[PartWriter]:
+        """Yield a writer of a part. Its file is in place at the end of the block; ``commit`` makes it count."""
+        self.place.remove(part.manifest)
+        writer = PartWriter()
+        with self.place.filling(part.name) as path:
+            with require("pyarrow.parquet").ParquetWriter(
+                path,
                 schema,
                 compression={leaf: "none" if leaf.startswith("vector.") else "zstd" for leaf in _leaves(schema)},
                 use_dictionary=False,
                 write_statistics=["position"],
-            ) as writer,
-        ):
-            yield writer
+            ) as parquet:
+                writer.write = parquet.write_table
+                yield writer
+            with path.open("rb") as file:
+                writer.sha256 = sha256_of(file)
 
-    def commit(self, part: Part, seal: str, counts: Counts) -> PartManifest:
+    def commit(self, part: Part, seal: str, writer: PartWriter, counts: Counts) -> PartManifest:
         """Write the manifest of a part whose file is in place."""
-        path = self.folder / part.name
-        manifest = PartManifest(part.number, seal, _sha256(path), path.stat().st_size, counts)
-        self.write(self._manifest(part).name, manifest.to_json())
+        manifest = PartManifest(part.number, seal, writer.sha256, self.place.fingerprint(part.name), counts)
+        self.place.write(part.manifest, manifest.to_json())
         return manifest
 
-    def _manifest(self, part: Part) -> Path:
-        return self.folder / f"_{Path(part.name).stem}.json"
+
+@dataclass
+class PartWriter:
+    """Writes a part.
+
+    Attributes:
+        write: Appends an Arrow table, as a row group.
+        sha256: Of the file, once it is written.
+    """
+
+    write: Callable[[Any], None] = lambda _: None
+    sha256: str = ""
 
 
-def schema_of(kept: Mapping[str, Any], vector: Any, facts: Mapping[str, Any]) -> Any:
+def schema_of(columns: Columns, vector: Any, facts: Mapping[str, Any]) -> Any:
     """Return the Arrow schema of a part.
 
     Args:
-        kept: Types of the columns of the input that the output has too, by name.
+        columns: Those of the input.
         vector: Arrow type of a vector.
         facts: What made the vectors.
 
@@ -180,6 +163,7 @@ def schema_of(kept: Mapping[str, Any], vector: Any, facts: Mapping[str, Any]) ->
         InputError: A kept column has the name of one that every output has, or a type that Parquet has not.
     """
     pyarrow = require("pyarrow")
+    kept = dict(zip(columns.kept, columns.types, strict=True))
     taken = next((name for name in kept if name in RESERVED), None)
     if taken is not None:
         raise InputError(
@@ -212,11 +196,3 @@ def vector_array(vectors: np.ndarray, missing: np.ndarray) -> Any:
 def _leaves(schema: Any) -> list[str]:
     """Return the names of the columns as Parquet has them, for options by column."""
     return [f"{field.name}.list.element" if field.name == "vector" else field.name for field in schema]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -50,6 +50,11 @@ class Part:
         """Name of its file."""
         return f"part-{self.number:06d}.parquet"
 
+    @property
+    def manifest(self) -> str:
+        """Name of the file that commits it."""
+        return f"_part-{self.number:06d}.json"
+
 
 @dataclass(frozen=True)
 class Identity:

@@ -20,6 +20,7 @@ from exporter.runtime.tokens import TextTokenizer
 from exporter.runtime.vector_types import Stored, Vectors, normalized, quantize_embeddings, truncated
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_LARGEST_HALF = 65504  # of float16
 _CHARACTERS_AT_ONCE = 4 * MAX_CHARACTERS  # a tokenizer needs some 50 times the size of its texts
 
 
@@ -108,7 +109,7 @@ class WindowEncoder:
         return Tokenized(rows, faults, ids, cut, text_of)
 
     def encode(self, window: Tokenized) -> Encoded:
-        """Return the vectors of a window. A text whose vector has NaN or Inf is a fault more."""
+        """Return the vectors of a window. A text whose vector cannot be stored is a fault more."""
         vectors = np.zeros((len(window.ids), self._encoder.full_dimension), np.float32)
         padding = 0
         texts = [text for text, ids in enumerate(window.ids) if ids]
@@ -117,8 +118,9 @@ class WindowEncoder:
             ids, mask = self._tokenizer.pad([window.ids[text] for text in chosen])
             vectors[chosen] = self._encoder.encode_padded(ids, mask)
             padding += int(mask.size - mask.sum())
-        finite = np.logical_and.reduce(np.isfinite(vectors), axis=1)
-        vectors[~finite] = 0
+        largest = np.abs(vectors).max(axis=1, initial=0)
+        finite = largest <= (_LARGEST_HALF if self._options.dtype == "float16" else np.finfo(np.float32).max)
+        vectors[~finite] = 0  # NaN is not smaller than anything
         text_of, faults = window.text_of.copy(), dict(window.faults)
         for row in np.flatnonzero(text_of >= 0).tolist():
             if not finite[text_of[row]]:

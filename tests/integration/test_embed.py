@@ -23,11 +23,15 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+from moto.server import ThreadedMotoServer
 
 import exporter
+from exporter import corpus
 from exporter.bundle import Bundle
-from exporter.corpus import EmbedOptions, EmbedReport, Progress, columnar, embed, lines, local
-from exporter.corpus.output import Output, vector_array
+from exporter.corpus import EmbedOptions, EmbedReport, Progress, columnar, embed, lines, local, sample
+from exporter.corpus.local import embed_parts
+from exporter.corpus.output import vector_array
+from exporter.corpus.places import opened_place
 from exporter.corpus.reading import read_rows
 from exporter.errors import BundleError, ExportError, GateError, InputError
 from exporter.runtime.contract import VECTOR_TYPES, VectorType
@@ -117,9 +121,9 @@ INPUTS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def run(bundle: Path, source: Path | str, out: Path, **options: Any) -> EmbedReport:
+def run(bundle: Path, source: Path | str, out: Path | str, **options: Any) -> EmbedReport:
     named = {"rows_per_part": ROWS_PER_PART, "threads": 1, **options}
-    return embed(bundle, [str(source)], out, EmbedOptions.of(**named))
+    return embed(bundle, [str(source)], str(out), EmbedOptions.of(**named))
 
 
 def read(out: Path) -> pa.Table:
@@ -190,7 +194,7 @@ class TestFormats:
     def test_vectors_do_not_depend_on_row_groups_and_formats(
         self, demo_fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for module in (columnar, lines):
+        for module in (columnar, lines, sample):
             monkeypatch.setattr(module, "WINDOW", 16)
         found = []
         for number, name in enumerate(("parquet", "parquet of small row groups", "arrow stream", "csv")):
@@ -201,13 +205,13 @@ class TestFormats:
         for other in found[1:]:
             np.testing.assert_array_equal(other, found[0])
 
-    def test_several_inputs_are_one(self, demo_fp32: Path, tmp_path: Path) -> None:
-        first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-        shutil.copy(write_jsonl(tmp_path), first)
-        (tmp_path / "in.jsonl").rename(second)
-        embed(demo_fp32, [str(second), str(first)], tmp_path / "out", EmbedOptions.of(threads=1))
+    def test_several_inputs_are_one(self, demo_fp32: Path, encoder: exporter.Encoder, tmp_path: Path) -> None:
+        first = write_rows(tmp_path / "a.jsonl", *({"text": text} for text in TEXTS[5:9]))
+        second = write_rows(tmp_path / "b.jsonl", *({"text": text} for text in TEXTS[:5]))
+        embed(demo_fp32, [str(second), str(first)], str(tmp_path / "out"), EmbedOptions.of(threads=1))
         table = read(tmp_path / "out")
-        assert table["position"].to_pylist() == list(range(2 * len(TEXTS)))
+        assert table["position"].to_pylist() == list(range(9))
+        np.testing.assert_allclose(vectors_of(table), encoder.encode_document(TEXTS[:9]), rtol=0, atol=2e-5)
 
     def test_no_row_at_all(self, demo_fp32: Path, tmp_path: Path) -> None:
         (tmp_path / "in.jsonl").write_text("")
@@ -215,14 +219,69 @@ class TestFormats:
         assert (report.parts, report.counts.rows) == (0, 0)
         assert json.loads((tmp_path / "out" / "_SUCCESS").read_text())["counts"]["rows"] == 0
 
-    def test_an_object_store(self, demo_fp32: Path, encoder: exporter.Encoder, tmp_path: Path) -> None:
-        """The in-memory file system of fsspec stands in for one: it has URLs and no path here."""
-        system = fsspec.filesystem("memory")
-        system.pipe_file("/bucket/in.jsonl", write_jsonl(tmp_path).read_bytes())
-        run(demo_fp32, "memory://bucket/*.jsonl", tmp_path / "out")
-        np.testing.assert_allclose(
-            vectors_of(read(tmp_path / "out")), encoder.encode_document(TEXTS), rtol=0, atol=2e-5
-        )
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """The file system of ``fsspec`` for a real S3 server, which listens here (moto's)."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        system = fsspec.filesystem("s3")
+        for bucket in ("corpus", "vectors"):
+            system.mkdir(bucket)
+        yield system
+    server.stop()
+
+
+class TestObjectStore:
+    def test_from_a_store_to_a_store(self, s3: Any, demo_fp32: Path, whole: Path, source: Path, tmp_path: Path) -> None:
+        s3.put_file(str(source), "corpus/a/in.jsonl")
+        report = run(demo_fp32, "s3://corpus/a/*.jsonl", "s3://vectors/a", id="key")
+        assert (report.folder, report.parts, report.resumed) == ("s3://vectors/a", 4, 0)
+        s3.get("vectors/a", str(tmp_path / "got"), recursive=True)
+        assert {path.name for path in (tmp_path / "got").iterdir()} == {path.name for path in whole.iterdir()}
+        for path in whole.glob("*.parquet"):
+            assert (tmp_path / "got" / path.name).read_bytes() == path.read_bytes()
+
+    def test_a_part_that_was_changed_or_is_gone_is_made_again(self, s3: Any, demo_fp32: Path, source: Path) -> None:
+        run(demo_fp32, source, "s3://vectors/b")
+        content = s3.cat_file("vectors/b/part-000001.parquet")
+        s3.pipe_file("vectors/b/part-000001.parquet", content[:-1] + b"x")
+        s3.rm_file("vectors/b/part-000002.parquet")
+        report = run(demo_fp32, source, "s3://vectors/b")
+        assert (report.parts, report.resumed) == (4, 2)
+        assert s3.cat_file("vectors/b/part-000001.parquet") == content
+
+    def test_an_object_that_was_replaced_is_another_input(self, s3: Any, demo_fp32: Path, source: Path) -> None:
+        content = source.read_bytes()
+        s3.pipe_file("corpus/c/in.jsonl", content)
+        run(demo_fp32, "s3://corpus/c", "s3://vectors/c")
+        s3.pipe_file("corpus/c/in.jsonl", content.replace(b"id-0", b"id-x"))  # of the same size
+        with pytest.raises(InputError, match=r"the version of s3://corpus/c/in\.jsonl was .* when it was begun"):
+            run(demo_fp32, "s3://corpus/c", "s3://vectors/c")
+
+    def test_one_run_at_a_time(self, s3: Any, demo_fp32: Path, source: Path) -> None:
+        with opened_place("s3://vectors/d"), pytest.raises(BundleError, match=r"another embed is writing there"):
+            run(demo_fp32, source, "s3://vectors/d")
+        assert run(demo_fp32, source, "s3://vectors/d").parts == 4
+        assert not s3.exists("vectors/d/_lock")
+
+    @pytest.mark.usefixtures("s3")
+    def test_a_bucket_that_is_not_there(self, demo_fp32: Path, source: Path) -> None:
+        with pytest.raises(BundleError, match=r"s3://nothing/a: cannot be written: .*bucket"):
+            run(demo_fp32, source, "s3://nothing/a")
+        with pytest.raises(InputError, match=r"s3://nothing/\*\.jsonl: there is no such file or folder"):
+            run(demo_fp32, "s3://nothing/*.jsonl", "s3://vectors/e")
+
+    def test_the_output_does_not_lie_in_the_input(self, s3: Any, demo_fp32: Path, source: Path) -> None:
+        s3.put_file(str(source), "corpus/f/in.jsonl")
+        with pytest.raises(InputError, match=r"lies in the input"):
+            run(demo_fp32, "s3://corpus/f/", "s3://corpus/f/out")
 
 
 def by_pandas(out: Path) -> dict[str, list[Any]]:
@@ -430,7 +489,8 @@ class TestOddInputs:
         (folder / "x.parquet").mkdir(parents=True)
         pq.write_table(table_of().slice(0, 2), folder / "x.parquet" / "part-0.parquet")
         pq.write_table(table_of().slice(2, 1), folder / "y.parquet")
-        assert run(demo_fp32, folder / "*.parquet", tmp_path / "out").counts.rows == 3
+        for number, pattern in enumerate(("*.parquet", "**/*.parquet", "**")):
+            assert run(demo_fp32, folder / pattern, tmp_path / f"out-{number}").counts.rows == 3
         named = write_rows(tmp_path / "a[1].jsonl", {"text": "a"})
         assert run(demo_fp32, named, tmp_path / "named").counts.rows == 1
 
@@ -446,15 +506,25 @@ class TestOddInputs:
     def test_a_file_is_not_given_twice_and_not_none(self, demo_fp32: Path, tmp_path: Path) -> None:
         source = write_rows(tmp_path / "a.jsonl", {"text": "a"})
         with pytest.raises(InputError, match=r"a\.jsonl: is given twice"):
-            embed(demo_fp32, [str(source), str(tmp_path / "*.jsonl")], tmp_path / "out", EmbedOptions())
+            embed(demo_fp32, [str(source), str(tmp_path / "*.jsonl")], str(tmp_path / "out"), EmbedOptions())
+        (tmp_path / "link.jsonl").symlink_to(source)
+        with pytest.raises(InputError, match=r"a\.jsonl: is given twice"):
+            embed(demo_fp32, [str(source), str(tmp_path / "link.jsonl")], str(tmp_path / "out"), EmbedOptions())
         with pytest.raises(InputError, match=r"there is no input"):
-            embed(demo_fp32, [], tmp_path / "out", EmbedOptions())
+            embed(demo_fp32, [], str(tmp_path / "out"), EmbedOptions())
 
     def test_the_output_does_not_lie_in_the_input(self, demo_fp32: Path, tmp_path: Path) -> None:
         write_rows(tmp_path / "a.jsonl", {"text": "a"})
-        with pytest.raises(InputError, match=r"lies in the input, or the input in it"):
-            run(demo_fp32, tmp_path, tmp_path / "out")
-        with pytest.raises(InputError, match=r"lies in the input, or the input in it"):
+        for given in (tmp_path, f"file://{tmp_path}", tmp_path / "*"):
+            with pytest.raises(InputError, match=r"out: lies in the input"):
+                run(demo_fp32, given, tmp_path / "out")
+        assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl"}
+        (tmp_path / "p").mkdir()
+        write_parquet(tmp_path / "p")
+        with pytest.raises(InputError, match=r"out: lies in the input"):
+            run(demo_fp32, tmp_path / "**" / "*.parquet", tmp_path / "p" / "out")
+        assert run(demo_fp32, tmp_path / "*.jsonl", tmp_path / "out").counts.rows == 1
+        with pytest.raises(InputError, match=r"has other files, a\.jsonl for one"):
             run(demo_fp32, tmp_path / "a.jsonl", tmp_path)
 
     def test_kept_values_of_another_type_are_bad_rows(self, demo_fp32: Path, tmp_path: Path) -> None:
@@ -468,6 +538,22 @@ class TestOddInputs:
         assert table["n"].to_pylist()[999:] == [1, *[None] * 5, 7]
         assert table["m"].to_pylist()[0] == "[1]"
         assert table["m"].to_pylist()[-1] == '{"new": null}'
+
+    def test_a_whole_number_that_no_float_is_is_a_bad_row(self, demo_fp32: Path, tmp_path: Path) -> None:
+        source = write_rows(tmp_path / "a.jsonl", *({"text": "a", "n": n} for n in (1.5, 2**53 + 1, 10**400, 3)))
+        run(demo_fp32, source, tmp_path / "out", keep="n", on_error="record")
+        assert read(tmp_path / "out")["n"].to_pylist() == [1.5, None, None, 3.0]
+
+    def test_kept_text_that_is_not_unicode_and_damaged_arrow(self, demo_fp32: Path, tmp_path: Path) -> None:
+        buffers = pa.array([b"fine", b"\xff\xfe"], pa.binary()).buffers()
+        broken = pa.StringArray.from_buffers(2, buffers[1], buffers[2], buffers[0])
+        pq.write_table(pa.table({"text": ["a", "b"], "key": broken}), tmp_path / "in.parquet")
+        with pytest.raises(InputError, match=r"in\.parquet: cannot be read as parquet: the column 'key'"):
+            run(demo_fp32, tmp_path / "in.parquet", tmp_path / "out", id="key")
+        with pa.ipc.new_file(tmp_path / "in.arrow", pa.schema([("text", pa.string())])) as writer:
+            writer.write_batch(pa.record_batch([broken], ["text"]))
+        with pytest.raises(InputError, match=r"in\.arrow: cannot be read as arrow: .*UTF"):
+            run(demo_fp32, tmp_path / "in.arrow", tmp_path / "other")
 
     def test_the_types_of_kept_columns_are_those_of_all_files(self, demo_fp32: Path, tmp_path: Path) -> None:
         folder = tmp_path / "in"
@@ -516,16 +602,21 @@ class TestOddInputs:
         with pytest.raises(InputError, match=r"a kept column cannot be written as Parquet"):
             run(demo_fp32, tmp_path / "in.arrow", tmp_path / "out", keep="span")
 
-    @pytest.mark.parametrize("content", [b'text\na\n"b\nc\n', b'text,x\na,b\nc,"d\n\n\ne,f\n'])
-    def test_a_quote_that_does_not_end_stops_the_run(self, content: bytes, demo_fp32: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("content", "byte"),
+        [
+            (b'text\na\n"b\nc\n', 7),
+            (b'text,x\na,b\nc,"d\n\n\ne,f\n', 11),
+            (b'text,x\na,b\n"c"d,"e\nf",g\nh,i\n', 11),
+        ],
+    )
+    def test_quotes_that_are_wrong_stop_the_run(
+        self, content: bytes, byte: int, demo_fp32: Path, tmp_path: Path
+    ) -> None:
+        """Where the next row begins is not known: it must not be guessed."""
         (tmp_path / "in.csv").write_bytes(content)
-        with pytest.raises(InputError, match=r"a quoted field that begins behind byte \d+ does not end"):
+        with pytest.raises(InputError, match=rf"the row that begins behind byte {byte}: "):
             run(demo_fp32, tmp_path / "in.csv", tmp_path / "out", on_error="record")
-
-    def test_a_quote_in_a_field_is_a_bad_row(self, demo_fp32: Path, tmp_path: Path) -> None:
-        (tmp_path / "in.csv").write_bytes(b'text,x\na,b\n"c"d,e\nf,g\n')
-        run(demo_fp32, tmp_path / "in.csv", tmp_path / "out", on_error="record")
-        assert read(tmp_path / "out")["error"].to_pylist() == [None, "undecodable", None]
 
     @pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
     @pytest.mark.parametrize("write", [write_csv, write_jsonl])
@@ -552,7 +643,7 @@ class TestOddInputs:
         folder.mkdir()
         write_rows(folder / "a.jsonl", {"text": "a"})
         for name in ("state.json", "dataset_dict.json"):
-            (folder / name).write_text("[1]")
+            (folder / name).write_text('{"_data_files": [1, {}], "splits": 3}')
         assert run(demo_fp32, folder, tmp_path / "out").counts.rows == 1
         (folder / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
         with pytest.raises(InputError, match=r"several splits\n  next: give the folder of one: train, test"):
@@ -567,7 +658,7 @@ class TestOddInputs:
 
         options = EmbedOptions.of(threads=1)
         with pytest.raises(InputError, match=r"the size of .*in\.jsonl was \d+ when it was begun, and now it is \d+"):
-            embed(demo_fp32, [str(source)], tmp_path / "out", options, Progress(on_window=grow))
+            embed(demo_fp32, [str(source)], str(tmp_path / "out"), options, Progress(on_window=grow))
         assert not (tmp_path / "out" / "_SUCCESS").exists()
 
     def test_vectors_that_are_not_finite_and_texts_without_a_token(
@@ -596,6 +687,13 @@ class TestOddInputs:
         assert table["error"].to_pylist() == ["not finite", None, "no token", "not finite"]
         assert [vector is None for vector in table["vector"].to_pylist()] == [True, False, True, True]
         assert (report.counts.encoded, report.counts.faults) == (1, {"no token": 1, "not finite": 2})
+
+    def test_a_number_beyond_float16(self, demo_fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        given = Encoder.encode_padded
+        monkeypatch.setattr(Encoder, "encode_padded", lambda *arguments: given(*arguments) * np.float32(1e6))
+        source = write_rows(tmp_path / "a.jsonl", {"text": "a"})
+        run(demo_fp32, source, tmp_path / "out", dtype="float16", on_error="record")
+        assert read(tmp_path / "out")["error"].to_pylist() == ["not finite"]
 
 
 class TestResume:
@@ -681,6 +779,34 @@ class TestResume:
         report = run(demo_fp32, source, copy, dtype="float16", resume=False)
         assert (report.resumed, read(copy).schema.field("vector").type.value_type) == (0, pa.float16())
 
+    @pytest.mark.parametrize("options", [{"keep": "position"}, {"column": "nothing"}, {"truncate_dim": 0}])
+    def test_what_cannot_be_done_removes_nothing(
+        self, options: dict[str, Any], copy: Path, demo_fp32: Path, tmp_path: Path
+    ) -> None:
+        source = write_rows(tmp_path / "a.jsonl", {"text": "a", "position": 1})
+        before = contents(copy)
+        with pytest.raises(InputError):
+            run(demo_fp32, source, copy, resume=False, **options)
+        assert contents(copy) == before
+        with pytest.raises(InputError):
+            run(demo_fp32, source, tmp_path / "new" / "out", **options)
+        assert not (tmp_path / "new").exists()
+
+    def test_an_input_that_is_cut_behind_the_last_window(
+        self, demo_fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = write_jsonl(tmp_path)
+        given = embed_parts
+
+        def and_cut(*arguments: Any) -> Any:
+            made = given(*arguments)
+            source.write_text("")
+            return made
+
+        monkeypatch.setattr(corpus, "embed_parts", and_cut)
+        with pytest.raises(InputError, match=r"the size of .*in\.jsonl was \d+ when it was begun, and now it is 0"):
+            run(demo_fp32, source, tmp_path / "out")
+
     def test_a_folder_of_something_else_is_left_alone(self, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
         mine = {".movie.partial": b"mine", "notes.txt": b"mine"}
         for name, content in mine.items():
@@ -697,7 +823,7 @@ class TestResume:
         monkeypatch.chdir(tmp_path / "out")
         run(demo_fp32, source, Path(), id="key")
         assert contents(tmp_path / "out") == contents(whole)
-        with Output.opened(tmp_path / "link"), pytest.raises(BundleError, match=r"another embed is writing there"):
+        with opened_place(str(tmp_path / "link")), pytest.raises(BundleError, match=r"another embed is writing there"):
             run(demo_fp32, source, tmp_path / "out", id="key")
 
     def test_an_input_that_shrinks_while_it_is_read(
@@ -740,7 +866,7 @@ class TestProcesses:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
     def test_two_runs_at_once(self, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
-        with Output.opened(tmp_path / "out"):
+        with opened_place(str(tmp_path / "out")):
             refused(run_program(command(demo_fp32, source, tmp_path / "out")), 2, "another embed is writing there")
 
     def test_a_full_disk(self, whole: Path, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
