@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -103,7 +104,7 @@ def embed_parts(work: Work, parts: Sequence[Part], on_window: Callable[[Counts],
 def _tokenized(work: Work, parts: Sequence[Part]) -> Iterator[Tokenized]:
     """Yield the windows of parts; those of each have as many rows as the part."""
     for number, of_file in groupby(parts, key=attrgetter("file")):
-        left = list(of_file)
+        left = deque(of_file)
         windows = read_rows(work.plan.identity.files[number], work.columns, [part.range for part in left])
         count = 0
         while left:
@@ -117,7 +118,7 @@ def _tokenized(work: Work, parts: Sequence[Part]) -> Iterator[Tokenized]:
             yield window
             count += len(rows)
             if count == left[0].rows:
-                left.pop(0)
+                left.popleft()
                 count = 0
 
 

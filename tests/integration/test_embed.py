@@ -850,20 +850,22 @@ def command(bundle: Path, source: Path, out: Path, *options: str) -> list[object
 class TestProcesses:
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
     def test_a_process_that_is_ended_is_finished_by_the_next(
-        self, number: signal.Signals, whole: Path, demo_fp32: Path, source: Path, tmp_path: Path
+        self, number: signal.Signals, demo_fp32: Path, tmp_path: Path
     ) -> None:
-        out = tmp_path / "out"
-        with subprocess.Popen(
-            [str(word) for word in command(demo_fp32, source, out)], stderr=subprocess.DEVNULL
-        ) as one:
+        """The input is long, so that the process is still at it when the first part is seen."""
+        rows = ({"key": f"{row}", "text": f"{row}: {TEXTS[row % len(TEXTS)]}"} for row in range(3000))
+        source, out, undisturbed = write_rows(tmp_path / "in.jsonl", *rows), tmp_path / "out", tmp_path / "undisturbed"
+        arguments = [str(word) for word in command(demo_fp32, source, out)]
+        with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as one:
             wait_until(lambda: (out / "_part-000000.json").exists() or one.poll() is not None)
             one.send_signal(number)
         assert not (out / "_SUCCESS").exists()
         done = run_program(command(demo_fp32, source, out))
         assert done.status == 0, done
         assert "of them from an earlier run" in done.stderr
-        assert contents(out) == contents(whole)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+        run(demo_fp32, source, undisturbed, id="key")
+        assert contents(out) == contents(undisturbed)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out", "undisturbed"]
 
     def test_two_runs_at_once(self, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
         with opened_place(str(tmp_path / "out")):
