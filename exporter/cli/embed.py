@@ -120,6 +120,9 @@ class _Shown:
 
 def _rows(report: EmbedReport) -> list[tuple[str, str]]:
     counts, stages, sample = report.counts, report.stages, report.sample
+    if sample is None:
+        left = report.parts - report.resumed
+        return [("rows", f"{report.rows:,}"), ("parts", f"{report.parts:,}, and {left:,} of them are left to do")]
     faults = ", ".join(f"{number:,} {fault}" for fault, number in sorted(counts.faults.items())) or "none"
     padding = counts.padding / max(counts.tokens + counts.padding, 1)
     return [

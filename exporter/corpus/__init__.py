@@ -36,7 +36,7 @@ from exporter.runtime.facts import DOCUMENT_PROMPTS, first_prompt
 
 __all__ = ["EmbedOptions", "EmbedReport", "Progress", "embed"]
 
-_NOT_DECIDING = {"on_error", "prompt_name", "require_signature", "resume", "threads"}
+_NOT_DECIDING = {"dry_run", "on_error", "prompt_name", "require_signature", "resume", "threads"}
 """Options that no byte of a part depends on; of a prompt, its text decides."""
 
 
@@ -46,17 +46,19 @@ class EmbedReport:
 
     Attributes:
         folder: Path or URL of the output.
-        counts: Of all parts, also of those of earlier runs.
+        rows: Of the input.
+        counts: Of all parts that are there, also of those of earlier runs.
         parts: How many the output has.
         resumed: How many of them earlier runs have made.
         seconds: Of this run, wall-clock time.
         rows_per_second: Of the rows of this run.
         stages: Seconds by stage of this run; reading and tokenizing overlap with encoding.
         cpu_seconds_per_million_rows: Processor time of this process.
-        sample: The comparison at the end.
+        sample: The comparison at the end; None where nothing was to be written.
     """
 
     folder: str
+    rows: int
     counts: Counts
     parts: int
     resumed: int
@@ -64,7 +66,7 @@ class EmbedReport:
     rows_per_second: float
     stages: Seconds
     cpu_seconds_per_million_rows: float
-    sample: Sample
+    sample: Sample | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON data."""
@@ -119,16 +121,20 @@ def embed(
         schema = schema_of(columns, vector_type(options.dtype, windows.numbers), facts)
         plan, done = _plan(output, identity, options)
         progress.on_plan(plan, list(done.values()))
-        work = Work(plan, columns, schema, windows, output, options.on_error)
-        place.remove(SUCCESS)
-        made = embed_parts(work, [part for part in plan.parts if part not in done], progress.on_window)
-        refuse_another(identity, replace(identity, files=input_files(inputs)), place.url)  # while it was read
-        sample = check_sample(work, opened.manifest.recipe.gates.of(opened.manifest.engine.precision), options.dtype)
+        made, sample, work = Counts(), None, Work(plan, columns, schema, windows, output, options.on_error)
+        if not options.dry_run:
+            place.remove(SUCCESS)
+            made = embed_parts(work, [part for part in plan.parts if part not in done], progress.on_window)
+            refuse_another(identity, replace(identity, files=input_files(inputs)), place.url)  # while it was read
+            gate = opened.manifest.recipe.gates.of(opened.manifest.engine.precision)
+            sample = check_sample(work, gate, options.dtype)
         counts = sum((manifest.counts for manifest in done.values()), made)
         seconds = time.perf_counter() - started
-        place.write(SUCCESS, _success(facts, plan, counts))
+        if not options.dry_run:
+            place.write(SUCCESS, _success(facts, plan, counts))
     return EmbedReport(
         folder=place.url,
+        rows=sum(plan.rows),
         counts=counts,
         parts=len(plan.parts),
         resumed=len(done),
@@ -169,9 +175,10 @@ def _plan(output: Output, identity: Identity, options: EmbedOptions) -> tuple[Pl
     plan = output.plan()
     if plan is None or not options.resume:
         new = make_plan(identity, options.rows_per_part)
-        if plan is not None:
-            output.clear(plan)
-        output.place.write(PLAN, new.to_json())
+        if not options.dry_run:
+            if plan is not None:
+                output.clear(plan)
+            output.place.write(PLAN, new.to_json())
         return new, {}
     refuse_another(plan.identity, identity, output.place.url)
     found = ((part, output.committed(part, identity.bundle)) for part in plan.parts)

@@ -40,6 +40,7 @@ class EmbedOptions(BaseModel):
         description="Stop at a text that cannot be encoded, or record it: a null vector and the reason.",
     )
     resume: bool = Field(default=True, description="Go on where an earlier run ended.")
+    dry_run: bool = Field(default=False, description="Only count rows and parts, and say what is left to do.")
     batch_size: int = Field(default=32, ge=1, description="Rows per batch, at most.")
     threads: int | None = Field(default=None, ge=1, description="CPU threads (default: as many as there are cores).")
     require_signature: Path | None = Field(default=None, description="Refuse the bundle unless it is signed by this.")

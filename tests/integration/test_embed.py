@@ -175,6 +175,7 @@ class TestFormats:
         assert table["error"].null_count == len(TEXTS)
         np.testing.assert_allclose(vectors_of(table), encoder.encode_document(TEXTS), rtol=0, atol=2e-5)
         assert (report.counts.rows, report.counts.encoded, report.resumed) == (len(TEXTS), len(TEXTS), 0)
+        assert report.sample is not None
         assert report.sample.rows > 10
 
     def test_plain_text(self, demo_fp32: Path, encoder: exporter.Encoder, tmp_path: Path) -> None:
@@ -894,6 +895,19 @@ class TestProcesses:
         told = run_program(command(demo_fp32, source, tmp_path / "out", "--json"))
         assert json.loads(told.stdout)["counts"]["rows"] == 230
         assert "4 of them from an earlier run" in told.stderr
+
+    def test_a_dry_run_writes_nothing(self, copy: Path, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
+        done = run_program(command(demo_fp32, source, tmp_path / "new" / "out", "--dry-run"))
+        assert (done.status, done.stderr) == (0, "230 rows in 4 parts\n")
+        assert "parts   4, and 4 of them are left to do" in done.stdout
+        assert not (tmp_path / "new").exists()
+        (copy / "part-000002.parquet").unlink()
+        before = contents(copy)
+        for option in ("--resume", "--no-resume"):
+            told = run_program(command(demo_fp32, source, copy, "--dry-run", "--json", option))
+            report = json.loads(told.stdout)
+            assert (report["rows"], report["resumed"]) == (230, 3 if option == "--resume" else 0)
+        assert contents(copy) == before
 
     def test_a_bad_row_is_told_with_the_flag(self, demo_fp32: Path, tmp_path: Path) -> None:
         (tmp_path / "in.jsonl").write_text('{"key": "a", "text": ""}')
