@@ -1,4 +1,4 @@
-"""The options of an export: one description for the command line, the Python function and the pipeline."""
+"""Options, and those of an export: one description for the command line, the Python function and the pipeline."""
 
 from __future__ import annotations
 
@@ -13,10 +13,33 @@ from exporter.recipe import PoolingMode
 from exporter.targets import Backend, Device, Precision, Target
 
 
-class ExportOptions(BaseModel):
-    """How to export. Build it with ``ExportOptions.of`` to get an ``InputError`` instead of pydantic's error."""
+class Options(BaseModel):
+    """Frozen options. ``of`` raises an ``InputError`` instead of pydantic's error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Return the options.
+
+        Raises:
+            InputError: An unknown option, with the nearest legal name, or an illegal value, with the legal ones.
+        """
+        unknown = [name for name in options if name not in cls.model_fields]
+        if unknown:
+            nearest = difflib.get_close_matches(unknown[0], cls.model_fields, n=1)
+            raise InputError(
+                f"there is no option {unknown[0]!r}",
+                next_step=f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(cls.model_fields)}",
+            )
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            raise _input_error(error) from error
+
+
+class ExportOptions(Options):
+    """How to export. Build it with ``ExportOptions.of`` to get an ``InputError`` instead of pydantic's error."""
 
     precision: Precision = Field(
         default=Precision.FP32, description="Number format of the graph. The output is float32 in every one."
@@ -90,25 +113,6 @@ class ExportOptions(BaseModel):
     @classmethod
     def _one_mode_is_a_list_of_one(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
-
-    @classmethod
-    def of(cls, **options: Any) -> Self:
-        """Return the options.
-
-        Raises:
-            InputError: An unknown option, with the nearest legal name, or an illegal value, with the legal ones.
-        """
-        unknown = [name for name in options if name not in cls.model_fields]
-        if unknown:
-            nearest = difflib.get_close_matches(unknown[0], cls.model_fields, n=1)
-            raise InputError(
-                f"there is no option {unknown[0]!r}",
-                next_step=f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(cls.model_fields)}",
-            )
-        try:
-            return cls(**options)
-        except ValidationError as error:
-            raise _input_error(error) from error
 
     @property
     def target(self) -> Target:

@@ -121,17 +121,18 @@ def embed(
         schema = schema_of(columns, vector_type(options.dtype, windows.numbers), facts)
         plan, done = _plan(output, identity, options)
         progress.on_plan(plan, list(done.values()))
-        made, sample, work = Counts(), None, Work(plan, columns, schema, windows, output, options.on_error)
+        work = Work(plan, columns, schema, windows, output, options.on_error)
+        counts = sum((manifest.counts for manifest in done.values()), Counts())
+        made, sample = Counts(), None
         if not options.dry_run:
             place.remove(SUCCESS)
             made = embed_parts(work, [part for part in plan.parts if part not in done], progress.on_window)
+            counts += made
             refuse_another(identity, replace(identity, files=input_files(inputs)), place.url)  # while it was read
             gate = opened.manifest.recipe.gates.of(opened.manifest.engine.precision)
             sample = check_sample(work, gate, options.dtype)
-        counts = sum((manifest.counts for manifest in done.values()), made)
-        seconds = time.perf_counter() - started
-        if not options.dry_run:
             place.write(SUCCESS, _success(facts, plan, counts))
+        seconds = time.perf_counter() - started
     return EmbedReport(
         folder=place.url,
         rows=sum(plan.rows),

@@ -18,6 +18,7 @@ from typing import Any
 
 from exporter.dependencies import require
 from exporter.errors import InputError
+from exporter.runtime.texts import lone_surrogate
 
 _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
@@ -203,7 +204,7 @@ def _input_file(system: Any, path: str) -> InputFile:
     format_ = _SUFFIXES.get(_suffix(path))
     if format_ is None or (path.endswith(_COMPRESSIONS) and not format_.is_text):
         raise InputError(f"{path}: its name says no format", next_step=f"files must end in {', '.join(_SUFFIXES)}")
-    if any("\udc80" <= character <= "\udcff" for character in path):
+    if lone_surrogate(path):
         raise InputError(f"{path!r}: its name is not UTF-8", next_step="rename it")
     facts = system.info(path)
     version = version_of(facts)

@@ -23,6 +23,7 @@ from exporter.corpus.rows import (
     unreadable,
 )
 from exporter.dependencies import require
+from exporter.runtime.texts import lone_surrogate
 
 _DELIMITERS = {Format.CSV: ",", Format.TSV: "\t"}
 _ERRORS = (OSError, EOFError, csv.Error, lzma.LZMAError, zlib.error)
@@ -147,7 +148,7 @@ def _header(file: InputFile, opened: Any) -> tuple[list[str] | None, int]:
         return None, 0
     read = _Decoded(opened, 0)
     names = next(csv.reader(read, delimiter=_DELIMITERS[file.format], strict=True), [])
-    if any(_is_broken(name) for name in names):
+    if any(map(lone_surrogate, names)):
         raise csv.Error("its header is not UTF-8")
     return names, read.offset
 
@@ -171,7 +172,7 @@ def _values(file: InputFile, names: Sequence[str] | None, record: Record) -> Map
     """Return a row's values by column, or None where it cannot be read."""
     if isinstance(record, bytes):
         return _of_text(record) if file.format is Format.TEXT else _of_json(record)
-    if names is None or len(record) != len(names) or any(_is_broken(one) for one in record):
+    if names is None or len(record) != len(names) or any(map(lone_surrogate, record)):
         return None
     return dict(zip(names, record, strict=True))
 
@@ -189,11 +190,6 @@ def _of_json(line: bytes) -> Mapping[str, object] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _is_broken(text: str) -> bool:
-    """Whether a text is not Unicode: what could not be decoded, and JSON's lone surrogates."""
-    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _rows(window: Sequence[Mapping[str, object] | None], columns: Columns, start: int) -> Rows:
@@ -228,5 +224,5 @@ _FITS: dict[str, Callable[[object], bool]] = {
     "int64": lambda value: isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63,
     "double": lambda value: isinstance(value, float) or (type(value) is int and abs(value) <= 2**53),
     "bool": lambda value: type(value) is bool,
-    "string": lambda value: isinstance(value, str) and not _is_broken(value),
+    "string": lambda value: isinstance(value, str) and lone_surrogate(value) is None,
 }

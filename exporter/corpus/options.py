@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from exporter.errors import InputError
+from exporter.options import Options
 from exporter.runtime.contract import VectorType
 
 
@@ -19,10 +18,8 @@ class OnError(StrEnum):
     RECORD = "record"
 
 
-class EmbedOptions(BaseModel):
+class EmbedOptions(Options):
     """How to embed a dataset. ``EmbedOptions.of`` raises an ``InputError`` instead of pydantic's error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     column: str = Field(default="text", description="Column of the texts.")
     id: str | None = Field(default=None, description="Column that identifies a row. It is the first of the output.")
@@ -49,22 +46,6 @@ class EmbedOptions(BaseModel):
     @classmethod
     def _one_column_is_a_list_of_one(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
-
-    @classmethod
-    def of(cls, **options: Any) -> Self:
-        """Return the options.
-
-        Raises:
-            InputError: An unknown option, or an illegal value.
-        """
-        try:
-            return cls(**options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(
-                f"`{first['loc'][0]}` is {first['input']!r}: {first['msg']}",
-                next_step=f"the options are {', '.join(cls.model_fields)}",
-            ) from error
 
     @property
     def kept(self) -> tuple[str, ...]:

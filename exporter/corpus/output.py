@@ -11,6 +11,7 @@ is never written again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from exporter.corpus.counts import Counts
-from exporter.corpus.places import Place, sha256_of
+from exporter.corpus.places import Place
 from exporter.corpus.plan import Part, Plan
 from exporter.corpus.rows import Columns
 from exporter.dependencies import require
@@ -44,14 +45,14 @@ class PartManifest:
         part: Its number.
         bundle: Seal of the bundle.
         sha256: Of its file.
-        fingerprint: Of its file, by ``Place.fingerprint``: here the same, on an object store size and ETag.
+        version: Of its file, by ``Place.version``: on an object store size and ETag.
         counts: What its rows were.
     """
 
     part: int
     bundle: str
     sha256: str
-    fingerprint: str
+    version: str | None
     counts: Counts = field(default_factory=Counts)
 
     def to_json(self) -> bytes:
@@ -108,10 +109,16 @@ class Output:
         """Return the manifest of a part that is complete; None where it has to be made."""
         try:
             manifest = PartManifest.from_json(self.place.read(part.manifest))
-            sound = (manifest.part, manifest.bundle) == (part.number, seal)
-            return manifest if sound and self.place.fingerprint(part.name) == manifest.fingerprint else None
+            version = self.place.version(part.name)
+            if (manifest.part, manifest.bundle, manifest.version) != (part.number, seal, version):
+                return None
+            return manifest if version is not None or self._sha256(part) == manifest.sha256 else None
         except (OSError, ValueError):
             return None
+
+    def _sha256(self, part: Part) -> str:
+        with self.place.open(part.name) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @contextmanager
     def writing_part(self, part: Part, schema: Any) -> Iterator[PartWriter]:
@@ -129,11 +136,11 @@ class Output:
                 writer.write = parquet.write_table
                 yield writer
             with path.open("rb") as file:
-                writer.sha256 = sha256_of(file)
+                writer.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
 
     def commit(self, part: Part, seal: str, writer: PartWriter, counts: Counts) -> PartManifest:
         """Write the manifest of a part whose file is in place."""
-        manifest = PartManifest(part.number, seal, writer.sha256, self.place.fingerprint(part.name), counts)
+        manifest = PartManifest(part.number, seal, writer.sha256, self.place.version(part.name), counts)
         self.place.write(part.manifest, manifest.to_json())
         return manifest
 

@@ -6,7 +6,6 @@ what names it comes later, so that nothing has to be renamed.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -20,7 +19,6 @@ from exporter.errors import BundleError, InputError, first_line
 
 _LOCK = "_lock"  # an object
 _OWN_LOCK = ".lock"  # a file
-_BLOCK = 2**20
 
 
 class Place(Protocol):
@@ -60,8 +58,8 @@ class Place(Protocol):
         """Remove a file, where there is one."""
         ...
 
-    def fingerprint(self, name: str) -> str:
-        """Return what changes when the content of a file does.
+    def version(self, name: str) -> str | None:
+        """Return what a store says changes with the content of a file; None here, where the content must be compared.
 
         Raises:
             FileNotFoundError: There is none.
@@ -120,9 +118,8 @@ class _Folder:
         with writing(self._folder):
             (self._folder / name).unlink(missing_ok=True)
 
-    def fingerprint(self, name: str) -> str:
-        with self.open(name) as file:
-            return sha256_of(file)
+    def version(self, name: str) -> str | None:  # noqa: ARG002 - the same for every file
+        return None
 
 
 class _Prefix:
@@ -180,7 +177,7 @@ class _Prefix:
         with self._writing(), suppress(FileNotFoundError):
             self._system.rm_file(self._at(name))
 
-    def fingerprint(self, name: str) -> str:
+    def version(self, name: str) -> str | None:
         self._system.invalidate_cache()
         facts = self._system.info(self._at(name))
         return f"{facts['size']} {version_of(facts)}"
@@ -198,11 +195,3 @@ class _Prefix:
             raise BundleError(
                 f"{self.url}: cannot be written: {first_line(error)}", next_step="choose another `out`"
             ) from error
-
-
-def sha256_of(file: Any) -> str:
-    """Return the SHA-256 of an open file."""
-    digest = hashlib.sha256()
-    while block := file.read(_BLOCK):
-        digest.update(block)
-    return digest.hexdigest()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +12,10 @@ from exporter.corpus.counts import Counts
 from exporter.corpus.options import EmbedOptions
 from exporter.corpus.rows import Fault, Rows
 from exporter.runtime.encoder import Encoder
-from exporter.runtime.texts import MAX_CHARACTERS
+from exporter.runtime.texts import MAX_CHARACTERS, ids_and_truncated_of, lone_surrogate
 from exporter.runtime.token_encoder import encoder_batches
 from exporter.runtime.tokens import TextTokenizer
 from exporter.runtime.vector_types import Stored, Vectors, normalized, quantize_embeddings, truncated
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_LARGEST_HALF = 65504  # of float16
-_CHARACTERS_AT_ONCE = 4 * MAX_CHARACTERS  # a tokenizer needs some 50 times the size of its texts
 
 
 @dataclass(frozen=True)
@@ -97,12 +91,7 @@ class WindowEncoder:
                 faults[number] = fault
             else:
                 text_of[number] = numbers.setdefault(str(text), len(numbers))
-        ids: list[list[int]] = []
-        cut: list[bool] = []
-        for part in _parts(list(numbers)):
-            found, truncated_ = self._tokenizer.ids_and_truncated([self._prompt + text for text in part])
-            ids += found
-            cut += truncated_
+        ids, cut = ids_and_truncated_of(self._tokenizer, list(numbers), self._prompt)
         for row in np.flatnonzero(text_of >= 0).tolist():
             if not ids[text_of[row]]:  # a tokenizer that adds no special tokens
                 faults[row], text_of[row] = "no token", -1
@@ -119,7 +108,7 @@ class WindowEncoder:
             vectors[chosen] = self._encoder.encode_padded(ids, mask)
             padding += int(mask.size - mask.sum())
         largest = np.abs(vectors).max(axis=1, initial=0)
-        finite = largest <= (_LARGEST_HALF if self._options.dtype == "float16" else np.finfo(np.float32).max)
+        finite = largest <= np.finfo(np.float16 if self._options.dtype == "float16" else np.float32).max
         vectors[~finite] = 0  # NaN is not smaller than anything
         text_of, faults = window.text_of.copy(), dict(window.faults)
         for row in np.flatnonzero(text_of >= 0).tolist():
@@ -155,19 +144,4 @@ def _fault_of(text: object) -> Fault | None:
         return "empty"
     if len(text) > MAX_CHARACTERS:
         return "too long"
-    if not text.isascii() and _LONE_SURROGATE.search(text):
-        return "undecodable"
-    return None
-
-
-def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
-    part: list[str] = []
-    characters = 0
-    for text in texts:
-        if part and characters + len(text) > _CHARACTERS_AT_ONCE:
-            yield part
-            part, characters = [], 0
-        part.append(text)
-        characters += len(text)
-    if part:
-        yield part
+    return None if lone_surrogate(text) is None else "undecodable"

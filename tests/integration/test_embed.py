@@ -940,5 +940,5 @@ def test_a_bundle_that_was_not_validated_is_refused(demo_fp32: Path, source: Pat
 def test_options_are_checked() -> None:
     with pytest.raises(InputError, match=r"`dtype` is 'float8'"):
         EmbedOptions.of(dtype="float8")
-    with pytest.raises(ExportError, match=r"`rows` is 3"):
+    with pytest.raises(ExportError, match=r"there is no option 'rows'"):
         EmbedOptions.of(rows=3)
