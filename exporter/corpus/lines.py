@@ -6,6 +6,7 @@ import csv
 import json
 import lzma
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ from exporter.runtime.texts import lone_surrogate
 _DELIMITERS = {Format.CSV: ",", Format.TSV: "\t"}
 _ERRORS = (OSError, EOFError, csv.Error, lzma.LZMAError, zlib.error)
 _BYTE_ORDER_MARK = "\ufeff".encode()
+_FIELD_SIZE_LIMIT = threading.Lock()
 _ROWS_OF_TYPES = 1000  # of each file of JSON Lines, whose values have types and whose columns have none
 
 Record = bytes | list[str]
@@ -113,15 +115,28 @@ def _records(file: InputFile, opened: Any, offset: int) -> Iterator[tuple[Record
 
 
 def _csv_records(file: InputFile, opened: Any, offset: int) -> Iterator[tuple[Record, int]]:
-    csv.field_size_limit(sys.maxsize)  # a text that is too long is a bad row, and no end of the file
     read = _Decoded(opened, offset)
+    rows = csv.reader(read, delimiter=_DELIMITERS[file.format], strict=True)
     try:
-        for fields in csv.reader(read, delimiter=_DELIMITERS[file.format], strict=True):
+        while (fields := _next_row(rows)) is not None:
             if fields:
                 yield fields, read.offset
             offset = read.offset
     except csv.Error as error:  # where the next row begins is not known
         raise csv.Error(f"the row that begins behind byte {offset}: {error}") from error
+
+
+def _next_row(rows: Iterator[list[str]]) -> list[str] | None:
+    """Return the next row, or None at the end. A field may have any length: a text too long is a row that is refused.
+
+    ``csv`` has one limit for the whole process, which the caller's own readers rely on: it is lifted only meanwhile.
+    """
+    with _FIELD_SIZE_LIMIT:
+        before = csv.field_size_limit(sys.maxsize)
+        try:
+            return next(rows, None)
+        finally:
+            csv.field_size_limit(before)
 
 
 class _Decoded:
@@ -147,7 +162,7 @@ def _header(file: InputFile, opened: Any) -> tuple[list[str] | None, int]:
     if file.format not in _DELIMITERS:
         return None, 0
     read = _Decoded(opened, 0)
-    names = next(csv.reader(read, delimiter=_DELIMITERS[file.format], strict=True), [])
+    names = _next_row(csv.reader(read, delimiter=_DELIMITERS[file.format], strict=True)) or []
     if any(map(lone_surrogate, names)):
         raise csv.Error("its header is not UTF-8")
     return names, read.offset

@@ -192,6 +192,13 @@ class TestFormats:
         run(demo_fp32, tmp_path / "in.csv", tmp_path / "out", keep="text")
         assert read(tmp_path / "out")["text"].to_pylist() == texts
 
+    def test_a_field_longer_than_the_limit_of_csv_is_one_row(self, demo_fp32: Path, tmp_path: Path) -> None:
+        limit = csv.field_size_limit()
+        (tmp_path / "in.csv").write_text(f'text\n첫 줄\n"{"가" * (limit + 1)}"\n셋째 줄\n', encoding="utf-8")
+        report = run(demo_fp32, tmp_path / "in.csv", tmp_path / "out")
+        assert report.counts.encoded == 3
+        assert csv.field_size_limit() == limit, "the limit is the process's, and other readers rely on it"
+
     def test_vectors_do_not_depend_on_row_groups_and_formats(
         self, demo_fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
