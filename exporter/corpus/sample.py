@@ -20,6 +20,7 @@ from exporter.recipe import Gate
 from exporter.runtime.vector_types import Stored
 
 PARTS, ROWS = 16, 4  # at most, and of each of them
+_ROWS_READ = 512  # at once of what was written
 _BATCH_DEVIATION = 0.05  # of a gate that bounds none
 _HALF = 1e-3  # relative step of float16: a last digit of float32 may turn one over
 _CODES, _SIGNS = 0.2, 0.05  # shares of codes that differ by more than a step, and of signs that differ
@@ -72,19 +73,23 @@ def _rows_of(work: Work) -> Iterator[tuple[Part, int, Stored, Stored]]:
         firsts = [Range(part.place, min(part.range.stop, part.place.row + WINDOW)) for part in sampled]
         windows = read_rows(work.plan.identity.files[number], work.columns, firsts)
         for part, rows in zip(sampled, windows, strict=True):
-            written = _vectors(work, part)
-            encoded = np.flatnonzero(np.asarray(written.is_valid()))
-            places = np.linspace(0, len(encoded) - 1, min(ROWS, len(encoded))).astype(int)
-            for row in encoded[places].tolist():
+            for row, written in _written(work, part):
                 alone = work.windows.encode(work.windows.tokenize(_one(rows, row))).vectors
-                yield part, row, np.array(written[row].as_py(), alone.dtype), alone[0]
+                yield part, row, np.array(written, alone.dtype), alone[0]
 
 
-def _vectors(work: Work, part: Part) -> Any:
-    """Return the vectors of a part's first window, as an Arrow array."""
+def _written(work: Work, part: Part) -> Iterator[tuple[int, list[float]]]:
+    """Yield some rows of a part's first window that have a vector, and these vectors."""
     with work.output.place.open(part.name) as file:
-        group = require("pyarrow.parquet").ParquetFile(file).read_row_group(0, columns=["vector"])
-    return group["vector"].combine_chunks()
+        parquet = require("pyarrow.parquet").ParquetFile(file)
+        errors = parquet.read_row_group(0, columns=["error"])["error"]
+        encoded = np.flatnonzero(np.asarray(errors.is_null()))
+        chosen = encoded[np.linspace(0, len(encoded) - 1, min(ROWS, len(encoded))).astype(int)]
+        first = 0
+        for batch in parquet.iter_batches(_ROWS_READ, row_groups=[0], columns=["vector"], use_threads=False):
+            for row in chosen[(first <= chosen) & (chosen < first + len(batch))].tolist():
+                yield row, batch["vector"][row - first].as_py()
+            first += len(batch)
 
 
 def _one(rows: Rows, row: int) -> Rows:
