@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := export,cpu,openvino,tensorrt-rtx,embed,triton,dev
+EXTRAS := export,cpu,openvino,tensorrt-rtx,embed,ray,triton,dev
 TRITON := .venv-triton/bin
 NEWEST := .venv-newest/bin
 OLDEST := .venv-oldest/bin

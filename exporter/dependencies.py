@@ -29,6 +29,7 @@ EXTRAS = {
     "google": "triton",
     "fsspec": "embed",
     "pyarrow": "embed",
+    "ray": "ray",
     "model_signing": "sign",
     "OpenSSL": "sign",
 }

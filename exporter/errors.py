@@ -12,7 +12,7 @@ Every message says what happened, where, and what to do next::
      ├── EngineError               2   an engine that refuses what it is given to run
      ├── GateError                 1   a candidate that differs from the reference by more than its gate allows
      ├── BundleError               2   a bundle that is incomplete, altered or of another format
-     ├── ServerError               3   a model server that cannot be reached, or refuses
+     ├── ServerError               3   a model server or a cluster that cannot be reached, or refuses
      └── InputError                2   a file or an option of the user's that cannot be used
 """
 
@@ -93,7 +93,7 @@ class BundleError(ExportError):
 
 
 class ServerError(ExportError):
-    """A model server cannot be reached, or refuses what was asked of it."""
+    """A model server or a cluster cannot be reached, or refuses what was asked of it."""
 
     exit_code = 3
 

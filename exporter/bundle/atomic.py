@@ -212,13 +212,17 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def partial_file(path: Path) -> Iterator[Path]:
+def partial_file(path: Path, mark: str = "") -> Iterator[Path]:
     """Yield a file beside ``path`` to write; at the end it is synced and renamed to it, or removed by an exception.
+
+    Args:
+        path: The place.
+        mark: Stands in the name of the file, where several processes may write to one place.
 
     Raises:
         OSError: It cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}{mark}.partial")
     try:
         yield partial
         _sync(partial)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from exporter.corpus import EmbedReport
-    from exporter.corpus.counts import Counts
     from exporter.corpus.output import PartManifest
     from exporter.corpus.plan import Plan
+    from exporter.corpus.results import Counts
 
 _SECONDS_BETWEEN_LINES = 10
 
@@ -47,13 +47,13 @@ def embed_command(
 
     options = EmbedOptions.of(**{name: value for name, value in given.items() if value is not None})
     stderr = stderr_console()
-    with _progress(stderr) as (on_plan, on_window):
+    with _progress(stderr) as (on_plan, on_counts):
         report = api.embed(
             bundle,
             inputs,
             out,
             options,
-            progress=Progress(on_plan, on_window, on_warning=lambda warning: stderr.print(f"warning: {warning}")),
+            progress=Progress(on_plan, on_counts, on_warning=lambda warning: stderr.print(f"warning: {warning}")),
         )
     if as_json:
         print_json(report.to_dict())
@@ -75,18 +75,18 @@ def command() -> Callable[..., None]:
 
 
 OnPlan = Callable[["Plan", "Sequence[PartManifest]"], None]
-OnWindow = Callable[["Counts"], None]
+OnCounts = Callable[["Counts"], None]
 
 
 @contextmanager
-def _progress(stderr: Console) -> Iterator[tuple[OnPlan, OnWindow]]:
+def _progress(stderr: Console) -> Iterator[tuple[OnPlan, OnCounts]]:
     """Show a bar on a terminal, and a line now and then elsewhere."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         shown = _Shown(stderr, bar, bar.add_task("reading the input"))
-        yield shown.plan, shown.window
+        yield shown.plan, shown.counts
 
 
 class _Shown:
@@ -103,7 +103,7 @@ class _Shown:
         resumed = f", {len(done)} of them from an earlier run" if done else ""
         self._stderr.print(f"{self._total:,} rows in {len(plan.parts):,} parts{resumed}")
 
-    def window(self, counts: Counts) -> None:
+    def counts(self, counts: Counts) -> None:
         self._rows += counts.rows
         self._tokens += counts.tokens
         self._faults += sum(counts.faults.values())

@@ -3,7 +3,8 @@
     files.py     which files the input has          rows.py      their rows, in windows
     plan.py      parts: fixed ranges of rows        windows.py   a window of rows -> vectors
     places.py    a folder, or a prefix on a store   output.py    parts are written there and committed
-    local.py     one process does all of it         sample.py    some vectors are encoded again
+    worker.py    one process makes parts            cluster.py   workers on a Ray cluster
+    job.py       what workers are told              sample.py    some vectors are encoded again
 
 A part is a function of its rows, the bundle and the options: whoever makes it, and however often, its vectors are the
 same bytes. So a run that was interrupted goes on with the parts that are missing.
@@ -14,21 +15,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from exporter.bundle import Bundle
-from exporter.corpus.counts import Counts
+from exporter.corpus.cluster import RayWorkers
 from exporter.corpus.files import input_files, takes_in
-from exporter.corpus.local import Seconds, Work, embed_parts
-from exporter.corpus.options import EmbedOptions
+from exporter.corpus.job import Job, Workers
+from exporter.corpus.options import EmbedEngine, EmbedOptions
 from exporter.corpus.output import PLAN, SUCCESS, Output, PartManifest, schema_of, vector_type
-from exporter.corpus.places import opened_place
+from exporter.corpus.places import Place, opened_place
 from exporter.corpus.plan import Identity, Part, Plan, make_plan, refuse_another
 from exporter.corpus.reading import columns_of
-from exporter.corpus.sample import Sample, check_sample
-from exporter.corpus.windows import WindowEncoder
+from exporter.corpus.results import Counts, Made, Sample, Seconds
+from exporter.corpus.sample import sampled
+from exporter.corpus.worker import Worker
 from exporter.dependencies import require_all
 from exporter.errors import BundleError, InputError
 from exporter.machine import cores, machine
@@ -36,7 +39,11 @@ from exporter.runtime.facts import DOCUMENT_PROMPTS, first_prompt
 
 __all__ = ["EmbedOptions", "EmbedReport", "Progress", "embed"]
 
-_NOT_DECIDING = {"dry_run", "on_error", "prompt_name", "require_signature", "resume", "threads"}
+_OF_CLUSTERS = ("address", "workers", "stall_timeout")
+_NOT_DECIDING = {
+    *("dry_run", "on_error", "prompt_name", "require_signature", "resume", "threads", "engine"),
+    *_OF_CLUSTERS,
+}
 """Options that no byte of a part depends on; of a prompt, its text decides."""
 
 
@@ -52,8 +59,8 @@ class EmbedReport:
         resumed: How many of them earlier runs have made.
         seconds: Of this run, wall-clock time.
         rows_per_second: Of the rows of this run.
-        stages: Seconds by stage of this run; reading and tokenizing overlap with encoding.
-        cpu_seconds_per_million_rows: Processor time of this process.
+        stages: Seconds by stage of this run, of all workers together.
+        cpu_seconds_per_million_rows: Processor time of the workers.
         sample: The comparison at the end; None where nothing was to be written.
     """
 
@@ -79,12 +86,12 @@ class Progress:
 
     Attributes:
         on_plan: Called with the plan, and the parts that earlier runs have made.
-        on_window: Called with the counts of each window that is written.
+        on_counts: Called with the counts of rows that are written: of a window, or on a cluster of a part.
         on_warning: Called with warnings.
     """
 
     on_plan: Callable[[Plan, Sequence[PartManifest]], None] = lambda *_: None
-    on_window: Callable[[Counts], None] = lambda _: None
+    on_counts: Callable[[Counts], None] = lambda _: None
     on_warning: Callable[[str], None] = lambda _: None
 
 
@@ -106,6 +113,7 @@ def embed(
         GateError: A vector that was written is another than that of its text.
     """
     require_all(("fsspec", "pyarrow"))
+    _refuse_options_of_clusters(options)
     opened = _opened(bundle, options, progress)
     prompt_name = options.prompt_name or first_prompt(opened.manifest.encoder.prompts, DOCUMENT_PROMPTS)
     prompt = _prompt(opened, prompt_name)
@@ -114,23 +122,22 @@ def embed(
         raise InputError(f"{out}: lies in the input", next_step="choose another `out`")
     identity = Identity(opened.manifest.seal, _deciding(options, prompt), files)
     columns = columns_of(files, options.column, options.kept)
-    with opened.encoder(threads=options.threads or cores()) as encoder, opened_place(out) as place:
-        started, cpu = time.perf_counter(), time.process_time()
-        windows, output = WindowEncoder(encoder, prompt, options), Output(place)
-        facts = _facts(opened, options, prompt)
-        schema = schema_of(columns, vector_type(options.dtype, windows.numbers), facts)
+    facts = _facts(opened, options, prompt)
+    schema = schema_of(columns, vector_type(options.dtype, facts["dimension"]), facts)
+    gate = opened.manifest.recipe.gates.of(opened.manifest.engine.precision)
+    job = Job(identity, columns, schema, prompt, gate, options)
+    with opened_place(out) as place, _workers(job, opened, place) as workers:
+        started, output = time.perf_counter(), Output(place)
         plan, done = _plan(output, identity, options)
         progress.on_plan(plan, list(done.values()))
-        work = Work(plan, columns, schema, windows, output, options.on_error)
         counts = sum((manifest.counts for manifest in done.values()), Counts())
-        made, sample = Counts(), None
+        made, sample = Made(), None
         if not options.dry_run:
             place.remove(SUCCESS)
-            made = embed_parts(work, [part for part in plan.parts if part not in done], progress.on_window)
-            counts += made
+            made = workers.embed([part for part in plan.parts if part not in done], progress.on_counts)
+            counts += made.counts
             refuse_another(identity, replace(identity, files=input_files(inputs)), place.url)  # while it was read
-            gate = opened.manifest.recipe.gates.of(opened.manifest.engine.precision)
-            sample = check_sample(work, gate, options.dtype)
+            sample = workers.check(sampled(plan.parts))
             place.write(SUCCESS, _success(facts, plan, counts))
         seconds = time.perf_counter() - started
     return EmbedReport(
@@ -140,21 +147,35 @@ def embed(
         parts=len(plan.parts),
         resumed=len(done),
         seconds=seconds,
-        rows_per_second=made.rows / seconds,
-        stages=work.seconds,
-        cpu_seconds_per_million_rows=(time.process_time() - cpu) / max(made.rows, 1) * 1e6,
+        rows_per_second=made.counts.rows / seconds,
+        stages=made.seconds,
+        cpu_seconds_per_million_rows=made.seconds.processor / max(made.counts.rows, 1) * 1e6,
         sample=sample,
     )
 
 
+def _workers(job: Job, bundle: Bundle, place: Place) -> AbstractContextManager[Workers]:
+    if job.options.engine is EmbedEngine.RAY and not job.options.dry_run:
+        return RayWorkers.opened(job, bundle, place)
+    return Worker.opened(job, bundle, place, threads=job.options.threads or cores())
+
+
 def _opened(bundle: Path, options: EmbedOptions, progress: Progress) -> Bundle:
-    opened = Bundle.open(bundle, require_signature=options.require_signature, for_encoding=True)
+    here = options.engine is EmbedEngine.LOCAL
+    opened = Bundle.open(bundle, require_signature=options.require_signature, for_encoding=here)
     if not opened.validated:
         raise BundleError(f"{bundle}: has not been validated", next_step="validate it and record the result first")
-    proven, here = opened.manifest.machine.get("processor"), machine()["processor"]
-    if proven != here:
-        progress.on_warning(f"the bundle was validated on {proven}, and this machine is {here}: validate it here too")
+    proven, own = opened.manifest.machine.get("processor"), machine()["processor"]
+    if here and proven != own:
+        progress.on_warning(f"the bundle was validated on {proven}, and this machine is {own}: validate it here too")
     return opened
+
+
+def _refuse_options_of_clusters(options: EmbedOptions) -> None:
+    defaults = EmbedOptions()
+    given = [name for name in _OF_CLUSTERS if getattr(options, name) != getattr(defaults, name)]
+    if options.engine is EmbedEngine.LOCAL and given:
+        raise InputError(f"`{given[0]}` is for a cluster", next_step="add `engine=ray`, or leave it out")
 
 
 def _prompt(bundle: Bundle, name: str | None) -> str:

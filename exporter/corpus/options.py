@@ -18,6 +18,13 @@ class OnError(StrEnum):
     RECORD = "record"
 
 
+class EmbedEngine(StrEnum):
+    """Who makes the parts of an output."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 class EmbedOptions(Options):
     """How to embed a dataset. ``EmbedOptions.of`` raises an ``InputError`` instead of pydantic's error."""
 
@@ -39,7 +46,30 @@ class EmbedOptions(Options):
     resume: bool = Field(default=True, description="Go on where an earlier run ended.")
     dry_run: bool = Field(default=False, description="Only count rows and parts, and say what is left to do.")
     batch_size: int = Field(default=32, ge=1, description="Rows per batch, at most.")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads (default: as many as there are cores).")
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="CPU threads of a worker (default: the cores, divided by the workers of a machine).",
+    )
+    engine: EmbedEngine = Field(
+        default=EmbedEngine.LOCAL, description="One process on this machine, or workers on a Ray cluster."
+    )
+    address: str | None = Field(
+        default=None,
+        description="The Ray cluster, HOST:PORT or auto (default: the one of this machine, and if there is none, one "
+        "is started and stopped again).",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Workers on the Ray cluster (default: as many as it has room for, now and later).",
+    )
+    stall_timeout: int = Field(
+        default=600,
+        ge=1,
+        description="Seconds after which a worker on the Ray cluster that has not finished a batch is ended. Another "
+        "one then makes its part.",
+    )
     require_signature: Path | None = Field(default=None, description="Refuse the bundle unless it is signed by this.")
 
     @field_validator("keep", mode="before")

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from exporter.corpus.counts import Counts
 from exporter.corpus.places import Place
 from exporter.corpus.plan import Part, Plan
+from exporter.corpus.results import Counts
 from exporter.corpus.rows import Columns
 from exporter.dependencies import require
 from exporter.errors import InputError
@@ -34,7 +34,7 @@ METADATA = b"korsbert"
 """Key of the schema's metadata that says what made the vectors, as JSON."""
 RESERVED = ("position", "vector", "error")
 """Columns that every output has."""
-_LEFT = re.compile(r"\.(part-\d+\.parquet|_part-\d+\.json|_plan\.json|_SUCCESS)\.partial")
+_LEFT = re.compile(r"\.(part-\d+\.parquet|_part-\d+\.json|_plan\.json|_SUCCESS)\.[0-9a-f]{16}\.partial")
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,20 @@ class Output:
             InputError: There is none, and other files are, or it cannot be read.
         """
         names = self.place.names()
-        left = {name for name in names if _LEFT.fullmatch(name)}  # of a process that was killed
-        if PLAN not in names and names - left:
+        others = {name for name in names if not _LEFT.fullmatch(name)}
+        if PLAN not in names and others:
             raise InputError(
-                f"{self.place.url}: has other files, {min(names - left)} for one",
+                f"{self.place.url}: has other files, {min(others)} for one",
                 next_step="choose a folder that is empty or new",
             )
-        for name in left:
-            self.place.remove(name)
+        self.remove_partial_files()
         return Plan.from_json(self.place.read(PLAN), f"{self.place.url}/{PLAN}") if PLAN in names else None
+
+    def remove_partial_files(self) -> None:
+        """Remove what processes that were killed have left."""
+        for name in self.place.names():
+            if _LEFT.fullmatch(name):
+                self.place.remove(name)
 
     def clear(self, plan: Plan) -> None:
         """Remove the parts of a plan, its end and the plan itself: that last, as it makes the folder ours."""
@@ -185,9 +190,10 @@ def schema_of(columns: Columns, vector: Any, facts: Mapping[str, Any]) -> Any:
     return schema
 
 
-def vector_type(dtype: str, numbers: int) -> Any:
-    """Return the Arrow type of vectors of so many numbers, for a type of ``runtime.contract``."""
+def vector_type(dtype: str, dimension: int) -> Any:
+    """Return the Arrow type of vectors of so many dimensions, for a type of ``runtime.contract``."""
     pyarrow = require("pyarrow")
+    numbers = -(-dimension // 8) if dtype in ("binary", "ubinary") else dimension
     name = {"binary": "int8", "ubinary": "uint8"}.get(dtype, dtype)
     return pyarrow.list_(pyarrow.from_numpy_dtype(np.dtype(name)), numbers)
 

@@ -6,13 +6,14 @@ what names it comes later, so that nothing has to be renamed.
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from exporter.bundle.atomic import locked, partial_file, write_file, writing
+from exporter.bundle.atomic import locked, partial_file, writing
 from exporter.corpus.files import is_local, version_of
 from exporter.dependencies import require
 from exporter.errors import BundleError, InputError, first_line
@@ -66,21 +67,39 @@ class Place(Protocol):
         """
         ...
 
+    def state(self, name: str) -> str:
+        """Return what changes when a file is written again, with whatever content.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        ...
+
 
 @contextmanager
 def opened_place(out: str) -> Iterator[Place]:
-    """Yield the place that a path or a URL names, and keep other processes away from it until the end.
+    """Yield the place that a path or a URL names, and keep other runs away from it until the end.
 
     Raises:
-        BundleError: Another process writes there, or it cannot be written to.
+        BundleError: Another run writes there, or it cannot be written to.
+        InputError: There is no such file system.
+    """
+    place = place_of(out)
+    with place.locked():
+        yield place
+
+
+def place_of(out: str) -> _Folder | _Prefix:
+    """Return the place that a path or a URL names, for a worker of the run that has locked it.
+
+    Raises:
         InputError: There is no such file system.
     """
     try:
         system, path = require("fsspec").core.url_to_fs(out)
     except (ValueError, ImportError) as error:
         raise InputError(f"{out}: cannot be written: {error}", next_step="choose another `out`") from error
-    with _Folder.opened(Path(path)) if is_local(system) else _Prefix.opened(system, path) as place:
-        yield place
+    return _Folder(Path(path).resolve()) if is_local(system) else _Prefix(system, path)
 
 
 class _Folder:
@@ -88,12 +107,8 @@ class _Folder:
         self.url = str(folder)
         self._folder = folder
 
-    @classmethod
-    @contextmanager
-    def opened(cls, folder: Path) -> Iterator[Place]:
-        folder = folder.resolve()
-        with locked(folder, "embed", "out", folder / _OWN_LOCK):
-            yield cls(folder)
+    def locked(self) -> AbstractContextManager[None]:
+        return locked(self._folder, "embed", "out", self._folder / _OWN_LOCK)
 
     def names(self) -> set[str]:
         with writing(self._folder):
@@ -106,12 +121,13 @@ class _Folder:
         return (self._folder / name).open("rb")
 
     def write(self, name: str, content: bytes) -> None:
-        with writing(self._folder):
-            write_file(self._folder / name, content)
+        with self.filling(name) as path:
+            path.write_bytes(content)
 
     @contextmanager
     def filling(self, name: str) -> Iterator[Path]:
-        with writing(self._folder), partial_file(self._folder / name) as partial:
+        mark = f".{secrets.token_hex(8)}"  # a worker that is thought dead may still be writing the same part
+        with writing(self._folder), partial_file(self._folder / name, mark) as partial:
             yield partial
 
     def remove(self, name: str) -> None:
@@ -121,6 +137,10 @@ class _Folder:
     def version(self, name: str) -> str | None:  # noqa: ARG002 - the same for every file
         return None
 
+    def state(self, name: str) -> str:
+        facts = (self._folder / name).stat()
+        return f"{facts.st_size} {facts.st_ino} {facts.st_mtime_ns}"
+
 
 class _Prefix:
     def __init__(self, system: Any, path: str) -> None:
@@ -128,22 +148,20 @@ class _Prefix:
         self._system = system
         self._path = path.rstrip("/")
 
-    @classmethod
     @contextmanager
-    def opened(cls, system: Any, path: str) -> Iterator[Place]:
-        place = cls(system, path)
-        with place._writing():
+    def locked(self) -> Iterator[None]:
+        with self._writing():
             try:
-                system.pipe_file(place._at(_LOCK), b"korsbert embed", mode="create")
+                self._system.pipe_file(self._at(_LOCK), b"korsbert embed", mode="create")
             except FileExistsError as error:
                 raise BundleError(
-                    f"{place.url}: another embed is writing there, or one was killed",
-                    next_step=f"wait for it; if there is none, remove {place.url}/{_LOCK}",
+                    f"{self.url}: another embed is writing there, or one was killed",
+                    next_step=f"wait for it; if there is none, remove {self.url}/{_LOCK}",
                 ) from error
         try:
-            yield place
+            yield
         finally:
-            place.remove(_LOCK)
+            self.remove(_LOCK)
 
     def names(self) -> set[str]:
         self._system.invalidate_cache()
@@ -177,10 +195,13 @@ class _Prefix:
         with self._writing(), suppress(FileNotFoundError):
             self._system.rm_file(self._at(name))
 
-    def version(self, name: str) -> str | None:
+    def version(self, name: str) -> str:
         self._system.invalidate_cache()
         facts = self._system.info(self._at(name))
         return f"{facts['size']} {version_of(facts)}"
+
+    def state(self, name: str) -> str:
+        return self.version(name)
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from exporter.corpus.counts import Counts
 from exporter.corpus.options import EmbedOptions
+from exporter.corpus.results import Counts
 from exporter.corpus.rows import Fault, Rows
 from exporter.runtime.encoder import Encoder
 from exporter.runtime.texts import MAX_CHARACTERS, ids_and_truncated_of, lone_surrogate
 from exporter.runtime.token_encoder import encoder_batches
 from exporter.runtime.tokens import TextTokenizer
 from exporter.runtime.vector_types import Stored, Vectors, normalized, quantize_embeddings, truncated
+
+OnBatch = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -61,22 +64,19 @@ class WindowEncoder:
         encoder: The bundle's.
         prompt: What stands before every text.
         options: Type, dimensions and batches.
+        on_batch: Called after every batch.
     """
 
-    def __init__(self, encoder: Encoder, prompt: str, options: EmbedOptions) -> None:
+    def __init__(self, encoder: Encoder, prompt: str, options: EmbedOptions, on_batch: OnBatch = lambda: None) -> None:
         self._encoder = encoder
         self._prompt = prompt
         self._options = options
+        self._on_batch = on_batch
         self._tokenizer = TextTokenizer(encoder.tokenizer)
         self._dimension = min(encoder.dimension, options.truncate_dim or encoder.dimension)
         self._ranges = None
         if options.dtype in ("int8", "uint8") and encoder.ranges is not None:
             self._ranges = encoder.ranges.at(self._dimension, normalize=options.normalize)
-
-    @property
-    def numbers(self) -> int:
-        """How many numbers a stored vector has."""
-        return -(-self._dimension // 8) if self._options.dtype in ("binary", "ubinary") else self._dimension
 
     def tokenize(self, rows: Rows) -> Tokenized:
         """Sort out what cannot be encoded, and turn each different text into token ids."""
@@ -106,6 +106,7 @@ class WindowEncoder:
             chosen = [texts[number] for number in batch]
             ids, mask = self._tokenizer.pad([window.ids[text] for text in chosen])
             vectors[chosen] = self._encoder.encode_padded(ids, mask)
+            self._on_batch()
             padding += int(mask.size - mask.sum())
         largest = np.abs(vectors).max(axis=1, initial=0)
         finite = largest <= np.finfo(np.float16 if self._options.dtype == "float16" else np.float32).max
@@ -115,7 +116,7 @@ class WindowEncoder:
             if not finite[text_of[row]]:
                 faults[row], text_of[row] = "not finite", -1
         stored = self._stored(vectors)
-        placed = np.zeros((len(window.rows), self.numbers), stored.dtype)
+        placed = np.zeros((len(window.rows), stored.shape[1]), stored.dtype)
         placed[text_of >= 0] = stored[text_of[text_of >= 0]]
         counts = Counts(
             rows=len(window.rows),

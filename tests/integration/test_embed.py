@@ -26,13 +26,12 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import exporter
-from exporter import corpus
 from exporter.bundle import Bundle
-from exporter.corpus import EmbedOptions, EmbedReport, Progress, columnar, embed, lines, local, sample
-from exporter.corpus.local import embed_parts
+from exporter.corpus import EmbedOptions, EmbedReport, Progress, columnar, embed, lines, sample, worker
 from exporter.corpus.output import vector_array
 from exporter.corpus.places import opened_place
 from exporter.corpus.reading import read_rows
+from exporter.corpus.worker import Worker
 from exporter.errors import BundleError, ExportError, GateError, InputError
 from exporter.runtime.contract import VECTOR_TYPES, VectorType
 from exporter.runtime.encoder import Encoder
@@ -666,7 +665,7 @@ class TestOddInputs:
 
         options = EmbedOptions.of(threads=1)
         with pytest.raises(InputError, match=r"the size of .*in\.jsonl was \d+ when it was begun, and now it is \d+"):
-            embed(demo_fp32, [str(source)], str(tmp_path / "out"), options, Progress(on_window=grow))
+            embed(demo_fp32, [str(source)], str(tmp_path / "out"), options, Progress(on_counts=grow))
         assert not (tmp_path / "out" / "_SUCCESS").exists()
 
     def test_vectors_that_are_not_finite_and_texts_without_a_token(
@@ -804,14 +803,14 @@ class TestResume:
         self, demo_fp32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         source = write_jsonl(tmp_path)
-        given = embed_parts
+        given = Worker.embed
 
         def and_cut(*arguments: Any) -> Any:
             made = given(*arguments)
             source.write_text("")
             return made
 
-        monkeypatch.setattr(corpus, "embed_parts", and_cut)
+        monkeypatch.setattr(Worker, "embed", and_cut)
         with pytest.raises(InputError, match=r"the size of .*in\.jsonl was \d+ when it was begun, and now it is 0"):
             run(demo_fp32, source, tmp_path / "out")
 
@@ -840,7 +839,7 @@ class TestResume:
         """The plan was made with more rows than there are."""
         source = write_jsonl(tmp_path)
         monkeypatch.setattr(
-            local, "read_rows", lambda file, columns, ranges: read_rows(file, columns, [replace(ranges[0], stop=59)])
+            worker, "read_rows", lambda file, columns, ranges: read_rows(file, columns, [replace(ranges[0], stop=59)])
         )
         with pytest.raises(InputError, match=r"has 59 rows from row 0 on, and had 60: it has changed"):
             run(demo_fp32, source, tmp_path / "out")
@@ -928,7 +927,7 @@ def test_a_vector_of_another_text_fails_the_sample(
     demo_fp32: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rolled = lambda vectors, missing: vector_array(np.roll(vectors, 1, axis=0), missing)  # noqa: E731
-    monkeypatch.setattr(local, "vector_array", rolled)
+    monkeypatch.setattr(worker, "vector_array", rolled)
     with pytest.raises(GateError, match=r"part-000000\.parquet, row 0: the vector differs from that of its text by"):
         run(demo_fp32, source, tmp_path / "out")
     assert not (tmp_path / "out" / "_SUCCESS").exists()

@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
         "validation",
         "validator",
     },
-    "corpus": {"bundle", "dependencies", "errors", "machine", "options", "recipe", "runtime"},
+    "corpus": {"bundle", "dependencies", "errors", "machine", "options", "recipe", "runtime", "targets", "version"},
     "pipeline": {
         "bundle",
         "calibration",

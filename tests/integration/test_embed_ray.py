@@ -1,0 +1,269 @@
+"""Bulk embedding on a real Ray cluster of several raylets: whatever dies, every row once and the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter.corpus import EmbedOptions, embed
+from tests.conftest import SCRIPTS
+from tests.support.process import Done, refused, run_program, wait_until
+from tests.support.ray_cluster import RayCluster, ray_cluster
+
+ROWS, ROWS_PER_PART = 4000, 500
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    """A cluster of two machines."""
+    with ray_cluster() as started:
+        started.add_machine()
+        started.add_machine()
+        yield started
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "in.jsonl"
+    rows = ({"key": f"{row}", "text": f"{row} 번째 문장은 {'길고 ' * (row % 9)}다르다."} for row in range(ROWS))
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(demo_fp32: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of one process that nothing disturbs."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    embed(demo_fp32, [str(source)], str(out), EmbedOptions.of(id="key", rows_per_part=ROWS_PER_PART, threads=1))
+    return out
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+def command(cluster: RayCluster, bundle: Path, source: Path, out: Path, *options: object) -> list[str]:
+    where = ("--engine", "ray", "--address", cluster.address, "--threads", 1)
+    how = ("--id", "key", "--rows-per-part", ROWS_PER_PART)
+    return [str(word) for word in (SCRIPTS / "korsbert", "embed", bundle, source, "--out", out, *where, *how, *options)]
+
+
+def run(cluster: RayCluster, bundle: Path, source: Path, out: Path, *options: object) -> Done:
+    return run_program(command(cluster, bundle, source, out, *options), environment=cluster.environment)
+
+
+def run_with_hook(cluster: RayCluster, hook: str, bundle: Path, source: Path, out: Path, **options: object) -> Done:
+    """Embed from a program that has connected itself, and whose workers run ``hook`` first."""
+    program = f"""
+import os, sys, time
+import ray
+import exporter
+from exporter.runtime.encoder import Encoder
+
+def hook():
+    {hook}
+
+ray.init({cluster.address!r}, log_to_driver=False, runtime_env={{"worker_process_setup_hook": hook}})
+options = dict(id="key", rows_per_part={ROWS_PER_PART}, threads=1, engine="ray", **{options!r})
+try:
+    exporter.embed(*sys.argv[1:], **options)
+except exporter.ExportError as error:
+    sys.exit(f"error: {{error}}")
+assert ray.is_initialized(), "the caller's connection stays"
+"""
+    return run_program([sys.executable, "-c", program, bundle, source, out], environment=cluster.environment)
+
+
+def test_the_output_is_that_of_one_process(
+    cluster: RayCluster, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
+) -> None:
+    done = run(cluster, demo_fp32, source, tmp_path / "out", "--workers", 2, "--json")
+    assert done.status == 0, done.stderr
+    assert contents(tmp_path / "out") == contents(whole)
+    report = json.loads(done.stdout)
+    assert (report["counts"]["rows"], report["parts"], report["resumed"]) == (ROWS, 8, 0)
+    assert report["sample"]["rows"] == 32
+    assert report["stages"]["encode"] > 0
+    assert report["cpu_seconds_per_million_rows"] > 0
+
+
+def test_a_bad_row_is_told_as_on_one_machine(cluster: RayCluster, demo_fp32: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"key": "a", "text": "가"}\n{"key": "b", "text": ""}', encoding="utf-8")
+    done = run(cluster, demo_fp32, tmp_path / "in.jsonl", tmp_path / "out")
+    assert done.status == 2, done
+    assert "in.jsonl: row 1 cannot be encoded: empty" in done.stderr
+    assert "--on-error record" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["_plan.json"]
+
+
+class TestFaults:
+    def test_a_worker_that_is_killed(
+        self, cluster: RayCluster, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        with subprocess.Popen(
+            command(cluster, demo_fp32, source, out),
+            env=cluster.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as driver:
+            wait_until(lambda: any(out.glob("_part-*")) or driver.poll() is not None)
+            killed = cluster.actors()
+            for actor in killed:
+                actor.send_signal(signal.SIGKILL)
+            _, told = driver.communicate()
+        assert killed
+        assert driver.returncode == 0, told
+        assert contents(out) == contents(whole)
+
+    def test_a_machine_that_goes_and_another_that_comes(
+        self, cluster: RayCluster, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        machine = cluster.add_machine()
+        with subprocess.Popen(
+            command(cluster, demo_fp32, source, out, "--workers", 3),
+            env=cluster.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as driver:
+            wait_until(lambda: any(out.glob("_part-*")) or driver.poll() is not None)
+            cluster.kill_machine(machine)
+            cluster.kill_machine(cluster.add_machine())
+            _, told = driver.communicate()
+        assert driver.returncode == 0, told
+        assert contents(out) == contents(whole)
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+    def test_a_driver_that_is_ended_is_finished_by_the_next(
+        self,
+        number: signal.Signals,
+        cluster: RayCluster,
+        demo_fp32: Path,
+        source: Path,
+        whole: Path,
+        tmp_path: Path,
+    ) -> None:
+        out = tmp_path / "out"
+        with subprocess.Popen(
+            command(cluster, demo_fp32, source, out),
+            env=cluster.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as driver:
+            wait_until(lambda: any(out.glob("_part-*")) or driver.poll() is not None)
+            driver.send_signal(number)
+        assert driver.returncode not in (0, None)
+        assert not (out / "_SUCCESS").exists()
+        done = run(cluster, demo_fp32, source, out)
+        assert done.status == 0, done
+        assert "of them from an earlier run" in done.stderr
+        assert contents(out) == contents(whole)
+
+    def test_a_worker_that_hangs(
+        self, cluster: RayCluster, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
+    ) -> None:
+        """The first worker to encode sleeps for ever, in the call that computes."""
+        flag = tmp_path / "hung"
+        hook = f"""
+    encode = Encoder.encode_padded
+    def hang(self, *given):
+        try:
+            os.close(os.open({str(flag)!r}, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return encode(self, *given)
+        time.sleep(10_000)
+    Encoder.encode_padded = hang"""
+        done = run_with_hook(cluster, hook, demo_fp32, source, tmp_path / "out", stall_timeout=20)
+        assert flag.exists()
+        assert done.status == 0, done.stderr
+        assert contents(tmp_path / "out") == contents(whole)
+
+    def test_a_part_that_kills_every_worker(
+        self, cluster: RayCluster, demo_fp32: Path, source: Path, tmp_path: Path
+    ) -> None:
+        hook = "Encoder.encode_padded = lambda *_: os._exit(9)"
+        done = run_with_hook(cluster, hook, demo_fp32, source, tmp_path / "out", workers=1)
+        assert done.status == 1
+        assert "in.jsonl: 5 workers have died, each on the rows from " in done.stderr
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["_plan.json"]
+
+    def test_a_bundle_that_is_replaced_meanwhile(
+        self, cluster: RayCluster, demo_fp32: Path, demo_fp16: Path, source: Path, whole: Path, tmp_path: Path
+    ) -> None:
+        """Machines that find another bundle in its place, or none, get the one of the job."""
+        bundle = tmp_path / "bundle"
+        shutil.copytree(demo_fp32, bundle)
+        hook = f"""
+    import shutil
+    shutil.rmtree({str(bundle)!r}, ignore_errors=True)
+    shutil.copytree({str(demo_fp16)!r}, {str(bundle)!r}, dirs_exist_ok=True)"""
+        done = run_with_hook(cluster, hook, bundle, source, tmp_path / "out", workers=1)
+        assert done.status == 0, done.stderr
+        assert json.loads((bundle / "manifest.json").read_text())["engine"]["precision"] == "fp16"
+        assert contents(tmp_path / "out") == contents(whole)
+
+    def test_a_part_that_is_written_again_behind_the_run(
+        self, cluster: RayCluster, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
+    ) -> None:
+        """A worker that was thought dead may still write; then the part is not taken for what was committed."""
+        out = tmp_path / "out"
+        hook = f"""
+    from exporter.corpus.cluster import _Embedding
+    do = _Embedding._do
+    def again(self, worker, parts):
+        made = do(self, worker, parts)
+        if parts[0].number == 3:
+            path = {str(out)!r} + "/part-000003.parquet"
+            content = open(path, "rb").read()
+            os.unlink(path)
+            open(path, "wb").write(content[:-9] + content[-8:])
+        return made
+    _Embedding._do = again"""
+        done = run_with_hook(cluster, hook, demo_fp32, source, out, workers=1)
+        assert done.status == 1
+        assert "part-000003.parquet: was written again after it was committed" in done.stderr
+        assert run(cluster, demo_fp32, source, out).status == 0
+        assert contents(out) == contents(whole)
+
+
+class TestRefusals:
+    def test_no_cluster(self, cluster: RayCluster, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
+        nowhere = command(cluster, demo_fp32, source, tmp_path / "out", "--address", "127.0.0.1:1")
+        done = run_program(nowhere, environment=cluster.environment)
+        assert done.status == 3, done
+        assert "127.0.0.1:1: no Ray cluster answers" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "out").exists()
+
+    def test_the_client_of_ray(self, cluster: RayCluster, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
+        done = run(cluster, demo_fp32, source, tmp_path / "out", "--address", "ray://127.0.0.1:10001")
+        refused(done, 2, "ray://127.0.0.1:10001: Ray Data does not run through Ray's client", "ray job submit")
+
+    @pytest.mark.parametrize("option", [("--workers", 2), ("--address", "auto"), ("--stall-timeout", 5)])
+    def test_options_of_a_cluster(
+        self, option: tuple[str, object], demo_fp32: Path, source: Path, tmp_path: Path
+    ) -> None:
+        done = run_program([SCRIPTS / "korsbert", "embed", demo_fp32, source, "--out", tmp_path / "out", *option])
+        refused(done, 2, f"{option[0]} is for a cluster", "--engine ray")
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_is_started_where_there_is_none(demo_fp32: Path, source: Path, whole: Path, tmp_path: Path) -> None:
+    options = ("--engine", "ray", "--threads", 1, "--id", "key", "--rows-per-part", ROWS_PER_PART)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = run_program(
+        [SCRIPTS / "korsbert", "embed", demo_fp32, source, "--out", tmp_path / "out", *options],
+        environment=environment,
+    )
+    assert done.status == 0, done.stderr
+    assert contents(tmp_path / "out") == contents(whole)
