@@ -37,7 +37,7 @@ def main() -> None:
         (bundle,) = (work / "demo").glob("*/fp32-onnxruntime")
         for rows in options.rows or (100_000, 1_000_000):
             source, out = work / f"{rows}.parquet", work / "out"
-            _write_short_texts(source, rows)
+            write_short_texts(source, rows)
             shutil.rmtree(out, ignore_errors=True)
             done = run_to_success([sys.executable, "-c", _EMBED, *map(str, (bundle, source, out, options.threads))])
             counts = json.loads((out / "_SUCCESS").read_text(encoding="utf-8"))["counts"]
@@ -57,7 +57,7 @@ def main() -> None:
     publish("embed_memory", options.results, {"runs": runs}, sections, [grown])
 
 
-def _write_short_texts(path: Path, rows: int) -> None:
+def write_short_texts(path: Path, rows: int) -> None:
     """Write a Parquet file of short texts, all different."""
     schema = pa.schema([("text", pa.string())])
     with pq.ParquetWriter(path, schema) as writer:

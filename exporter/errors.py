@@ -19,6 +19,7 @@ Every message says what happened, where, and what to do next::
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 
@@ -86,6 +87,10 @@ class GateError(ExportError):
     def __init__(self, message: str, *, report: Mapping[str, Any], next_step: str | None = None) -> None:
         super().__init__(message, next_step=next_step)
         self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what pickle makes it from: ``report`` has no place among the arguments of an ``Exception``."""
+        return partial(type(self), report=self.report), (self.message,), self.__dict__
 
 
 class BundleError(ExportError):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -47,7 +48,8 @@ def embed_command(
 
     options = EmbedOptions.of(**{name: value for name, value in given.items() if value is not None})
     stderr = stderr_console()
-    with _progress(stderr) as (on_plan, on_counts):
+    # Ray prints to stdout what its processes report.
+    with redirect_stdout(sys.stderr), _progress(stderr) as (on_plan, on_counts):
         report = api.embed(
             bundle,
             inputs,

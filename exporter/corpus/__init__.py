@@ -3,8 +3,8 @@
     files.py     which files the input has          rows.py      their rows, in windows
     plan.py      parts: fixed ranges of rows        windows.py   a window of rows -> vectors
     places.py    a folder, or a prefix on a store   output.py    parts are written there and committed
-    worker.py    one process makes parts            cluster.py   workers on a Ray cluster
-    job.py       what workers are told              sample.py    some vectors are encoded again
+    worker.py    one process makes parts            sample.py    some vectors are encoded again
+    cluster.py   workers on a Ray cluster           ray_actor.py what runs on its machines
 
 A part is a function of its rows, the bundle and the options: whoever makes it, and however often, its vectors are the
 same bytes. So a run that was interrupted goes on with the parts that are missing.
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from exporter.corpus.results import Counts, Made, Sample, Seconds
 from exporter.corpus.sample import sampled
 from exporter.corpus.worker import Worker
 from exporter.dependencies import require_all
-from exporter.errors import BundleError, InputError
+from exporter.errors import BundleError, GateError, InputError
 from exporter.machine import cores, machine
 from exporter.runtime.facts import DOCUMENT_PROMPTS, first_prompt
 
@@ -126,18 +126,21 @@ def embed(
     schema = schema_of(columns, vector_type(options.dtype, facts["dimension"]), facts)
     gate = opened.manifest.recipe.gates.of(opened.manifest.engine.precision)
     job = Job(identity, columns, schema, prompt, gate, options)
-    with opened_place(out) as place, _workers(job, opened, place) as workers:
+    with opened_place(out) as place, _workers(job, opened, place, progress) as workers:
         started, output = time.perf_counter(), Output(place)
         plan, done = _plan(output, identity, options)
         progress.on_plan(plan, list(done.values()))
         counts = sum((manifest.counts for manifest in done.values()), Counts())
         made, sample = Made(), None
-        if not options.dry_run:
+        if workers is not None:
             place.remove(SUCCESS)
-            made = workers.embed([part for part in plan.parts if part not in done], progress.on_counts)
+            with _refusing_changes(identity, inputs, place.url):
+                todo = [part for part in plan.parts if part not in done]
+                made = workers.embed(todo, sampled(plan.parts), progress.on_counts)
+            if options.engine is EmbedEngine.RAY:
+                _warn_of_other_processors(opened, made, progress)
             counts += made.counts
-            refuse_another(identity, replace(identity, files=input_files(inputs)), place.url)  # while it was read
-            sample = workers.check(sampled(plan.parts))
+            sample = made.sample
             place.write(SUCCESS, _success(facts, plan, counts))
         seconds = time.perf_counter() - started
     return EmbedReport(
@@ -154,21 +157,42 @@ def embed(
     )
 
 
-def _workers(job: Job, bundle: Bundle, place: Place) -> AbstractContextManager[Workers]:
-    if job.options.engine is EmbedEngine.RAY and not job.options.dry_run:
-        return RayWorkers.opened(job, bundle, place)
+@contextmanager
+def _refusing_changes(identity: Identity, inputs: Sequence[str], where: str) -> Iterator[None]:
+    """Look at the input once more at the end, also where a vector differs: its text may be another one now."""
+    try:
+        yield
+    except GateError:
+        refuse_another(identity, replace(identity, files=input_files(inputs)), where)
+        raise
+    refuse_another(identity, replace(identity, files=input_files(inputs)), where)
+
+
+def _workers(
+    job: Job, bundle: Bundle, place: Place, progress: Progress
+) -> AbstractContextManager[Workers] | AbstractContextManager[None]:
+    """Return those who make the parts; nobody on a dry run."""
+    if job.options.dry_run:
+        return nullcontext()
+    if job.options.engine is EmbedEngine.RAY:
+        return RayWorkers.opened(job, bundle, place, progress.on_warning)
     return Worker.opened(job, bundle, place, threads=job.options.threads or cores())
 
 
 def _opened(bundle: Path, options: EmbedOptions, progress: Progress) -> Bundle:
-    here = options.engine is EmbedEngine.LOCAL
-    opened = Bundle.open(bundle, require_signature=options.require_signature, for_encoding=here)
+    encodes = options.engine is EmbedEngine.LOCAL and not options.dry_run
+    opened = Bundle.open(bundle, require_signature=options.require_signature, for_encoding=encodes)
     if not opened.validated:
         raise BundleError(f"{bundle}: has not been validated", next_step="validate it and record the result first")
-    proven, own = opened.manifest.machine.get("processor"), machine()["processor"]
-    if here and proven != own:
-        progress.on_warning(f"the bundle was validated on {proven}, and this machine is {own}: validate it here too")
+    if encodes:
+        _warn_of_other_processors(opened, Made(processors=frozenset({machine()["processor"]})), progress)
     return opened
+
+
+def _warn_of_other_processors(bundle: Bundle, made: Made, progress: Progress) -> None:
+    proven = bundle.manifest.machine.get("processor")
+    for processor in sorted(made.processors - {proven}):
+        progress.on_warning(f"the bundle was validated on {proven}, and not on {processor}: validate it there too")
 
 
 def _refuse_options_of_clusters(options: EmbedOptions) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from exporter.corpus.options import EmbedOptions
 from exporter.corpus.plan import Identity, Part
-from exporter.corpus.results import Counts, Made, Sample
+from exporter.corpus.results import Counts, Made
 from exporter.corpus.rows import Columns
 from exporter.recipe import Gate
 
@@ -37,22 +37,16 @@ class Job:
 class Workers(Protocol):
     """Those who make the parts of a job."""
 
-    def embed(self, parts: Sequence[Part], on_counts: Callable[[Counts], None]) -> Made:
-        """Write and commit parts.
+    def embed(self, parts: Sequence[Part], sampled: Sequence[Part], on_counts: Callable[[Counts], None]) -> Made:
+        """Write and commit parts, and encode some rows again to compare them with what was written.
 
         Args:
-            parts: Which, in the order of the input.
+            parts: Which are written, in the order of the input.
+            sampled: Of which rows are compared, among them some that earlier runs have made.
             on_counts: Called with the counts of rows that are written.
 
         Raises:
             InputError: A row cannot be encoded and rows are not to be recorded, or a file cannot be read or written.
-        """
-        ...
-
-    def check(self, parts: Sequence[Part]) -> Sample:
-        """Encode some rows of parts again, and compare.
-
-        Raises:
             GateError: A written vector is another than that of its text.
         """
         ...

@@ -67,8 +67,9 @@ class EmbedOptions(Options):
     stall_timeout: int = Field(
         default=600,
         ge=1,
-        description="Seconds after which a worker on the Ray cluster that has not finished a batch is ended. Another "
-        "one then makes its part.",
+        le=86_400,
+        description="Seconds after which a worker on the Ray cluster that has made no progress is ended. Another one "
+        "then makes its part.",
     )
     require_signature: Path | None = Field(default=None, description="Refuse the bundle unless it is signed by this.")
 

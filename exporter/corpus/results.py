@@ -73,17 +73,6 @@ class Seconds:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What parts came to, and what they took."""
-
-    counts: Counts = field(default_factory=Counts)
-    seconds: Seconds = field(default_factory=Seconds)
-
-    def __add__(self, other: Made) -> Made:
-        return Made(self.counts + other.counts, self.seconds + other.seconds)
-
-
-@dataclass(frozen=True)
 class Sample:
     """What the comparison at the end came to.
 
@@ -99,3 +88,21 @@ class Sample:
 
     def __add__(self, other: Sample) -> Sample:
         return Sample(self.rows + other.rows, max(self.largest, other.largest), max(self.bound, other.bound))
+
+
+@dataclass(frozen=True)
+class Made:
+    """What parts came to, what they took, the comparison, and the processors of the machines that made them."""
+
+    counts: Counts = field(default_factory=Counts)
+    seconds: Seconds = field(default_factory=Seconds)
+    sample: Sample = field(default_factory=Sample)
+    processors: frozenset[str] = frozenset()
+
+    def __add__(self, other: Made) -> Made:
+        return Made(
+            self.counts + other.counts,
+            self.seconds + other.seconds,
+            self.sample + other.sample,
+            self.processors | other.processors,
+        )

@@ -16,7 +16,7 @@ from exporter.corpus.results import Sample
 from exporter.corpus.rows import WINDOW, Range, Rows
 from exporter.corpus.windows import WindowEncoder
 from exporter.dependencies import require
-from exporter.errors import GateError
+from exporter.errors import GateError, InputError
 from exporter.runtime.vector_types import Stored
 
 PARTS, ROWS = 16, 4  # at most, and of each of them
@@ -63,7 +63,10 @@ def _rows_of(
         some = list(of_file)
         firsts = [Range(part.place, min(part.range.stop, part.place.row + WINDOW)) for part in some]
         read = read_rows(job.identity.files[number], job.columns, firsts)
-        for part, rows in zip(some, read, strict=True):
+        for part, one in zip(some, firsts, strict=True):
+            rows = next(read, None)
+            if rows is None or len(rows) != one.stop - one.place.row:
+                raise InputError(f"{job.identity.files[number].url}: has changed", next_step="choose another `out`")
             for row, written in _written(output, part):
                 alone = windows.encode(windows.tokenize(_one(rows, row))).vectors
                 yield part, row, np.array(written, alone.dtype), alone[0]

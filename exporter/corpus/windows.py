@@ -18,7 +18,7 @@ from exporter.runtime.token_encoder import encoder_batches
 from exporter.runtime.tokens import TextTokenizer
 from exporter.runtime.vector_types import Stored, Vectors, normalized, quantize_embeddings, truncated
 
-OnBatch = Callable[[], None]
+OnProgress = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,16 @@ class WindowEncoder:
         encoder: The bundle's.
         prompt: What stands before every text.
         options: Type, dimensions and batches.
-        on_batch: Called after every batch.
+        on_progress: Called after every batch.
     """
 
-    def __init__(self, encoder: Encoder, prompt: str, options: EmbedOptions, on_batch: OnBatch = lambda: None) -> None:
+    def __init__(
+        self, encoder: Encoder, prompt: str, options: EmbedOptions, on_progress: OnProgress = lambda: None
+    ) -> None:
         self._encoder = encoder
         self._prompt = prompt
         self._options = options
-        self._on_batch = on_batch
+        self._on_progress = on_progress
         self._tokenizer = TextTokenizer(encoder.tokenizer)
         self._dimension = min(encoder.dimension, options.truncate_dim or encoder.dimension)
         self._ranges = None
@@ -106,7 +108,7 @@ class WindowEncoder:
             chosen = [texts[number] for number in batch]
             ids, mask = self._tokenizer.pad([window.ids[text] for text in chosen])
             vectors[chosen] = self._encoder.encode_padded(ids, mask)
-            self._on_batch()
+            self._on_progress()
             padding += int(mask.size - mask.sum())
         largest = np.abs(vectors).max(axis=1, initial=0)
         finite = largest <= np.finfo(np.float16 if self._options.dtype == "float16" else np.float32).max

@@ -21,12 +21,13 @@ from exporter.corpus.output import Output, vector_array
 from exporter.corpus.places import Place
 from exporter.corpus.plan import Part
 from exporter.corpus.reading import read_rows
-from exporter.corpus.results import Counts, Made, Sample, Seconds
+from exporter.corpus.results import Counts, Made, Seconds
 from exporter.corpus.rows import Fault, Rows
 from exporter.corpus.sample import check_sample
-from exporter.corpus.windows import Encoded, OnBatch, Tokenized, WindowEncoder
+from exporter.corpus.windows import Encoded, OnProgress, Tokenized, WindowEncoder
 from exporter.dependencies import require
 from exporter.errors import InputError
+from exporter.machine import machine
 
 _WINDOWS_AHEAD = 2
 
@@ -40,17 +41,19 @@ class Worker:
         job: What the parts share.
         windows: Encodes.
         output: Where parts go.
+        on_progress: See ``opened``.
     """
 
-    def __init__(self, job: Job, windows: WindowEncoder, output: Output) -> None:
+    def __init__(self, job: Job, windows: WindowEncoder, output: Output, on_progress: OnProgress) -> None:
         self._job = job
         self._windows = windows
         self._output = output
+        self._on_progress = on_progress
 
     @classmethod
     @contextmanager
     def opened(
-        cls, job: Job, bundle: Bundle, place: Place, *, threads: int, on_batch: OnBatch = lambda: None
+        cls, job: Job, bundle: Bundle, place: Place, *, threads: int, on_progress: OnProgress = lambda: None
     ) -> Iterator[Worker]:
         """Yield a worker with the engine of a bundle.
 
@@ -59,23 +62,21 @@ class Worker:
             bundle: Whose engine encodes.
             place: Where parts go.
             threads: CPU threads of the engine.
-            on_batch: Called after every batch.
+            on_progress: Called when it is open, and after every window that is read and tokenized and every batch.
         """
         with bundle.encoder(threads=threads) as encoder:
-            yield cls(job, WindowEncoder(encoder, job.prompt, job.options, on_batch), Output(place))
+            on_progress()
+            yield cls(job, WindowEncoder(encoder, job.prompt, job.options, on_progress), Output(place), on_progress)
 
-    def embed(self, parts: Sequence[Part], on_counts: Callable[[Counts], None]) -> Made:
-        """Write and commit parts, one after another; see ``job.Workers``."""
+    def embed(self, parts: Sequence[Part], sampled: Sequence[Part], on_counts: Callable[[Counts], None]) -> Made:
+        """Write and commit parts, one after another, and compare some rows; see ``job.Workers``."""
         counts, seconds, started = Counts(), Seconds(), time.process_time()
         with _ahead(self._tokenized(parts, seconds)) as windows:
             for part in parts:
                 counts += self._embed_part(part, windows, seconds, on_counts)
+        sample = check_sample(self._job, sampled, self._windows, self._output)
         seconds.processor = time.process_time() - started
-        return Made(counts, seconds)
-
-    def check(self, parts: Sequence[Part]) -> Sample:
-        """Encode some rows of parts again, and compare; see ``job.Workers``."""
-        return check_sample(self._job, parts, self._windows, self._output)
+        return Made(counts, seconds, sample, frozenset({machine()["processor"]}))
 
     def _embed_part(
         self, part: Part, windows: Iterator[Tokenized], seconds: Seconds, on_counts: Callable[[Counts], None]
@@ -109,6 +110,7 @@ class Worker:
                 with seconds.of("tokenize"):
                     window = self._windows.tokenize(rows)
                 self._refuse_faults(left[0], window.faults, rows)
+                self._on_progress()
                 yield window
                 count += len(rows)
                 if count == left[0].rows:

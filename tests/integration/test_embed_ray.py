@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -60,6 +61,16 @@ def run(cluster: RayCluster, bundle: Path, source: Path, out: Path, *options: ob
     return run_program(command(cluster, bundle, source, out, *options), environment=cluster.environment)
 
 
+def driver(cluster: RayCluster, bundle: Path, source: Path, out: Path, *options: object) -> subprocess.Popen[bytes]:
+    """Start a command, to disturb it."""
+    return subprocess.Popen(
+        command(cluster, bundle, source, out, *options),
+        env=cluster.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
 def run_with_hook(cluster: RayCluster, hook: str, bundle: Path, source: Path, out: Path, **options: object) -> Done:
     """Embed from a program that has connected itself, and whose workers run ``hook`` first."""
     program = f"""
@@ -95,14 +106,53 @@ def test_the_output_is_that_of_one_process(
     assert report["cpu_seconds_per_million_rows"] > 0
 
 
-def test_a_bad_row_is_told_as_on_one_machine(cluster: RayCluster, demo_fp32: Path, tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_text('{"key": "a", "text": "가"}\n{"key": "b", "text": ""}', encoding="utf-8")
-    done = run(cluster, demo_fp32, tmp_path / "in.jsonl", tmp_path / "out")
+def test_a_bad_row_is_told_as_on_one_machine(
+    cluster: RayCluster, demo_fp32: Path, source: Path, tmp_path: Path
+) -> None:
+    rows = source.read_text(encoding="utf-8").split("\n")
+    rows[700] = '{"key": "b", "text": ""}'
+    (tmp_path / "in.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    done = run(cluster, demo_fp32, tmp_path / "in.jsonl", tmp_path / "out", "--workers", 2)
     assert done.status == 2, done
-    assert "in.jsonl: row 1 cannot be encoded: empty" in done.stderr
+    assert "in.jsonl: row 700 cannot be encoded: empty" in done.stderr
     assert "--on-error record" in done.stderr
     assert "Traceback" not in done.stderr
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["_plan.json"]
+    assert done.stdout == ""
+    assert not [*(tmp_path / "out").glob(".*"), *(tmp_path / "out").glob("*000001*")]
+
+
+def test_a_compressed_file_is_read_by_one_worker(
+    cluster: RayCluster, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(source.read_bytes()))
+    done = run(cluster, demo_fp32, tmp_path / "in.jsonl.gz", tmp_path / "out", "--workers", 2)
+    assert done.status == 0, done.stderr
+    parts = {name: content for name, content in contents(whole).items() if name.startswith("part-")}
+    assert {name: content for name, content in contents(tmp_path / "out").items() if name in parts} == parts
+
+
+def test_a_vector_of_another_text_fails_the_comparison(
+    cluster: RayCluster, demo_fp32: Path, source: Path, tmp_path: Path
+) -> None:
+    hook = """
+    import numpy
+    from exporter.corpus import worker
+    given = worker.vector_array
+    worker.vector_array = lambda vectors, missing: given(numpy.roll(vectors, 1, axis=0), missing)"""
+    done = run_with_hook(cluster, hook, demo_fp32, source, tmp_path / "out", workers=2)
+    assert done.status == 1
+    assert "the vector differs from that of its text by" in done.stderr
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_an_error_that_nobody_foresaw_is_told(
+    cluster: RayCluster, demo_fp32: Path, source: Path, tmp_path: Path
+) -> None:
+    hook = "Encoder.encode_padded = lambda *_: 1 / 0"
+    done = run_with_hook(cluster, hook, demo_fp32, source, tmp_path / "out", workers=9)
+    assert done.status == 1
+    assert "error: a worker on the Ray cluster has failed: ZeroDivisionError: division by zero" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 class TestFaults:
@@ -110,43 +160,54 @@ class TestFaults:
         self, cluster: RayCluster, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
     ) -> None:
         out = tmp_path / "out"
-        with subprocess.Popen(
-            command(cluster, demo_fp32, source, out),
-            env=cluster.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        ) as driver:
-            wait_until(lambda: any(out.glob("_part-*")) or driver.poll() is not None)
+        with driver(cluster, demo_fp32, source, out, "--json") as running:
+            wait_until(lambda: any(out.glob("_part-*")) or running.poll() is not None)
             killed = cluster.actors()
             for actor in killed:
                 actor.send_signal(signal.SIGKILL)
-            _, told = driver.communicate()
+            told, errors = running.communicate()
         assert killed
-        assert driver.returncode == 0, told
+        assert running.returncode == 0, errors
+        assert json.loads(told)["counts"]["rows"] == ROWS
         assert contents(out) == contents(whole)
 
     def test_a_machine_that_goes_and_another_that_comes(
-        self, cluster: RayCluster, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
+        self, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
     ) -> None:
+        """The machine that goes has the only worker, and what is left is made on the one that comes."""
         out = tmp_path / "out"
-        machine = cluster.add_machine()
-        with subprocess.Popen(
-            command(cluster, demo_fp32, source, out, "--workers", 3),
-            env=cluster.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        ) as driver:
-            wait_until(lambda: any(out.glob("_part-*")) or driver.poll() is not None)
-            cluster.kill_machine(machine)
-            cluster.kill_machine(cluster.add_machine())
-            _, told = driver.communicate()
-        assert driver.returncode == 0, told
+        with ray_cluster() as own:
+            machine = own.add_machine()
+            with driver(own, demo_fp32, source, out) as running:
+                wait_until(lambda: any(out.glob("_part-*")) or running.poll() is not None)
+                assert own.actors()
+                own.kill_machine(machine)
+                assert not (out / "_SUCCESS").exists()
+                own.add_machine()
+                _, errors = running.communicate()
+        assert running.returncode == 0, errors
         assert contents(out) == contents(whole)
 
-    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+    def test_a_machine_that_comes_gets_a_worker(self, demo_fp32: Path, tmp_path: Path) -> None:
+        """The input is long, so that there is something left to do for it."""
+        (tmp_path / "in.txt").write_text("".join(f"{row} 번째 문장\n" for row in range(60_000)), encoding="utf-8")
+        out = tmp_path / "out"
+        arguments = [SCRIPTS / "korsbert", "embed", demo_fp32, tmp_path / "in.txt", "--out", out, "--engine", "ray"]
+        with ray_cluster() as own:
+            own.add_machine()
+            named = [*map(str, arguments), "--address", own.address, "--threads", "1", "--rows-per-part", "500"]
+            with subprocess.Popen(named, env=own.environment, stderr=subprocess.DEVNULL) as running:
+                wait_until(lambda: any(out.glob("_part-*")) or running.poll() is not None)
+                own.add_machine()
+                wait_until(lambda: len(own.actors()) == 2 or running.poll() is not None)
+                assert running.poll() is None, "no worker came"
+                running.terminate()
+
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_a_driver_that_is_ended_is_finished_by_the_next(
         self,
         number: signal.Signals,
+        status: int,
         cluster: RayCluster,
         demo_fp32: Path,
         source: Path,
@@ -154,16 +215,15 @@ class TestFaults:
         tmp_path: Path,
     ) -> None:
         out = tmp_path / "out"
-        with subprocess.Popen(
-            command(cluster, demo_fp32, source, out),
-            env=cluster.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as driver:
-            wait_until(lambda: any(out.glob("_part-*")) or driver.poll() is not None)
-            driver.send_signal(number)
-        assert driver.returncode not in (0, None)
+        with driver(cluster, demo_fp32, source, out) as running:
+            wait_until(lambda: any(out.glob("_part-*")) or running.poll() is not None)
+            running.send_signal(number)
+            _, errors = running.communicate()
+        assert running.returncode == status, errors
+        assert b"Traceback" not in errors
         assert not (out / "_SUCCESS").exists()
+        if number is not signal.SIGKILL:
+            assert not [*out.glob(".*")]
         done = run(cluster, demo_fp32, source, out)
         assert done.status == 0, done
         assert "of them from an earlier run" in done.stderr
@@ -216,19 +276,20 @@ class TestFaults:
         self, cluster: RayCluster, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
     ) -> None:
         """A worker that was thought dead may still write; then the part is not taken for what was committed."""
-        out = tmp_path / "out"
+        out, flag = tmp_path / "out", tmp_path / "flag"
         hook = f"""
-    from exporter.corpus.cluster import _Embedding
-    do = _Embedding._do
-    def again(self, worker, parts):
-        made = do(self, worker, parts)
-        if parts[0].number == 3:
+    from exporter.corpus.cluster import PartMaker
+    call = PartMaker.__call__
+    def again(self, batch):
+        answer = call(self, batch)
+        if os.path.exists({str(out)!r} + "/_part-000003.json") and not os.path.exists({str(flag)!r}):
+            open({str(flag)!r}, "w").close()
             path = {str(out)!r} + "/part-000003.parquet"
             content = open(path, "rb").read()
             os.unlink(path)
             open(path, "wb").write(content[:-9] + content[-8:])
-        return made
-    _Embedding._do = again"""
+        return answer
+    PartMaker.__call__ = again"""
         done = run_with_hook(cluster, hook, demo_fp32, source, out, workers=1)
         assert done.status == 1
         assert "part-000003.parquet: was written again after it was committed" in done.stderr

@@ -61,7 +61,7 @@ class RayCluster:
                     name = " ".join(process.cmdline())
                 except psutil.NoSuchProcess:
                     continue
-                if "_Embedding" in name:
+                if "PartMaker" in name:
                     found.append(process)
         return found
 

@@ -1,0 +1,117 @@
+"""Bulk embedding on Ray beside one process, on one machine, and what the way costs without an engine.
+
+    python -m benchmarks.embed_ray
+
+The demo encodes with one thread: in one process, by one worker on Ray, and by two. All take turns in one run, each in a
+process of its own that starts a cluster of its own. Then a stand-in that costs nothing takes the place of tokenizer and
+engine: what is left is the plan, reading, the transport, writing and the commit.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.embed_memory import write_short_texts
+from benchmarks.processes import run_to_success
+from benchmarks.results import DEMO, Target, arguments, publish, table, work_folder
+
+LOCAL, ONE, TWO = "one process", "Ray, 1 worker", "Ray, 2 workers"
+_EXPORT = "import sys, exporter; exporter.export(sys.argv[1], out=sys.argv[2])"
+_EMBED = """
+import json, sys, exporter
+print(json.dumps(exporter.embed(*sys.argv[1:4], **json.loads(sys.argv[4])).to_dict()))
+"""
+_WITHOUT_ENGINE = """
+import json, logging, sys, ray, exporter
+
+def hook():
+    import numpy as np
+    from exporter.corpus import windows
+    from exporter.runtime.encoder import Encoder
+    windows.ids_and_truncated_of = lambda _, texts, prompt: ([[2]] * len(texts), [False] * len(texts))
+    Encoder.encode_padded = lambda self, ids, mask: np.zeros((len(ids), self.full_dimension), np.float32)
+
+options = json.loads(sys.argv[4])
+if options.get("engine") == "ray":
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"worker_process_setup_hook": hook})
+else:
+    hook()
+print(json.dumps(exporter.embed(*sys.argv[1:4], **options).to_dict()))
+"""
+SUBJECTS: dict[str, dict[str, Any]] = {
+    LOCAL: {"threads": 1},
+    ONE: {"threads": 1, "engine": "ray", "workers": 1},
+    TWO: {"threads": 1, "engine": "ray", "workers": 2},
+}
+
+
+def main() -> None:
+    """Measure, and write ``embed_ray``."""
+    parser = arguments(str(__doc__).splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rows-per-part", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with work_folder(options.work) as work:
+        if not (work / "demo").is_dir():
+            run_to_success([sys.executable, "-c", _EXPORT, str(DEMO), str(work / "demo")])
+        (bundle,) = (work / "demo").glob("*/fp32-onnxruntime")
+        with_engine = _measure(_EMBED, bundle, options.rows, options, work)
+        without = _measure(_WITHOUT_ENGINE, bundle, 10 * options.rows, options, work)
+    _report(options, with_engine, without)
+
+
+def _measure(program: str, bundle: Path, rows: int, options: Namespace, work: Path) -> dict[str, list[float]]:
+    """Return the seconds of each round by subject, from the plan to the end."""
+    source, out = work / f"{rows}.parquet", work / "out"
+    if not source.is_file():
+        write_short_texts(source, rows)
+    seconds: dict[str, list[float]] = {}
+    for name, how in list(SUBJECTS.items()) * options.rounds:
+        shutil.rmtree(out, ignore_errors=True)
+        named = json.dumps({**how, "rows_per_part": options.rows_per_part, "truncate_dim": 64})
+        done = run_to_success([sys.executable, "-c", program, *map(str, (bundle, source, out)), named])
+        seconds.setdefault(name, []).append(json.loads(done.output)["seconds"])
+        print(f"{rows:,} rows, {name}: {seconds[name][-1]:.1f} s", flush=True)
+    return seconds
+
+
+def _report(options: Namespace, with_engine: dict[str, list[float]], without: dict[str, list[float]]) -> None:
+    rows = [
+        (
+            name,
+            f"{options.rows / statistics.median(seconds):.0f}",
+            f"{_faster(with_engine, name, LOCAL):.2f}x",
+            f"{10 * options.rows / statistics.median(without[name]):.0f}",
+        )
+        for name, seconds in with_engine.items()
+    ]
+    targets = [
+        Target("two workers relative to one", _faster(with_engine, TWO, ONE), 1.8, at_least=True),
+        Target("one worker on Ray relative to one process", _faster(with_engine, ONE, LOCAL), 0.9, at_least=True),
+    ]
+    conditions = (
+        f"The demo, short texts, float32, 64 of 256 dimensions stored, one thread a worker, parts of "
+        f"{options.rows_per_part:,} rows; medians of {options.rounds} rounds in which all take turns, {options.rows:,} "
+        f"rows with the engine and {10 * options.rows:,} without. Time is from the plan to the end: on Ray it includes "
+        "that workers start and load the engine, and not that a cluster starts. Without the engine, token ids are "
+        "fixed and vectors are zeros."
+    )
+    header = ("", "rows/s", "relative to one process", "rows/s without tokenizer and engine")
+    sections = ("# Bulk embedding on Ray", conditions, table(header, rows))
+    publish("embed_ray", options.results, {"with_engine": with_engine, "without": without}, sections, targets)
+
+
+def _faster(seconds: dict[str, list[float]], name: str, other: str) -> float:
+    """Return how much faster one is than another: the median over the rounds."""
+    return statistics.median(b / a for a, b in zip(seconds[name], seconds[other], strict=True))
+
+
+if __name__ == "__main__":
+    main()
