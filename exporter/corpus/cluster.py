@@ -86,6 +86,8 @@ class RayWorkers:
 
     def _refuse_unless_committed(self, part: Part, state: State | None) -> None:
         """Look at a part once more: a worker that was thought dead may have gone on writing it."""
+        if state is None:
+            raise ServerError(f"the Ray cluster has not made {part.name}", next_step="run the same command again")
         now = state_of(self._place, part)
         if None not in now and now == state:
             return
@@ -174,12 +176,13 @@ def _connect(ray: Any, address: str | None) -> None:
         with _environment(_QUIET):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises plain exceptions too
+        ray.shutdown()
         raise ServerError(
             f"{address or 'Ray'}: no Ray cluster answers: {first_line(error)}",
             next_step="start one with `ray start`, or name another `address`",
         ) from error
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
 
 
