@@ -6,14 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from exporter.cli.arguments import BundleArgument, JsonFlag
-from exporter.cli.from_options import own_parameters, parameters_of, with_parameters
+from exporter.cli.from_options import flags_of, own_parameters, parameters_of, with_parameters
 from exporter.cli.output import print_json, print_table, stderr_console
-from exporter.corpus.options import EmbedOptions
+from exporter.corpus.options import EmbedEngine, EmbedOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +40,12 @@ def embed_command(
     out: Annotated[
         str, typer.Option("--out", metavar="FOLDER", help="Folder of the output, or a URL of one, new or empty.")
     ],
+    rayjob: Annotated[
+        str | None,
+        typer.Option(
+            "--rayjob", metavar="IMAGE", help="Run nothing; print a manifest for KubeRay that does it with this image."
+        ),
+    ] = None,
     as_json: JsonFlag = False,
     **given: Any,
 ) -> None:
@@ -47,6 +54,9 @@ def embed_command(
     from exporter.corpus import Progress
 
     options = EmbedOptions.of(**{name: value for name, value in given.items() if value is not None})
+    if rayjob is not None:
+        print(_rayjob(rayjob, bundle, inputs, out, options), end="")  # noqa: T201
+        return
     stderr = stderr_console()
     # Ray prints to stdout what its processes report.
     with redirect_stdout(sys.stderr), _progress(stderr) as (on_plan, on_counts):
@@ -71,9 +81,24 @@ def command() -> Callable[..., None]:
         (
             *own_parameters(embed_command, "bundle", "inputs", "out"),
             *parameters_of(EmbedOptions),
-            *own_parameters(embed_command, "as_json"),
+            *own_parameters(embed_command, "rayjob", "as_json"),
         ),
     )
+
+
+def _rayjob(image: str, bundle: Path, inputs: Sequence[str], out: str, options: EmbedOptions) -> str:
+    """Return the manifest of a job that runs this command on a cluster of its own."""
+    from exporter.bundle import Bundle
+    from exporter.corpus.kuberay import rayjob
+
+    there = options.model_copy(update={"engine": EmbedEngine.RAY, "address": "auto"})
+    flags = [
+        word
+        for name, value in there.model_dump(mode="json", exclude_defaults=True).items()
+        for word in flags_of(name, value)
+    ]
+    command = ["korsbert", "embed", str(bundle), *inputs, "--out", out, *flags]
+    return rayjob(command, image, Bundle.open_manifest(bundle), options)
 
 
 OnPlan = Callable[["Plan", "Sequence[PartManifest]"], None]

@@ -16,6 +16,14 @@ def flag_of(option: str) -> str:
     return f"--{option.replace('_', '-')}"
 
 
+def flags_of(option: str, value: Any) -> list[str]:
+    """Return the words on a command line that give an option a value."""
+    if isinstance(value, bool):
+        return [flag_of(option if value else f"no_{option}")]
+    values = value if isinstance(value, list | tuple) else (value,)
+    return [word for one in values for word in (flag_of(option), str(one))]
+
+
 def parameter(name: str, kind: Any, default: Any, **settings: Any) -> inspect.Parameter:
     """Return an option as typer reads it from a signature."""
     flag = f"{flag_of(name)}/{flag_of(f'no_{name}')}" if kind is bool and default else flag_of(name)

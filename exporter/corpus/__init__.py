@@ -5,6 +5,7 @@
     places.py    a folder, or a prefix on a store   output.py    parts are written there and committed
     worker.py    one process makes parts            sample.py    some vectors are encoded again
     cluster.py   workers on a Ray cluster           ray_actor.py what runs on its machines
+    kuberay.py   a job for Ray on Kubernetes
 
 A part is a function of its rows, the bundle and the options: whoever makes it, and however often, its vectors are the
 same bytes. So a run that was interrupted goes on with the parts that are missing.

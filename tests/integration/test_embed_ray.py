@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from exporter.corpus import EmbedOptions, embed
 from tests.conftest import SCRIPTS
@@ -317,6 +319,23 @@ class TestRefusals:
         done = run_program([SCRIPTS / "korsbert", "embed", demo_fp32, source, "--out", tmp_path / "out", *option])
         refused(done, 2, f"{option[0]} is for a cluster", "--engine ray")
         assert not (tmp_path / "out").exists()
+
+
+def test_the_command_of_a_rayjob(
+    cluster: RayCluster, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "the output"
+    options = ("--id", "key", "--rows-per-part", ROWS_PER_PART, "--workers", 2, "--threads", 1)
+    printed = run_program(
+        [SCRIPTS / "korsbert", "embed", demo_fp32, source, "--out", out, *options, "--rayjob", "registry/image:1"]
+    )
+    assert printed.status == 0, printed
+    assert not out.exists()
+    words = shlex.split(yaml.safe_load(printed.stdout)["spec"]["entrypoint"])
+    environment = {**cluster.environment, "RAY_ADDRESS": cluster.address}
+    done = run_program([SCRIPTS / words[0], *words[1:]], environment=environment)
+    assert done.status == 0, done.stderr
+    assert contents(out) == contents(whole)
 
 
 def test_a_cluster_is_started_where_there_is_none(demo_fp32: Path, source: Path, whole: Path, tmp_path: Path) -> None:

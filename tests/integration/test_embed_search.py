@@ -38,8 +38,8 @@ def folder(demo_fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = ["", *calibration_sentences(None, probes=())[:300]]
     rows = (json.dumps({"key": f"id-{row}", "text": text}) for row, text in enumerate(texts))
     (made / "corpus.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    named = {"id": "key", "on_error": "record", "rows_per_part": 128, "normalize": True, "threads": 1}
-    exporter.embed(demo_fp32, made / "corpus.jsonl", made / "vectors", **named)
+    named = exporter.EmbedOptions.of(id="key", on_error="record", rows_per_part=128, normalize=True, threads=1)
+    exporter.embed(demo_fp32, made / "corpus.jsonl", made / "vectors", named)
     return made
 
 
