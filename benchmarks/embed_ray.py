@@ -17,32 +17,24 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.embed_memory import write_short_texts
+from benchmarks.corpora import WITHOUT_ENGINE, demo_bundle, short_texts
 from benchmarks.processes import run_to_success
-from benchmarks.results import DEMO, Target, arguments, publish, table, work_folder
+from benchmarks.results import Target, arguments, publish, table, work_folder
 
 LOCAL, ONE, TWO = "one process", "Ray, 1 worker", "Ray, 2 workers"
-_EXPORT = "import sys, exporter; exporter.export(sys.argv[1], out=sys.argv[2])"
 _EMBED = """
 import json, sys, exporter
 print(json.dumps(exporter.embed(*sys.argv[1:4], **json.loads(sys.argv[4])).to_dict()))
 """
-_WITHOUT_ENGINE = """
-import json, logging, sys, ray, exporter
-
-def hook():
-    import numpy as np
-    from exporter.corpus import windows
-    from exporter.runtime.encoder import Encoder
-    windows.ids_and_truncated_of = lambda _, texts, prompt: ([[2]] * len(texts), [False] * len(texts))
-    Encoder.encode_padded = lambda self, ids, mask: np.zeros((len(ids), self.full_dimension), np.float32)
-
-options = json.loads(sys.argv[4])
-if options.get("engine") == "ray":
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env={"worker_process_setup_hook": hook})
+_EMBED_WITHOUT_ENGINE = f"""
+import json, logging, sys, ray
+{WITHOUT_ENGINE}
+if "ray" in sys.argv[4]:
+    hooks = {{"worker_process_setup_hook": without_engine}}
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=hooks)
 else:
-    hook()
-print(json.dumps(exporter.embed(*sys.argv[1:4], **options).to_dict()))
+    without_engine()
+{_EMBED}
 """
 SUBJECTS: dict[str, dict[str, Any]] = {
     LOCAL: {"threads": 1},
@@ -59,19 +51,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with work_folder(options.work) as work:
-        if not (work / "demo").is_dir():
-            run_to_success([sys.executable, "-c", _EXPORT, str(DEMO), str(work / "demo")])
-        (bundle,) = (work / "demo").glob("*/fp32-onnxruntime")
+        bundle = demo_bundle(work)
         with_engine = _measure(_EMBED, bundle, options.rows, options, work)
-        without = _measure(_WITHOUT_ENGINE, bundle, 10 * options.rows, options, work)
+        without = _measure(_EMBED_WITHOUT_ENGINE, bundle, 10 * options.rows, options, work)
     _report(options, with_engine, without)
 
 
 def _measure(program: str, bundle: Path, rows: int, options: Namespace, work: Path) -> dict[str, list[float]]:
     """Return the seconds of each round by subject, from the plan to the end."""
-    source, out = work / f"{rows}.parquet", work / "out"
-    if not source.is_file():
-        write_short_texts(source, rows)
+    source, out = short_texts(work, rows), work / "out"
     seconds: dict[str, list[float]] = {}
     for name, how in list(SUBJECTS.items()) * options.rounds:
         shutil.rmtree(out, ignore_errors=True)
