@@ -120,8 +120,8 @@ def _report(options: Any, plan: dict[str, Any], tasks: dict[str, Any]) -> None:
     ]
     conditions = (
         f"{ROWS:,} rows in {FILES:,} files that do not exist. Tasks do nothing, and two workers on this machine take "
-        f"them: the rate is that between {tasks['few']['tasks']:,} and {tasks['many']['tasks']:,} tasks. Time and memory "
-        "of the tasks of all parts are extrapolated."
+        f"them: the rate is that between {tasks['few']['tasks']:,} and {tasks['many']['tasks']:,} tasks. Time and "
+        "memory of the tasks of all parts are extrapolated."
     )
     sections = ("# Ten billion rows", conditions, table(("", ""), rows))
     each = per_second * ROWS_PER_PART / WORKERS
