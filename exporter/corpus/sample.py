@@ -28,11 +28,8 @@ _CODES, _SIGNS = 0.2, 0.05  # shares of codes that differ by more than a step, a
 
 def sampled(parts: Sequence[Part]) -> list[Part]:
     """Return up to 16 of the parts, from the first to the last."""
-    return (
-        [parts[place] for place in sorted({int(place) for place in np.linspace(0, len(parts) - 1, PARTS)})]
-        if parts
-        else []
-    )
+    chosen = {int(place) for place in np.linspace(0, len(parts) - 1, PARTS)} if parts else set()
+    return [parts[place] for place in sorted(chosen)]
 
 
 def check_sample(job: Job, parts: Sequence[Part], windows: WindowEncoder, output: Output) -> Sample:
