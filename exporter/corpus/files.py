@@ -140,6 +140,7 @@ def _files_of(given: str) -> Iterator[InputFile]:
     core = require("fsspec").core
     try:
         system, path = core.url_to_fs(given)
+        system.invalidate_cache()  # of what an earlier run in this process has listed
         if "::" in given and not system.exists(path):
             raise InputError(f"{given}: there is no such file, and URLs in a chain are not supported")
         is_glob = core.has_magic(path) and not system.exists(path)

@@ -15,6 +15,7 @@ from exporter.corpus.files import Format, InputFile, open_file
 from exporter.corpus.rows import (
     KEPT_FAULT,
     WINDOW,
+    WINDOW_BYTES,
     Columns,
     Fault,
     Place,
@@ -94,11 +95,20 @@ def _windows(
 ) -> Iterator[Rows]:
     row = of.place.row
     while row < of.stop:
-        window = [record for _, (record, _) in zip(range(min(WINDOW, of.stop - row)), records, strict=False)]
+        window: list[Record] = []
+        size = 0
+        while len(window) < min(WINDOW, of.stop - row) and size < WINDOW_BYTES and (found := next(records, None)):
+            window.append(found[0])
+            size += _bytes(found[0])
         if not window:
             return
         yield _rows([_values(file, names, record) for record in window], columns, row)
         row += len(window)
+
+
+def _bytes(record: Record) -> int:
+    fields = [record] if isinstance(record, bytes) else [field.encode(errors="surrogateescape") for field in record]
+    return sum(map(len, fields))
 
 
 def _records(file: InputFile, opened: Any, offset: int) -> Iterator[tuple[Record, int]]:

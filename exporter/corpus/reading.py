@@ -32,8 +32,9 @@ def places_of(file: InputFile, every: int) -> tuple[int, tuple[Place, ...]]:
 def read_rows(file: InputFile, columns: Columns, ranges: Sequence[Range]) -> Iterator[Rows]:
     """Yield the rows of ranges of a file, one range after another, in windows.
 
-    Windows begin at multiples of ``WINDOW`` rows from the first of a range on, wherever row groups of the file begin:
-    what shares a batch, and with it the last digit of a vector, depends on nothing but the range.
+    A window has ``WINDOW`` rows, and fewer at the end of a range or where they have ``WINDOW_BYTES`` (of a line, or of
+    the columns of text). Windows are counted from the first row of a range, wherever row groups of the file begin: what
+    shares a batch, and with it the last digit of a vector, depends on nothing but the range.
 
     Args:
         file: The file.

@@ -9,7 +9,8 @@ from typing import Any
 from exporter.corpus.files import InputFile
 from exporter.errors import InputError
 
-WINDOW = 8192  # rows that are sorted by length together
+WINDOW = 8192  # rows that are sorted by length together, at most
+WINDOW_BYTES = 2**24  # of their texts: a window ends with the row that reaches it
 
 Fault = str
 """What is wrong with a row: a key of the table in ``docs/embed.md``."""

@@ -13,7 +13,7 @@ from exporter.corpus.output import Output
 from exporter.corpus.plan import Part
 from exporter.corpus.reading import read_rows
 from exporter.corpus.results import Sample
-from exporter.corpus.rows import WINDOW, Range, Rows
+from exporter.corpus.rows import Range, Rows
 from exporter.corpus.windows import WindowEncoder
 from exporter.dependencies import require
 from exporter.errors import GateError, InputError
@@ -58,7 +58,7 @@ def _rows_of(
     """Yield some rows of the first window of parts: part, row, the vector that was written, and that of now."""
     for number, of_file in groupby(parts, key=attrgetter("file")):
         some = list(of_file)
-        firsts = [Range(part.place, min(part.range.stop, part.place.row + WINDOW)) for part in some]
+        firsts = [Range(part.place, part.place.row + _rows_of_first_window(output, part)) for part in some]
         read = read_rows(job.identity.files[number], job.columns, firsts)
         for part, one in zip(some, firsts, strict=True):
             rows = next(read, None)
@@ -67,6 +67,12 @@ def _rows_of(
             for row, written in _written(output, part):
                 alone = windows.encode(windows.tokenize(_one(rows, row))).vectors
                 yield part, row, np.array(written, alone.dtype), alone[0]
+
+
+def _rows_of_first_window(output: Output, part: Part) -> int:
+    with output.place.open(part.name) as file:
+        rows: int = require("pyarrow.parquet").ParquetFile(file).metadata.row_group(0).num_rows
+        return rows
 
 
 def _written(output: Output, part: Part) -> Iterator[tuple[int, list[float]]]:

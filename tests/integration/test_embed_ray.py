@@ -20,6 +20,7 @@ from exporter.corpus import EmbedOptions, embed
 from tests.conftest import SCRIPTS
 from tests.support.process import Done, refused, run_program, wait_until
 from tests.support.ray_cluster import RayCluster, ray_cluster
+from tests.support.s3_server import s3_server
 
 ROWS, ROWS_PER_PART = 4000, 500
 
@@ -53,7 +54,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 
-def command(cluster: RayCluster, bundle: Path, source: Path, out: Path, *options: object) -> list[str]:
+def command(cluster: RayCluster, bundle: Path, source: Path | str, out: Path | str, *options: object) -> list[str]:
     where = ("--engine", "ray", "--address", cluster.address, "--threads", 1)
     how = ("--id", "key", "--rows-per-part", ROWS_PER_PART)
     return [str(word) for word in (SCRIPTS / "korsbert", "embed", bundle, source, "--out", out, *where, *how, *options)]
@@ -63,7 +64,9 @@ def run(cluster: RayCluster, bundle: Path, source: Path, out: Path, *options: ob
     return run_program(command(cluster, bundle, source, out, *options), environment=cluster.environment)
 
 
-def driver(cluster: RayCluster, bundle: Path, source: Path, out: Path, *options: object) -> subprocess.Popen[bytes]:
+def driver(
+    cluster: RayCluster, bundle: Path, source: Path | str, out: Path | str, *options: object
+) -> subprocess.Popen[bytes]:
     """Start a command, to disturb it."""
     return subprocess.Popen(
         command(cluster, bundle, source, out, *options),
@@ -297,6 +300,28 @@ class TestFaults:
         assert "part-000003.parquet: was written again after it was committed" in done.stderr
         assert run(cluster, demo_fp32, source, out).status == 0
         assert contents(out) == contents(whole)
+
+
+def test_from_an_object_store_to_an_object_store(demo_fp32: Path, source: Path, whole: Path, tmp_path: Path) -> None:
+    """Two machines, one of which loses its worker."""
+    with s3_server() as s3:
+        s3.put_file(str(source), "corpus/in.jsonl")
+        with ray_cluster() as own:
+            own.add_machine()
+            own.add_machine()
+            with driver(own, demo_fp32, "s3://corpus/in.jsonl", "s3://vectors/out") as running:
+                manifest = "vectors/out/_part-000000.json"
+                wait_until(lambda: s3.exists(manifest) or running.poll() is not None)
+                killed = own.actors()[:1]
+                for actor in killed:
+                    actor.send_signal(signal.SIGKILL)
+                _, errors = running.communicate()
+        assert killed
+        assert running.returncode == 0, errors
+        s3.get("vectors/out", str(tmp_path / "out"), recursive=True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(contents(whole))
+    for path in whole.glob("*.parquet"):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
 class TestRefusals:
