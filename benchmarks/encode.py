@@ -41,7 +41,8 @@ from exporter.precisions import cast_graph
 from exporter.recipe import find_recipe, load_recipe
 from exporter.targets import Backend, Device, Precision
 from exporter.targets import Target as EngineTarget
-from exporter.validator import Reference, reference_of, validate
+from exporter.validator import Reference, validate
+from exporter.validator.reference import reference_of
 from exporter.validator.sts import read_sts
 from tests.support.twins import MEASURED
 

@@ -47,9 +47,9 @@ from exporter.machine import machine, tool_versions
 from exporter.recipe import load_recipe
 from exporter.runtime.token_encoder import TOKENS_PER_ROW
 from exporter.runtime.tokens import TextTokenizer, batches_by_length
-from exporter.validator import Reference, reference_of, validate
-from exporter.validator.format_loss import format_loss_of
+from exporter.validator import Reference, validate
 from exporter.validator.parity import compare
+from exporter.validator.reference import format_loss_of, reference_of
 from exporter.validator.sts import read_sts
 from tests.support.twins import MEASURED
 

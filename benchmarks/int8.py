@@ -43,7 +43,8 @@ from exporter.recipe import find_recipe, load_recipe
 from exporter.stages import Stages
 from exporter.targets import Backend, Device, Precision
 from exporter.targets import Target as EngineTarget
-from exporter.validator import ParityReport, Reference, reference_of, validate
+from exporter.validator import ParityReport, Reference, validate
+from exporter.validator.reference import reference_of
 from exporter.validator.sts import read_sts
 from tests.support.twins import MEASURED
 from tests.support.twins.conversions import ARCHITECTURES, convert_checkpoint

@@ -5,6 +5,7 @@ from .api import export as export
 from .api import load as load
 from .api import record_validation as record_validation
 from .api import validate as validate
+from .api import write_golden as write_golden
 from .bundle import Bundle as Bundle
 from .corpus import EmbedReport as EmbedReport
 from .corpus.options import EmbedOptions as EmbedOptions
@@ -20,6 +21,7 @@ from .errors import MissingDependencyError as MissingDependencyError
 from .errors import RecipeError as RecipeError
 from .errors import ServerError as ServerError
 from .errors import UnsupportedModelError as UnsupportedModelError
+from .golden import GoldenFacts as GoldenFacts
 from .options import ExportOptions as ExportOptions
 from .recipe import Recipe as Recipe
 from .runtime.encoder import Encoder as Encoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from exporter.bundle import Bundle
 from exporter.bundle.minimum_gate import minimum_gate_of
@@ -19,6 +19,7 @@ from exporter.targets import Device
 if TYPE_CHECKING:
     from exporter.corpus import EmbedReport, Progress
     from exporter.corpus.options import EmbedOptions
+    from exporter.golden import GoldenFacts
     from exporter.stages import Stages
     from exporter.validator import ParityReport
 
@@ -96,10 +97,45 @@ def export(
     return pipeline.export(recipe, options, stages)
 
 
+def write_golden(
+    model: str | Path | Recipe,
+    out: str | Path,
+    *,
+    dtype: Literal["float32", "float16"] = "float32",
+    checkpoint: str | Path | None = None,
+    revision: str | None = None,
+) -> GoldenFacts:
+    """Write what a checkpoint answers to the probes to a golden file, for gates without torch, weights and hub.
+
+    Args:
+        model: Name of a recipe, a local folder, a hub id (``owner/name``), a recipe, or the folder of a bundle: then
+            the checkpoint that it was made from.
+        out: The file. It is replaced if it is there.
+        dtype: Type of the vectors in it. float16 makes it half as large, and too coarse to judge float32.
+        checkpoint: A local copy of the checkpoint, used instead of its source.
+        revision: Branch, tag or commit on the hub, instead of the recipe's.
+
+    Returns:
+        What the file says besides its tensors.
+
+    Raises:
+        InputError: ``out`` cannot be written, or the vectors do not fit into ``dtype``.
+        CheckpointError: The checkpoint cannot be loaded, or holds other weights than the bundle was made from.
+    """
+    require_all(REFERENCE_PACKAGES)
+    from exporter.golden import making  # noqa: PLC0415 - imports torch
+    from exporter.golden.file import write_golden as write  # noqa: PLC0415 - imports safetensors
+
+    named = model if isinstance(model, Recipe) else str(model)
+    loaded, recipe = making.load_model(named, checkpoint=_path(checkpoint), revision=revision)
+    return write(Path(out), making.golden_of(loaded, recipe, dtype))
+
+
 def validate(
     bundle: str | Path | Bundle,
     *,
     checkpoint: str | Path | None = None,
+    golden: str | Path | None = None,
     sts: Sequence[str | Path] = (),
     device: str | None = None,
     gates: Gates | Recipe | str | Path | None = None,
@@ -110,28 +146,42 @@ def validate(
     Args:
         bundle: A bundle or its folder.
         checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
+        golden: A golden file, whose answers take the place of the checkpoint's: then neither torch nor the checkpoint
+            is needed, and weights, graph and sweeps are not compared.
         sts: Task sets to score both sides on.
         device: Where the bundle runs; by default where it was validated.
         gates: The least that the bundle must reach, whatever gate it states itself: a recipe, or a YAML file with a
             ``gates`` key; by default korsbert's own bounds. The bundle's own bounds count where they are stricter.
-        require_signature: Refuse the bundle unless it is signed by this (PEM): a public key or certificates.
+        require_signature: Refuse the bundle, and the golden file, unless it is signed by this (PEM): a public key or
+            certificates.
 
     Raises:
         BundleError: No bundle there, a file of it is missing, altered or not listed, or a signature is required and is
             not there or not valid.
+        InputError: ``golden`` is no golden file, is of another model, or is given with ``checkpoint`` or ``sts``.
         RecipeError: The gates cannot be read.
         CheckpointError: The checkpoint cannot be loaded, or holds other weights than the bundle was made from.
     """
-    device = _device(device)
-    require_all(REFERENCE_PACKAGES)
-    from exporter.validation import validate_bundle  # noqa: PLC0415 - imports torch
-
-    trusted = _path(require_signature)
+    device, trusted = _device(device), _path(require_signature)
+    if golden is None:
+        require_all(REFERENCE_PACKAGES)
+    elif checkpoint is not None or sts:
+        raise InputError(
+            f"`golden` is given with `{'checkpoint' if checkpoint is not None else 'sts'}`, which it does not need",
+            next_step="omit one of them",
+        )
     if isinstance(bundle, Bundle):
         if trusted is not None:
             bundle.verify_signature(trusted)
     else:
         bundle = Bundle.open(Path(bundle), require_signature=trusted, for_encoding=True)
+    if golden is not None:
+        from exporter.golden import judging, read_golden  # noqa: PLC0415 - imports safetensors
+
+        answers = read_golden(Path(golden), require_signature=trusted)
+        return judging.validate_with_golden(bundle, answers, device=device, minimum_gate=minimum_gate_of(gates))
+    from exporter.validation import validate_bundle  # noqa: PLC0415 - imports torch
+
     return validate_bundle(
         bundle,
         checkpoint=_path(checkpoint),

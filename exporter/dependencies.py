@@ -19,6 +19,7 @@ EXTRAS = {
     "onnxscript": "export",
     "optimum": "export",
     "matplotlib": "export",
+    "scipy": "export",
     "onnxruntime": "cpu",
     "openvino": "openvino",
     "tensorrt": "tensorrt",

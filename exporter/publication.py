@@ -120,10 +120,16 @@ def record_validation(bundle: Bundle, report: ParityReport) -> Bundle:
 
     Raises:
         GateError: The report failed.
-        BundleError: The bundle is not pending, the report is about another bundle or another device, or the folder
-            cannot be written to.
+        BundleError: The bundle is not pending, the report is about another bundle or another device or was made with
+            a golden file, or the folder cannot be written to.
     """
     refuse_to_record(bundle, report.device)
+    if report.golden is not None:
+        raise BundleError(
+            f"{bundle.folder}: the report is about a golden file, and only a validation against the checkpoint is "
+            "recorded",
+            next_step="validate it without `golden`",
+        )
     if report.bundle != bundle.manifest.seal:
         raise BundleError(f"{bundle.folder}: the report is about another bundle", next_step="validate this one")
     if not report.passed:

@@ -15,8 +15,10 @@ from exporter.engines.building import with_target_passes
 from exporter.graph import Graph
 from exporter.graph.folding import fold
 from exporter.targets import Target
-from exporter.validator import Check, ParityReport, reference_of, validate
-from exporter.validator.proof import Proof, at_least_default, check_facts, other_tools, stored_graph, tables_proven
+from exporter.validator import Check, ParityReport, validate
+from exporter.validator.check import check_facts
+from exporter.validator.proof import Proof, at_least_default, other_tools, stored_graph, tables_proven
+from exporter.validator.reference import reference_of
 
 
 def validate_bundle(

@@ -40,5 +40,13 @@ RequireSignatureOption = Annotated[
         help="Refuse bundles that are not signed by this public key or certificate chain (PEM).",
     ),
 ]
+GoldenOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--golden",
+        metavar="FILE",
+        help="Golden file whose answers take the place of the checkpoint's: needs no torch and no weights.",
+    ),
+]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per batch.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print a single JSON object to stdout.")]

@@ -17,6 +17,7 @@ from exporter.cli.arguments import (
     BundleArgument,
     CheckpointOption,
     GatesOption,
+    GoldenOption,
     JsonFlag,
     RecipeOption,
     RequireSignatureOption,
@@ -29,6 +30,7 @@ from exporter.runtime.contract import VectorType
 
 if TYPE_CHECKING:
     from exporter.bundle import Bundle
+    from exporter.bundle.minimum_gate import MinimumGate
     from exporter.recipe import Recipe
     from exporter.runtime.facts import EncoderFacts
     from exporter.validator import ParityReport
@@ -104,6 +106,7 @@ def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
 def validate_command(
     bundle: BundleArgument,
     checkpoint: CheckpointOption = None,
+    golden: GoldenOption = None,
     sts: StsOption = None,
     device: Annotated[
         Literal["cpu", "cuda"] | None,
@@ -123,25 +126,25 @@ def validate_command(
     """Compare a bundle with its checkpoint on this machine: the parity gate and all checks."""
     from exporter.bundle import Bundle
     from exporter.bundle.minimum_gate import minimum_gate_of
-    from exporter.dependencies import REFERENCE_PACKAGES, require_all
 
     if junit is not None and not junit.parent.is_dir():
         raise InputError(f"{junit}: cannot be written: No such file or directory", next_step=f"create {junit.parent}")
+    other = "checkpoint" if checkpoint is not None else "sts" if sts else "record" if record else None
+    if golden is not None and other is not None:
+        raise InputError(f"`golden` and `{other}` are both given", next_step="omit one of them")
     minimum_gate = minimum_gate_of(gates, recipe)
     opened = Bundle.open(bundle, require_signature=require_signature, for_encoding=True)
     stderr = stderr_console()
     if (warning := minimum_gate.warning(opened.manifest)) is not None:
         stderr.print(f"warning: {warning}")
-    with spinner(stderr, "importing torch"):
-        require_all(REFERENCE_PACKAGES)
-        from exporter.publication import refuse_to_record
-        from exporter.validation import validate_bundle
-    if record:
-        refuse_to_record(opened, device or opened.manifest.validation.device)
-    with spinner(stderr, "the checkpoint and the bundle encode the probes"):
-        report = validate_bundle(
-            opened, checkpoint=checkpoint, sts=tuple(sts or ()), device=device, minimum_gate=minimum_gate
-        )
+    if golden is not None:
+        from exporter.golden import judging, read_golden
+
+        answers = read_golden(golden, require_signature=require_signature)
+        with spinner(stderr, "the bundle encodes the probes"):
+            report = judging.validate_with_golden(opened, answers, device=device, minimum_gate=minimum_gate)
+    else:
+        report = _validate_with_checkpoint(opened, checkpoint, sts or (), device, minimum_gate, record=record)
     if junit is not None:
         _write(junit, f"{report.to_junit()}\n".encode())
     if as_json:
@@ -158,18 +161,46 @@ def validate_command(
         raise typer.Exit(1)
 
 
+def _validate_with_checkpoint(
+    bundle: Bundle,
+    checkpoint: Path | None,
+    sts: Sequence[Path],
+    device: str | None,
+    minimum_gate: MinimumGate,
+    *,
+    record: bool,
+) -> ParityReport:
+    from exporter.dependencies import REFERENCE_PACKAGES, require_all
+
+    stderr = stderr_console()
+    with spinner(stderr, "importing torch"):
+        require_all(REFERENCE_PACKAGES)
+        from exporter.publication import refuse_to_record
+        from exporter.validation import validate_bundle
+    if record:
+        refuse_to_record(bundle, device or bundle.manifest.validation.device)
+    with spinner(stderr, "the checkpoint and the bundle encode the probes"):
+        return validate_bundle(bundle, checkpoint=checkpoint, sts=sts, device=device, minimum_gate=minimum_gate)
+
+
 def _record(bundle: Bundle, report: ParityReport, *, asked: bool) -> str | None:
     """Record a validation if that is asked for; returns what the user is told about it."""
     from exporter.bundle import RECORD
-    from exporter.publication import record_validation
 
     if asked and report.passed:
+        from exporter.publication import record_validation
+
         record_validation(bundle, report)
         return f"{bundle.folder / RECORD}: recorded that the bundle passed"
     if asked:
         bundle.withdraw_record()
         return f"{bundle.folder}: has no record of validation, because it failed"
-    if report.passed and not bundle.validated and report.device == bundle.manifest.validation.device:
+    if (
+        report.passed
+        and report.golden is None
+        and not bundle.validated
+        and report.device == bundle.manifest.validation.device
+    ):
         return f"{bundle.folder}: passed, but the bundle still counts as unvalidated: --record records the result"
     return None
 

@@ -23,6 +23,7 @@ from exporter.cli import embed, export
 from exporter.cli.bench import bench_command
 from exporter.cli.bundles import encode_command, list_command, show_command, validate_command
 from exporter.cli.flags import Command
+from exporter.cli.golden import golden_command
 from exporter.cli.output import CLOSED_PIPE
 from exporter.cli.signing import sign_command, verify_signature_command
 from exporter.cli.triton import check_command, ship_command, verify_command
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_command,
     "show": show_command,
     "validate": validate_command,
+    "golden": golden_command,
     "encode": encode_command,
     "embed": embed.command(),
     "bench": bench_command,

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.arguments import BundleArgument, JsonFlag
+from exporter.cli.arguments import JsonFlag
 from exporter.cli.output import print_json
 from exporter.errors import InputError
 
+SignedArgument = Annotated[Path, typer.Argument(metavar="BUNDLE|FILE", help="Folder of a bundle, or a golden file.")]
+
 
 def sign_command(
-    bundle: BundleArgument,
+    signed: SignedArgument,
     private_key: Annotated[
         Path, typer.Option("--private-key", metavar="FILE", help="Private key: elliptic curve, PEM, no password.")
     ],
@@ -29,22 +31,30 @@ def sign_command(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing signature.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Sign a bundle: its manifest and all files that the manifest lists. Writes model.sig."""
+    """Sign a bundle (all of its files: writes model.sig) or a golden file (writes FILE.sig)."""
     from exporter.bundle import Bundle
     from exporter.bundle.signing import SIGNATURE, Signer
 
-    opened = Bundle.open(bundle)
-    if opened.signed and not force:
-        raise InputError(f"{bundle / SIGNATURE}: already exists", next_step="replace it with --force")
-    opened.sign(Signer(private_key, certificate, certificate_chain))
+    signer = Signer(private_key, certificate, certificate_chain)
+    if signed.is_file():
+        from exporter.golden import sign_golden, signature_of
+
+        place, files = signature_of(signed), 1
+        _refuse_to_replace(place, force=force)
+        sign_golden(signed, signer)
+    else:
+        opened = Bundle.open(signed)
+        place, files = signed / SIGNATURE, len(opened.manifest.files) + 1
+        _refuse_to_replace(place, force=force)
+        opened.sign(signer)
     if as_json:
-        print_json({"bundle": str(bundle), "signature": str(bundle / SIGNATURE)})
+        print_json({_kind(signed): str(signed), "signature": str(place)})
         return
-    print(f"{bundle / SIGNATURE}: signs {len(opened.manifest.files) + 1} files")  # noqa: T201
+    print(f"{place}: signs {files} file{'s' if files > 1 else ''}")  # noqa: T201
 
 
 def verify_signature_command(
-    bundle: BundleArgument,
+    signed: SignedArgument,
     public_key: Annotated[
         Path | None, typer.Option("--public-key", metavar="FILE", help="Public key of the signer (PEM).")
     ] = None,
@@ -54,7 +64,7 @@ def verify_signature_command(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Verify the signature of a bundle with a public key or with certificates."""
+    """Verify the signature of a bundle or a golden file with a public key or with certificates."""
     from exporter.bundle import Bundle
     from exporter.bundle.signing import Trusted
 
@@ -64,9 +74,24 @@ def verify_signature_command(
         trusted = Trusted(certificate_chain, "certificate chain")
     else:
         raise InputError("give one of --public-key and --certificate-chain", next_step="--public-key FILE")
-    opened = Bundle.open(bundle, require_signature=trusted)
+    if signed.is_file():
+        from exporter.golden import read_golden
+
+        read_golden(signed, require_signature=trusted)
+        files = 1
+    else:
+        files = len(Bundle.open(signed, require_signature=trusted).manifest.files) + 1
     if as_json:
-        print_json({"bundle": str(bundle), "signed_by": str(trusted.path), "kind": trusted.kind})
+        print_json({_kind(signed): str(signed), "signed_by": str(trusted.path), "kind": trusted.kind})
         return
-    files = len(opened.manifest.files) + 1
-    print(f"{bundle}: signed by the {trusted.kind} {trusted.path}, {files} files verified")  # noqa: T201
+    verified = f"{files} file{'s' if files > 1 else ''} verified"
+    print(f"{signed}: signed by the {trusted.kind} {trusted.path}, {verified}")  # noqa: T201
+
+
+def _refuse_to_replace(signature: Path, *, force: bool) -> None:
+    if signature.exists() and not force:
+        raise InputError(f"{signature}: already exists", next_step="replace it with --force")
+
+
+def _kind(signed: Path) -> str:
+    return "golden" if signed.is_file() else "bundle"

@@ -12,6 +12,7 @@ from exporter.cli.arguments import (
     BundleArgument,
     CheckpointOption,
     GatesOption,
+    GoldenOption,
     JsonFlag,
     RecipeOption,
     RequireSignatureOption,
@@ -166,6 +167,7 @@ def verify_command(
         ),
     ] = None,
     checkpoint: CheckpointOption = None,
+    golden: GoldenOption = None,
     clients: Annotated[int, typer.Option("--clients", min=1, help="Concurrent clients of the load test.")] = 32,
     requests: Annotated[int, typer.Option("--requests", min=1, help="Requests of the load test.")] = 512,
     timeout_s: Annotated[
@@ -184,16 +186,20 @@ def verify_command(
     from exporter.bundle import Bundle
     from exporter.bundle.minimum_gate import minimum_gate_of
     from exporter.dependencies import REFERENCE_PACKAGES, require_all
+    from exporter.golden import read_golden
 
+    if golden is not None and checkpoint is not None:
+        raise InputError("`golden` and `checkpoint` are both given", next_step="omit one of them")
     minimum_gate = minimum_gate_of(gates, recipe)
     opened = Bundle.open(bundle, require_signature=require_signature)
+    answers = None if golden is None else read_golden(golden, require_signature=require_signature)
     stderr = stderr_console()
     if (warning := minimum_gate.warning(opened.manifest)) is not None:
         stderr.print(f"warning: {warning}")
     # gRPC's core writes lines of its own to stderr when a connection fails; the error is raised as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    with spinner(stderr, "importing torch"):
-        require_all((*REFERENCE_PACKAGES, "tritonclient"))
+    with spinner(stderr, "importing torch" if golden is None else "importing tritonclient"):
+        require_all((*(REFERENCE_PACKAGES if golden is None else ()), "tritonclient"))
         from exporter.serving.triton.verify import verify
     with spinner(stderr, "the server encodes the probes"):
         result = verify(
@@ -203,6 +209,7 @@ def verify_command(
             ca_file=ca_file,
             model=name,
             checkpoint=checkpoint,
+            golden=answers,
             clients=clients,
             requests=requests,
             timeout_s=timeout_s,

@@ -18,8 +18,9 @@ from exporter.recipe import Gate, Recipe
 from exporter.runtime.vector_types import Ranges
 from exporter.stages import Stages
 from exporter.targets import Device, Target
-from exporter.validator import Reference, reference_of
+from exporter.validator import Reference
 from exporter.validator.proof import Proof
+from exporter.validator.reference import reference_of
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Cast:
         return graph.with_model(graph.model, precision=self.request.target.precision)
 
     def format_loss(self, reference: Reference) -> None:
-        """Return nothing: PyTorch computes in this format itself (``validator.format_loss``)."""
+        """Return nothing: PyTorch computes in this format itself (``validator.reference``)."""
 
     def explain(self) -> str:
         """Return nothing: there was no choice."""

@@ -7,7 +7,6 @@ it. ``sweeps/`` covers word rows, positions, batch sizes and padded widths.
 
 from exporter.validator.check import Check
 from exporter.validator.report import ParityReport
-from exporter.validator.sweeps import SweepReference, sweep
-from exporter.validator.validate import Reference, reference_of, validate
+from exporter.validator.validate import Reference, validate
 
-__all__ = ["Check", "ParityReport", "Reference", "SweepReference", "reference_of", "sweep", "validate"]
+__all__ = ["Check", "ParityReport", "Reference", "validate"]

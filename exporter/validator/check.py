@@ -15,7 +15,8 @@ class Check:
     vocabulary, every weight, the operators of the typed graph, batch sizes and padded widths.
 
     Attributes:
-        name: ``"facts"``, ``"tokenizer"``, ``"weights"``, ``"graph"``, ``"dataflow"``, ``"lookup"`` or ``"sweep"``.
+        name: ``"facts"``, ``"tokenizer"``, ``"weights"``, ``"graph"``, ``"dataflow"``, ``"lookup"``, ``"prompts"`` or
+            ``"sweep"``.
         coverage: What was compared, with figures, in one sentence.
         failures: What is wrong, one sentence each. The check passed if there are none.
         figures: The same as JSON data, for ``parity.json``.
@@ -49,3 +50,19 @@ class Check:
             "failures": list(self.failures),
             "figures": dict(self.figures),
         }
+
+
+def check_facts(stated: Mapping[str, Any], read: Mapping[str, Any], source: str = "the checkpoint") -> Check:
+    """Compare what a manifest states of the encoder with what its source says.
+
+    Args:
+        stated: Of the manifest.
+        read: Of the source.
+        source: The source, for messages.
+    """
+    failures = tuple(
+        f"{name} is {stated.get(name)!r} in the manifest, and {read.get(name)!r} in {source}"
+        for name in sorted(stated.keys() | read.keys())
+        if stated.get(name) != read.get(name)
+    )
+    return Check("facts", f"{len(read)} facts of the encoder, of the manifest and of {source}", failures)

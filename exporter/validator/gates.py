@@ -11,7 +11,7 @@ import numpy as np
 from exporter.recipe import Gate
 from exporter.validator.check import Check
 from exporter.validator.format_loss import FormatLoss
-from exporter.validator.parity import Matrix, Parity
+from exporter.validator.parity import Matrix, Parity, RowErrors
 from exporter.validator.stored import Storage
 from exporter.validator.sts import StsScore
 
@@ -152,9 +152,9 @@ def rows_beyond(parity: Parity, gate: Gate) -> list[int]:
     return [int(row) for row in np.flatnonzero(~held)]
 
 
-def _bounds_of_rows(gate: Gate) -> list[tuple[str, float, float, Callable[[Parity], Matrix]]]:
+def _bounds_of_rows(gate: Gate) -> list[tuple[str, float, float, Callable[[RowErrors], Matrix]]]:
     """Return name, bound, ideal value and reader of the statistics that are judged probe by probe."""
-    stated: tuple[tuple[str, float | None, float, Callable[[Parity], Matrix]], ...] = (
+    stated: tuple[tuple[str, float | None, float, Callable[[RowErrors], Matrix]], ...] = (
         ("min cosine", gate.min_cosine, 1.0, attrgetter("cosine")),
         ("min centered cosine", gate.min_centered_cosine, 1.0, attrgetter("centered_cosine")),
         ("max relative error", gate.max_relative_error, 0.0, attrgetter("relative_error")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,25 @@ NEAREST = 10
 """How many nearest neighbors ``Parity.neighbor_overlap`` compares: the first page of a search."""
 
 Matrix = npt.NDArray[np.float64]
+
+
+class RowErrors(Protocol):
+    """How far each row of some vectors is from its reference; see ``Parity``."""
+
+    @property
+    def cosine(self) -> Matrix:
+        """(rows,) cosine of the two."""
+        ...
+
+    @property
+    def centered_cosine(self) -> Matrix:
+        """(rows,) the same after the mean reference vector is taken from both."""
+        ...
+
+    @property
+    def relative_error(self) -> Matrix:
+        """(rows,) length of their difference, relative to the reference's."""
+        ...
 
 
 @dataclass(frozen=True)

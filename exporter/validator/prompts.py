@@ -6,17 +6,21 @@ enough here; the tokenizer is compared on all of them with every prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from exporter.checkpoint import Checkpoint
 from exporter.recipe import Gate
+from exporter.runtime.facts import EncoderFacts
 from exporter.runtime.vector_types import Vectors
 from exporter.validator.check import Check
 from exporter.validator.gates import significant
 from exporter.validator.parity import row_cosine
+
+if TYPE_CHECKING:
+    from exporter.checkpoint import Checkpoint
 
 SAMPLED = 16
 """One probe in so many is encoded with every prompt."""
@@ -38,33 +42,68 @@ class Prompted(Protocol):
         ...
 
 
-def check_prompts(checkpoint: Checkpoint, encoder: Prompted | None, gate: Gate, texts: Sequence[str]) -> Check | None:
-    """Compare an encoder with the reference under every prompt but the default, and as query and as document.
+@dataclass(frozen=True)
+class PromptVectors:
+    """What the reference answers to some probes with its prompts.
+
+    Attributes:
+        texts: The probes, without a prompt.
+        named: By the name of a prompt whose text is not that of the default, (texts, dimension) float32.
+        query: The same with the prompt of queries.
+        document: The same with the prompt of documents.
+    """
+
+    texts: tuple[str, ...]
+    named: Mapping[str, Vectors]
+    query: Vectors
+    document: Vectors
+
+
+def named_prompts(facts: EncoderFacts) -> list[str]:
+    """Return the names of the prompts whose text is not that of the default."""
+    return [name for name, prompt in facts.prompts.items() if prompt != facts.prompt]
+
+
+def sampled(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the probes that are encoded with every prompt."""
+    return tuple(texts[::SAMPLED])
+
+
+def prompt_vectors_of(checkpoint: Checkpoint, texts: Sequence[str]) -> PromptVectors | None:
+    """Encode some of the probes with every prompt but the default, and as query and as document.
 
     Args:
         checkpoint: The reference.
-        encoder: The candidate; None where no engine runs here.
-        gate: Bounds of its precision: the smallest cosine and the largest relative error.
         texts: The probes, without a prompt.
 
     Returns:
-        The check ``"prompts"``; None where every prompt has the text of the default.
+        The vectors; None where every prompt has the text of the default.
     """
-    default, prompts = checkpoint.facts.prompt, checkpoint.facts.prompts
-    names = [name for name, prompt in prompts.items() if prompt != default]
+    names = named_prompts(checkpoint.facts)
     if not names:
         return None
-    if encoder is None:
-        return Check("prompts", "not compared: no engine ran")
-    chosen = list(texts[::SAMPLED])
+    chosen = list(sampled(texts))
+    named = {name: checkpoint.encode(chosen, name) for name in names}
+    return PromptVectors(tuple(chosen), named, checkpoint.encode_query(chosen), checkpoint.encode_document(chosen))
+
+
+def check_prompts(reference: PromptVectors, encoder: Prompted, gate: Gate) -> Check:
+    """Compare an encoder with the reference under every prompt; the check is called ``"prompts"``.
+
+    Args:
+        reference: What the reference answers.
+        encoder: The candidate.
+        gate: Bounds of its precision: the smallest cosine and the largest relative error.
+    """
+    texts = list(reference.texts)
     vectors: dict[str, tuple[Vectors, Vectors]] = {
-        f"prompt {name!r}": (checkpoint.encode(chosen, name), encoder.encode(chosen, prompt_name=name))
-        for name in names
+        f"prompt {name!r}": (wanted, encoder.encode(texts, prompt_name=name))
+        for name, wanted in reference.named.items()
     }
-    vectors["encode_query"] = checkpoint.encode_query(chosen), encoder.encode_query(chosen)
-    vectors["encode_document"] = checkpoint.encode_document(chosen), encoder.encode_document(chosen)
+    vectors["encode_query"] = reference.query, encoder.encode_query(texts)
+    vectors["encode_document"] = reference.document, encoder.encode_document(texts)
     failures = [f"{way}: {told}" for way, pair in vectors.items() for told in _differences(*pair, gate)]
-    return Check("prompts", f"{', '.join(vectors)} on {len(chosen)} probes", tuple(failures))
+    return Check("prompts", f"{', '.join(vectors)} on {len(texts)} probes", tuple(failures))
 
 
 def _differences(wanted: Vectors, found: Vectors, gate: Gate) -> list[str]:

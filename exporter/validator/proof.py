@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 from tokenizers import Tokenizer
 from torch import nn
@@ -33,7 +32,7 @@ from exporter.targets import Backend, Precision, Target
 from exporter.validator import Check
 from exporter.validator.dataflow import check_dataflow
 from exporter.validator.lookup import check_lookup
-from exporter.validator.prompts import check_prompts
+from exporter.validator.prompts import PromptVectors, check_prompts, named_prompts, prompt_vectors_of
 from exporter.validator.provenance import (
     Parameter,
     StoredGraph,
@@ -77,6 +76,10 @@ class Proof:
     def _words(self) -> nn.Embedding:
         found: nn.Embedding = self._checkpoint.model[0].auto_model.get_input_embeddings()
         return found
+
+    @cached_property
+    def _prompt_vectors(self) -> PromptVectors | None:
+        return prompt_vectors_of(self._checkpoint, self._probes)
 
     @cached_property
     def _sweep_reference(self) -> SweepReference:
@@ -128,8 +131,11 @@ class Proof:
 
         Without an encoder the check says that nothing was compared.
         """
-        check = check_prompts(self._checkpoint, encoder, gate, self._probes)
-        return () if check is None else (check,)
+        if not named_prompts(self._checkpoint.facts):
+            return ()
+        if encoder is None or self._prompt_vectors is None:
+            return (Check("prompts", "not compared: no engine ran"),)
+        return (check_prompts(self._prompt_vectors, encoder, gate),)
 
     def sweep(
         self,
@@ -213,16 +219,6 @@ def at_least_default(shapes: Shapes, backend: Backend) -> Shapes:
     largest = max(own.max, default.max)
     batch = Range(min=1, opt=min(max(own.opt, default.opt), largest), max=largest)
     return shapes.model_copy(update={"batch": batch})
-
-
-def check_facts(stated: Mapping[str, Any], read: Mapping[str, Any]) -> Check:
-    """Compare what a manifest states of the encoder with what is read from the checkpoint."""
-    failures = tuple(
-        f"{name} is {stated.get(name)!r} in the manifest, and {read.get(name)!r} in the checkpoint"
-        for name in sorted(stated.keys() | read.keys())
-        if stated.get(name) != read.get(name)
-    )
-    return Check("facts", f"{len(read)} facts of the encoder, of the manifest and of the checkpoint", failures)
 
 
 def other_tools(tools: Mapping[str, str]) -> str | None:

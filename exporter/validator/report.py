@@ -38,6 +38,8 @@ class ParityReport:
         format_loss: What the precision itself loses on the same probes, where bounds were relative to that.
         storage: What was found of truncated and stored vectors, where they were judged.
         emulator_error: Mean relative difference from the emulator's vectors, where int8 was emulated.
+        golden: The seal of the golden file whose answers the candidate was compared with; None where it was compared
+            with the checkpoint itself.
         bundle: The seal of the manifest, if a bundle was judged.
         device: ``"cpu"`` or ``"cuda"``: where that bundle ran.
     """
@@ -56,6 +58,7 @@ class ParityReport:
     format_loss: FormatLoss | None = None
     emulator_error: float | None = None
     storage: Storage | None = None
+    golden: str | None = None
     bundle: str | None = None
     device: str | None = None
 
@@ -130,6 +133,7 @@ class ParityReport:
             "subject": self.subject,
             "execution": self.execution,
             "passed": self.passed,
+            "golden": self.golden,
             "probes": self.coverage,
             "probes_sha256": self.probes_sha256,
             "statistics": {name: _number(value) for name, value in self.statistics.items()},

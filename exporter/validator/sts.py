@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import pearsonr, spearmanr
 
+from exporter.dependencies import require
 from exporter.errors import InputError, printable, quoted
 from exporter.files import TEXT, read_text
 from exporter.validator.parity import row_cosine
@@ -158,4 +158,5 @@ def _correlation(scores: npt.NDArray[np.float64], first: npt.ArrayLike, second: 
     cosine = row_cosine(*vectors)
     if np.ptp(cosine) == 0:
         return float("nan"), float("nan")
-    return 100 * float(spearmanr(cosine, scores).statistic), 100 * float(pearsonr(cosine, scores).statistic)
+    stats = require("scipy.stats")  # imported here: a gate without task sets needs no scipy
+    return 100 * float(stats.spearmanr(cosine, scores).statistic), 100 * float(stats.pearsonr(cosine, scores).statistic)

@@ -5,24 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from exporter.checkpoint import Checkpoint
 from exporter.recipe import Gate
-from exporter.runtime.tokens import TextTokenizer
 from exporter.runtime.vector_types import Ranges, Vectors
 from exporter.validator.diagnosis import likely_cause
-from exporter.validator.format_loss import MOST_EXACT, FormatLoss, format_loss_of, rounding_loss_of
+from exporter.validator.format_loss import MOST_EXACT, FormatLoss
 from exporter.validator.gates import judge, judge_stored, not_compared, rows_beyond
 from exporter.validator.parity import Parity, compare, relative_deviation
-from exporter.validator.probes import Probe, coverage_of, probes_for
+from exporter.validator.probes import Probe, coverage_of
 from exporter.validator.report import ParityReport
 from exporter.validator.stored import Storage, compare_stored
-from exporter.validator.sts import StsScore, StsSet, correlate, read_sts
+from exporter.validator.sts import StsScore, StsSet, correlate
 
 RAGGED_BATCH = 8
 
@@ -82,26 +78,6 @@ class Reference:
     def content_hash(self) -> str:
         """Return the SHA-256 over the probes' texts."""
         return hashlib.sha256("\n".join(self.texts).encode()).hexdigest()
-
-
-def reference_of(checkpoint: Checkpoint, sts_files: Sequence[Path] = (), precision: str = "fp32") -> Reference:
-    """Encode the probes, and the sentences of the STS files, with ``SentenceTransformer.encode``.
-
-    Args:
-        checkpoint: The model, in float32.
-        sts_files: Task sets.
-        precision: What the candidate will compute in. For ``"fp16"`` and ``"bf16"`` the probes are encoded in that
-            format too, to know what it loses by itself.
-    """
-    sets = [read_sts(path) for path in sts_files]
-    probes = tuple(probes_for(checkpoint.tokenizer, checkpoint.facts.max_seq_length, checkpoint.facts.prompt))
-    texts = [probe.text for probe in probes]
-    scored = tuple((sts, checkpoint.encode(list(sts.first)), checkpoint.encode(list(sts.second))) for sts in sets)
-    token_ids = TextTokenizer(checkpoint.tokenizer).ids([checkpoint.facts.prompt + text for text in texts])
-    vectors = checkpoint.encode(texts)
-    own = format_loss_of(checkpoint, precision, texts, vectors, token_ids)
-    rounding = partial(rounding_loss_of, checkpoint, texts, vectors, token_ids)
-    return Reference(probes, vectors, token_ids, scored, {} if own is None else {precision: own}, rounding)
 
 
 def validate(

@@ -115,8 +115,26 @@ def test_commands_there(runtime: Path, twin_bundle: Path, tmp_path: Path) -> Non
     assert len(encoded.stdout.splitlines()) == 2
 
 
+def test_a_golden_file_judges_there(runtime: Path, demo_fp32: Path, demo_fp16: Path, tmp_path: Path) -> None:
+    exporter.write_golden("demo", tmp_path / "demo.golden")
+    for bundle in (demo_fp32, demo_fp16):
+        command = [runtime.with_name("korsbert"), "validate", bundle, "--golden", tmp_path / "demo.golden", "--json"]
+        done = run_program(command, cwd=tmp_path, environment=_clean_environment())
+        assert (done.status, done.stderr) == (0, "")
+        found = json.loads(done.stdout)
+        with_torch = exporter.validate(bundle, golden=tmp_path / "demo.golden")
+        assert found["statistics"]["min_cosine"] == pytest.approx(with_torch.statistics["min_cosine"], abs=1e-9)
+        assert [verdict["name"] for verdict in found["verdicts"]] == [one.name for one in with_torch.verdicts]
+
+
 @pytest.mark.parametrize(
-    "arguments", [("export", "--model", "demo"), ("validate", "BUNDLE"), ("bench", "BUNDLE", "--against", "torch")]
+    "arguments",
+    [
+        ("export", "--model", "demo"),
+        ("validate", "BUNDLE"),
+        ("golden", "demo", "--out", "x"),
+        ("bench", "BUNDLE", "--against", "torch"),
+    ],
 )
 def test_what_needs_torch_says_how_to_get_it(
     runtime: Path, twin_bundle: Path, tmp_path: Path, arguments: tuple[str, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ import pytest
 import exporter
 from exporter.bundle import Bundle
 from exporter.errors import InputError, ServerError
+from exporter.golden import Golden, read_golden
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.address import Protocol
 from exporter.serving.triton.config import FILE, PROMPTS, read_config, to_text
 from exporter.serving.triton.deployment import deployed
 from exporter.serving.triton.lint import check
 from exporter.serving.triton.remote import RemoteEncoder
-from exporter.serving.triton.verify import verify
+from exporter.serving.triton.verify import Verification, verify
 from tests.support.triton import TritonServer, running
 
 PROMPTS_OF_TWIN = {"query": "질문: ", "document": "글: ", "요약": "요약하면 "}
@@ -109,6 +111,27 @@ def test_verify_judges_every_prompt(server: TritonServer, bundle: Bundle, checkp
         (judged,) = (each for each in report.checks if each.name == "prompts")
         assert judged.passed
         assert judged.coverage.startswith("prompt 'query', prompt '요약', encode_query, encode_document on ")
+
+
+def test_verify_with_a_golden_file(server: TritonServer, bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
+    exporter.write_golden(checkpoint, tmp_path / "twin.golden")
+    golden = read_golden(tmp_path / "twin.golden")
+
+    def verified(golden: Golden) -> Verification:
+        return verify(bundle, server.http, grpc=server.grpc, model="twin", golden=golden, requests=8, clients=2)
+
+    result = verified(golden)
+    assert result.passed, result
+    for report in result.reports:
+        assert report.golden == golden.facts.seal
+        assert [check.name for check in report.checks if check.passed][:2] == ["facts", "prompts"]
+    assert golden.prompts is not None
+    swapped = replace(golden.prompts, query=golden.prompts.document, document=golden.prompts.query)
+    for other, told in (
+        (replace(golden, prompts=swapped), "prompts: encode_query: min cosine"),
+        (replace(golden, vectors=golden.vectors[::-1]), "rows are out of order"),
+    ):
+        assert all(told in report.failure() for report in verified(other).reports)
 
 
 def test_documents_with_the_default_prompt_share_its_tokenizer(repository: Path) -> None:

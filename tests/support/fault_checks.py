@@ -16,10 +16,11 @@ from exporter.runtime.token_encoder import encoder_batches
 from exporter.runtime.tokens import TextTokenizer
 from exporter.runtime.vector_types import Vectors
 from exporter.validator import Check, ParityReport, Reference, validate
-from exporter.validator.format_loss import FormatLoss, format_loss_of
+from exporter.validator.format_loss import FormatLoss
 from exporter.validator.parity import compare, relative_deviation
 from exporter.validator.proof import Proof
 from exporter.validator.provenance import check_graph, read_onnx
+from exporter.validator.reference import format_loss_of
 from exporter.validator.sweeps.inputs import WIDTH_TOKENS
 from tests.support.faults import (
     Candidate,

@@ -24,8 +24,8 @@ from exporter.graph.passes import FOLDING, TARGETS, passes_for
 from exporter.precisions import PRECISIONS, Conversion, precision_of
 from exporter.recipe import Gates, Precisions
 from exporter.targets import Backend, Device, Precision, Target
-from exporter.validator.format_loss import _FORMATS as FORMATS
 from exporter.validator.provenance.weights import FLOAT_TYPES
+from exporter.validator.reference import FORMATS
 
 PACKAGE = Path(exporter.__file__).parent
 
@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
         "dependencies",
         "errors",
         "files",
+        "golden",
         "options",
         "publication",
         "recipe",
@@ -55,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
         "corpus",
         "dependencies",
         "errors",
+        "golden",
         "options",
         "pipeline",
         "publication",
@@ -90,6 +92,16 @@ ALLOWED: dict[str, set[str]] = {
         "targets",
         "validator",
     },
+    "golden": {
+        "bundle",
+        "checkpoint",
+        "errors",
+        "files",
+        "machine",
+        "recipe",
+        "runtime",
+        "validator",
+    },
     "publication": {
         "bundle",
         "checkpoint",
@@ -109,6 +121,7 @@ ALLOWED: dict[str, set[str]] = {
         "dependencies",
         "errors",
         "files",
+        "golden",
         "machine",
         "recipe",
         "runtime",
@@ -303,7 +316,7 @@ def test_every_precision_is_in_every_table(name: Precision) -> None:
         "Precisions in recipe/schema.py": name is Precision.FP32 or name in Precisions.model_fields,
         "_PRECISIONS in cli/export.py": name is Precision.FP32 or name in HELP_TEXTS,
         "FLOAT_TYPES in validator/provenance/weights.py": name in FLOAT_TYPES,
-        "_FORMATS in validator/format_loss.py": name in {*FORMATS, Precision.FP32}
+        "FORMATS in validator/reference.py": name in {*FORMATS, Precision.FP32}
         or Gates().of(name).max_format_ratio is None
         if name in Gates.model_fields
         else True,

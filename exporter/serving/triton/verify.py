@@ -17,17 +17,18 @@ from typing import Any
 
 from exporter.bundle import Bundle
 from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
-from exporter.checkpoint import load_source
 from exporter.errors import InputError, ServerError, first_line
 from exporter.files import read_file
+from exporter.golden import Golden
+from exporter.golden.judging import check_made_from, refuse_to_judge
 from exporter.serving.triton.address import addresses
 from exporter.serving.triton.answers import shown
 from exporter.serving.triton.facts import text_models
 from exporter.serving.triton.limits import REQUEST_S, TOTAL_S, Deadline
 from exporter.serving.triton.load import Load, load, load_bound
 from exporter.serving.triton.remote import PromptedEncoder, Server
-from exporter.validator import ParityReport, reference_of, validate
-from exporter.validator.prompts import check_prompts
+from exporter.validator import ParityReport, Reference, validate
+from exporter.validator.prompts import PromptVectors, check_prompts, prompt_vectors_of
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def verify(
     ca_file: Path | None = None,
     model: str | None = None,
     checkpoint: Path | None = None,
+    golden: Golden | None = None,
     clients: int = 32,
     requests: int = 512,
     timeout_s: float = REQUEST_S,
@@ -73,6 +75,7 @@ def verify(
         ca_file: Certificates (PEM) that vouch for the server's; by default, those of the system.
         model: Name of the encoder in the repository; by default the recipe's.
         checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
+        golden: Answers that take the place of the checkpoint's, which is then not loaded.
         clients: At the same time, half over HTTP and half over gRPC.
         requests: How many sentences they ask for.
         timeout_s: Most seconds for one request.
@@ -97,8 +100,14 @@ def verify(
     server = Server(where, models[0].ensemble, encoder, manifest.encoder.dimension, ca, deadline)
     _check_bundle(server, manifest.seal)
     gate, precision = minimum_gate.gate_for(manifest), manifest.engine.precision
-    source = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
-    reference = reference_of(source, precision=precision)
+    if golden is not None:
+        gate = gate.tightened(golden.facts.gates.of(precision))
+        refuse_to_judge(golden, manifest, gate)
+        reference, prompts = golden.reference(None), golden.prompts
+        checks = [check_made_from(manifest, golden)]
+    else:
+        reference, prompts = _answers_of_checkpoint(bundle, checkpoint)
+        checks = []
     server = dataclasses.replace(server, deadline=Deadline(timeout_s, deadline_s))
     with server.connect(where[0]) as remote:
         counted, _ = remote.counts(encoder)
@@ -107,12 +116,23 @@ def verify(
         with PromptedEncoder(server, address, models) as remote:
             subject = f"{server.ensemble}, {precision} on {manifest.engine.backend}, {address.protocol}"
             report = validate(reference, remote.text, gate, subject, precision)
-            prompts = check_prompts(source, remote, gate, reference.texts)
-            reports.append(report if prompts is None else report.with_checks(prompts))
+            report = dataclasses.replace(report, golden=None if golden is None else golden.facts.seal)
+            judged = () if prompts is None else (check_prompts(prompts, remote, gate),)
+            reports.append(report.with_checks(*checks, *judged))
             counted += remote.answered
     texts = [f"{first} {second}" for first, second in itertools.islice(_pairs(reference.texts), requests)]
     bound = load_bound(gate, precision)
     return Verification(tuple(reports), load(server, texts, counted=counted, clients=clients, bound=bound))
+
+
+def _answers_of_checkpoint(bundle: Bundle, checkpoint: Path | None) -> tuple[Reference, PromptVectors | None]:
+    from exporter.checkpoint import load_source  # noqa: PLC0415 - imports torch
+    from exporter.validator.reference import reference_of  # noqa: PLC0415 - imports torch
+
+    manifest = bundle.manifest
+    source = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
+    reference = reference_of(source, precision=manifest.engine.precision)
+    return reference, prompt_vectors_of(source, reference.texts)
 
 
 def read_authorities(file: Path, *, tls: bool) -> bytes:

@@ -11,8 +11,9 @@ import torch
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.recipe import find_recipe
 from exporter.runtime.tokens import TextTokenizer
-from exporter.validator.format_loss import SAMPLED, FormatLoss, format_loss_of, rounding_loss_of
+from exporter.validator.format_loss import FormatLoss
 from exporter.validator.parity import compare
+from exporter.validator.reference import SAMPLED, format_loss_of, rounding_loss_of
 from tests.support.checkpoints import ARCHITECTURES, save_checkpoint
 
 TEXTS = [f"{number}번 버스는 {number * 7}분 뒤에 옵니다." for number in range(2 * SAMPLED + 3)]

@@ -17,13 +17,12 @@ from exporter.recipe import Gates, Range, Shapes
 from exporter.runtime.encoder import Encoder
 from exporter.targets import Backend, Device, Precision, Target
 from exporter.validator import proof as module
-from exporter.validator.check import Check
+from exporter.validator.check import Check, check_facts
 from exporter.validator.proof import (
     FOLDING_TOOLS,
     Proof,
     as_read_by,
     at_least_default,
-    check_facts,
     other_tools,
     stored_graph,
 )

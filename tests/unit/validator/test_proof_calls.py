@@ -16,12 +16,11 @@ from exporter.errors import BundleError
 from exporter.recipe import Range, Shapes
 from exporter.targets import Backend, Device, Precision, Target
 from exporter.validator import proof as module
-from exporter.validator.check import Check
+from exporter.validator.check import Check, check_facts
 from exporter.validator.proof import (
     Proof,
     as_read_by,
     at_least_default,
-    check_facts,
     other_tools,
     stored_graph,
     tables_proven,

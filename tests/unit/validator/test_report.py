@@ -122,8 +122,8 @@ def test_as_json_everything_is_there_and_what_is_no_number_is_null() -> None:
     report = report_of(candidate, HELD, NO_NUMBER, cause="a guess").with_checks(SWEEP)
     found = json.loads(report.to_json())
     assert list(found) == [
-        "subject", "execution", "passed", "probes", "probes_sha256", "statistics", "verdicts", "format", "stored",
-        "checks", "sts", "worst", "cause", "rows",
+        "subject", "execution", "passed", "golden", "probes", "probes_sha256", "statistics", "verdicts", "format",
+        "stored", "checks", "sts", "worst", "cause", "rows",
     ]  # fmt: skip
     assert (found["subject"], found["execution"], found["passed"]) == ("demo", "CPU", False)
     assert (found["probes_sha256"], found["cause"], found["format"]) == ("ab" * 32, "a guess", None)

@@ -15,10 +15,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from exporter.recipe import Gate
 from exporter.runtime.tokens import TextTokenizer
-from exporter.validator import Reference, reference_of, validate
+from exporter.validator import Reference, validate
 from exporter.validator.format_loss import FormatLoss
 from exporter.validator.parity import compare
 from exporter.validator.probes import probes_for, shipped_probes
+from exporter.validator.reference import reference_of
 
 PAIRS = [("물이 차다", "물이 차갑다", 4.5), ("산이 높다", "밥이 달다", 0.5), ("길이 멀다", "길이 길다", 3.0)]
 GATE = Gate(min_cosine=0.999, max_spearman_drop=1.0)
@@ -105,7 +106,7 @@ def test_what_the_precision_itself_loses_is_kept_under_its_name(model: Any, monk
         asked.append((checkpoint, precision, list(texts), len(vectors), ids))
         return FormatLoss("by heart", compare(vectors, vectors, ids)) if precision == "bf16" else None
 
-    monkeypatch.setattr(import_module("exporter.validator.validate"), "format_loss_of", format_loss_of)
+    monkeypatch.setattr(import_module("exporter.validator.reference"), "format_loss_of", format_loss_of)
     plain, typed = reference_of(model), reference_of(model, precision="bf16")
     assert dict(plain.format_losses) == {}
     assert [*typed.format_losses] == ["bf16"]

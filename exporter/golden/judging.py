@@ -1,0 +1,107 @@
+"""A bundle and a golden file to a parity report: the gate from string to vector, without torch and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tokenizers import Tokenizer
+
+from exporter.bundle import Bundle, Manifest
+from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
+from exporter.errors import InputError
+from exporter.golden.file import Golden
+from exporter.recipe import Gate
+from exporter.runtime.tokens import TextTokenizer
+from exporter.validator import Check, ParityReport, validate
+from exporter.validator.check import check_facts
+from exporter.validator.prompts import check_prompts
+
+_FLOAT16_ROUNDING = 2**-11  # relative to a number, and so to a vector
+_FINEST = 10 * _FLOAT16_ROUNDING
+"""The smallest bound of the relative error that vectors in float16 can judge."""
+_SHOWN = 3
+
+
+def validate_with_golden(
+    bundle: Bundle,
+    golden: Golden,
+    *,
+    device: str | None = None,
+    minimum_gate: MinimumGate = DEFAULT_MINIMUM_GATE,
+) -> ParityReport:
+    """Judge a bundle by the answers in a golden file. Its weights and its graph are not compared with a checkpoint.
+
+    Args:
+        bundle: What to judge.
+        golden: The answers.
+        device: Where the bundle runs; by default where it was validated.
+        minimum_gate: Bounds that count where those of the bundle's own gate, and of the golden file's, are weaker.
+
+    Returns:
+        The report, passed or not.
+
+    Raises:
+        InputError: The golden file cannot judge this bundle.
+    """
+    manifest, facts = bundle.manifest, golden.facts
+    engine, precision = manifest.engine, manifest.engine.precision
+    gate = minimum_gate.gate_for(manifest).tightened(facts.gates.of(precision))
+    refuse_to_judge(golden, manifest, gate)
+    with bundle.encoder(device=device, truncate_dim=manifest.encoder.dimension) as candidate:
+        subject = f"{manifest.recipe.name} {precision} on {engine.backend}"
+        report = validate(golden.reference(bundle.ranges()), candidate, gate, subject, precision)
+        checks = [check_made_from(manifest, golden), check_token_ids(golden, candidate.tokenizer)]
+        if golden.prompts is not None:
+            checks.append(check_prompts(golden.prompts, candidate, gate))
+    checks += [Check(name, "not compared: a golden file has no weights") for name in ("weights", "graph", "sweep")]
+    report = replace(report, golden=facts.seal, bundle=manifest.seal, device=device or manifest.validation.device)
+    return report.with_checks(*checks)
+
+
+def refuse_to_judge(golden: Golden, manifest: Manifest, gate: Gate) -> None:
+    """Refuse a golden file of other vectors, or one that is too coarse.
+
+    Raises:
+        InputError: With both values.
+    """
+    wanted, found = golden.facts.encoder.dimension, manifest.encoder.dimension
+    if wanted != found:
+        raise InputError(
+            f"the golden file has vectors of {wanted} dimensions ({golden.facts.recipe}), the bundle of {found} "
+            f"({manifest.recipe.name})",
+            next_step="give the golden file of the bundle's checkpoint",
+        )
+    bound = gate.max_relative_error
+    if golden.facts.dtype == "float16" and (bound is None or bound < _FINEST):
+        raise InputError(
+            f"a golden file in float16 is too coarse for a relative error of {bound}, which this bundle must reach",
+            next_step="write one in float32",
+        )
+
+
+def check_made_from(manifest: Manifest, golden: Golden) -> Check:
+    """Compare what a manifest states of the checkpoint and of the encoder with what the golden file states."""
+    stated = {**manifest.encoder.model_dump(), "weights_sha256": manifest.source.weights_sha256}
+    found = {**golden.facts.encoder.model_dump(), "weights_sha256": golden.facts.source.weights_sha256}
+    return check_facts(stated, found, "the golden file")
+
+
+def check_token_ids(golden: Golden, tokenizer: Tokenizer) -> Check:
+    """Compare the token ids that a bundle's tokenizer gives for the probes with those of the reference."""
+    prompt, texts = golden.facts.encoder.prompt, [text for text, _ in golden.facts.probes]
+    found = TextTokenizer(tokenizer).ids([prompt + text for text in texts])
+    wrong = [row for row, ids in enumerate(golden.token_ids) if found[row] != ids]
+    return Check("tokenizer", f"token ids of {len(texts)} probes", _told(wrong, texts, golden.token_ids, found))
+
+
+def _told(
+    wrong: Sequence[int], texts: Sequence[str], wanted: Sequence[Sequence[int]], found: Sequence[Sequence[int]]
+) -> tuple[str, ...]:
+    if not wrong:
+        return ()
+    shown = "; ".join(
+        f"{texts[row][:40]!r} gives {list(found[row][:12])}, the reference has {list(wanted[row][:12])}"
+        for row in wrong[:_SHOWN]
+    )
+    return (f"{len(wrong)} of {len(texts)} probes have other token ids: {shown}",)

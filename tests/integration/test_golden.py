@@ -1,0 +1,320 @@
+"""Golden files: a gate in seconds, without torch and weights, that fails where the gate with the checkpoint fails."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import model_signing
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from tokenizers import Tokenizer
+
+import exporter
+from exporter.bundle import Bundle
+from exporter.bundle.signing import Signer
+from exporter.errors import BundleError, InputError
+from exporter.golden import Golden, read_golden, sign_golden, signature_of, write_golden
+from exporter.validator import ParityReport
+from tests.conftest import ROOT
+from tests.support.keys import ec_key
+from tests.support.manifests import edit_manifest, reseal
+from tests.support.process import refused
+from tests.support.warm import CLI, WarmPython
+
+DEMO = ROOT / "recipes" / "demo" / "checkpoint"
+PROMPTS = {"query": "질문: ", "document": "문서: ", "title": "제목: "}
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's golden file."""
+    path = tmp_path_factory.mktemp("golden") / "demo.golden"
+    exporter.write_golden("demo", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def answers(golden: Path) -> Golden:
+    return read_golden(golden)
+
+
+@pytest.fixture(scope="module")
+def prompted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden file of the demo with prompts."""
+    folder = tmp_path_factory.mktemp("prompted")
+    checkpoint = Path(shutil.copytree(DEMO, folder / "checkpoint"))
+    config = checkpoint / "config_sentence_transformers.json"
+    content = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps({**content, "prompts": PROMPTS}), encoding="utf-8")
+    exporter.write_golden(checkpoint, folder / "prompted.golden")
+    return folder / "prompted.golden"
+
+
+@pytest.fixture
+def bundle(demo_fp32: Path, tmp_path: Path) -> Path:
+    """A copy of a sound bundle, to change."""
+    return Path(shutil.copytree(demo_fp32, tmp_path / "bundle"))
+
+
+def figures(report: ParityReport) -> dict[str, tuple[float, float]]:
+    return {verdict.name: (verdict.value, verdict.bound) for verdict in report.verdicts}
+
+
+@pytest.mark.parametrize("name", ["demo_fp32", "demo_fp16"])
+def test_the_verdicts_are_those_of_the_checkpoint(name: str, golden: Path, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(name)
+    with_golden, with_checkpoint = exporter.validate(folder, golden=golden), exporter.validate(folder)
+    assert with_golden.passed, with_golden.failure()
+    assert figures(with_golden) == figures(with_checkpoint)
+    assert with_golden.golden == read_golden(golden).facts.seal
+    assert with_checkpoint.golden is None
+    checks = {check.name: check.coverage for check in with_golden.checks}
+    assert {"facts", "tokenizer"} <= checks.keys()
+    assert {name for name, coverage in checks.items() if coverage.startswith("not compared")} == {
+        "weights",
+        "graph",
+        "sweep",
+    }
+
+
+def test_a_bundle_can_stand_for_its_checkpoint(demo_fp32: Path, answers: Golden, tmp_path: Path) -> None:
+    facts = exporter.write_golden(demo_fp32, tmp_path / "of-bundle.golden")
+    assert (facts.source.weights_sha256, facts.probes) == (answers.facts.source.weights_sha256, answers.facts.probes)
+    assert facts.sha256 == answers.facts.sha256
+    with pytest.raises(InputError, match=r"`revision` is given for a bundle"):
+        exporter.write_golden(demo_fp32, tmp_path / "other.golden", revision="main")
+
+
+def test_commands(python: WarmPython, demo_fp32: Path, tmp_path: Path) -> None:
+    file = tmp_path / "demo.golden"
+    made = python.run(CLI, "golden", "demo", "--out", file, "--dtype", "float16", "--json")
+    assert made.status == 0, made.stderr
+    told = json.loads(made.stdout)
+    assert (told["golden"], told["size_bytes"], told["facts"]["dtype"]) == (str(file), file.stat().st_size, "float16")
+    refused(
+        python.run(CLI, "validate", demo_fp32, "--golden", file),
+        2,
+        "a golden file in float16 is too coarse for a relative error of",
+    )
+    shown = python.run(CLI, "golden", "demo", "--out", file)
+    assert shown.status == 0, shown.stderr
+    assert "vectors of 256 dimensions in float32" in shown.stdout
+    done = python.run(CLI, "validate", demo_fp32, "--golden", file, "--junit", tmp_path / "junit.xml", "--json")
+    assert done.status == 0, done.stderr
+    assert json.loads(done.stdout)["golden"] == read_golden(file).facts.seal
+    assert (tmp_path / "junit.xml").is_file()
+    for other in (("--checkpoint", DEMO), ("--sts", file), ("--record",)):
+        done = python.run(CLI, "validate", demo_fp32, "--golden", file, *other)
+        refused(done, 2, f"--golden and {other[0]} are both given")
+
+
+def test_float16_judges_coarser_formats(demo_fp16: Path, demo_fp32: Path, answers: Golden, tmp_path: Path) -> None:
+    file = tmp_path / "half.golden"
+    write_golden(file, replace(answers, facts=answers.facts.model_copy(update={"dtype": "float16"})))
+    assert exporter.validate(demo_fp16, golden=file).passed
+    with pytest.raises(InputError, match="too coarse"):
+        exporter.validate(demo_fp32, golden=file)
+    large = replace(answers, facts=answers.facts.model_copy(update={"dtype": "float16"}), vectors=answers.vectors * 1e6)
+    with pytest.raises(InputError, match="do not fit into float16"):
+        write_golden(tmp_path / "large.golden", large)
+    assert not (tmp_path / "large.golden").exists()
+
+
+class TestRed:
+    """Each of these is refused by its cause."""
+
+    def test_a_changed_weight(self, golden: Path, bundle: Path) -> None:
+        model = onnx.load(bundle / "model.onnx")
+        table = max(model.graph.initializer, key=lambda tensor: tensor.dims[0] if len(tensor.dims) == 2 else 0)
+        weights = numpy_helper.to_array(table) * np.float32(1.01)
+        table.CopyFrom(numpy_helper.from_array(weights, table.name))
+        onnx.save(model, bundle / "model.onnx")
+        reseal(bundle)
+        report = exporter.validate(bundle, golden=golden)
+        assert not report.passed
+        assert not all(verdict.passed for verdict in report.verdicts)
+        assert all(check.passed for check in report.checks)
+
+    def test_a_replaced_tokenizer(self, golden: Path, bundle: Path) -> None:
+        content = json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8"))
+        vocabulary = content["model"]["vocab"]
+        if isinstance(vocabulary, dict):
+            first, second = [token for token, number in vocabulary.items() if number in (500, 501)]
+            vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+        else:
+            vocabulary[500], vocabulary[501] = vocabulary[501], vocabulary[500]
+        (bundle / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        reseal(bundle)
+        report = exporter.validate(bundle, golden=golden)
+        assert "probes have other token ids: " in report.failure()
+
+    def test_a_tokenizer_that_truncates_early(self, golden: Path, bundle: Path) -> None:
+        tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+        tokenizer.enable_truncation(100)
+        tokenizer.save(str(bundle / "tokenizer.json"))
+        reseal(bundle)
+        report = exporter.validate(bundle, golden=golden)
+        assert "probes have other token ids: " in report.failure()
+        assert re.search(r"only text of 1\d\d tokens or more fails: truncation or positions", report.failure())
+
+    def test_other_weights_in_the_manifest(self, golden: Path, bundle: Path) -> None:
+        edit_manifest(bundle, lambda manifest: manifest["source"].update(weights_sha256="0" * 64))
+        report = exporter.validate(bundle, golden=golden)
+        assert f"facts: weights_sha256 is {'0' * 64!r} in the manifest, and " in report.failure()
+
+    def test_a_weaker_gate_in_the_bundle(self, answers: Golden, bundle: Path, tmp_path: Path) -> None:
+        """The golden file's own bounds count, as korsbert's do."""
+        strict = answers.facts.gates.fp32.model_copy(update={"max_relative_error": 1e-9})
+        gates = answers.facts.gates.model_copy(update={"fp32": strict})
+        file = tmp_path / "strict.golden"
+        write_golden(file, replace(answers, facts=answers.facts.model_copy(update={"gates": gates})))
+        report = exporter.validate(bundle, golden=file)
+        assert "max relative error" in report.failure()
+        assert "> 1e-09" in report.failure()
+
+    def test_vectors_of_another_length(self, golden: Path, minilm_fp16: Path) -> None:
+        with pytest.raises(InputError, match=r"vectors of 256 dimensions \(demo\), the bundle of 384"):
+            exporter.validate(minilm_fp16, golden=golden)
+
+
+class TestPrompts:
+    def state_prompts(self, bundle: Path, prompts: dict[str, str]) -> None:
+        edit_manifest(bundle, lambda manifest: manifest["encoder"].update(prompts=prompts))
+
+    def test_each_is_judged(self, prompted: Path, bundle: Path) -> None:
+        self.state_prompts(bundle, PROMPTS)
+        report = exporter.validate(bundle, golden=prompted)
+        assert report.passed, report.failure()
+        (check,) = [check for check in report.checks if check.name == "prompts"]
+        assert check.coverage.startswith("prompt 'query', prompt 'document', prompt 'title', encode_query, encode_docu")
+
+    def test_another_text_of_one(self, prompted: Path, bundle: Path) -> None:
+        self.state_prompts(bundle, {**PROMPTS, "title": "제목 "})
+        failure = exporter.validate(bundle, golden=prompted).failure()
+        assert "facts: prompts is " in failure
+        assert "prompts: prompt 'title': min cosine " in failure
+
+
+class TestFile:
+    def test_it_is_what_was_written(self, answers: Golden, tmp_path: Path) -> None:
+        write_golden(tmp_path / "again.golden", answers)
+        again = read_golden(tmp_path / "again.golden")
+        assert again.facts == answers.facts
+        np.testing.assert_array_equal(again.vectors, answers.vectors)
+        assert again.token_ids == answers.token_ids
+
+    @pytest.mark.parametrize("part", range(8))
+    def test_a_flipped_bit(self, part: int, golden: Path, tmp_path: Path) -> None:
+        content = bytearray(golden.read_bytes())
+        content[8 + part * (len(content) - 9) // 7] ^= 1
+        (tmp_path / "bad.golden").write_bytes(content)
+        with pytest.raises((InputError, BundleError), match=r"bad\.golden: (not a golden file|altered)"):
+            read_golden(tmp_path / "bad.golden")
+
+    @pytest.mark.parametrize("length", [0, 7, 100, 5000, -1])
+    def test_a_file_cut_short(self, length: int, golden: Path, tmp_path: Path) -> None:
+        (tmp_path / "bad.golden").write_bytes(golden.read_bytes()[:length])
+        with pytest.raises(InputError, match=r"bad\.golden: not a golden file"):
+            read_golden(tmp_path / "bad.golden")
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            (
+                lambda golden: replace(golden, vectors=golden.vectors[1:]),
+                r"vectors is float32 \(\d+, 256\), and should",
+            ),
+            (
+                lambda golden: replace(golden, vectors=golden.vectors * np.nan),
+                "vectors has a number that is not finite",
+            ),
+            (lambda golden: replace(golden, token_ids=golden.token_ids[1:]), "token_counts is int32"),
+            (lambda golden: replace(golden, losses={}), "it has no loss.fp16"),
+        ],
+        ids=["fewer vectors", "NaN", "fewer token ids", "no losses"],
+    )
+    def test_tensors_that_are_not_those_of_the_facts(
+        self, change: Callable[[Golden], Golden], told: str, answers: Golden, tmp_path: Path
+    ) -> None:
+        write_golden(tmp_path / "bad.golden", change(answers))
+        with pytest.raises(InputError, match=rf"bad\.golden: not a golden file: .*{told}"):
+            read_golden(tmp_path / "bad.golden")
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}", (3).to_bytes(8, "little") + b"[[["], ids=str
+    )
+    def test_another_file(self, content: bytes, tmp_path: Path) -> None:
+        (tmp_path / "bad.golden").write_bytes(content)
+        with pytest.raises(InputError, match=r"bad\.golden: not a golden file"):
+            read_golden(tmp_path / "bad.golden")
+
+    def test_where_nothing_can_be_read_or_written(self, answers: Golden, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"none\.golden: cannot be read: No such file"):
+            read_golden(tmp_path / "none.golden")
+        with pytest.raises(InputError, match=r"none/a\.golden: cannot be written: No such file"):
+            write_golden(tmp_path / "none" / "a.golden", answers)
+
+    def test_a_report_of_it_is_not_recorded(self, golden: Path, demo_fp32: Path) -> None:
+        bundle = Bundle.open(demo_fp32)
+        pending = bundle.manifest.validation.model_copy(update={"state": "pending"})
+        bundle.manifest = bundle.manifest.model_copy(update={"validation": pending})
+        report = exporter.validate(demo_fp32, golden=golden)
+        with pytest.raises(BundleError, match="the report is about a golden file"):
+            exporter.record_validation(bundle, report)
+
+
+class TestSignature:
+    @pytest.fixture
+    def signed(self, golden: Path, tmp_path: Path) -> Path:
+        """A copy with the signature of ``publisher.key``."""
+        for name in ("publisher", "other"):
+            ec_key(tmp_path, name)
+        copy = Path(shutil.copy(golden, tmp_path / "demo.golden"))
+        assert sign_golden(copy, Signer(tmp_path / "publisher.key")) == signature_of(copy)
+        return copy
+
+    def test_of_the_signer(self, signed: Path) -> None:
+        read_golden(signed, require_signature=signed.with_name("publisher.pub"))
+        verifying: Any = model_signing.verifying.Config
+        by_library = verifying().use_elliptic_key_verifier(public_key=signed.with_name("publisher.pub"))
+        by_library.verify(signed, signature_of(signed))
+
+    def test_of_somebody_else(self, signed: Path) -> None:
+        with pytest.raises(BundleError, match="not a signature by the public key"):
+            read_golden(signed, require_signature=signed.with_name("other.pub"))
+
+    def test_of_another_file(self, signed: Path, answers: Golden) -> None:
+        write_golden(signed, replace(answers, facts=answers.facts.model_copy(update={"created": "later"})))
+        read_golden(signed)
+        with pytest.raises(BundleError, match="altered since it was signed"):
+            read_golden(signed, require_signature=signed.with_name("publisher.pub"))
+
+    def test_none(self, golden: Path, signed: Path) -> None:
+        with pytest.raises(BundleError, match=r"not signed, and a signature by .*publisher\.pub is required"):
+            read_golden(golden, require_signature=signed.with_name("publisher.pub"))
+
+    def test_commands(self, python: WarmPython, golden: Path, bundle: Path, tmp_path: Path) -> None:
+        ec_key(tmp_path, "publisher")
+        copy = Path(shutil.copy(golden, tmp_path / "demo.golden"))
+        key = ("--private-key", tmp_path / "publisher.key")
+        public: tuple[Any, ...] = ("--public-key", tmp_path / "publisher.pub")
+        done = python.run(CLI, "sign", copy, *key)
+        assert (done.status, done.stdout) == (0, f"{copy}.sig: signs 1 file\n"), done.stderr
+        refused(python.run(CLI, "sign", copy, *key), 2, "demo.golden.sig: already exists")
+        done = python.run(CLI, "verify-signature", copy, *public)
+        assert (done.status, done.stdout.endswith("1 file verified\n")) == (0, True), done.stderr
+        required = ("validate", bundle, "--golden", copy, "--require-signature", public[1])
+        refused(python.run(CLI, *required), 2, "not signed")
+        assert python.run(CLI, "sign", bundle, *key).status == 0
+        done = python.run(CLI, *required)
+        assert done.status == 0, done.stderr
+        signature_of(copy).unlink()
+        refused(python.run(CLI, *required), 2, "demo.golden: not signed")
