@@ -65,7 +65,7 @@ def validate_bundle(
         checks.append(proof.sweep(candidate, gate, precision, tables_proven=proven, lengths=engine.facts.right_padded))
         checks += proof.prompts(candidate, gate)
     if precision.is_int8 and gate.max_emulator_ratio is not None:
-        checks.append(Check("emulator", "not compared: only an export emulates int8"))
+        checks.append(Check.skipped("emulator", "only an export emulates int8"))
     report = replace(report, bundle=manifest.seal, device=device or manifest.validation.device)
     return report.with_checks(*checks)
 
@@ -81,8 +81,8 @@ def _check_files(bundle: Bundle, checkpoint: Checkpoint, proof: Proof) -> list[C
         proof.tokenizer(Tokenizer.from_buffer(bundle.read(TOKENIZER))),
     ]
     if stored is None:
-        unread = f"not compared: an engine of {engine.backend} cannot be read"
-        return [*checks, Check("weights", unread), Check("graph", unread), *proof.operators(proven)]
+        unread = f"an engine of {engine.backend} cannot be read"
+        return [*checks, Check.skipped("weights", unread), Check.skipped("graph", unread), *proof.operators(proven)]
     weights, graph = proof.weights(stored, target.precision), proof.graph(proven, stored, target)
     if not graph.passed and (other := other_tools(manifest.tools)) is not None:
         graph = graph.because(f"the checkpoint was folded by {other}: validate with the versions in the manifest")

@@ -94,7 +94,7 @@ def _parity(manifest: Manifest, report: ParityReport) -> tuple[str, ...]:
         (verdict.name, significant(verdict.value), f"{verdict.relation} {significant(verdict.bound)}")
         for verdict in report.verdicts
     )
-    checks = ((check.name, "passed" if check.passed else "FAILED", check.coverage) for check in report.checks)
+    checks = ((check.name, check.result, check.coverage) for check in report.checks)
     scores = (
         f"{score.name} ({score.pairs} pairs): Spearman {score.reference_spearman:.2f} (PyTorch), "
         f"{score.candidate_spearman:.2f} (this bundle)."

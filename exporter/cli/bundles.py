@@ -151,7 +151,7 @@ def validate_command(
         print_json({**report.to_dict(), "weaker_own_gate": list(minimum_gate.weaker_bounds(opened.manifest))})
     else:
         rows = [("passed" if v.passed else "FAILED", v.name, str(v)) for v in report.verdicts]
-        rows += [("passed" if check.passed else "FAILED", check.name, check.coverage) for check in report.checks]
+        rows += [(check.result, check.name, check.coverage) for check in report.checks]
         print_table(("", "bound", f"{report.subject}, {len(report.probes)} probes, {report.execution}"), rows)
         if not report.passed:
             print(report.failure(), file=sys.stderr)  # noqa: T201

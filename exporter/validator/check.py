@@ -20,17 +20,31 @@ class Check:
         coverage: What was compared, with figures, in one sentence.
         failures: What is wrong, one sentence each. The check passed if there are none.
         figures: The same as JSON data, for ``parity.json``.
+        compared: Whether anything was compared; if not, the coverage says why.
     """
 
     name: str
     coverage: str
     failures: tuple[str, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
+    compared: bool = True
+
+    @classmethod
+    def skipped(cls, name: str, reason: str) -> Check:
+        """Return a check that had nothing to compare with."""
+        return cls(name, f"not compared: {reason}", compared=False)
 
     @property
     def passed(self) -> bool:
         """Whether nothing is wrong."""
         return not self.failures
+
+    @property
+    def result(self) -> str:
+        """``"passed"``, ``"FAILED"`` or ``"skipped"``."""
+        if not self.compared:
+            return "skipped"
+        return "passed" if self.passed else "FAILED"
 
     def of(self, subject: str) -> Check:
         """Return this check with what it was done to in front of its coverage, where that is no published file."""
@@ -46,6 +60,7 @@ class Check:
         return {
             "name": self.name,
             "passed": self.passed,
+            "compared": self.compared,
             "coverage": self.coverage,
             "failures": list(self.failures),
             "figures": dict(self.figures),

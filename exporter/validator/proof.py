@@ -134,7 +134,7 @@ class Proof:
         if not named_prompts(self._checkpoint.facts):
             return ()
         if encoder is None or self._prompt_vectors is None:
-            return (Check("prompts", "not compared: no engine ran"),)
+            return (Check.skipped("prompts", "no engine ran"),)
         return (check_prompts(self._prompt_vectors, encoder, gate),)
 
     def sweep(

@@ -142,7 +142,14 @@ def test_as_json_everything_is_there_and_what_is_no_number_is_null() -> None:
         },
     ]
     assert found["checks"] == [
-        {"name": "sweep", "passed": True, "coverage": SWEEP.coverage, "failures": [], "figures": {"widths": 256}}
+        {
+            "name": "sweep",
+            "passed": True,
+            "compared": True,
+            "coverage": SWEEP.coverage,
+            "failures": [],
+            "figures": {"widths": 256},
+        }
     ]
     assert found["sts"] == [
         {
@@ -169,7 +176,7 @@ def test_as_junit_every_bound_and_every_check_is_a_case() -> None:
     assert text.startswith("<?xml")
     suite = ET.fromstring(text)
     assert suite.tag == "testsuite"
-    assert suite.attrib == {"name": "demo", "tests": "4", "failures": "2", "errors": "0"}
+    assert suite.attrib == {"name": "demo", "tests": "4", "failures": "2", "errors": "0", "skipped": "0"}
     cases = suite.findall("testcase")
     assert [case.attrib for case in cases] == [
         {"classname": "demo", "name": name} for name in ("mean cosine", "min cosine", "sweep", "weights")
@@ -183,6 +190,13 @@ def test_as_junit_every_bound_and_every_check_is_a_case() -> None:
     assert [child.tag for child in weights] == ["failure", "system-out"]
     assert (weights[0].get("message"), weights[0].text) == ("one differs", "one differs\none is missing")
     assert weights[1].text == WEIGHTS.coverage
+
+
+def test_as_junit_what_was_not_compared_is_skipped() -> None:
+    suite = ET.fromstring(report_of(spoiled(), HELD).with_checks(Check.skipped("weights", "there are none")).to_junit())
+    assert (suite.get("failures"), suite.get("skipped")) == ("0", "1")
+    _, weights = suite.findall("testcase")
+    assert [(child.tag, child.get("message")) for child in weights] == [("skipped", "not compared: there are none")]
 
 
 def test_the_summary_is_one_line() -> None:
