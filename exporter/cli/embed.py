@@ -59,13 +59,19 @@ def embed_command(
         return
     stderr = stderr_console()
     # Ray prints to stdout what its processes report.
-    with redirect_stdout(sys.stderr), _progress(stderr) as (on_plan, on_counts):
+    with redirect_stdout(sys.stderr), _progress(stderr) as shown:
         report = api.embed(
             bundle,
             inputs,
             out,
             options,
-            progress=Progress(on_plan, on_counts, on_warning=lambda warning: stderr.print(f"warning: {warning}")),
+            progress=Progress(
+                shown.plan,
+                shown.counts,
+                on_warning=lambda warning: stderr.print(f"warning: {warning}"),
+                on_stage=shown.stage,
+                on_parts=shown.parts,
+            ),
         )
     if as_json:
         print_json(report.to_dict())
@@ -101,19 +107,14 @@ def _rayjob(image: str, bundle: Path, inputs: Sequence[str], out: str, options: 
     return rayjob(command, image, Bundle.open_manifest(bundle), options)
 
 
-OnPlan = Callable[["Plan", "Sequence[PartManifest]"], None]
-OnCounts = Callable[["Counts"], None]
-
-
 @contextmanager
-def _progress(stderr: Console) -> Iterator[tuple[OnPlan, OnCounts]]:
+def _progress(stderr: Console) -> Iterator[_Shown]:
     """Show a bar on a terminal, and a line now and then elsewhere."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-        shown = _Shown(stderr, bar, bar.add_task("reading the input"))
-        yield shown.plan, shown.counts
+        yield _Shown(stderr, bar, bar.add_task("reading the input"))
 
 
 class _Shown:
@@ -121,14 +122,24 @@ class _Shown:
         self._stderr, self._bar, self._task = stderr, bar, task
         self._started = self._told = time.monotonic()
         self._rows = self._done = self._tokens = self._faults = self._total = 0
+        self._parts_done = self._parts = 0
+
+    def stage(self, name: str) -> None:
+        self._bar.update(self._task, description=name)
+        if not self._stderr.is_terminal:
+            self._stderr.print(name)
 
     def plan(self, plan: Plan, done: Sequence[PartManifest]) -> None:
         self._total = sum(plan.rows)
         self._done = sum(manifest.counts.rows for manifest in done)
+        self._parts, self._parts_done = len(plan.parts), len(done)
         self._started = self._told = time.monotonic()
         self._bar.update(self._task, total=self._total, completed=self._done)
         resumed = f", {len(done)} of them from an earlier run" if done else ""
         self._stderr.print(f"{self._total:,} rows in {len(plan.parts):,} parts{resumed}")
+
+    def parts(self, count: int) -> None:
+        self._parts_done += count
 
     def counts(self, counts: Counts) -> None:
         self._rows += counts.rows
@@ -136,13 +147,15 @@ class _Shown:
         self._faults += sum(counts.faults.values())
         now = time.monotonic()
         seconds = max(now - self._started, 1e-9)
-        text = f"{self._rows / seconds:,.0f} rows/s, {self._tokens / seconds:,.0f} tokens/s"
+        text = f"{self._parts_done:,} of {self._parts:,} parts"
+        text += f", {self._rows / seconds:,.0f} rows/s, {self._tokens / seconds:,.0f} tokens/s"
         text += f", {self._faults:,} rows without a vector" if self._faults else ""
         self._bar.update(self._task, completed=self._done + self._rows, description=text)
         if not self._stderr.is_terminal and now - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = now
-            left = (self._total - self._done - self._rows) * seconds / self._rows
-            self._stderr.print(f"{self._done + self._rows:,} of {self._total:,} rows, {text}, {left:,.0f} s left")
+            if self._rows:  # a task on a cluster may have nothing to do but to compare rows of a part that is there
+                text += f", {(self._total - self._done - self._rows) * seconds / self._rows:,.0f} s left"
+            self._stderr.print(f"{self._done + self._rows:,} of {self._total:,} rows, {text}")
 
 
 def _rows(report: EmbedReport) -> list[tuple[str, str]]:
@@ -160,7 +173,10 @@ def _rows(report: EmbedReport) -> list[tuple[str, str]]:
         ("duplicates", f"{counts.duplicates:,} encoded once in their window"),
         ("tokens", f"{counts.tokens:,}, {padding:.1%} of all with padding is padding"),
         ("parts", f"{report.parts:,}, {report.resumed:,} of them from earlier runs"),
-        ("time", f"{report.seconds:.1f} s, {report.rows_per_second:,.0f} rows/s"),
+        (
+            "time",
+            f"{report.seconds:.1f} s, {report.rows_per_second:,.0f} rows/s, {report.tokens_per_second:,.0f} tokens/s",
+        ),
         (
             "stages",
             f"read {stages.read:.1f} s and tokenize {stages.tokenize:.1f} s beside encode {stages.encode:.1f} s, "

@@ -15,7 +15,9 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -39,21 +41,58 @@ _SECONDS_TO_ANSWER = 10  # of a cluster
 # A cluster that is started here reports no use to anybody, and warns of nothing that a user of ours could change.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 _ACTORS_THAT_CANNOT_START = 10  # one after another: machines come and go
+REQUESTS_AT_ONCE = 16
+"""To an object store, which answers each of them in some 20 ms."""
 
 
 class RayWorkers:
-    """Makes parts on a Ray cluster; see ``job.Workers``."""
+    """Makes parts on a Ray cluster; see ``job.Workers``.
 
-    def __init__(self, shipment: Shipment, files: Mapping[str, Any], gpus: int, place: Place) -> None:
+    Args:
+        shipment: What actors are made from.
+        files: Those of the bundle by name, in the object store.
+        gpus: Of a worker, 0 or 1.
+        place: Where parts go.
+        on_processor: See ``opened``.
+        on_parts: See ``opened``.
+    """
+
+    def __init__(
+        self,
+        shipment: Shipment,
+        files: Mapping[str, Any],
+        gpus: int,
+        place: Place,
+        on_processor: Callable[[str], None],
+        on_parts: Callable[[int], None],
+    ) -> None:
         self._shipment = shipment
         self._files = files
         self._gpus = gpus
         self._place = place
+        self._on_processor = on_processor
+        self._on_parts = on_parts
 
     @classmethod
     @contextmanager
-    def opened(cls, job: Job, bundle: Bundle, place: Place, on_warning: Callable[[str], None]) -> Iterator[RayWorkers]:
+    def opened(
+        cls,
+        job: Job,
+        bundle: Bundle,
+        place: Place,
+        on_warning: Callable[[str], None],
+        on_processor: Callable[[str], None] = lambda _: None,
+        on_parts: Callable[[int], None] = lambda _: None,
+    ) -> Iterator[RayWorkers]:
         """Yield workers on the cluster that the options name. Their engines start with the first part.
+
+        Args:
+            job: What the parts share.
+            bundle: Whose engine encodes.
+            place: Where parts go.
+            on_warning: Called with warnings.
+            on_processor: Called once with the name of each kind of processor or GPU that has encoded something.
+            on_parts: Called with the number of parts that a worker has committed.
 
         Raises:
             ServerError: There is no such cluster, or it has no processors yet and nobody says what a worker needs.
@@ -67,7 +106,7 @@ class RayWorkers:
             files = {path.name: ray.put(_mapped(path)) for path in sorted(bundle.folder.iterdir()) if path.is_file()}
             shipment = Shipment(job, place.url, bundle.folder.resolve(), threads, max(room, 1))
             try:
-                yield cls(shipment, files, gpus, place)
+                yield cls(shipment, files, gpus, place, on_processor, on_parts)
             finally:
                 Output(place).remove_partial_files()
 
@@ -76,19 +115,24 @@ class RayWorkers:
         made = Made()
         states: dict[int, State] = {}
         for one, its_states in self._answers(list(_tasks(parts, sampled, self._shipment.job))):
+            new = sorted(one.processors - made.processors)
             made += one
             states.update(its_states)
             with suppress(OSError):  # of a terminal that is gone
+                for processor in new:
+                    self._on_processor(processor)
+                self._on_parts(len(its_states))
                 on_counts(one.counts)
-        for part in parts:
-            self._refuse_unless_committed(part, states.get(part.number))
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
+            states_now = list(threads.map(partial(state_of, self._place), parts))
+        for part, now in zip(parts, states_now, strict=True):
+            self._refuse_unless_committed(part, states.get(part.number), now)
         return made
 
-    def _refuse_unless_committed(self, part: Part, state: State | None) -> None:
-        """Look at a part once more: a worker that was thought dead may have gone on writing it."""
+    def _refuse_unless_committed(self, part: Part, state: State | None, now: State) -> None:
+        """Compare a part with what its worker has seen: one that was thought dead may have gone on writing it."""
         if state is None:
             raise ServerError(f"the Ray cluster has not made {part.name}", next_step="run the same command again")
-        now = state_of(self._place, part)
         if None not in now and now == state:
             return
         if now[0] is None:

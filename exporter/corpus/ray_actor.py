@@ -6,8 +6,10 @@ An actor reads the rows of a part itself, writes them and commits the part.
 from __future__ import annotations
 
 import faulthandler
+import fcntl
 import os
 import pickle
+import re
 import shutil
 import stat
 import tempfile
@@ -25,13 +27,14 @@ from exporter.corpus.output import Output
 from exporter.corpus.places import Place, place_of
 from exporter.corpus.plan import Part
 from exporter.corpus.results import Counts, Made
-from exporter.corpus.worker import Worker
+from exporter.corpus.worker import Worker, bounded_threads
 from exporter.dependencies import require
 from exporter.errors import BundleError, ExportError, InputError, ServerError, first_line
 from exporter.version import __version__
 
 _TRIES = 5  # of a part whose worker dies
 _STDERR = 2
+_UNFINISHED = re.compile(r"[0-9a-f]{12}-(\d{1,9})-\w+")  # a folder that the process of this id fills
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,9 @@ class PartMaker:
 
     @cached_property
     def _worker(self) -> Worker:
-        bundle, threads = _bundle_here(self._shipment, self._files), self._shipment.threads
+        threads = self._shipment.threads
+        self._opened.enter_context(bounded_threads(threads))
+        bundle = _bundle_here(self._shipment, self._files)
         opened = Worker.opened(self._shipment.job, bundle, self._place, threads=threads, on_progress=self._alive)
         return self._opened.enter_context(opened)
 
@@ -183,10 +188,12 @@ def _bundle_here(shipment: Shipment, files: Mapping[str, Any]) -> Bundle:
     """
     seal = shipment.job.identity.bundle
     target = _own_folder() / seal
+    _remove_unfinished(target.parent)
     for folder in (shipment.folder, target):
         with suppress(ExportError, OSError):
             return _bundle_of(folder, seal)
-    partial = Path(tempfile.mkdtemp(prefix=f"{seal[:12]}-", dir=target.parent))
+    partial = Path(tempfile.mkdtemp(prefix=f"{seal[:12]}-{os.getpid()}-", dir=target.parent))
+    lock = _locked(partial)
     try:
         for name, content in files.items():
             (partial / name).write_bytes(require("ray").get(content))
@@ -200,6 +207,46 @@ def _bundle_here(shipment: Shipment, files: Mapping[str, Any]) -> Bundle:
         return _bundle_of(target, seal)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed have left while they filled it."""
+    for path in folder.iterdir():
+        found = _UNFINISHED.fullmatch(path.name)
+        if found is None or _is_alive(int(found[1])):
+            continue
+        lock = _locked(path)
+        if lock is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's now
+        return True
+    return True
+
+
+def _locked(folder: Path) -> int | None:
+    """Lock a folder and return its descriptor; None where another process holds the lock, or there are no locks.
+
+    The number of a process says too little where containers share a folder: each of them counts its own processes.
+    """
+    descriptor = None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if descriptor is not None:
+            os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _bundle_of(folder: Path, seal: str) -> Bundle:

@@ -92,7 +92,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Made:
-    """What parts came to, what they took, the comparison, and the processors of the machines that made them."""
+    """What parts came to, what they took, the comparison, and the names of the processors or GPUs that encoded them."""
 
     counts: Counts = field(default_factory=Counts)
     seconds: Seconds = field(default_factory=Seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -26,10 +27,12 @@ from exporter.corpus.rows import Fault, Rows
 from exporter.corpus.sample import check_sample
 from exporter.corpus.windows import Encoded, OnProgress, Tokenized, WindowEncoder
 from exporter.dependencies import require
+from exporter.engines.cuda import find_gpu
 from exporter.errors import InputError
 from exporter.machine import machine
 
 _WINDOWS_AHEAD = 2
+_THREADS_OF_TOKENIZERS = "RAYON_NUM_THREADS"
 
 _T = TypeVar("_T")
 
@@ -41,19 +44,38 @@ class Worker:
         job: What the parts share.
         windows: Encodes.
         output: Where parts go.
+        processor: Name of the processor or GPU that encodes.
         on_progress: See ``opened``.
+        on_parts: See ``opened``.
     """
 
-    def __init__(self, job: Job, windows: WindowEncoder, output: Output, on_progress: OnProgress) -> None:
+    def __init__(
+        self,
+        job: Job,
+        windows: WindowEncoder,
+        output: Output,
+        processor: str,
+        on_progress: OnProgress,
+        on_parts: Callable[[int], None],
+    ) -> None:
         self._job = job
         self._windows = windows
         self._output = output
+        self._processor = processor
         self._on_progress = on_progress
+        self._on_parts = on_parts
 
     @classmethod
     @contextmanager
     def opened(
-        cls, job: Job, bundle: Bundle, place: Place, *, threads: int, on_progress: OnProgress = lambda: None
+        cls,
+        job: Job,
+        bundle: Bundle,
+        place: Place,
+        *,
+        threads: int,
+        on_progress: OnProgress = lambda: None,
+        on_parts: Callable[[int], None] = lambda _: None,
     ) -> Iterator[Worker]:
         """Yield a worker with the engine of a bundle.
 
@@ -63,10 +85,12 @@ class Worker:
             place: Where parts go.
             threads: CPU threads of the engine.
             on_progress: Called when it is open, and after every window that is read and tokenized and every batch.
+            on_parts: Called with 1 when a part is committed.
         """
         with bundle.encoder(threads=threads) as encoder:
             on_progress()
-            yield cls(job, WindowEncoder(encoder, job.prompt, job.options, on_progress), Output(place), on_progress)
+            windows = WindowEncoder(encoder, job.prompt, job.options, on_progress)
+            yield cls(job, windows, Output(place), processor_of(encoder.device), on_progress, on_parts)
 
     def embed(self, parts: Sequence[Part], sampled: Sequence[Part], on_counts: Callable[[Counts], None]) -> Made:
         """Write and commit parts, one after another, and compare some rows; see ``job.Workers``."""
@@ -76,7 +100,7 @@ class Worker:
                 counts += self._embed_part(part, windows, seconds, on_counts)
         sample = check_sample(self._job, sampled, self._windows, self._output)
         seconds.processor = time.process_time() - started
-        return Made(counts, seconds, sample, frozenset({machine()["processor"]}))
+        return Made(counts, seconds, sample, frozenset({self._processor}))
 
     def _embed_part(
         self, part: Part, windows: Iterator[Tokenized], seconds: Seconds, on_counts: Callable[[Counts], None]
@@ -94,6 +118,8 @@ class Worker:
                 with suppress(OSError):  # of a terminal that is gone
                     on_counts(encoded.counts)
         self._output.commit(part, self._job.identity.bundle, writer, counts)
+        with suppress(OSError):
+            self._on_parts(1)
         return counts
 
     def _tokenized(self, parts: Sequence[Part], seconds: Seconds) -> Iterator[Tokenized]:
@@ -148,6 +174,34 @@ class Worker:
             f"{file.url}: has {rows} rows from row {part.place.row} on, and had {part.rows}: it has changed",
             next_step="choose another `out`",
         )
+
+
+def processor_of(device: str) -> str:
+    """Return the name of the GPU or, where vectors are computed without one, of the processor of this machine."""
+    gpu = find_gpu() if device == "cuda" else None
+    return str(machine()["processor"]) if gpu is None else gpu.name
+
+
+@contextmanager
+def bounded_threads(threads: int) -> Iterator[None]:
+    """Give the tokenizer and pyarrow so many threads each, which have one for every core otherwise.
+
+    The tokenizer starts its threads when it is first used in a process and keeps them. ``RAYON_NUM_THREADS`` is read
+    then; a value that the user has set stays. At the end, pyarrow and the environment are as they were.
+    """
+    pyarrow = require("pyarrow")
+    own = _THREADS_OF_TOKENIZERS not in os.environ
+    counts = pyarrow.cpu_count(), pyarrow.io_thread_count()
+    try:
+        os.environ.setdefault(_THREADS_OF_TOKENIZERS, str(threads))
+        pyarrow.set_cpu_count(threads)
+        pyarrow.set_io_thread_count(threads)
+        yield
+    finally:
+        pyarrow.set_cpu_count(counts[0])
+        pyarrow.set_io_thread_count(counts[1])
+        if own:
+            os.environ.pop(_THREADS_OF_TOKENIZERS, None)
 
 
 @contextmanager

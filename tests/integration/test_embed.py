@@ -174,6 +174,7 @@ class TestFormats:
         assert table["error"].null_count == len(TEXTS)
         np.testing.assert_allclose(vectors_of(table), encoder.encode_document(TEXTS), rtol=0, atol=2e-5)
         assert (report.counts.rows, report.counts.encoded, report.resumed) == (len(TEXTS), len(TEXTS), 0)
+        assert report.tokens_per_second == pytest.approx(report.counts.tokens / report.seconds)
         assert report.sample is not None
         assert report.sample.rows > 10
 
@@ -534,7 +535,7 @@ class TestOddInputs:
         with pytest.raises(InputError, match=r"out: lies in the input"):
             run(demo_fp32, tmp_path / "**" / "*.parquet", tmp_path / "p" / "out")
         assert run(demo_fp32, tmp_path / "*.jsonl", tmp_path / "out").counts.rows == 1
-        with pytest.raises(InputError, match=r"has other files, a\.jsonl for one"):
+        with pytest.raises(InputError, match=r"a\.jsonl: lies in the output"):
             run(demo_fp32, tmp_path / "a.jsonl", tmp_path)
 
     def test_kept_values_of_another_type_are_bad_rows(self, demo_fp32: Path, tmp_path: Path) -> None:
@@ -776,6 +777,25 @@ class TestResume:
         report = run(demo_fp32, source, tmp_path / "out", on_error="record")
         assert (report.parts, report.resumed, report.counts.faults) == (2, 1, {"null": 1})
 
+    @pytest.mark.parametrize("left", [(), ("part-000002.parquet", "_SUCCESS")])
+    def test_stopping_at_bad_rows_does_not_go_on_behind_those_that_were_recorded(
+        self, left: Sequence[str], demo_fp32: Path, tmp_path: Path
+    ) -> None:
+        texts: list[object] = [*TEXTS[:70], None, "", None, *TEXTS[73:130]]
+        source = write_rows(tmp_path / "a.jsonl", *({"text": text} for text in texts))
+        run(demo_fp32, source, tmp_path / "out", on_error="record")
+        for name in left:
+            (tmp_path / "out" / name).unlink()
+        before = contents(tmp_path / "out")
+        with pytest.raises(
+            InputError,
+            match=r"a\.jsonl: an earlier run has recorded rows that cannot be encoded in .*/part-000001\.parquet: "
+            r"1 empty, 2 null\n  next: go on with `on_error=record`",
+        ):
+            run(demo_fp32, source, tmp_path / "out")
+        assert contents(tmp_path / "out") == before
+        assert run(demo_fp32, source, tmp_path / "out", on_error="record").counts.faults == {"empty": 1, "null": 2}
+
     @pytest.mark.parametrize("damage", ["cut", "rows", "empty"])
     def test_a_damaged_plan_is_refused(self, damage: str, copy: Path, demo_fp32: Path, source: Path) -> None:
         content = (copy / "_plan.json").read_text(encoding="utf-8")
@@ -898,16 +918,18 @@ class TestProcesses:
 
     def test_the_command_tells_what_came_of_it(self, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
         done = run_program(command(demo_fp32, source, tmp_path / "out"))
-        assert (done.status, done.stderr) == (0, "230 rows in 4 parts\n")
+        assert (done.status, done.stderr) == (0, "reading the input\n230 rows in 4 parts\n")
+        assert "tokens/s" in done.stdout
         for line in ("with a vector   230", "without         none", "parts           4, 0 of them from earlier runs"):
             assert line in done.stdout
         told = run_program(command(demo_fp32, source, tmp_path / "out", "--json"))
         assert json.loads(told.stdout)["counts"]["rows"] == 230
+        assert told.stderr.startswith("looking at the parts of earlier runs\n")
         assert "4 of them from an earlier run" in told.stderr
 
     def test_a_dry_run_writes_nothing(self, copy: Path, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
         done = run_program(command(demo_fp32, source, tmp_path / "new" / "out", "--dry-run"))
-        assert (done.status, done.stderr) == (0, "230 rows in 4 parts\n")
+        assert (done.status, done.stderr) == (0, "reading the input\n230 rows in 4 parts\n")
         assert "parts   4, and 4 of them are left to do" in done.stdout
         assert not (tmp_path / "new").exists()
         (copy / "part-000002.parquet").unlink()
@@ -934,6 +956,24 @@ def test_a_vector_of_another_text_fails_the_sample(
     with pytest.raises(GateError, match=r"part-000000\.parquet, row 0: the vector differs from that of its text by"):
         run(demo_fp32, source, tmp_path / "out")
     assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_parts_are_told_when_they_are_committed(demo_fp32: Path, source: Path, tmp_path: Path) -> None:
+    out, told = tmp_path / "out", []
+    progress = Progress(on_parts=lambda count: told.append((count, len([*out.glob("_part-*")]))))
+    embed(demo_fp32, [str(source)], str(out), EmbedOptions.of(threads=1, rows_per_part=ROWS_PER_PART), progress)
+    assert told == [(1, 1), (1, 2), (1, 3), (1, 4)]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_threads_are_those_of_the_readers_too(given: bool, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
+    """Where nothing is asked for, the process keeps what it has."""
+    before, found = pa.cpu_count(), set()
+    options = EmbedOptions.of(threads=before + 1 if given else None)
+    progress = Progress(on_counts=lambda _: found.add(pa.cpu_count()))
+    embed(demo_fp32, [str(source)], str(tmp_path / "out"), options, progress)
+    assert found == {before + 1 if given else before}
+    assert pa.cpu_count() == before
 
 
 def test_a_bundle_that_was_not_validated_is_refused(demo_fp32: Path, source: Path, tmp_path: Path) -> None:

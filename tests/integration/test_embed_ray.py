@@ -18,6 +18,7 @@ import yaml
 
 from exporter.corpus import EmbedOptions, embed
 from tests.conftest import SCRIPTS
+from tests.support.manifests import edit_manifest
 from tests.support.process import Done, refused, run_program, wait_until
 from tests.support.ray_cluster import RayCluster, ray_cluster
 from tests.support.s3_server import s3_server
@@ -148,6 +149,32 @@ def test_a_vector_of_another_text_fails_the_comparison(
     assert done.status == 1
     assert "the vector differs from that of its text by" in done.stderr
     assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_another_kind_of_processor_is_told_once(
+    cluster: RayCluster, demo_fp32: Path, source: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(demo_fp32, tmp_path / "bundle"))
+    edit_manifest(bundle, lambda content: content["machine"].update(processor="Another One"))
+    done = run(cluster, bundle, source, tmp_path / "out", "--workers", 2)
+    assert done.status == 0, done.stderr
+    assert done.stderr.count("warning: the bundle was validated on Another One, and not on ") == 1
+
+
+def test_a_worker_keeps_to_its_threads(cluster: RayCluster, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
+    """Also its tokenizer and its readers; the engine gets them as ever."""
+    hook = f"""
+    encode = Encoder.encode_padded
+    def tell(self, *given):
+        import pyarrow
+        bounds = os.environ.get("RAYON_NUM_THREADS"), pyarrow.cpu_count(), pyarrow.io_thread_count()
+        with open({str(tmp_path / "told")!r}, "w") as file:
+            print(*bounds, file=file)
+        return encode(self, *given)
+    Encoder.encode_padded = tell"""
+    done = run_with_hook(cluster, hook, demo_fp32, source, tmp_path / "out", workers=2)
+    assert done.status == 0, done.stderr
+    assert (tmp_path / "told").read_text() == "1 1 1\n"
 
 
 def test_an_error_that_nobody_foresaw_is_told(
