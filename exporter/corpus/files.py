@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from exporter.dependencies import require
-from exporter.errors import InputError
+from exporter.errors import InputError, quoted
 from exporter.runtime.texts import lone_surrogate
 
 _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
@@ -54,6 +55,7 @@ _SUFFIXES = {
 }
 # A folder often has files of these beside its data, which are about it.
 _NOT_FROM_FOLDERS = {".json", ".txt"}
+_BUFFER = 2**17  # bytes of a file of text that are read at once
 # What file systems of fsspec call the thing that changes with the content of a file.
 _VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "md5Hash", "created")
 
@@ -66,7 +68,8 @@ class InputFile:
         url: Where it is, as ``fsspec`` opens it; an absolute path where it is here.
         format: How its rows are written down.
         size: In bytes.
-        version: What changes when its content does: the ETag on an object store, here the time of the last change.
+        version: What changes when its content does: the ETag on an object store, here the time of the last change in
+            nanoseconds. An inode's number would tell more, and changes also where a folder is copied.
     """
 
     url: str
@@ -126,14 +129,17 @@ def takes_in(given: str, place: str) -> bool:
 
 
 def open_file(file: InputFile) -> Any:
-    """Open a file for reading bytes, decompressed if its name says that it is compressed."""
+    """Open a file for reading bytes, decompressed if its name says that it is compressed.
+
+    Of a file of text, lines can be read up to a length, which most file systems of ``fsspec`` do not offer.
+    """
     zstandard = file.url.endswith(".zst")
     compression = "infer" if file.format.is_text and not zstandard else None
     opened: Any = require("fsspec").open(file.url, "rb", compression=compression).open()
     if zstandard:  # pyarrow tells when the end is missing, which Python's package for it does not
         pyarrow = require("pyarrow")
-        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(opened, "r"), "zstd"))
-    return opened
+        opened = pyarrow.CompressedInputStream(pyarrow.PythonFile(opened, "r"), "zstd")
+    return io.BufferedReader(opened, _BUFFER) if file.format.is_text else opened
 
 
 def _files_of(given: str) -> Iterator[InputFile]:
@@ -164,23 +170,31 @@ def _of_folder(system: Any, folder: str) -> list[str]:
     """Return the data files of a folder; of a dataset that ``datasets`` has saved, those that it names."""
     splits = _json(system, f"{folder}/dataset_dict.json").get("splits")
     if isinstance(splits, list):
-        raise InputError(
-            f"{folder}: a dataset of several splits", next_step=f"give the folder of one: {', '.join(map(str, splits))}"
-        )
+        known = ", ".join(name for name in splits if isinstance(name, str))
+        raise InputError(f"{folder}: a dataset of several splits", next_step=f"give the folder of one: {known}")
     named = _json(system, f"{folder}/state.json").get("_data_files")
-    names = [one.get("filename") for one in named if isinstance(one, dict)] if isinstance(named, list) else []
-    if names and all(isinstance(name, str) for name in names):
+    found = [one.get("filename") for one in named if isinstance(one, dict)] if isinstance(named, list) else []
+    names = [name for name in found if isinstance(name, str)]
+    if names and len(names) == len(found):
+        elsewhere = next((name for name in names if "/" in name or name in ("", ".", "..")), None)
+        if elsewhere is not None:
+            raise InputError(
+                f"{folder}/state.json: names {quoted(elsewhere)}, which is no file of this folder",
+                next_step="save the dataset again, or give its files with a glob",
+            )
         return [f"{folder}/{name}" for name in names]
-    found = _walk(folder) if is_local(system) else system.find(folder)
-    seen = [path for path in sorted(found) if not _is_hidden(path.removeprefix(folder))]
+    paths = _walk(folder) if is_local(system) else system.find(folder)
+    seen = [path for path in sorted(paths) if not _is_hidden(path.removeprefix(folder))]
     return [path for path in seen if _suffix(path) in _SUFFIXES.keys() - _NOT_FROM_FOLDERS]
 
 
 def _json(system: Any, path: str) -> dict[str, Any]:
     """Return the object in a JSON file; an empty one where there is none."""
     try:
+        if is_local(system):
+            _stat_of_file(path)
         found = json.loads(system.cat_file(path))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -207,6 +221,9 @@ def _input_file(system: Any, path: str) -> InputFile:
         raise InputError(f"{path}: its name says no format", next_step=f"files must end in {', '.join(_SUFFIXES)}")
     if lone_surrogate(path):
         raise InputError(f"{path!r}: its name is not UTF-8", next_step="rename it")
+    if is_local(system):
+        here = _stat_of_file(path)
+        return InputFile(str(Path(path).absolute()), format_, here.st_size, str(here.st_mtime_ns))
     facts = system.info(path)
     version = version_of(facts)
     if version is None or facts.get("size") is None:
@@ -214,8 +231,15 @@ def _input_file(system: Any, path: str) -> InputFile:
             f"{path}: its server does not say when it was changed, so a later run could not know",
             next_step="download it first",
         )
-    url = str(Path(path).absolute()) if is_local(system) else system.unstrip_protocol(path)
-    return InputFile(url, format_, int(facts["size"]), version)
+    return InputFile(system.unstrip_protocol(path), format_, int(facts["size"]), version)
+
+
+def _stat_of_file(path: str) -> os.stat_result:
+    """Return the facts of a file here. A device has no end, and opening a pipe waits for somebody who writes to it."""
+    facts = Path(path).stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise InputError(f"{path}: is not a regular file", next_step="write its content to a file first")
+    return facts
 
 
 def version_of(facts: Mapping[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 from exporter.corpus.files import Format, InputFile, open_file
 from exporter.corpus.rows import (
     KEPT_FAULT,
+    ROW_BYTES,
     WINDOW,
     WINDOW_BYTES,
     Columns,
@@ -25,6 +26,7 @@ from exporter.corpus.rows import (
     unreadable,
 )
 from exporter.dependencies import require
+from exporter.errors import InputError
 from exporter.runtime.texts import lone_surrogate
 
 _DELIMITERS = {Format.CSV: ",", Format.TSV: "\t"}
@@ -62,16 +64,18 @@ def places_in_lines(file: InputFile, every: int) -> tuple[int, tuple[Place, ...]
     try:
         with open_file(file) as opened:
             _, offset = _header(file, opened)
-            for _, end in _records(file, opened, offset):
+            for _, begin in _records(file, opened, offset):
                 if count % every == 0:
-                    places.append(Place(count, 0 if file.compressed else offset))
-                count, offset = count + 1, end
+                    places.append(Place(count, 0 if file.compressed else begin))
+                count += 1
     except _ERRORS as error:
         raise unreadable(file, error) from error
     return count, tuple(places)
 
 
-def windows_of_lines(file: InputFile, columns: Columns, ranges: Sequence[Range]) -> Iterator[Rows]:
+def windows_of_lines(
+    file: InputFile, columns: Columns, ranges: Sequence[Range], on_progress: Callable[[], None]
+) -> Iterator[Rows]:
     """Yield windows of rows; see ``reading.read_rows``. The file is read once, however many ranges there are."""
     try:
         with open_file(file) as opened:
@@ -82,8 +86,10 @@ def windows_of_lines(file: InputFile, columns: Columns, ranges: Sequence[Range])
                 opened.seek(offset)
             records = _records(file, opened, offset)
             for one in ranges:
-                for _ in range(one.place.row - row):
+                for number in range(one.place.row - row):
                     next(records, None)
+                    if number % WINDOW == 0:
+                        on_progress()
                 yield from _windows(file, columns, names, records, one)
                 row = one.stop
     except _ERRORS as error:
@@ -96,13 +102,15 @@ def _windows(
     row = of.place.row
     while row < of.stop:
         window: list[Record] = []
+        begins: list[int] = []
         size = 0
         while len(window) < min(WINDOW, of.stop - row) and size < WINDOW_BYTES and (found := next(records, None)):
             window.append(found[0])
+            begins.append(found[1])
             size += _bytes(found[0])
         if not window:
             return
-        yield _rows([_values(file, names, record) for record in window], columns, row)
+        yield _rows([_values(file, names, record) for record in window], columns, row, begins)
         row += len(window)
 
 
@@ -112,32 +120,50 @@ def _bytes(record: Record) -> int:
 
 
 def _records(file: InputFile, opened: Any, offset: int) -> Iterator[tuple[Record, int]]:
-    """Yield the rows behind the byte ``offset``, where ``opened`` is, and the byte behind each."""
+    """Yield the rows behind the byte ``offset``, where ``opened`` is, and the first byte of each."""
     if file.format in _DELIMITERS:
         yield from _csv_records(file, opened, offset)
         return
-    for line in opened:
-        at, offset = offset, offset + len(line)
-        if at == 0:
-            line = line.removeprefix(_BYTE_ORDER_MARK)  # noqa: PLW2901
+    while line := _line(file, opened, offset, offset):
+        begin, offset = offset, offset + len(line)
+        if begin == 0:
+            line = line.removeprefix(_BYTE_ORDER_MARK)
         if file.format is Format.TEXT or line.strip():  # a blank line is an empty text, and no row of JSON
-            yield line, offset
+            yield line, begin
+
+
+def _line(file: InputFile, opened: Any, offset: int, row: int) -> bytes:
+    """Return the line that begins at the byte ``offset``, in a row that begins at ``row``; nothing at the end.
+
+    Raises:
+        InputError: The row has more than ``ROW_BYTES``, of which no more are read.
+    """
+    before = offset - row
+    line: bytes = opened.readline(ROW_BYTES + 1 - before)
+    if before + len(line) <= ROW_BYTES:
+        return line
+    where = f"byte {row}{' of the unpacked file' if file.compressed else ''}"
+    is_quoted = file.format in _DELIMITERS
+    raise InputError(
+        f"{file.url}: the row that begins at {where} has more than {ROW_BYTES // 2**20} MiB",
+        next_step="close the quote that was left open there, or split the row" if is_quoted else "split it into rows",
+    )
 
 
 def _csv_records(file: InputFile, opened: Any, offset: int) -> Iterator[tuple[Record, int]]:
-    read = _Decoded(opened, offset)
+    read = _Decoded(file, opened, offset)
     rows = csv.reader(read, delimiter=_DELIMITERS[file.format], strict=True)
     try:
         while (fields := _next_row(rows)) is not None:
             if fields:
-                yield fields, read.offset
-            offset = read.offset
+                yield fields, read.row
+            read.row = read.offset
     except csv.Error as error:  # where the next row begins is not known
-        raise csv.Error(f"the row that begins behind byte {offset}: {error}") from error
+        raise csv.Error(f"the row that begins at byte {read.row}: {error}") from error
 
 
 def _next_row(rows: Iterator[list[str]]) -> list[str] | None:
-    """Return the next row, or None at the end. A field may have any length: a text too long is a row that is refused.
+    """Return the next row, or None at the end. A field may be as long as a row: a text too long is a row of its own.
 
     ``csv`` has one limit for the whole process, which the caller's own readers rely on: it is lifted only meanwhile.
     """
@@ -154,14 +180,17 @@ class _Decoded:
 
     Attributes:
         offset: The byte behind what was read.
+        row: The byte that the present row begins at; whoever takes a row sets it.
     """
 
-    def __init__(self, opened: Any, offset: int) -> None:
+    def __init__(self, file: InputFile, opened: Any, offset: int) -> None:
+        self._file = file
         self._opened = opened
         self.offset = offset
+        self.row = offset
 
     def __iter__(self) -> Iterator[str]:
-        for line in self._opened:
+        while line := _line(self._file, self._opened, self.offset, self.row):
             encoding = "utf-8" if self.offset else "utf-8-sig"
             self.offset += len(line)
             yield line.decode(encoding, errors="surrogateescape")
@@ -171,7 +200,7 @@ def _header(file: InputFile, opened: Any) -> tuple[list[str] | None, int]:
     """Return the columns of a CSV file, and where its rows begin; None and 0 for other formats."""
     if file.format not in _DELIMITERS:
         return None, 0
-    read = _Decoded(opened, 0)
+    read = _Decoded(file, opened, 0)
     names = _next_row(csv.reader(read, delimiter=_DELIMITERS[file.format], strict=True)) or []
     if any(map(lone_surrogate, names)):
         raise csv.Error("its header is not UTF-8")
@@ -217,7 +246,7 @@ def _of_json(line: bytes) -> Mapping[str, object] | None:
     return found if isinstance(found, dict) else None
 
 
-def _rows(window: Sequence[Mapping[str, object] | None], columns: Columns, start: int) -> Rows:
+def _rows(window: Sequence[Mapping[str, object] | None], columns: Columns, start: int, offsets: Sequence[int]) -> Rows:
     pyarrow = require("pyarrow")
     faults: dict[int, Fault] = {number: "undecodable" for number, values in enumerate(window) if values is None}
     kept = []
@@ -231,7 +260,8 @@ def _rows(window: Sequence[Mapping[str, object] | None], columns: Columns, start
         for number in wrong:
             found[number] = None
         kept.append(pyarrow.array(found, kind))
-    return Rows(start, [None if values is None else values.get(columns.text) for values in window], kept, faults)
+    texts = [None if values is None else values.get(columns.text) for values in window]
+    return Rows(start, texts, kept, faults, offsets)
 
 
 def _kind(types: set[str]) -> str:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.corpus.files import InputFile
-from exporter.errors import InputError
+from exporter.errors import InputError, first_line
 
 WINDOW = 8192  # rows that are sorted by length together, at most
-WINDOW_BYTES = 2**24  # of their texts: a window ends with the row that reaches it
+WINDOW_BYTES = 2**24  # of what is read of them: a window ends with the row that reaches it
+ROW_BYTES = 2**26  # of a row of text, at most: a quote that nobody closes takes in the rest of the file
 
 Fault = str
 """What is wrong with a row: a key of the table in ``docs/embed.md``."""
@@ -40,11 +41,13 @@ class Place:
 
     Attributes:
         row: Row of the file.
-        offset: Its first byte; 0 where the file has to be read from its beginning.
+        offset: Its first byte, or in an Arrow file its record batch; 0 where the file is read from its beginning.
+        skip: Rows of that record batch before it; 0 in other files.
     """
 
     row: int
     offset: int = 0
+    skip: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,15 +67,22 @@ class Rows:
         texts: The column of texts, whatever is in it.
         kept: The columns that the output has too, as Arrow arrays.
         faults: What is wrong with a row besides its text, by its number here.
+        offsets: The first byte of each row, in files of text.
     """
 
     start: int
     texts: Sequence[object]
     kept: Sequence[Any]
     faults: Mapping[int, Fault] = field(default_factory=dict)
+    offsets: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def named(self, number: int) -> str:
+        """Return what a user finds a row by: its row of the file, and where it begins, by its number here."""
+        where = f", at byte {self.offsets[number]}" if self.offsets else ""
+        return f"row {self.start + number} (counted from 0{where})"
 
 
 def refuse_missing(file: InputFile, known: Sequence[str], wanted: Sequence[str]) -> None:
@@ -92,4 +102,4 @@ def refuse_missing(file: InputFile, known: Sequence[str], wanted: Sequence[str])
 
 def unreadable(file: InputFile, error: Exception) -> InputError:
     """Return the error of a file that a library cannot read."""
-    return InputError(f"{file.url}: cannot be read as {file.format}: {error}", next_step="check the file")
+    return InputError(f"{file.url}: cannot be read as {file.format}: {first_line(error)}", next_step="check the file")

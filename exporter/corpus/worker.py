@@ -164,7 +164,7 @@ class Worker:
         row = min(faults)
         file = self._job.identity.files[part.file]
         raise InputError(
-            f"{file.url}: row {rows.start + row} cannot be encoded: {faults[row]}",
+            f"{file.url}: {rows.named(row)} cannot be encoded: {faults[row]}",
             next_step="correct it, or record such rows with `on_error=record`: a null vector and the reason",
         )
 

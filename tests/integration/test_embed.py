@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -405,7 +406,8 @@ class TestFaults:
         source = write_jsonl(tmp_path)
         content = source.read_text(encoding="utf-8").split("\n\n")
         source.write_text("\n".join([*content[:100], BAD[fault], *content[100:]]), encoding="utf-8")
-        with pytest.raises(InputError, match=rf"in\.jsonl: row 100 cannot be encoded: {fault}"):
+        row = rf"row 100 \(counted from 0, at byte {len(chr(10).join(content[:100]).encode()) + 1}\)"
+        with pytest.raises(InputError, match=rf"in\.jsonl: {row} cannot be encoded: {fault}"):
             run(demo_fp32, source, tmp_path / "out")
         left = {path.name for path in (tmp_path / "out").iterdir()}
         assert left == {"_plan.json", "part-000000.parquet", "_part-000000.json"}
@@ -538,6 +540,13 @@ class TestOddInputs:
         with pytest.raises(InputError, match=r"a\.jsonl: lies in the output"):
             run(demo_fp32, tmp_path / "a.jsonl", tmp_path)
 
+    def test_a_dataset_that_names_files_elsewhere_is_refused(self, demo_fp32: Path, tmp_path: Path) -> None:
+        saved = write_saved_dataset(tmp_path)
+        (tmp_path / "in.arrow").write_bytes((saved / "data-00000-of-00002.arrow").read_bytes())
+        (saved / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../in.arrow"}]}))
+        with pytest.raises(InputError, match=r"state\.json: names '\.\./in\.arrow', which is no file of this folder"):
+            run(demo_fp32, saved, tmp_path / "out")
+
     def test_kept_values_of_another_type_are_bad_rows(self, demo_fp32: Path, tmp_path: Path) -> None:
         rows: list[object] = [{"text": "a", "n": 1, "s": "x", "m": [1]}] * 1000
         rows += [{"text": "a", "n": 1.5}, {"text": "a", "n": 2**70}, {"text": "a", "n": True}, {"text": "a", "s": 5}]
@@ -626,7 +635,7 @@ class TestOddInputs:
     ) -> None:
         """Where the next row begins is not known: it must not be guessed."""
         (tmp_path / "in.csv").write_bytes(content)
-        with pytest.raises(InputError, match=rf"the row that begins behind byte {byte}: "):
+        with pytest.raises(InputError, match=rf"the row that begins at byte {byte}: "):
             run(demo_fp32, tmp_path / "in.csv", tmp_path / "out", on_error="record")
 
     @pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
@@ -691,7 +700,7 @@ class TestOddInputs:
         monkeypatch.setattr(Encoder, "encode_padded", broken)
         monkeypatch.setattr(TextTokenizer, "ids_and_truncated", none)
         source = write_rows(tmp_path / "a.jsonl", *({"text": text} for text in ("비", "물", "없다", "비")))
-        with pytest.raises(InputError, match=r"row 2 cannot be encoded: no token"):
+        with pytest.raises(InputError, match=r"row 2 \(counted from 0, at byte 38\) cannot be encoded: no token"):
             run(demo_fp32, source, tmp_path / "out")
         report = run(demo_fp32, source, tmp_path / "out", on_error="record")
         table = read(tmp_path / "out")
@@ -769,10 +778,28 @@ class TestResume:
         with pytest.raises(InputError, match=r"the size of .*in\.jsonl was \d+ when it was begun, and now it is \d+"):
             run(demo_fp32, source, tmp_path / "out")
 
+    def test_an_input_of_the_same_size_that_has_changed_is_refused(self, demo_fp32: Path, tmp_path: Path) -> None:
+        source = write_jsonl(tmp_path)
+        run(demo_fp32, source, tmp_path / "out")
+        facts = source.stat()
+        os.utime(source, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
+        with pytest.raises(
+            InputError, match=r"the version of .*in\.jsonl was \d+ when it was begun, and now it is \d+"
+        ):
+            run(demo_fp32, source, tmp_path / "out")
+
+    def test_a_copied_input_in_the_same_place_goes_on(self, demo_fp32: Path, tmp_path: Path) -> None:
+        source = write_jsonl(tmp_path)
+        run(demo_fp32, source, tmp_path / "out")
+        shutil.copy2(source, tmp_path / "copy")
+        (tmp_path / "copy").replace(source)
+        report = run(demo_fp32, source, tmp_path / "out")
+        assert report.resumed == report.parts
+
     def test_recording_bad_rows_goes_on_where_stopping_at_them_has_ended(self, demo_fp32: Path, tmp_path: Path) -> None:
         rows: list[object] = [*({"text": text} for text in TEXTS[:70]), {"text": None}]
         source = write_rows(tmp_path / "a.jsonl", *rows)
-        with pytest.raises(InputError, match=r"row 70 cannot be encoded: null"):
+        with pytest.raises(InputError, match=r"row 70 \(counted from 0, at byte \d+\) cannot be encoded: null"):
             run(demo_fp32, source, tmp_path / "out")
         report = run(demo_fp32, source, tmp_path / "out", on_error="record")
         assert (report.parts, report.resumed, report.counts.faults) == (2, 1, {"null": 1})
@@ -944,7 +971,7 @@ class TestProcesses:
         (tmp_path / "in.jsonl").write_text('{"key": "a", "text": ""}')
         done = run_program(command(demo_fp32, tmp_path / "in.jsonl", tmp_path / "out"))
         assert done.status == 2
-        assert "row 0 cannot be encoded: empty" in done.stderr
+        assert "row 0 (counted from 0, at byte 0) cannot be encoded: empty" in done.stderr
         assert "--on-error record" in done.stderr
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -20,6 +23,10 @@ from exporter.checkpoint import load_checkpoint
 from exporter.checkpoint.declared_sizes import check_declared_sizes
 from exporter.checkpoint.snapshot import snapshot_of
 from exporter.checkpoint.weights import StoredWeights
+from exporter.corpus.files import input_files
+from exporter.corpus.reading import columns_of, places_of, read_rows
+from exporter.corpus.rows import Range
+from exporter.errors import InputError
 from exporter.recipe import Recipe, load_gates, load_recipe, recipes_folder
 from exporter.serving.triton.config import read_config
 from exporter.serving.triton.memory import read_peak
@@ -250,3 +257,98 @@ def test_any_tokenizer(saved: Path, tmp_path: Path) -> None:
 
     with within_one_gibibyte():
         one()
+
+
+ROWS = pa.table({"text": ["한 문장", "두 문장", "한 문장"], "n": [1, None, 3]})
+
+
+def write_corpus(path: Path) -> None:
+    match path.suffix:
+        case ".parquet":
+            pq.write_table(ROWS, path)
+        case ".arrow":
+            with pa.ipc.new_file(path, ROWS.schema) as writer:
+                writer.write_table(ROWS, max_chunksize=2)
+        case ".jsonl":
+            path.write_text(
+                "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS.to_pylist()), encoding="utf-8"
+            )
+        case ".txt":
+            path.write_text("\n".join(ROWS["text"].to_pylist()), encoding="utf-8")
+        case _:
+            path.write_text('text,n\n"한\n문장",1\n두 문장,\n', encoding="utf-8")
+
+
+def read_corpus(given: Path) -> None:
+    """Read a corpus as ``korsbert embed`` does, in parts of two rows."""
+    files = input_files([str(given)])
+    columns = columns_of(files, "text", () if given.suffix == ".txt" else ("n",))
+    for file in files:
+        count, places = places_of(file, 2)
+        for place in places:
+            for rows in read_rows(file, columns, [Range(place, min(place.row + 2, count))]):
+                len(rows)
+
+
+@pytest.mark.parametrize("name", ["in.parquet", "in.arrow", "in.jsonl", "in.csv", "in.txt"])
+def test_any_bytes_of_a_corpus(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    write_corpus(path)
+    read_corpus(path)
+
+    @settings(max_examples=CASES, derandomize=True)
+    @given(changed_bytes(path.read_bytes()))
+    def one(content: bytes) -> None:
+        path.write_bytes(content)
+        with told_in_a_sentence():
+            read_corpus(path)
+
+    with within_one_gibibyte():
+        one()
+
+
+@pytest.mark.parametrize("name", ["state.json", "dataset_dict.json"])
+def test_any_description_of_a_saved_dataset(name: str, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "in.arrow")
+    read_corpus(tmp_path)
+
+    @settings(max_examples=CASES, derandomize=True)
+    @given(changed_json_bytes({"_data_files": [{"filename": "in.arrow"}], "splits": ["train"]}))
+    def one(content: bytes) -> None:
+        (tmp_path / name).write_bytes(content)
+        with told_in_a_sentence():
+            read_corpus(tmp_path)
+
+    with within_one_gibibyte():
+        one()
+
+
+@pytest.mark.parametrize("content", [b"[" * 20_000, b'{"_data_files": ' * 20_000])
+def test_a_description_that_is_nested_deeply_is_none(content: bytes, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "in.arrow")
+    (tmp_path / "state.json").write_bytes(content)
+    assert [Path(file.url).name for file in input_files([str(tmp_path)])] == ["in.arrow"]
+
+
+@pytest.mark.parametrize("name", ["x.arrow/../../in.arrow", "/in.arrow", "..", ".", ""])
+def test_a_saved_dataset_has_its_files_in_its_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    with (
+        told_in_a_sentence(),
+        pytest.raises(InputError, match=r"state\.json: names '.*', which is no file of this folder"),
+    ):
+        input_files([str(tmp_path)])
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.parquet", "in.csv.gz", "state.json", "dataset_dict.json"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_pipe_is_not_waited_for(name: str, inside: bool, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with told_in_a_sentence(), pytest.raises(InputError, match=rf"{name}: is not a regular file"):
+        read_corpus(tmp_path if inside or name.endswith(".json") else tmp_path / name)
+
+
+def test_a_device_is_no_corpus(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").symlink_to("/dev/zero")
+    with told_in_a_sentence(), pytest.raises(InputError, match=r"in\.txt: is not a regular file"):
+        read_corpus(tmp_path / "in.txt")
