@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from exporter.bundle import Bundle
+from exporter.corpus.files import Format
 from exporter.corpus.job import Job
 from exporter.corpus.output import Output
 from exporter.corpus.places import Place
@@ -294,11 +295,13 @@ def shares(nodes: Sequence[Mapping[str, Any]], threads: int | None, workers: int
 
 
 def _tasks(parts: Sequence[Part], sampled: Sequence[Part], job: Job) -> Iterator[Task]:
-    """Yield tasks of one part, or of the parts of a file that is read from its beginning."""
+    """Yield tasks of one part, or of the parts of a file that is read from its beginning: compressed, or a stream."""
     wanted, chosen = set(parts), set(sampled)
     for number, of_file in groupby(sorted(wanted | chosen, key=attrgetter("number")), key=attrgetter("file")):
         some = list(of_file)
-        for together in [some] if job.identity.files[number].compressed else ([part] for part in some):
+        is_parquet = job.identity.files[number].format is Format.PARQUET
+        whole = not is_parquet and any(part.place.from_the_beginning for part in some)
+        for together in [some] if whole else ([part] for part in some):
             yield Task([part for part in together if part in wanted], [part for part in together if part in chosen])
 
 

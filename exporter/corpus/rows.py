@@ -49,6 +49,11 @@ class Place:
     offset: int = 0
     skip: int = 0
 
+    @property
+    def from_the_beginning(self) -> bool:
+        """Whether rows before it have to be read. Not of Parquet, where row groups are found by their number."""
+        return self.row > 0 and not self.offset and not self.skip
+
 
 @dataclass(frozen=True)
 class Range:

@@ -126,7 +126,8 @@ class Worker:
         """Yield the windows of parts; those of each have as many rows as the part."""
         for number, of_file in groupby(parts, key=attrgetter("file")):
             left = deque(of_file)
-            windows = read_rows(self._job.identity.files[number], self._job.columns, [part.range for part in left])
+            ranges = [part.range for part in left]
+            windows = read_rows(self._job.identity.files[number], self._job.columns, ranges, self._on_progress)
             count = 0
             while left:
                 with seconds.of("read"):

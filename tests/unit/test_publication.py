@@ -33,7 +33,7 @@ def report(pending: Bundle) -> Reports:
     """A function that returns the report of a validation of ``pending``, with some fields changed."""
 
     def made(**changes: Any) -> Any:
-        fields = {"passed": True, "bundle": pending.manifest.seal, "device": "cpu", **changes}
+        fields = {"passed": True, "golden": None, "bundle": pending.manifest.seal, "device": "cpu", **changes}
         written = {"passed": fields["passed"], "statistics": {}}
         return SimpleNamespace(**fields, to_dict=lambda: written, failure=lambda: "twin: min cosine 0.5 < 0.9")
 
