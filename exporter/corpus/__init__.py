@@ -3,6 +3,8 @@
     files.py     which files the input has          rows.py      their rows, in windows
     plan.py      parts: fixed ranges of rows        windows.py   a window of rows -> vectors
     places.py    a folder, or a prefix on a store   output.py    parts are written there and committed
+    stores.py    errors of file systems             lease.py     the lock of a prefix
+    scratch.py   files on their way to a store
     worker.py    one process makes parts            sample.py    some vectors are encoded again
     cluster.py   workers on a Ray cluster           ray_actor.py what runs on its machines
     kuberay.py   a job for Ray on Kubernetes
@@ -127,7 +129,7 @@ def embed(
     schema = schema_of(columns, vector_type(options.dtype, facts["dimension"]), facts)
     gate = opened.manifest.recipe.gates.of(opened.manifest.engine.precision)
     job = Job(identity, columns, schema, prompt, gate, options)
-    with opened_place(out) as place, _workers(job, opened, place, progress) as workers:
+    with opened_place(out, progress.on_warning) as place, _workers(job, opened, place, progress) as workers:
         started, output = time.perf_counter(), Output(place)
         plan, done = _plan(output, identity, options)
         progress.on_plan(plan, list(done.values()))
@@ -142,6 +144,7 @@ def embed(
                 _warn_of_other_processors(opened, made, progress)
             counts += made.counts
             sample = made.sample
+            output.refuse_other_parts(plan)
             place.write(SUCCESS, _success(facts, plan, counts))
         seconds = time.perf_counter() - started
     return EmbedReport(
@@ -224,11 +227,11 @@ def _plan(output: Output, identity: Identity, options: EmbedOptions) -> tuple[Pl
         new = make_plan(identity, options.rows_per_part)
         if not options.dry_run:
             if plan is not None:
-                output.clear(plan)
+                output.clear()
             output.place.write(PLAN, new.to_json())
         return new, {}
     refuse_another(plan.identity, identity, output.place.url)
-    found = ((part, output.committed(part, identity.bundle)) for part in plan.parts)
+    found = ((part, output.committed(part, identity)) for part in plan.parts)
     return plan, {part: manifest for part, manifest in found if manifest is not None}
 
 

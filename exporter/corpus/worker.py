@@ -93,7 +93,7 @@ class Worker:
                 counts += encoded.counts
                 with suppress(OSError):  # of a terminal that is gone
                     on_counts(encoded.counts)
-        self._output.commit(part, self._job.identity.bundle, writer, counts)
+        self._output.commit(part, self._job.identity, writer, counts)
         return counts
 
     def _tokenized(self, parts: Sequence[Part], seconds: Seconds) -> Iterator[Tokenized]:
