@@ -185,6 +185,12 @@ class TestPlan:
         with pytest.raises(InputError, match=r"here: damaged, or of another version of korsbert\n.*the whole folder"):
             Plan.from_json(sealed(change), "here")
 
+    def test_a_part_without_rows_is_refused(self) -> None:
+        empty = Part(1, 0, Place(60, 7), 0, 60)
+        parts = (PARTS[0], empty, replace(PARTS[1], number=2), replace(PARTS[2], number=3))
+        with pytest.raises(InputError, match=r"here: damaged"):
+            Plan.from_json(replace(PLAN, parts=parts).to_json(), "here")
+
     @pytest.mark.parametrize("content", [b"[" * 100_000, json.dumps({"sha256": "", "plan": "["}).encode()])
     def test_json_that_is_nested_deeply(self, content: bytes) -> None:
         with pytest.raises(InputError, match=r"here: damaged"):

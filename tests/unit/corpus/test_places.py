@@ -188,7 +188,8 @@ class TestScratch:
         ended = subprocess.Popen([sys.executable, "-c", ""])
         ended.wait()
         of_another_container = tmp_path / f"korsbert-part-{ended.pid}-abc"
-        for folder in (of_another_container, tmp_path / "korsbert-abc", tmp_path / "korsbert-part-mine"):
+        not_locked_yet = tmp_path / f"korsbert-part-{os.getpid()}-abc"
+        for folder in (of_another_container, not_locked_yet, tmp_path / "korsbert-abc"):
             folder.mkdir()
         (tmp_path / f"korsbert-part-{ended.pid}-link").symlink_to(tmp_path / "korsbert-abc")
         descriptor = os.open(of_another_container, os.O_RDONLY)
