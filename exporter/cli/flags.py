@@ -44,14 +44,17 @@ class Command(TyperCommand):
 
     @property
     def flags(self) -> dict[str, str]:
-        """The flag of each option of this command, by the option's name in Python."""
-        return {str(param.name): param.opts[0] for param in self.params if param.param_type_name == "option"}
+        """The flag of each option of this command, by its name in Python; of one for yes or no also ``name=False``."""
+        options = [param for param in self.params if param.param_type_name == "option"]
+        no = {f"{param.name}=False": param.secondary_opts[0] for param in options if param.secondary_opts}
+        return {**{str(param.name): param.opts[0] for param in options}, **no}
 
 
 def with_flags(message: str, flags: Mapping[str, str]) -> str:
     """Replace every `` `name` `` and `` `name=value` `` in a message by the flag of that option.
 
-    An option whose values are flags of their own is replaced by the value's flag: `` `precision=int8` `` by ``--int8``.
+    An option whose values are flags of their own is replaced by the value's flag: `` `precision=int8` `` by ``--int8``,
+    and `` `resume=False` `` by ``--no-resume``.
     What is no option of the command only loses its backquotes.
 
     Args:
@@ -61,6 +64,8 @@ def with_flags(message: str, flags: Mapping[str, str]) -> str:
 
     def flag(found: re.Match[str]) -> str:
         name, value = found.groups()
+        if f"{name}={value}" in flags:
+            return flags[f"{name}={value}"]
         if name in flags:
             return flags[name] if value is None else f"{flags[name]} {shlex.quote(value)}"
         return flags.get(value, found[0].strip("`"))

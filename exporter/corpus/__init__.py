@@ -3,6 +3,8 @@
     files.py     which files the input has          rows.py      their rows, in windows
     plan.py      parts: fixed ranges of rows        windows.py   a window of rows -> vectors
     places.py    a folder, or a prefix on a store   output.py    parts are written there and committed
+    stores.py    errors of file systems             lease.py     the lock of a prefix
+    scratch.py   files on their way to a store
     worker.py    one process makes parts            sample.py    some vectors are encoded again
     cluster.py   workers on a Ray cluster           ray_actor.py what runs on its machines
     kuberay.py   a job for Ray on Kubernetes
@@ -138,7 +140,7 @@ def embed(
     schema = schema_of(columns, vector_type(options.dtype, facts["dimension"]), facts)
     gate = opened.manifest.recipe.gates.of(opened.manifest.engine.precision)
     job = Job(identity, columns, schema, prompt, gate, options)
-    with opened_place(out) as place, _workers(job, opened, place, progress) as workers:
+    with opened_place(out, progress.on_warning) as place, _workers(job, opened, place, progress) as workers:
         started, output = time.perf_counter(), Output(place)
         plan, done = _plan(output, identity, options, progress)
         _refuse_recorded_faults(output, plan, done, options)
@@ -152,6 +154,7 @@ def embed(
                 made = workers.embed(todo, sampled(plan.parts), progress.on_counts)
             counts += made.counts
             sample = made.sample
+            output.refuse_other_parts(plan)
             place.write(SUCCESS, _success(facts, plan, counts))
         seconds = time.perf_counter() - started
     return EmbedReport(
@@ -283,13 +286,13 @@ def _plan(
         new = make_plan(identity, options.rows_per_part)
         if not options.dry_run:
             if plan is not None:
-                output.clear(plan)
+                output.clear()
             output.place.write(PLAN, new.to_json())
         return new, {}
     refuse_another(plan.identity, identity, output.place.url)
     progress.on_stage("looking at the parts of earlier runs")
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
-        found = list(threads.map(partial(output.committed, seal=identity.bundle), plan.parts))
+        found = list(threads.map(partial(output.committed, identity=identity), plan.parts))
     return plan, {part: made for part, made in zip(plan.parts, found, strict=True) if made is not None}
 
 

@@ -141,7 +141,7 @@ class RayWorkers:
                 f"{self._place.url}/{part.name}: is not there, and a worker has written it",
                 next_step="choose an `out` that all machines share",
             )
-        if Output(self._place).committed(part, self._shipment.job.identity.bundle) is None:
+        if Output(self._place).committed(part, self._shipment.job.identity) is None:
             self._place.remove(part.manifest)
             raise BundleError(
                 f"{self._place.url}/{part.name}: was written again after it was committed",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from exporter.corpus.files import Format, InputFile, open_file
 from exporter.corpus.rows import WINDOW, WINDOW_BYTES, Columns, Fault, Place, Range, Rows, refuse_missing, unreadable
+from exporter.corpus.stores import errors_of_stores
 from exporter.dependencies import require
 from exporter.errors import InputError
 
@@ -46,7 +47,7 @@ def places_in_table(file: InputFile, every: int) -> tuple[int, tuple[Place, ...]
             if file.format is Format.ARROW:
                 return _places_in_arrow(_arrow(opened), every)
             count = _parquet(opened).metadata.num_rows
-    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except errors_of_stores(pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error
     return count, tuple(Place(row) for row in range(0, count, every))
 
@@ -92,7 +93,7 @@ def _windows(
                     table = pyarrow.Table.from_batches(window)
                     yield _rows(file, table, columns, row)
                     row += table.num_rows
-    except (OSError, pyarrow.ArrowException, KeyError, UnicodeDecodeError) as error:
+    except errors_of_stores(pyarrow.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error
 
 
@@ -291,5 +292,5 @@ def _schema(file: InputFile) -> Any:
     try:
         with _opened(file) as opened:
             return _parquet(opened).schema_arrow if file.format is Format.PARQUET else _arrow(opened).schema
-    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except errors_of_stores(pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error

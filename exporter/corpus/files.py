@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from exporter.corpus.stores import cause_of, errors_of_stores, remedy_of
 from exporter.dependencies import require
 from exporter.errors import InputError, quoted
 from exporter.runtime.texts import lone_surrogate
@@ -160,10 +161,8 @@ def _files_of(given: str) -> Iterator[InputFile]:
             raise InputError(f"{given}: no data in it", next_step=f"files must end in {', '.join(_SUFFIXES)}")
         for each in paths:
             yield _input_file(system, each)
-    except PermissionError as error:
-        raise InputError(f"{given}: cannot be read: permission denied", next_step="check its owner") from error
-    except (OSError, ValueError, ImportError) as error:  # an unknown protocol, a store that refuses
-        raise InputError(f"{given}: cannot be read: {error}", next_step="check the path and the credentials") from error
+    except errors_of_stores(ValueError, ImportError) as error:  # an unknown protocol, a store that refuses
+        raise InputError(f"{given}: cannot be read: {cause_of(error)}", next_step=remedy_of(given)) from error
 
 
 def _of_folder(system: Any, folder: str) -> list[str]:

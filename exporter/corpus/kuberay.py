@@ -26,7 +26,8 @@ _GIB = 2**30
 _HEAD = {"cpu": "1", "memory": "4Gi"}
 _HEADER = """\
 # Run it with `kubectl create -f`. KubeRay starts a cluster, runs the command on it and removes the cluster. If the
-# command fails, it is run again, and goes on.
+# command fails, it is run again, and goes on. If it was killed and the output is on an object store, it first waits for
+# five minutes, until the lock of the one before has expired.
 #
 # The image has korsbert with the extra `ray` and that of the engine. Bundle, input and output are paths in it, on a
 # volume that you add to every pod, or URLs. Credentials of an object store go into the secret korsbert-embed

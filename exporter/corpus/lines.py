@@ -25,12 +25,13 @@ from exporter.corpus.rows import (
     refuse_missing,
     unreadable,
 )
+from exporter.corpus.stores import errors_of_stores
 from exporter.dependencies import require
 from exporter.errors import InputError
 from exporter.runtime.texts import lone_surrogate
 
 _DELIMITERS = {Format.CSV: ",", Format.TSV: "\t"}
-_ERRORS = (OSError, EOFError, csv.Error, lzma.LZMAError, zlib.error)
+_DAMAGED = (EOFError, csv.Error, lzma.LZMAError, zlib.error)
 _BYTE_ORDER_MARK = "\ufeff".encode()
 _FIELD_SIZE_LIMIT = threading.Lock()
 _ROWS_OF_TYPES = 1000  # of each file of JSON Lines, whose values have types and whose columns have none
@@ -68,7 +69,7 @@ def places_in_lines(file: InputFile, every: int) -> tuple[int, tuple[Place, ...]
                 if count % every == 0:
                     places.append(Place(count, 0 if file.compressed else begin))
                 count += 1
-    except _ERRORS as error:
+    except errors_of_stores(*_DAMAGED) as error:
         raise unreadable(file, error) from error
     return count, tuple(places)
 
@@ -92,7 +93,7 @@ def windows_of_lines(
                         on_progress()
                 yield from _windows(file, columns, names, records, one)
                 row = one.stop
-    except _ERRORS as error:
+    except errors_of_stores(*_DAMAGED) as error:
         raise unreadable(file, error) from error
 
 
@@ -217,7 +218,7 @@ def _first_rows(file: InputFile) -> tuple[list[Mapping[str, object]], list[str] 
                 for _, (record, _) in zip(range(_ROWS_OF_TYPES), _records(file, opened, offset), strict=False):
                     values = _values(file, names, record)
                     rows += [] if values is None else [values]
-    except _ERRORS as error:
+    except errors_of_stores(*_DAMAGED) as error:
         raise unreadable(file, error) from error
     return rows, ["text"] if file.format is Format.TEXT else names
 

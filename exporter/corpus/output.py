@@ -23,17 +23,18 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from exporter.corpus.places import Place
-from exporter.corpus.plan import Part, Plan
+from exporter.corpus.plan import Identity, Part, Plan
 from exporter.corpus.results import Counts
 from exporter.corpus.rows import Columns
 from exporter.dependencies import require
-from exporter.errors import InputError
+from exporter.errors import BundleError, InputError
 
 PLAN, SUCCESS = "_plan.json", "_SUCCESS"
 METADATA = b"korsbert"
 """Key of the schema's metadata that says what made the vectors, as JSON."""
 RESERVED = ("position", "vector", "error")
 """Columns that every output has."""
+_OF_PART = re.compile(r"part-\d+\.parquet|_part-\d+\.json")
 _LEFT = re.compile(r"\.(part-\d+\.parquet|_part-\d+\.json|_plan\.json|_SUCCESS)\.[0-9a-f]{16}\.partial")
 
 
@@ -44,6 +45,7 @@ class PartManifest:
     Attributes:
         part: Its number.
         bundle: Seal of the bundle.
+        plan: What the part is made from, as ``Identity.sha256_of`` says it.
         sha256: Of its file.
         version: Of its file, by ``Place.version``: on an object store size and ETag.
         counts: What its rows were.
@@ -51,6 +53,7 @@ class PartManifest:
 
     part: int
     bundle: str
+    plan: str
     sha256: str
     version: str | None
     counts: Counts = field(default_factory=Counts)
@@ -104,21 +107,42 @@ class Output:
             if _LEFT.fullmatch(name):
                 self.place.remove(name)
 
-    def clear(self, plan: Plan) -> None:
-        """Remove the parts of a plan, its end and the plan itself: that last, as it makes the folder ours."""
-        parts = [name for part in plan.parts for name in (part.manifest, part.name)]
+    def clear(self) -> None:
+        """Remove all parts, their end and the plan: that last, as it makes the folder ours."""
+        parts = sorted(name for name in self.place.names() if _OF_PART.fullmatch(name))  # manifests are first
         for name in (SUCCESS, *parts, PLAN):
             self.place.remove(name)
 
-    def committed(self, part: Part, seal: str) -> PartManifest | None:
-        """Return the manifest of a part that is complete; None where it has to be made."""
+    def refuse_other_parts(self, plan: Plan) -> None:
+        """Refuse parts that a plan does not have: a late worker of an earlier run may have written them.
+
+        Raises:
+            BundleError: There is one. Readers of the folder would take its rows too.
+        """
+        planned = {name for part in plan.parts for name in (part.name, part.manifest)}
+        others = {name for name in self.place.names() if _OF_PART.fullmatch(name)} - planned
+        if others:
+            raise BundleError(
+                f"{self.place.url}/{max(others)}: is of an earlier run, and this output has {len(plan.parts)} parts",
+                next_step=f"remove parts and manifests from number {len(plan.parts):06d} on and run the same command "
+                "again, or choose another `out`",
+            )
+
+    def committed(self, part: Part, identity: Identity) -> PartManifest | None:
+        """Return the manifest of a part that is complete; None where it has to be made.
+
+        Raises:
+            BundleError: It cannot be read.
+        """
         try:
             manifest = PartManifest.from_json(self.place.read(part.manifest))
             version = self.place.version(part.name)
-            if (manifest.part, manifest.bundle, manifest.version) != (part.number, seal, version):
+            if (manifest.plan, manifest.counts.rows) != (identity.sha256_of(part), part.rows):
+                return None
+            if manifest.version != version:
                 return None
             return manifest if version is not None or self._sha256(part) == manifest.sha256 else None
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return None
 
     def _sha256(self, part: Part) -> str:
@@ -143,9 +167,11 @@ class Output:
             with path.open("rb") as file:
                 writer.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
 
-    def commit(self, part: Part, seal: str, writer: PartWriter, counts: Counts) -> PartManifest:
+    def commit(self, part: Part, identity: Identity, writer: PartWriter, counts: Counts) -> PartManifest:
         """Write the manifest of a part whose file is in place."""
-        manifest = PartManifest(part.number, seal, writer.sha256, self.place.version(part.name), counts)
+        version = self.place.version(part.name)
+        plan = identity.sha256_of(part)
+        manifest = PartManifest(part.number, identity.bundle, plan, writer.sha256, version, counts)
         self.place.write(part.manifest, manifest.to_json())
         return manifest
 

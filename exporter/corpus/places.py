@@ -1,22 +1,27 @@
 """Where an output goes: a folder here, or a prefix on an object store. One process at a time writes to a place.
 
 Here, a file is written beside its place, synced and renamed. An object is written whole or not at all by the store, and
-what names it comes later, so that nothing has to be renamed.
+what names it comes later, so that nothing has to be renamed. What a file system raises is told in one sentence.
 """
 
 from __future__ import annotations
 
+import errno
 import secrets
-import tempfile
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from exporter.bundle.atomic import locked, partial_file, writing
 from exporter.corpus.files import is_local, version_of
+from exporter.corpus.lease import Lease
+from exporter.corpus.scratch import remove_left_scratch_folders, scratch_folder
+from exporter.corpus.stores import reading_output, writing_output
 from exporter.dependencies import require
-from exporter.errors import BundleError, InputError, first_line
+from exporter.errors import InputError
+from exporter.files import TEXT, read_file
 
 _LOCK = "_lock"  # an object
 _OWN_LOCK = ".lock"  # a file
@@ -24,6 +29,8 @@ _OWN_LOCK = ".lock"  # a file
 
 class Place(Protocol):
     """A flat folder of files.
+
+    Where a file cannot be read or written, its functions raise a ``BundleError`` that says why.
 
     Attributes:
         url: Where it is, for messages.
@@ -44,7 +51,11 @@ class Place(Protocol):
         ...
 
     def open(self, name: str) -> Any:
-        """Open a file for reading bytes."""
+        """Open a file for reading bytes.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
         ...
 
     def write(self, name: str, content: bytes) -> None:
@@ -77,15 +88,19 @@ class Place(Protocol):
 
 
 @contextmanager
-def opened_place(out: str) -> Iterator[Place]:
+def opened_place(out: str, on_wait: Callable[[str], None] = lambda _: None) -> Iterator[Place]:
     """Yield the place that a path or a URL names, and keep other runs away from it until the end.
+
+    Args:
+        out: A path or a URL.
+        on_wait: Called with a sentence where the lock of a run that may have been killed is watched; see ``lease``.
 
     Raises:
         BundleError: Another run writes there, or it cannot be written to.
         InputError: There is no such file system.
     """
     place = place_of(out)
-    with place.locked():
+    with place.locked(on_wait):
         yield place
 
 
@@ -99,7 +114,10 @@ def place_of(out: str) -> _Folder | _Prefix:
         system, path = require("fsspec").core.url_to_fs(out)
     except (ValueError, ImportError) as error:
         raise InputError(f"{out}: cannot be written: {error}", next_step="choose another `out`") from error
-    return _Folder(Path(path).resolve()) if is_local(system) else _Prefix(system, path)
+    if is_local(system):
+        return _Folder(Path(path).resolve())
+    remove_left_scratch_folders()
+    return _Prefix(system, path)
 
 
 class _Folder:
@@ -107,7 +125,7 @@ class _Folder:
         self.url = str(folder)
         self._folder = folder
 
-    def locked(self) -> AbstractContextManager[None]:
+    def locked(self, on_wait: Callable[[str], None]) -> AbstractContextManager[None]:  # noqa: ARG002 - nobody waits
         return locked(self._folder, "embed", "out", self._folder / _OWN_LOCK)
 
     def names(self) -> set[str]:
@@ -115,10 +133,15 @@ class _Folder:
             return {path.name for path in self._folder.iterdir()} - {_OWN_LOCK}
 
     def read(self, name: str) -> bytes:
-        return (self._folder / name).read_bytes()
+        with reading_output(f"{self.url}/{name}"):
+            return read_file(self._folder / name, TEXT)
 
     def open(self, name: str) -> Any:
-        return (self._folder / name).open("rb")
+        path = self._folder / name
+        with reading_output(str(path)):
+            if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe may never end
+                raise OSError(errno.EINVAL, "it is not a regular file")
+            return path.open("rb")
 
     def write(self, name: str, content: bytes) -> None:
         with self.filling(name) as path:
@@ -138,7 +161,8 @@ class _Folder:
         return None
 
     def state(self, name: str) -> str:
-        facts = (self._folder / name).stat()
+        with reading_output(f"{self.url}/{name}"):
+            facts = (self._folder / name).stat()
         return f"{facts.st_size} {facts.st_ino} {facts.st_mtime_ns}"
 
 
@@ -147,57 +171,68 @@ class _Prefix:
         self.url = system.unstrip_protocol(path)
         self._system = system
         self._path = path.rstrip("/")
+        self._lease: Lease | None = None  # a worker has none: its run has locked the place
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        with self._writing():
-            try:
-                self._system.pipe_file(self._at(_LOCK), b"korsbert embed", mode="create")
-            except FileExistsError as error:
-                raise BundleError(
-                    f"{self.url}: another embed is writing there, or one was killed",
-                    next_step=f"wait for it; if there is none, remove {self.url}/{_LOCK}",
-                ) from error
-        try:
+    def locked(self, on_wait: Callable[[str], None]) -> Iterator[None]:
+        self._lease = Lease(_LockObject(self))
+        with self._lease.held(on_wait):
             yield
-        finally:
-            self.remove(_LOCK)
 
     def names(self) -> set[str]:
-        self._system.invalidate_cache()
-        try:
-            found = self._system.ls(self._path, detail=False)
-        except FileNotFoundError:
-            return set()
+        with reading_output(self.url):
+            self._system.invalidate_cache()
+            try:
+                found = self._system.ls(self._path, detail=False)
+            except FileNotFoundError:
+                return set()
         return {name.rpartition("/")[2] for name in found} - {_LOCK}
 
     def read(self, name: str) -> bytes:
-        content: bytes = self._system.cat_file(self._at(name))
-        return content
+        with reading_output(f"{self.url}/{name}"):
+            content: bytes = self._system.cat_file(self._at(name))
+            return content
 
     def open(self, name: str) -> Any:
-        return self._system.open(self._at(name), "rb")
+        with reading_output(f"{self.url}/{name}"):
+            return self._system.open(self._at(name), "rb")
 
     def write(self, name: str, content: bytes) -> None:
-        with self._writing():
+        self._refuse_lost()
+        self.put(name, content)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write an object, whoever has locked the place."""
+        with writing_output(self.url):
             self._system.pipe_file(self._at(name), content)
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write an object where there is none.
+
+        Raises:
+            FileExistsError: There is one, and the store has conditional writes.
+        """
+        with writing_output(self.url):
+            self._system.pipe_file(self._at(name), content, mode="create")
 
     @contextmanager
     def filling(self, name: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="korsbert-") as folder:
-            path = Path(folder) / name
+        with scratch_folder() as folder:
+            path = folder / name
             with writing(path, "TMPDIR"):
                 yield path
-            with self._writing():
+            self._refuse_lost()
+            with writing_output(self.url):
                 self._system.put_file(str(path), self._at(name))
 
     def remove(self, name: str) -> None:
-        with self._writing(), suppress(FileNotFoundError):
+        with writing_output(self.url), suppress(FileNotFoundError):
             self._system.rm_file(self._at(name))
 
     def version(self, name: str) -> str:
-        self._system.invalidate_cache()
-        facts = self._system.info(self._at(name))
+        with reading_output(f"{self.url}/{name}"):
+            self._system.invalidate_cache()
+            facts = self._system.info(self._at(name))
         return f"{facts['size']} {version_of(facts)}"
 
     def state(self, name: str) -> str:
@@ -206,13 +241,24 @@ class _Prefix:
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise BundleError(
-                f"{self.url}: cannot be written: {first_line(error)}", next_step="choose another `out`"
-            ) from error
+    def _refuse_lost(self) -> None:
+        if self._lease is not None:
+            self._lease.refuse_lost()
+
+
+class _LockObject:
+    def __init__(self, prefix: _Prefix) -> None:
+        self.url = prefix.url
+        self._prefix = prefix
+
+    def read(self) -> bytes:
+        return self._prefix.read(_LOCK)
+
+    def create(self, content: bytes) -> None:
+        self._prefix.create(_LOCK, content)
+
+    def replace(self, content: bytes) -> None:
+        self._prefix.put(_LOCK, content)
+
+    def remove(self) -> None:
+        self._prefix.remove(_LOCK)

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -70,6 +71,15 @@ class Identity:
     options: dict[str, Any]
     files: tuple[InputFile, ...]
 
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of it as JSON."""
+        return _hash(json.dumps(asdict(self), sort_keys=True))
+
+    def sha256_of(self, part: Part) -> str:
+        """Return the SHA-256 of what decides every byte of a part: of this, and of the part's rows."""
+        return _hash(json.dumps([self.sha256, asdict(part)], sort_keys=True))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -100,12 +110,38 @@ class Plan:
         try:
             stated = json.loads(content)
             plan = json.loads({_hash(stated["plan"]): stated["plan"]}[stated["sha256"]])
-            return _PLAN.validate_python({FORMAT: plan}[plan.pop("format")])
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            read = _PLAN.validate_python({FORMAT: plan}[plan.pop("format")])
+            read.check()
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{where}: damaged, or of another version of korsbert",
-                next_step="choose another `out`, or remove this one",
+                next_step="choose another `out`, or remove the whole folder",
             ) from error
+        return read
+
+    def check(self) -> None:
+        """Refuse parts that are not numbered from 0 on, or do not have every row of every file once and in order.
+
+        Raises:
+            ValueError: They are not, or do not.
+        """
+        count, position = 0, 0
+        if len(self.rows) != len(self.identity.files):
+            raise ValueError("rows of another number of files")
+        for file, rows in enumerate(self.rows):
+            row = 0
+            while row < rows and count < len(self.parts):
+                part = self.parts[count]
+                place = (part.number, part.file, part.place.row, part.position)
+                if place != (count, file, row, position + row) or part.rows < 1 or part.place.offset < 0:
+                    raise ValueError(f"the part {count} is not where the one before it ends")
+                row += part.rows
+                count += 1
+            if row != rows:
+                raise ValueError(f"the parts do not have the {rows} rows of file {file}")
+            position += rows
+        if count != len(self.parts):
+            raise ValueError("parts without rows")
 
 
 _PLAN = TypeAdapter(Plan)
@@ -148,7 +184,7 @@ def refuse_another(made: Identity, asked: Identity, where: str) -> None:
         if before != now:
             raise InputError(
                 f"{where}: {name} was {before} when it was begun, and now it is {now}",
-                next_step="choose another `out`, or give what it was begun with",
+                next_step="choose another `out`, give what it was begun with, or use `resume=False` to begin again",
             )
 
 

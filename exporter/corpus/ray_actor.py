@@ -124,7 +124,7 @@ class PartMaker:
         """Return the parts to make, and the counts of those that a worker which died has made: of a compressed file."""
         todo, done = [], Counts()
         for part in parts:
-            manifest = self._output.committed(part, self._shipment.job.identity.bundle) if len(parts) > 1 else None
+            manifest = self._output.committed(part, self._shipment.job.identity) if len(parts) > 1 else None
             if manifest is None:
                 todo.append(part)
             else:

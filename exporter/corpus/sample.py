@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +16,10 @@ from exporter.corpus.plan import Part
 from exporter.corpus.reading import read_rows
 from exporter.corpus.results import Sample
 from exporter.corpus.rows import Range, Rows
+from exporter.corpus.stores import cause_of, errors_of_stores
 from exporter.corpus.windows import WindowEncoder
 from exporter.dependencies import require
-from exporter.errors import GateError, InputError
+from exporter.errors import BundleError, GateError, InputError
 from exporter.runtime.vector_types import Stored
 
 PARTS, ROWS = 16, 4  # at most, and of each of them
@@ -58,35 +61,65 @@ def _rows_of(
     """Yield some rows of the first window of parts: part, row, the vector that was written, and that of now."""
     for number, of_file in groupby(parts, key=attrgetter("file")):
         some = list(of_file)
-        firsts = [Range(part.place, part.place.row + _rows_of_first_window(output, part)) for part in some]
+        written = [_first_window(output, part, job.schema) for part in some]
+        firsts = [Range(part.place, part.place.row + window.rows) for part, window in zip(some, written, strict=True)]
         read = read_rows(job.identity.files[number], job.columns, firsts)
-        for part, one in zip(some, firsts, strict=True):
+        for part, window in zip(some, written, strict=True):
             rows = next(read, None)
-            if rows is None or len(rows) != one.stop - one.place.row:
+            if rows is None or len(rows) != window.rows:
                 raise InputError(f"{job.identity.files[number].url}: has changed", next_step="choose another `out`")
-            for row, written in _written(output, part):
+            for row, vector in window.vectors.items():
                 alone = windows.encode(windows.tokenize(_one(rows, row))).vectors
-                yield part, row, np.array(written, alone.dtype), alone[0]
+                yield part, row, np.array(vector, alone.dtype), alone[0]
 
 
-def _rows_of_first_window(output: Output, part: Part) -> int:
-    with output.place.open(part.name) as file:
-        rows: int = require("pyarrow.parquet").ParquetFile(file).metadata.row_group(0).num_rows
-        return rows
+@dataclass(frozen=True)
+class _Window:
+    """How many rows the first window of a part has, and the vectors of some of them, by row."""
+
+    rows: int
+    vectors: dict[int, list[float]]
 
 
-def _written(output: Output, part: Part) -> Iterator[tuple[int, list[float]]]:
-    """Yield some rows of a part's first window that have a vector, and these vectors."""
-    with output.place.open(part.name) as file:
-        parquet = require("pyarrow.parquet").ParquetFile(file)
-        errors = parquet.read_row_group(0, columns=["error"])["error"]
-        encoded = np.flatnonzero(np.asarray(errors.is_null()))
-        chosen = encoded[np.linspace(0, len(encoded) - 1, min(ROWS, len(encoded))).astype(int)]
-        first = 0
-        for batch in parquet.iter_batches(_ROWS_READ, row_groups=[0], columns=["vector"], use_threads=False):
-            for row in chosen[(first <= chosen) & (chosen < first + len(batch))].tolist():
-                yield row, batch["vector"][row - first].as_py()
-            first += len(batch)
+def _first_window(output: Output, part: Part, schema: Any) -> _Window:
+    """Read the first window of a part.
+
+    Raises:
+        BundleError: It cannot be read, or is not what was written: it was replaced, and its manifest with it.
+    """
+    try:
+        with output.place.open(part.name) as file:
+            return _window_of(require("pyarrow.parquet").ParquetFile(file), part, schema)
+    except errors_of_stores(require("pyarrow").ArrowException, ValueError, LookupError) as error:
+        raise BundleError(
+            f"{output.place.url}/{part.name}: cannot be read as a part: {cause_of(error)}",
+            next_step="run the same command again; if it says the same, remove this file first: it is made again",
+        ) from error
+
+
+def _window_of(parquet: Any, part: Part, schema: Any) -> _Window:
+    for name in ("vector", "error"):
+        if parquet.schema_arrow.field(name).type != schema.field(name).type:
+            raise ValueError(f"the column {name!r} has another type")
+    rows = parquet.metadata.row_group(0).num_rows if parquet.num_row_groups else 0
+    if not 0 < rows <= part.rows:
+        raise ValueError("the first row group has another number of rows")
+    return _Window(rows, _some_vectors(parquet))
+
+
+def _some_vectors(parquet: Any) -> dict[int, list[float]]:
+    errors = parquet.read_row_group(0, columns=["error"])["error"]
+    encoded = np.flatnonzero(np.asarray(errors.is_null()))
+    chosen = encoded[np.linspace(0, len(encoded) - 1, min(ROWS, len(encoded))).astype(int)]
+    vectors = {}
+    first = 0
+    for batch in parquet.iter_batches(_ROWS_READ, row_groups=[0], columns=["vector"], use_threads=False):
+        for row in chosen[(first <= chosen) & (chosen < first + len(batch))].tolist():
+            vectors[row] = batch["vector"][row - first].as_py()
+            if vectors[row] is None:
+                raise ValueError(f"row {row} has neither a vector nor an error")
+        first += len(batch)
+    return vectors
 
 
 def _one(rows: Rows, row: int) -> Rows:

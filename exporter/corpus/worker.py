@@ -117,7 +117,7 @@ class Worker:
                 counts += encoded.counts
                 with suppress(OSError):  # of a terminal that is gone
                     on_counts(encoded.counts)
-        self._output.commit(part, self._job.identity.bundle, writer, counts)
+        self._output.commit(part, self._job.identity, writer, counts)
         with suppress(OSError):
             self._on_parts(1)
         return counts

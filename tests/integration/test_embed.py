@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ import pytest
 
 import exporter
 from exporter.bundle import Bundle
-from exporter.corpus import EmbedOptions, EmbedReport, Progress, columnar, embed, lines, worker
+from exporter.corpus import EmbedOptions, EmbedReport, Progress, columnar, embed, lease, lines, worker
 from exporter.corpus.output import vector_array
 from exporter.corpus.places import opened_place
 from exporter.corpus.reading import read_rows
@@ -250,6 +251,19 @@ def s3() -> Iterator[Any]:
         yield system
 
 
+OFFLINE = {
+    "credentials": {
+        **{"AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": "us-east-1"},
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+    },
+    "network": {
+        **{"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"},
+        **{"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"},
+    },
+}
+"""Environments in which a store cannot be used: nobody has credentials, or nobody listens at its address."""
+
+
 class TestObjectStore:
     def test_from_a_store_to_a_store(self, s3: Any, demo_fp32: Path, whole: Path, source: Path, tmp_path: Path) -> None:
         s3.put_file(str(source), "corpus/a/in.jsonl")
@@ -277,11 +291,50 @@ class TestObjectStore:
         with pytest.raises(InputError, match=r"the version of s3://corpus/c/in\.jsonl was .* when it was begun"):
             run(demo_fp32, "s3://corpus/c", "s3://vectors/c")
 
-    def test_one_run_at_a_time(self, s3: Any, demo_fp32: Path, source: Path) -> None:
+    def test_one_run_at_a_time(self, s3: Any, demo_fp32: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lease, "RENEWED", 0.1)
         with opened_place("s3://vectors/d"), pytest.raises(BundleError, match=r"another embed is writing there"):
             run(demo_fp32, source, "s3://vectors/d")
         assert run(demo_fp32, source, "s3://vectors/d").parts == 4
         assert not s3.exists("vectors/d/_lock")
+
+    def test_a_command_that_is_killed_is_finished_by_the_same_command(
+        self, s3: Any, demo_fp32: Path, tmp_path: Path
+    ) -> None:
+        """Its lock stays, and expires."""
+        rows = ({"key": f"{row}", "text": f"{row}: {TEXTS[row % len(TEXTS)]}"} for row in range(3000))
+        source, undisturbed = write_rows(tmp_path / "in.jsonl", *rows), tmp_path / "undisturbed"
+        quick = "import sys; from exporter.corpus import lease; from exporter.cli.main import main; "
+        quick += "lease.RENEWED, lease.EXPIRES, lease.SETTLES = 0.2, 2, 0.2; sys.argv[0:1] = []; main()"
+        words = [str(word) for word in command(demo_fp32, source, "s3://vectors/k")]
+        arguments = [sys.executable, "-c", quick, *words]
+        with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as one:
+            wait_until(lambda: s3.exists("vectors/k/_part-000000.json") or one.poll() is not None)
+            one.kill()
+        assert s3.exists("vectors/k/_lock")
+        assert not s3.exists("vectors/k/_SUCCESS")
+        done = run_program(arguments)
+        assert done.status == 0, done
+        assert "s3://vectors/k: another embed has locked it, or one was killed: waiting up to 2 s" in done.stderr
+        assert "of them from an earlier run" in done.stderr
+        run(demo_fp32, source, undisturbed, id="key")
+        s3.get("vectors/k", str(tmp_path / "got"), recursive=True)
+        assert {path.name for path in (tmp_path / "got").iterdir()} == set(contents(undisturbed))
+        for path in undisturbed.glob("*.parquet"):
+            assert (tmp_path / "got" / path.name).read_bytes() == path.read_bytes()
+
+    @pytest.mark.parametrize("given", ["input", "output"])
+    @pytest.mark.parametrize("lacking", list(OFFLINE))
+    def test_a_store_that_cannot_be_reached(
+        self, lacking: str, given: str, demo_fp32: Path, source: Path, tmp_path: Path
+    ) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        environment |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
+        environment |= OFFLINE[lacking]
+        inputs, out = ("s3://corpus/in.jsonl", tmp_path / "out") if given == "input" else (source, "s3://vectors/x")
+        done = run_program(command(demo_fp32, inputs, out), environment=environment)
+        said = {"credentials": "credentials", "network": "http://127.0.0.1:1"}[lacking]
+        refused(done, 2, "s3://", "cannot be read", said, "check the address, the credentials and the network")
 
     @pytest.mark.usefixtures("s3")
     def test_a_bucket_that_is_not_there(self, demo_fp32: Path, source: Path) -> None:
@@ -294,6 +347,14 @@ class TestObjectStore:
         s3.put_file(str(source), "corpus/f/in.jsonl")
         with pytest.raises(InputError, match=r"lies in the input"):
             run(demo_fp32, "s3://corpus/f/", "s3://corpus/f/out")
+
+
+def test_the_server_leaves_no_instance_behind() -> None:
+    """An instance keeps the address of its server, and the next server has another one."""
+    for _ in range(2):
+        with s3_server() as system:
+            system.pipe_file("corpus/a.txt", b"a")
+            assert fsspec.filesystem("s3").cat_file("corpus/a.txt") == b"a"
 
 
 def by_pandas(out: Path) -> dict[str, list[Any]]:
@@ -759,7 +820,7 @@ class TestResume:
         self, options: dict[str, Any], told: str, copy: Path, demo_fp32: Path, source: Path
     ) -> None:
         before = contents(copy)
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=rf"{told}\n  next: .* use `resume=False` to begin again"):
             run(demo_fp32, source, copy, **{"id": "key", **options})
         assert contents(copy) == before
 
@@ -829,8 +890,61 @@ class TestResume:
         changed = {"cut": content[:-40], "rows": content.replace('\\"rows\\": 60', '\\"rows\\": 61'), "empty": "{}"}
         assert changed[damage] != content
         (copy / "_plan.json").write_text(changed[damage], encoding="utf-8")
-        with pytest.raises(InputError, match=r"_plan\.json: damaged, or of another version"):
+        with pytest.raises(
+            InputError, match=r"_plan\.json: damaged, or of another version.*\n.*remove the whole folder"
+        ):
             run(demo_fp32, source, copy, id="key")
+
+    def test_a_part_of_another_plan_is_made_again(
+        self, whole: Path, copy: Path, demo_fp32: Path, source: Path, tmp_path: Path
+    ) -> None:
+        """A late worker of an earlier run may write its part, and its manifest too."""
+        run(demo_fp32, source, tmp_path / "other", id="key", dtype="float16")
+        for name in ("part-000001.parquet", "_part-000001.json"):
+            shutil.copy(tmp_path / "other" / name, copy)
+        report = run(demo_fp32, source, copy, id="key")
+        assert (report.parts, report.resumed) == (4, 3)
+        assert contents(copy) == contents(whole)
+
+    @pytest.mark.parametrize("name", ["part-000077.parquet", "_part-000077.json"])
+    def test_parts_that_the_plan_does_not_have_are_refused(
+        self, name: str, whole: Path, copy: Path, demo_fp32: Path, source: Path
+    ) -> None:
+        shutil.copy(copy / name.replace("77", "03"), copy / name)
+        with pytest.raises(BundleError, match=rf"{name}: is of an earlier run, and this output has 4 parts"):
+            run(demo_fp32, source, copy, id="key")
+        assert not (copy / "_SUCCESS").exists()
+        run(demo_fp32, source, copy, id="key", resume=False)
+        assert contents(copy) == contents(whole)
+
+    @pytest.mark.parametrize("kind", ["not Parquet", "no row", "another dimension", "no vector", "no column"])
+    def test_a_part_that_is_something_else_is_told_of(
+        self, kind: str, copy: Path, demo_fp32: Path, source: Path
+    ) -> None:
+        """Its manifest has the right SHA-256."""
+        part, manifest = copy / "part-000000.parquet", copy / "_part-000000.json"
+        table = pq.read_table(part)
+        vectors = table.schema.get_field_index("vector")
+        short = pa.array([[0.5] * 8] * len(table), pa.list_(pa.float32(), 8))
+        none = pa.nulls(len(table), table.schema.field("vector").type)
+        match kind:
+            case "not Parquet":
+                part.write_bytes(b"PAR1 or not")
+            case "no row":
+                pq.write_table(table.slice(0, 0), part)
+            case "another dimension":
+                pq.write_table(table.set_column(vectors, "vector", short), part)
+            case "no vector":
+                pq.write_table(table.set_column(vectors, "vector", none), part)
+            case _:
+                pq.write_table(table.drop_columns("error"), part)
+        stated = json.loads(manifest.read_text(encoding="utf-8"))
+        stated["sha256"] = hashlib.sha256(part.read_bytes()).hexdigest()
+        manifest.write_text(json.dumps(stated), encoding="utf-8")
+        with pytest.raises(BundleError, match=r"part-000000\.parquet: cannot be read as a part: "):
+            run(demo_fp32, source, copy, id="key")
+        part.unlink()
+        assert run(demo_fp32, source, copy, id="key").resumed == 3
 
     def test_without_resume_everything_is_made_again(self, copy: Path, demo_fp32: Path, source: Path) -> None:
         report = run(demo_fp32, source, copy, dtype="float16", resume=False)
@@ -896,7 +1010,7 @@ class TestResume:
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["_plan.json"]
 
 
-def command(bundle: Path, source: Path, out: Path, *options: str) -> list[object]:
+def command(bundle: Path, source: Path | str, out: Path | str, *options: str) -> list[object]:
     return [
         SCRIPTS / "korsbert",
         *("embed", bundle, source, "--out", out, "--id", "key", "--threads", "1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -23,9 +24,13 @@ from exporter.checkpoint import load_checkpoint
 from exporter.checkpoint.declared_sizes import check_declared_sizes
 from exporter.checkpoint.snapshot import snapshot_of
 from exporter.checkpoint.weights import StoredWeights
-from exporter.corpus.files import input_files
+from exporter.corpus.files import Format, InputFile, input_files
+from exporter.corpus.output import Output
+from exporter.corpus.places import place_of
+from exporter.corpus.plan import Identity, Part, Plan
 from exporter.corpus.reading import columns_of, places_of, read_rows
-from exporter.corpus.rows import Range
+from exporter.corpus.results import Counts
+from exporter.corpus.rows import Place, Range
 from exporter.errors import InputError
 from exporter.recipe import Recipe, load_gates, load_recipe, recipes_folder
 from exporter.serving.triton.config import read_config
@@ -154,6 +159,59 @@ def test_any_manifest(twin_bundle: Path, tmp_path: Path) -> None:
     with within_one_gibibyte():
         one()
         sealed()
+
+
+CORPUS = Identity("0" * 64, {"prompt": ""}, (InputFile("/in.jsonl", Format.JSONL, 100, "1"),))
+PART = Part(0, 0, Place(0), 3, 0)
+PLAN = Plan(CORPUS, (3,), (PART,))
+
+
+def test_any_plan_of_an_embedding(tmp_path: Path) -> None:
+    """A plan of another content has no SHA-256 that agrees, unless its author states it again."""
+    sound = json.loads(PLAN.to_json())
+    path, output = tmp_path / "_plan.json", Output(place_of(str(tmp_path)))
+
+    def read(stated: bytes) -> None:
+        path.write_bytes(stated)
+        with told_in_a_sentence():
+            plan = output.plan()
+            assert plan is not None
+            assert [part.number for part in plan.parts] == list(range(len(plan.parts)))
+            assert sum(part.rows for part in plan.parts) == sum(plan.rows)
+
+    @settings(max_examples=CASES, derandomize=True)
+    @given(changed_json_bytes(sound))
+    def one(content: bytes) -> None:
+        read(content)
+
+    @settings(max_examples=CASES, derandomize=True)
+    @given(changed_json_bytes(json.loads(sound["plan"])))
+    def stated_again(content: bytes) -> None:
+        plan = content.decode(errors="replace")
+        read(json.dumps({"sha256": hashlib.sha256(plan.encode()).hexdigest(), "plan": plan}).encode())
+
+    with within_one_gibibyte():
+        one()
+        stated_again()
+
+
+def test_any_manifest_of_a_part(tmp_path: Path) -> None:
+    """It may be anything, and then the part is made again."""
+    output = Output(place_of(str(tmp_path)))
+    with output.writing_part(PART, pa.schema([("position", pa.int64())])) as writer:
+        writer.write(pa.table({"position": [0, 1, 2]}))
+    sound = json.loads(output.commit(PART, CORPUS, writer, Counts(rows=3)).to_json())
+
+    @settings(max_examples=CASES, derandomize=True)
+    @given(changed_json_bytes(sound))
+    def one(content: bytes) -> None:
+        (tmp_path / PART.manifest).write_bytes(content)
+        with told_in_a_sentence():
+            found = output.committed(PART, CORPUS)
+            assert found is None or found.counts.rows == 3
+
+    with within_one_gibibyte():
+        one()
 
 
 def test_any_signature(tmp_path: Path) -> None:

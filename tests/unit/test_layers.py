@@ -72,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
         "dependencies",
         "engines",
         "errors",
+        "files",
         "machine",
         "options",
         "recipe",

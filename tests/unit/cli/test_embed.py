@@ -14,7 +14,7 @@ from exporter.corpus.results import Counts
 from exporter.corpus.rows import Place
 
 PLAN = Plan(Identity("seal", {}, ()), (40,), tuple(Part(number, 0, Place(10 * number), 10, 0) for number in range(4)))
-DONE = [PartManifest(0, "seal", "", None, Counts(rows=10))]
+DONE = [PartManifest(0, "seal", "plan", "", None, Counts(rows=10))]
 
 
 @pytest.fixture

@@ -16,7 +16,10 @@ import exporter
 from exporter.cli.flags import Command, with_flags
 from exporter.errors import EngineError, HubError
 
-FLAGS = {"out": "--out", "device": "--device", "int8_dynamic": "--int8-dynamic", "version": "--force-version"}
+FLAGS = {
+    **{"out": "--out", "device": "--device", "int8_dynamic": "--int8-dynamic", "version": "--force-version"},
+    **{"resume": "--resume", "resume=False": "--no-resume"},
+}
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,9 @@ FLAGS = {"out": "--out", "device": "--device", "int8_dynamic": "--int8-dynamic",
         ("use `out=my models`", "use --out 'my models'"),
         # The values of `precision` are flags of their own.
         ("use `precision=int8_dynamic`", "use --int8-dynamic"),
+        # An option for yes or no.
+        ("use `resume=False` to begin again", "use --no-resume to begin again"),
+        ("`resume` is off", "--resume is off"),
         # No option of this command.
         ("leave out `pooling`", "leave out pooling"),
         ("export it with `backend=openvino`", "export it with backend=openvino"),
@@ -39,6 +45,16 @@ FLAGS = {"out": "--out", "device": "--device", "int8_dynamic": "--int8-dynamic",
 )
 def test_options_become_flags(message: str, shown: str) -> None:
     assert with_flags(message, FLAGS) == shown
+
+
+def test_the_flag_for_no_of_the_running_command() -> None:
+    app = typer.Typer()
+
+    @app.command(cls=Command)
+    def one(go_on: Annotated[bool, typer.Option("--go-on/--no-go-on")] = True) -> None:
+        raise EngineError(f"{go_on}: full", next_step="use `go_on=False`")
+
+    assert CliRunner().invoke(app, []).stderr == "error: True: full\n  next: use --no-go-on\n"
 
 
 def test_an_error_is_printed_with_the_flags_of_the_running_command() -> None:

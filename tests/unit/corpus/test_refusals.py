@@ -142,7 +142,7 @@ def test_parts_of_earlier_runs_are_looked_at_side_by_side(tmp_path: Path) -> Non
     meeting = threading.Barrier(2, timeout=60)
 
     class Looked(Output):
-        def committed(self, part: Part, seal: str) -> None:  # noqa: ARG002
+        def committed(self, part: Part, identity: Identity) -> None:  # noqa: ARG002
             meeting.wait()
 
     stages: list[str] = []
