@@ -1003,7 +1003,9 @@ class TestResume:
         """The plan was made with more rows than there are."""
         source = write_jsonl(tmp_path)
         monkeypatch.setattr(
-            worker, "read_rows", lambda file, columns, ranges: read_rows(file, columns, [replace(ranges[0], stop=59)])
+            worker,
+            "read_rows",
+            lambda file, columns, ranges, _: read_rows(file, columns, [replace(ranges[0], stop=59)]),
         )
         with pytest.raises(InputError, match=r"has 59 rows from row 0 on, and had 60: it has changed"):
             run(demo_fp32, source, tmp_path / "out")
