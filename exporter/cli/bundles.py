@@ -6,7 +6,6 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,7 +22,8 @@ from exporter.cli.arguments import (
     RequireSignatureOption,
     StsOption,
 )
-from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console, table_width
+from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console, table_width, write_output
+from exporter.cli.reports import BaselineOption, JunitOption, Reports, SummaryOption
 from exporter.errors import InputError
 from exporter.files import TEXT, read_file
 from exporter.runtime.contract import VectorType
@@ -115,9 +115,9 @@ def validate_command(
     recipe: RecipeOption = None,
     gates: GatesOption = None,
     require_signature: RequireSignatureOption = None,
-    junit: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="Write the report as JUnit XML.")
-    ] = None,
+    junit: JunitOption = None,
+    summary: SummaryOption = None,
+    baseline: BaselineOption = None,
     record: Annotated[
         bool, typer.Option("--record", help="Record the result in a bundle that was published unvalidated.")
     ] = False,
@@ -127,26 +127,20 @@ def validate_command(
     from exporter.bundle import Bundle
     from exporter.bundle.minimum_gate import minimum_gate_of
 
-    if junit is not None and not junit.parent.is_dir():
-        raise InputError(f"{junit}: cannot be written: No such file or directory", next_step=f"create {junit.parent}")
-    other = "checkpoint" if checkpoint is not None else "sts" if sts else "record" if record else None
-    if golden is not None and other is not None:
-        raise InputError(f"`golden` and `{other}` are both given", next_step="omit one of them")
-    minimum_gate = minimum_gate_of(gates, recipe)
-    opened = Bundle.open(bundle, require_signature=require_signature, for_encoding=True)
-    stderr = stderr_console()
-    if (warning := minimum_gate.warning(opened.manifest)) is not None:
-        stderr.print(f"warning: {warning}")
-    if golden is not None:
-        from exporter.golden import judging, read_golden
-
-        answers = read_golden(golden, require_signature=require_signature)
-        with spinner(stderr, "the bundle encodes the probes"):
-            report = judging.validate_with_golden(opened, answers, device=device, minimum_gate=minimum_gate)
-    else:
-        report = _validate_with_checkpoint(opened, checkpoint, sts or (), device, minimum_gate, record=record)
-    if junit is not None:
-        _write(junit, f"{report.to_junit()}\n".encode())
+    reports, stderr = Reports(junit, summary, baseline), stderr_console()
+    with reports.telling(str(bundle)):
+        other = "checkpoint" if checkpoint is not None else "sts" if sts else "record" if record else None
+        if golden is not None and other is not None:
+            raise InputError(f"`golden` and `{other}` are both given", next_step="omit one of them")
+        minimum_gate = minimum_gate_of(gates, recipe)
+        opened = Bundle.open(bundle, require_signature=require_signature, for_encoding=True)
+        if (warning := minimum_gate.warning(opened.manifest)) is not None:
+            stderr.print(f"warning: {warning}")
+        if golden is not None:
+            report = _validate_with_golden(opened, golden, require_signature, device, minimum_gate)
+        else:
+            report = _validate_with_checkpoint(opened, checkpoint, sts or (), device, minimum_gate, record=record)
+    reports.write([report])
     if as_json:
         print_json({**report.to_dict(), "weaker_own_gate": list(minimum_gate.weaker_bounds(opened.manifest))})
     else:
@@ -159,6 +153,16 @@ def validate_command(
         stderr.print(result)
     if not report.passed:
         raise typer.Exit(1)
+
+
+def _validate_with_golden(
+    bundle: Bundle, golden: Path, require_signature: Path | None, device: str | None, minimum_gate: MinimumGate
+) -> ParityReport:
+    from exporter.golden import judging, read_golden
+
+    answers = read_golden(golden, require_signature=require_signature)
+    with spinner(stderr_console(), "the bundle encodes the probes"):
+        return judging.validate_with_golden(bundle, answers, device=device, minimum_gate=minimum_gate)
 
 
 def _validate_with_checkpoint(
@@ -272,7 +276,7 @@ def encode_command(
         return
     buffer = io.BytesIO()
     np.save(buffer, vectors)
-    _write(out, buffer.getbuffer())
+    write_output(out, buffer.getbuffer())
     stderr_console().print(f"{vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype} in {out}")
 
 
@@ -342,18 +346,3 @@ def _stdin() -> bytes:
     if len(data) > TEXT:
         raise InputError(f"stdin: larger than {TEXT // 2**20:,} MiB", next_step="encode the text in parts")
     return data
-
-
-def _write(path: Path, content: bytes | memoryview) -> None:
-    """Write a file atomically; write through a link, a device or a pipe."""
-    partial = path.parent / f".{path.name}.partial"
-    try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            path.write_bytes(content)
-        else:
-            partial.write_bytes(content)
-            partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error

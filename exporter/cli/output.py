@@ -6,11 +6,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import printable_lines
+from exporter.errors import InputError, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,3 +105,18 @@ def parity_of(bundle: Bundle) -> dict[str, Any]:
     from exporter.bundle.manifest import PARITY, parse_report
 
     return parse_report(bundle.folder / PARITY, bundle.read(PARITY))
+
+
+def write_output(path: Path, content: bytes | memoryview) -> None:
+    """Write a file atomically; write through a link, a device or a pipe."""
+    partial = path.parent / f".{path.name}.partial"
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_bytes(content)
+        else:
+            partial.write_bytes(content)
+            partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error

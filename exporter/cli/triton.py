@@ -18,6 +18,7 @@ from exporter.cli.arguments import (
     RequireSignatureOption,
 )
 from exporter.cli.output import print_json, print_table, spinner, stderr_console
+from exporter.cli.reports import BaselineOption, JunitOption, Reports, SummaryOption
 from exporter.errors import InputError
 
 if TYPE_CHECKING:
@@ -180,6 +181,9 @@ def verify_command(
     recipe: RecipeOption = None,
     gates: GatesOption = None,
     require_signature: RequireSignatureOption = None,
+    junit: JunitOption = None,
+    summary: SummaryOption = None,
+    baseline: BaselineOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare a running Triton server with the checkpoint of the bundle that it serves."""
@@ -188,34 +192,36 @@ def verify_command(
     from exporter.dependencies import REFERENCE_PACKAGES, require_all
     from exporter.golden import read_golden
 
-    if golden is not None and checkpoint is not None:
-        raise InputError("`golden` and `checkpoint` are both given", next_step="omit one of them")
-    minimum_gate = minimum_gate_of(gates, recipe)
-    opened = Bundle.open(bundle, require_signature=require_signature)
-    answers = None if golden is None else read_golden(golden, require_signature=require_signature)
-    stderr = stderr_console()
-    if (warning := minimum_gate.warning(opened.manifest)) is not None:
-        stderr.print(f"warning: {warning}")
+    reports, stderr = Reports(junit, summary, baseline), stderr_console()
     # gRPC's core writes lines of its own to stderr when a connection fails; the error is raised as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    with spinner(stderr, "importing torch" if golden is None else "importing tritonclient"):
-        require_all((*(REFERENCE_PACKAGES if golden is None else ()), "tritonclient"))
-        from exporter.serving.triton.verify import verify
-    with spinner(stderr, "the server encodes the probes"):
-        result = verify(
-            opened,
-            url,
-            grpc=grpc,
-            ca_file=ca_file,
-            model=name,
-            checkpoint=checkpoint,
-            golden=answers,
-            clients=clients,
-            requests=requests,
-            timeout_s=timeout_s,
-            deadline_s=deadline_s,
-            minimum_gate=minimum_gate,
-        )
+    with reports.telling(f"{url}, {bundle}"):
+        if golden is not None and checkpoint is not None:
+            raise InputError("`golden` and `checkpoint` are both given", next_step="omit one of them")
+        minimum_gate = minimum_gate_of(gates, recipe)
+        opened = Bundle.open(bundle, require_signature=require_signature)
+        answers = None if golden is None else read_golden(golden, require_signature=require_signature)
+        if (warning := minimum_gate.warning(opened.manifest)) is not None:
+            stderr.print(f"warning: {warning}")
+        with spinner(stderr, "importing torch" if golden is None else "importing tritonclient"):
+            require_all((*(REFERENCE_PACKAGES if golden is None else ()), "tritonclient"))
+            from exporter.serving.triton.verify import verify
+        with spinner(stderr, "the server encodes the probes"):
+            result = verify(
+                opened,
+                url,
+                grpc=grpc,
+                ca_file=ca_file,
+                model=name,
+                checkpoint=checkpoint,
+                golden=answers,
+                clients=clients,
+                requests=requests,
+                timeout_s=timeout_s,
+                deadline_s=deadline_s,
+                minimum_gate=minimum_gate,
+            )
+    reports.write(result.reports, [result.load.check()])
     if as_json:
         print_json(result.to_dict())
     else:
@@ -247,9 +253,7 @@ def _print_verification(result: Verification) -> None:
         (
             "passed" if load.passed else "FAILED",
             f"{load.clients} clients, {load.requests} requests",
-            f"{len(load.lost)} lost, {load.swapped} swapped, deviation {load.max_deviation:.2g} (bound "
-            f"{load.bound:.2g}), {load.inferences} inferences in {load.executions} executions: "
-            f"{load.batching:.2f} per batch",
+            load.told,
         )
     )
     print_table(("", "server", "compared with the checkpoint"), rows)

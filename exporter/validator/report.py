@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ET
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -150,33 +149,6 @@ class ParityReport:
     def to_json(self) -> str:
         """Return :meth:`to_dict` as text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
-
-    def to_junit(self) -> str:
-        """Return JUnit XML: one test case per bound and per check, for CI systems that show them."""
-        passed = [*(verdict.passed for verdict in self.verdicts), *(check.passed for check in self.checks)]
-        suite = ET.Element(
-            "testsuite",
-            name=self.subject,
-            tests=str(len(passed)),
-            failures=str(passed.count(False)),
-            errors="0",
-            skipped=str(sum(not check.compared for check in self.checks)),
-        )
-        for verdict in self.verdicts:
-            case = ET.SubElement(suite, "testcase", classname=self.subject, name=verdict.name)
-            if not verdict.passed:
-                ET.SubElement(case, "failure", message=str(verdict)).text = self.failure()
-            else:
-                ET.SubElement(case, "system-out").text = str(verdict)
-        for check in self.checks:
-            case = ET.SubElement(suite, "testcase", classname=self.subject, name=check.name)
-            if not check.compared:
-                ET.SubElement(case, "skipped", message=check.coverage)
-                continue
-            if not check.passed:
-                ET.SubElement(case, "failure", message=check.failures[0]).text = "\n".join(check.failures)
-            ET.SubElement(case, "system-out").text = check.coverage
-        return ET.tostring(suite, encoding="unicode", xml_declaration=True)
 
     def summary(self) -> str:
         """Return the figures that matter in one line."""

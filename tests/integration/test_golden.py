@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import model_signing
 import numpy as np
@@ -62,6 +63,13 @@ def prompted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(demo_fp32: Path, tmp_path: Path) -> Path:
     """A copy of a sound bundle, to change."""
     return Path(shutil.copytree(demo_fp32, tmp_path / "bundle"))
+
+
+def truncate_early(bundle: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    tokenizer.enable_truncation(100)
+    tokenizer.save(str(bundle / "tokenizer.json"))
+    reseal(bundle)
 
 
 def figures(report: ParityReport) -> dict[str, tuple[float, float]]:
@@ -157,10 +165,7 @@ class TestRed:
         assert "probes have other token ids: " in report.failure()
 
     def test_a_tokenizer_that_truncates_early(self, golden: Path, bundle: Path) -> None:
-        tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
-        tokenizer.enable_truncation(100)
-        tokenizer.save(str(bundle / "tokenizer.json"))
-        reseal(bundle)
+        truncate_early(bundle)
         report = exporter.validate(bundle, golden=golden)
         assert "probes have other token ids: " in report.failure()
         assert re.search(r"only text of 1\d\d tokens or more fails: truncation or positions", report.failure())
@@ -183,6 +188,56 @@ class TestRed:
     def test_vectors_of_another_length(self, golden: Path, minilm_fp16: Path) -> None:
         with pytest.raises(InputError, match=r"vectors of 256 dimensions \(demo\), the bundle of 384"):
             exporter.validate(minilm_fp16, golden=golden)
+
+
+class TestFilesForCi:
+    """JUnit XML and a summary are written however a validation ends."""
+
+    def test_of_a_bundle_that_passes(self, python: WarmPython, golden: Path, bundle: Path, tmp_path: Path) -> None:
+        junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
+        files = ("--golden", golden, "--junit", junit, "--summary", summary, "--baseline", bundle / "parity.json")
+        for _ in range(2):
+            done = python.run(CLI, "validate", bundle, *files)
+            assert done.status == 0, done.stderr
+        suite = ElementTree.parse(junit).getroot()
+        assert (suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("0", "0", "3")
+        text = summary.read_text(encoding="utf-8")
+        assert text.count("### ✅ demo fp32 on onnxruntime: passed") == 2, "it is appended"
+        assert text.count("The 5 sentences with the smallest cosine:") == 2
+        assert "since the baseline" in text.lower()
+        assert "onnxruntime 1." in text
+
+    def test_of_one_that_fails(self, python: WarmPython, golden: Path, bundle: Path, tmp_path: Path) -> None:
+        truncate_early(bundle)
+        junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
+        done = python.run(CLI, "validate", bundle, "--golden", golden, "--junit", junit, "--summary", summary)
+        assert done.status == 1
+        for text in (junit.read_text(encoding="utf-8"), summary.read_text(encoding="utf-8")):
+            assert text.count("likely cause: only text of 1") == 1, "the cause is told once"
+        assert "### ❌ demo fp32 on onnxruntime: FAILED" in summary.read_text(encoding="utf-8")
+
+    def test_of_one_that_is_refused(self, python: WarmPython, golden: Path, bundle: Path, tmp_path: Path) -> None:
+        with (bundle / "model.onnx").open("r+b") as file:
+            file.write(b"x")
+        junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
+        done = python.run(CLI, "validate", bundle, "--golden", golden, "--junit", junit, "--summary", summary)
+        refused(done, 2, "model.onnx: altered since it was published")
+        suite = ElementTree.parse(junit).getroot()
+        assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "0", "1")
+        (error,) = suite.iter("error")
+        assert error.get("type") == "BundleError"
+        text = summary.read_text(encoding="utf-8")
+        assert "could not be judged" in text
+        assert "model.onnx: altered since it was published" in text
+
+    def test_files_that_cannot_be_used(self, python: WarmPython, golden: Path, bundle: Path, tmp_path: Path) -> None:
+        command = ("validate", bundle, "--golden", golden)
+        for option in ("--junit", "--summary"):
+            done = python.run(CLI, *command, option, tmp_path / "none" / "file")
+            refused(done, 2, "none/file: cannot be written: No such file or directory")
+        refused(python.run(CLI, *command, "--baseline", golden), 2, "--baseline is given without --summary")
+        baseline = ("--summary", tmp_path / "summary.md", "--baseline", bundle / "manifest.json")
+        refused(python.run(CLI, *command, *baseline), 2, "manifest.json: not a parity report")
 
 
 class TestPrompts:

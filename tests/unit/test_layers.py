@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "files",
         "golden",
+        "machine",
         "options",
         "publication",
         "recipe",

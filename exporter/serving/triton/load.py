@@ -18,6 +18,7 @@ from exporter.errors import ServerError
 from exporter.recipe import Gate
 from exporter.serving.triton.remote import Server
 from exporter.targets import Precision
+from exporter.validator import Check
 
 DEFAULT_DEVIATION = 1e-2
 """Largest relative difference of an answer under load, where the gate states none."""
@@ -69,6 +70,26 @@ class Load:
         return (
             f"no two of {self.requests} requests by {self.clients} clients shared a batch; if more requests do not "
             "either, look at dynamic_batching in the model's config.pbtxt"
+        )
+
+    def check(self) -> Check:
+        """Return the result as a check, for reports."""
+        failures = []
+        if self.lost:
+            failures.append(f"{len(self.lost)} requests were lost, the first one: {self.lost[0]}")
+        if self.swapped:
+            failures.append(f"{self.swapped} answers belong to another sentence")
+        if not self.max_deviation <= self.bound:
+            failures.append(f"an answer under load differs by {self.max_deviation:.2g}, allowed {self.bound:.2g}")
+        return Check("load", f"{self.clients} clients, {self.requests} requests: {self.told}", tuple(failures))
+
+    @property
+    def told(self) -> str:
+        """What came of it, in one line."""
+        return (
+            f"{len(self.lost)} lost, {self.swapped} swapped, deviation {self.max_deviation:.2g} (bound "
+            f"{self.bound:.2g}), {self.inferences} inferences in {self.executions} executions: "
+            f"{self.batching:.2f} per batch"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from exporter.recipe import Gate
 from exporter.validator.format_loss import FormatLoss
 from exporter.validator.gates import Verdict, judge, significant
+from exporter.validator.junit import junit_of
 from exporter.validator.parity import compare
 from exporter.validator.probes import Probe
 from exporter.validator.report import ParityReport
@@ -157,7 +158,7 @@ def test_the_report_is_json_and_junit_also_with_nan() -> None:
     broken[2, 2] = np.nan
     for report in (report_of(REFERENCE), report_of(broken)):
         assert len(json.loads(report.to_json())["rows"]) == 12
-        suite = ET.fromstring(report.to_junit())
+        suite = ET.fromstring(junit_of([report]))
         assert suite.get("tests") == "15"
         assert int(suite.get("failures", "")) == len(failed(report)) == len(suite.findall("testcase/failure"))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ET
 from dataclasses import replace
 from typing import Any
 
@@ -168,35 +167,6 @@ def test_as_json_everything_is_there_and_what_is_no_number_is_null() -> None:
     assert len(found["rows"]) == ROWS
     assert '\n "subject": "demo",\n' in report.to_json()  # a line each, to be read and compared
     assert "문장" in report.to_json()  # as it is, not escaped
-
-
-def test_as_junit_every_bound_and_every_check_is_a_case() -> None:
-    report = report_of(spoiled(), HELD, MISSED).with_checks(SWEEP, WEIGHTS)
-    text = report.to_junit()
-    assert text.startswith("<?xml")
-    suite = ET.fromstring(text)
-    assert suite.tag == "testsuite"
-    assert suite.attrib == {"name": "demo", "tests": "4", "failures": "2", "errors": "0", "skipped": "0"}
-    cases = suite.findall("testcase")
-    assert [case.attrib for case in cases] == [
-        {"classname": "demo", "name": name} for name in ("mean cosine", "min cosine", "sweep", "weights")
-    ]
-    held, missed, sweep, weights = cases
-    assert [child.tag for child in held] == ["system-out"]
-    assert held[0].text == str(HELD)
-    assert [child.tag for child in missed] == ["failure"]
-    assert (missed[0].get("message"), missed[0].text) == (str(MISSED), report.failure())
-    assert [(child.tag, child.text) for child in sweep] == [("system-out", SWEEP.coverage)]
-    assert [child.tag for child in weights] == ["failure", "system-out"]
-    assert (weights[0].get("message"), weights[0].text) == ("one differs", "one differs\none is missing")
-    assert weights[1].text == WEIGHTS.coverage
-
-
-def test_as_junit_what_was_not_compared_is_skipped() -> None:
-    suite = ET.fromstring(report_of(spoiled(), HELD).with_checks(Check.skipped("weights", "there are none")).to_junit())
-    assert (suite.get("failures"), suite.get("skipped")) == ("0", "1")
-    _, weights = suite.findall("testcase")
-    assert [(child.tag, child.get("message")) for child in weights] == [("skipped", "not compared: there are none")]
 
 
 def test_the_summary_is_one_line() -> None:
