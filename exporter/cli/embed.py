@@ -136,7 +136,8 @@ class _Shown:
         self._started = self._told = time.monotonic()
         self._bar.update(self._task, total=self._total, completed=self._done)
         resumed = f", {len(done)} of them from an earlier run" if done else ""
-        self._stderr.print(f"{self._total:,} rows in {len(plan.parts):,} parts{resumed}")
+        parts = "1 part" if len(plan.parts) == 1 else f"{len(plan.parts):,} parts"
+        self._stderr.print(f"{self._total:,} rows in {parts}{resumed}")
 
     def parts(self, count: int) -> None:
         self._parts_done += count
@@ -162,17 +163,18 @@ def _rows(report: EmbedReport) -> list[tuple[str, str]]:
     counts, stages, sample = report.counts, report.stages, report.sample
     if sample is None:
         left = report.parts - report.resumed
-        return [("rows", f"{report.rows:,}"), ("parts", f"{report.parts:,}, and {left:,} of them are left to do")]
+        return [("rows", f"{report.rows:,}"), ("parts", f"{report.parts:,}, left to do: {left:,}")]
     faults = ", ".join(f"{number:,} {fault}" for fault, number in sorted(counts.faults.items())) or "none"
+    processor = report.cpu_seconds_per_million_rows
     padding = counts.padding / max(counts.tokens + counts.padding, 1)
     return [
         ("rows", f"{counts.rows:,}"),
         ("with a vector", f"{counts.encoded:,}"),
         ("without", faults),
         ("truncated", f"{counts.truncated:,}"),
-        ("duplicates", f"{counts.duplicates:,} encoded once in their window"),
-        ("tokens", f"{counts.tokens:,}, {padding:.1%} of all with padding is padding"),
-        ("parts", f"{report.parts:,}, {report.resumed:,} of them from earlier runs"),
+        ("duplicates", f"{counts.duplicates:,} (encoded once in their window)"),
+        ("tokens", f"{counts.tokens:,}, and {padding:.1%} of padding"),
+        ("parts", f"{report.parts:,}, from earlier runs: {report.resumed:,}"),
         (
             "time",
             f"{report.seconds:.1f} s, {report.rows_per_second:,.0f} rows/s, {report.tokens_per_second:,.0f} tokens/s",
@@ -182,6 +184,6 @@ def _rows(report: EmbedReport) -> list[tuple[str, str]]:
             f"read {stages.read:.1f} s and tokenize {stages.tokenize:.1f} s beside encode {stages.encode:.1f} s, "
             f"write {stages.write:.1f} s",
         ),
-        ("processor", f"{report.cpu_seconds_per_million_rows:,.0f} s per million rows"),
-        ("encoded again", f"{sample.rows} rows differ by {sample.largest:.2g}, allowed {sample.bound:g}"),
+        *(() if processor is None else (("processor", f"{processor:,.0f} s per million rows"),)),
+        ("encoded again", f"{sample.rows} rows, largest difference {sample.largest:.2g}, allowed {sample.bound:g}"),
     ]

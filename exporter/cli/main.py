@@ -15,6 +15,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -94,10 +95,12 @@ def _run(command: Callable[[], Any]) -> None:
     # Python would exit with 1, which means that a gate failed. A panic of Rust code is no Exception.
     except BaseException as error:  # noqa: BLE001
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            print("error: the output cannot be written: the disk is full", file=sys.stderr)  # noqa: T201
+            with suppress(OSError):  # stderr may be what is full
+                print("error: the output cannot be written: the disk is full", file=sys.stderr)  # noqa: T201
             sys.exit(2)
-        traceback.print_exc()
-        print("error: this is a bug in korsbert, please report it with the lines above", file=sys.stderr)  # noqa: T201
+        with suppress(OSError):
+            traceback.print_exc()
+            print("error: this is a bug in korsbert, please report it with the lines above", file=sys.stderr)  # noqa: T201
         sys.exit(BUG)
 
 

@@ -4,7 +4,7 @@
     plan.py      parts: fixed ranges of rows        windows.py   a window of rows -> vectors
     places.py    a folder, or a prefix on a store   output.py    parts are written there and committed
     stores.py    errors of file systems             lease.py     the lock of a prefix
-    scratch.py   files on their way to a store
+    scratch.py   folders that are filled
     worker.py    one process makes parts            sample.py    some vectors are encoded again
     cluster.py   workers on a Ray cluster           ray_actor.py what runs on its machines
     kuberay.py   a job for Ray on Kubernetes
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from exporter.corpus.job import Job, Workers
 from exporter.corpus.options import EmbedEngine, EmbedOptions, OnError
 from exporter.corpus.output import PLAN, SUCCESS, Output, PartManifest, schema_of, vector_type
 from exporter.corpus.places import Place, opened_place, place_of
-from exporter.corpus.plan import Identity, Part, Plan, make_plan, refuse_another
+from exporter.corpus.plan import Identity, Part, Plan, make_plan, refuse_another, refuse_changed
 from exporter.corpus.reading import columns_of
 from exporter.corpus.results import Counts, Made, Sample, Seconds
 from exporter.corpus.sample import sampled
@@ -68,7 +68,7 @@ class EmbedReport:
         rows_per_second: Of the rows of this run.
         tokens_per_second: Of the tokens that this run has encoded, padding left out.
         stages: Seconds by stage of this run, of all workers together.
-        cpu_seconds_per_million_rows: Processor time of the workers.
+        cpu_seconds_per_million_rows: Processor time of the workers; None where earlier runs have made everything.
         sample: The comparison at the end; None where nothing was to be written.
     """
 
@@ -81,7 +81,7 @@ class EmbedReport:
     rows_per_second: float
     tokens_per_second: float
     stages: Seconds
-    cpu_seconds_per_million_rows: float
+    cpu_seconds_per_million_rows: float | None
     sample: Sample | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,6 +128,8 @@ def embed(
     """
     require_all(("fsspec", "pyarrow"))
     _refuse_options_of_clusters(options)
+    if not out or not all(inputs):
+        raise InputError(f"`{'inputs' if out else 'out'}` is empty", next_step="give a path or a URL")
     opened = _opened(bundle, options, progress)
     prompt_name = options.prompt_name or first_prompt(opened.manifest.encoder.prompts, DOCUMENT_PROMPTS)
     prompt = _prompt(opened, prompt_name)
@@ -155,6 +157,8 @@ def embed(
             counts += made.counts
             sample = made.sample
             output.refuse_other_parts(plan)
+            if not counts.encoded:
+                progress.on_warning("no row has a vector" if counts.rows else "the input has no rows")
             place.write(SUCCESS, _success(facts, plan, counts))
         seconds = time.perf_counter() - started
     return EmbedReport(
@@ -167,7 +171,7 @@ def embed(
         rows_per_second=made.counts.rows / seconds,
         tokens_per_second=made.counts.tokens / seconds,
         stages=made.seconds,
-        cpu_seconds_per_million_rows=made.seconds.processor / max(made.counts.rows, 1) * 1e6,
+        cpu_seconds_per_million_rows=made.seconds.processor / made.counts.rows * 1e6 if made.counts.rows else None,
         sample=sample,
     )
 
@@ -178,9 +182,9 @@ def _refusing_changes(identity: Identity, inputs: Sequence[str], where: str) -> 
     try:
         yield
     except GateError:
-        refuse_another(identity, replace(identity, files=input_files(inputs)), where)
+        refuse_changed(identity, input_files(inputs), where)
         raise
-    refuse_another(identity, replace(identity, files=input_files(inputs)), where)
+    refuse_changed(identity, input_files(inputs), where)
 
 
 def _workers(
@@ -286,6 +290,7 @@ def _plan(
         new = make_plan(identity, options.rows_per_part)
         if not options.dry_run:
             if plan is not None:
+                progress.on_warning(f"removing what an earlier run has written: {len(plan.parts):,} parts")
                 output.clear()
             output.place.write(PLAN, new.to_json())
         return new, {}
@@ -315,6 +320,11 @@ def _refuse_recorded_faults(
 def _facts(bundle: Bundle, options: EmbedOptions, prompt: str) -> dict[str, Any]:
     """Return what the metadata of every part says of its vectors."""
     facts = bundle.manifest.encoder
+    if options.truncate_dim is not None and options.truncate_dim > facts.dimension:
+        raise InputError(
+            f"`truncate_dim` is {options.truncate_dim}, and the vectors have {facts.dimension} dimensions",
+            next_step="choose fewer, or leave it out",
+        )
     dimension = min([facts.dimension, *filter(None, (facts.truncate_dim, options.truncate_dim))])
     return {
         "bundle": bundle.manifest.seal,

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +22,7 @@ from exporter.dependencies import require
 from exporter.errors import InputError, quoted
 from exporter.runtime.texts import lone_surrogate
 
+_MAGIC = frozenset("*?[{")
 _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -151,6 +152,8 @@ def _files_of(given: str) -> Iterator[InputFile]:
         if "::" in given and not system.exists(path):
             raise InputError(f"{given}: there is no such file, and URLs in a chain are not supported")
         is_glob = core.has_magic(path) and not system.exists(path)
+        if is_glob and is_local(system):
+            _refuse_unreadable_folders(system, path)
         found = [each for each in sorted(system.glob(path)) if not _is_hidden(_name(each))] if is_glob else [path]
         if not found or not system.exists(found[0]):
             raise InputError(f"{given}: there is no such file or folder", next_step="check the path")
@@ -201,13 +204,36 @@ def _json(system: Any, path: str) -> dict[str, Any]:
 def _walk(folder: str) -> Iterator[str]:
     """Yield the files of a folder here and of those in it, also behind links, each folder once."""
     seen: set[str] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
         real = os.path.realpath(root)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
         yield from (f"{root}/{name}" for name in names)
+
+
+def _refuse_unreadable_folders(system: Any, pattern: str) -> None:
+    """Refuse a pattern that leads through a folder that cannot be read: what is in it would be missing.
+
+    Raises:
+        OSError: Of the first one.
+    """
+    parts = PurePosixPath(pattern).parts
+    first = next(depth for depth, part in enumerate(parts) if _MAGIC.intersection(part))
+    for depth in range(first, len(parts)):
+        above = str(PurePosixPath(*parts[:depth]))
+        for folder in system.glob(above) if depth > first else [above]:
+            if parts[depth] == "**":
+                deque(_walk(folder), maxlen=0)
+            elif os.path.isdir(folder):  # noqa: PTH112
+                os.scandir(folder).close()
+        if parts[depth] == "**":
+            return
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _is_hidden(path: str) -> bool:

@@ -204,7 +204,9 @@ def _header(file: InputFile, opened: Any) -> tuple[list[str] | None, int]:
     read = _Decoded(file, opened, 0)
     names = _next_row(csv.reader(read, delimiter=_DELIMITERS[file.format], strict=True)) or []
     if any(map(lone_surrogate, names)):
-        raise csv.Error("its header is not UTF-8")
+        raise csv.Error("its header is not UTF-8: convert it, for example with `iconv -f cp949 -t utf-8`")
+    if not names and file.format in _DELIMITERS:
+        raise csv.Error("it has no header")
     return names, read.offset
 
 
@@ -215,7 +217,12 @@ def _first_rows(file: InputFile) -> tuple[list[Mapping[str, object]], list[str] 
         with open_file(file) as opened:
             names, offset = _header(file, opened)
             if file.format is Format.JSONL:
-                for _, (record, _) in zip(range(_ROWS_OF_TYPES), _records(file, opened, offset), strict=False):
+                for number, (record, _) in zip(range(_ROWS_OF_TYPES), _records(file, opened, offset), strict=False):
+                    if number == 0 and isinstance(record, bytes) and record.lstrip().startswith(b"["):
+                        raise InputError(
+                            f"{file.url}: is one JSON array, and JSON Lines have an object on each line",
+                            next_step="convert it, for example with `jq -c '.[]'`",
+                        )
                     values = _values(file, names, record)
                     rows += [] if values is None else [values]
     except errors_of_stores(*_DAMAGED) as error:

@@ -25,6 +25,7 @@ from exporter.files import TEXT, read_file
 
 _LOCK = "_lock"  # an object
 _OWN_LOCK = ".lock"  # a file
+_FOLDER_OF_PARTS = "korsbert-part-"  # on their way to a store
 
 
 class Place(Protocol):
@@ -116,7 +117,7 @@ def place_of(out: str) -> _Folder | _Prefix:
         raise InputError(f"{out}: cannot be written: {error}", next_step="choose another `out`") from error
     if is_local(system):
         return _Folder(Path(path).resolve())
-    remove_left_scratch_folders()
+    remove_left_scratch_folders(_FOLDER_OF_PARTS)
     return _Prefix(system, path)
 
 
@@ -217,7 +218,7 @@ class _Prefix:
 
     @contextmanager
     def filling(self, name: str) -> Iterator[Path]:
-        with scratch_folder() as folder:
+        with scratch_folder(_FOLDER_OF_PARTS) as folder:
             path = folder / name
             with writing(path, "TMPDIR"):
                 yield path

@@ -188,6 +188,21 @@ def refuse_another(made: Identity, asked: Identity, where: str) -> None:
             )
 
 
+def refuse_changed(identity: Identity, files: tuple[InputFile, ...], where: str) -> None:
+    """Refuse an input that is not what it was when the run began.
+
+    Raises:
+        InputError: A file differs; both values are named.
+    """
+    for name, before, now in _of_files(identity.files, files):
+        if before != now:
+            raise InputError(
+                f"{where}: the input was changed while it was read: {name} was {before} when it was begun, and now it "
+                f"is {now}",
+                next_step="run it again with another `out`, or with `resume=False`",
+            )
+
+
 def _of_files(made: Sequence[InputFile], asked: Sequence[InputFile]) -> list[tuple[str, object, object]]:
     differences: list[tuple[str, object, object]] = [("the number of input files", len(made), len(asked))]
     for before, now in zip(made, asked, strict=False):

@@ -6,10 +6,8 @@ An actor reads the rows of a part itself, writes them and commits the part.
 from __future__ import annotations
 
 import faulthandler
-import fcntl
 import os
 import pickle
-import re
 import shutil
 import stat
 import tempfile
@@ -27,6 +25,7 @@ from exporter.corpus.output import Output
 from exporter.corpus.places import Place, place_of
 from exporter.corpus.plan import Part
 from exporter.corpus.results import Counts, Made
+from exporter.corpus.scratch import remove_left_scratch_folders, scratch_folder
 from exporter.corpus.worker import Worker, bounded_threads
 from exporter.dependencies import require
 from exporter.errors import BundleError, ExportError, InputError, ServerError, first_line
@@ -34,7 +33,7 @@ from exporter.version import __version__
 
 _TRIES = 5  # of a part whose worker dies
 _STDERR = 2
-_UNFINISHED = re.compile(r"[0-9a-f]{12}-(\d{1,9})-\w+")  # a folder that the process of this id fills
+_FILLING = "filling-"  # a folder that is not the bundle yet
 
 
 @dataclass(frozen=True)
@@ -188,13 +187,11 @@ def _bundle_here(shipment: Shipment, files: Mapping[str, Any]) -> Bundle:
     """
     seal = shipment.job.identity.bundle
     target = _own_folder() / seal
-    _remove_unfinished(target.parent)
+    remove_left_scratch_folders(_FILLING, target.parent)
     for folder in (shipment.folder, target):
         with suppress(ExportError, OSError):
             return _bundle_of(folder, seal)
-    partial = Path(tempfile.mkdtemp(prefix=f"{seal[:12]}-{os.getpid()}-", dir=target.parent))
-    lock = _locked(partial)
-    try:
+    with scratch_folder(_FILLING, target.parent) as partial:
         for name, content in files.items():
             (partial / name).write_bytes(require("ray").get(content))
         _bundle_of(partial, seal)
@@ -205,48 +202,6 @@ def _bundle_here(shipment: Shipment, files: Mapping[str, Any]) -> Bundle:
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
         return _bundle_of(target, seal)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """Remove what processes that were killed have left while they filled it."""
-    for path in folder.iterdir():
-        found = _UNFINISHED.fullmatch(path.name)
-        if found is None or _is_alive(int(found[1])):
-            continue
-        lock = _locked(path)
-        if lock is not None:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's now
-        return True
-    return True
-
-
-def _locked(folder: Path) -> int | None:
-    """Lock a folder and return its descriptor; None where another process holds the lock, or there are no locks.
-
-    The number of a process says too little where containers share a folder: each of them counts its own processes.
-    """
-    descriptor = None
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        if descriptor is not None:
-            os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _bundle_of(folder: Path, seal: str) -> Bundle:

@@ -1063,7 +1063,7 @@ class TestProcesses:
         done = run_program(command(demo_fp32, source, tmp_path / "out"))
         assert (done.status, done.stderr) == (0, "reading the input\n230 rows in 4 parts\n")
         assert "tokens/s" in done.stdout
-        for line in ("with a vector   230", "without         none", "parts           4, 0 of them from earlier runs"):
+        for line in ("with a vector   230", "without         none", "parts           4, from earlier runs: 0"):
             assert line in done.stdout
         told = run_program(command(demo_fp32, source, tmp_path / "out", "--json"))
         assert json.loads(told.stdout)["counts"]["rows"] == 230
@@ -1073,7 +1073,7 @@ class TestProcesses:
     def test_a_dry_run_writes_nothing(self, copy: Path, demo_fp32: Path, source: Path, tmp_path: Path) -> None:
         done = run_program(command(demo_fp32, source, tmp_path / "new" / "out", "--dry-run"))
         assert (done.status, done.stderr) == (0, "reading the input\n230 rows in 4 parts\n")
-        assert "parts   4, and 4 of them are left to do" in done.stdout
+        assert "parts   4, left to do: 4" in done.stdout
         assert not (tmp_path / "new").exists()
         (copy / "part-000002.parquet").unlink()
         before = contents(copy)

@@ -42,8 +42,8 @@ def test_what_a_killed_worker_has_left_is_removed(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     own = tmp_path / f"korsbert-bundles-{os.getuid()}"
     own.mkdir(mode=0o700)
-    left = own / f"{SEAL}-{dead}-abc_de12"
-    kept = [own / f"{SEAL}-{os.getpid()}-abc_de12", own / (SEAL * 6)[:64], own / "mine", own / f"{SEAL}-{dead}-file"]
+    left = own / f"filling-{dead}-abc_de12"
+    kept = [own / f"filling-{os.getpid()}-abc_de12", own / (SEAL * 6)[:64], own / "mine", own / f"filling-{dead}-file"]
     for folder in (left, *kept[:-1]):
         folder.mkdir()
         (folder / "model.onnx").write_bytes(b"0")
@@ -57,7 +57,7 @@ def test_one_that_a_process_of_another_container_fills_stays(
 ) -> None:
     """Its number says nothing here; its lock does."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    folder = tmp_path / f"korsbert-bundles-{os.getuid()}" / f"{SEAL}-{dead}-abcdefgh"
+    folder = tmp_path / f"korsbert-bundles-{os.getuid()}" / f"filling-{dead}-abcdefgh"
     folder.mkdir(parents=True)
     folder.parent.chmod(0o700)
     descriptor = os.open(folder, os.O_RDONLY)

@@ -174,7 +174,8 @@ class TestScratch:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def test_what_a_killed_process_has_left_is_removed(self, s3: Any, tmp_path: Path) -> None:
-        fill = "import os, signal; from exporter.corpus.scratch import scratch_folder; folder = scratch_folder();"
+        fill = "import os, signal; from exporter.corpus.scratch import scratch_folder; "
+        fill += "folder = scratch_folder('korsbert-part-'); "
         fill += "(folder.__enter__() / 'part').write_bytes(b'x'); os.kill(os.getpid(), signal.SIGKILL)"
         subprocess.run([sys.executable, "-c", fill], env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
         (left,) = tmp_path.iterdir()
@@ -194,7 +195,7 @@ class TestScratch:
         (tmp_path / f"korsbert-part-{ended.pid}-link").symlink_to(tmp_path / "korsbert-abc")
         descriptor = os.open(of_another_container, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        with scratch_folder() as ours:
+        with scratch_folder("korsbert-part-") as ours:
             place_of("s3://vectors/a")
             assert ours.exists()
             assert len([*tmp_path.iterdir()]) == 5

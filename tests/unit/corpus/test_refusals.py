@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporter.bundle import Bundle
-from exporter.corpus import EmbedOptions, Progress, _facts, _plan, _warn_of_another_processor, embed
-from exporter.corpus.files import Format, InputFile
+from exporter.corpus import EmbedOptions, EmbedReport, Progress, _facts, _plan, _warn_of_another_processor, embed
+from exporter.corpus.files import Format, InputFile, input_files
 from exporter.corpus.output import Output
 from exporter.corpus.places import place_of
 from exporter.corpus.plan import Identity, Part, Plan
 from exporter.corpus.rows import Place
 from exporter.errors import InputError
 from exporter.targets import Device
+from tests.unit.corpus.test_output import nobody
 
 
 @pytest.fixture
@@ -97,7 +99,6 @@ class TestRanges:
         (("Transformer", "Pooling", "Normalize"), None, {}, True),
         (("Transformer", "Pooling", "Normalize"), None, {"truncate_dim": 8}, False),
         (("Transformer", "Pooling", "Normalize"), 16, {}, False),
-        (("Transformer", "Pooling", "Normalize"), None, {"truncate_dim": 10_000}, True),
         (("Transformer", "Pooling", "Normalize", "Dense"), None, {}, False),
     ],
 )
@@ -149,3 +150,66 @@ def test_parts_of_earlier_runs_are_looked_at_side_by_side(tmp_path: Path) -> Non
     found = _plan(Looked(place_of(str(tmp_path))), identity, EmbedOptions(), Progress(on_stage=stages.append))
     assert found == (plan, {})
     assert stages == ["looking at the parts of earlier runs"]
+
+
+class TestInputs:
+    @pytest.mark.parametrize("given", ["in", "in/**/*.jsonl", "in/*/b.jsonl"])
+    def test_a_folder_that_cannot_be_read(self, given: str) -> None:
+        """Its rows would be missing without a word."""
+        with tempfile.TemporaryDirectory() as name:  # not in a folder that only we may read
+            for file in ("open/a.jsonl", "locked/b.jsonl"):
+                path = Path(name) / "in" / file
+                path.parent.mkdir(parents=True)
+                path.write_text('{"text": "a"}\n')
+            Path(name).chmod(0o755)
+            assert len(input_files([f"{name}/{given}"])) == (1 if given == "in/*/b.jsonl" else 2)
+            (Path(name) / "in" / "locked").chmod(0)
+            with nobody(), pytest.raises(InputError, match="cannot be read: Permission denied"):
+                input_files([f"{name}/{given}"])
+            (Path(name) / "in" / "locked").chmod(0o755)
+
+    @pytest.mark.parametrize("content", ['[{"text": "a"}]', '\n [\n{"text": "a"}\n]'])
+    def test_a_json_array(self, content: str, twin_bundle: Path, tmp_path: Path) -> None:
+        (tmp_path / "in.json").write_text(content)
+        with pytest.raises(InputError, match=r"in\.json: is one JSON array"):
+            run(twin_bundle, tmp_path / "in.json", tmp_path / "out", on_error="record")
+
+    @pytest.mark.parametrize(
+        ("content", "told"), [(b"", "it has no header"), ("본문\n가\n".encode("cp949"), "its header is not UTF-8")]
+    )
+    def test_a_header_that_is_none(self, content: bytes, told: str, twin_bundle: Path, tmp_path: Path) -> None:
+        (tmp_path / "in.csv").write_bytes(content)
+        with pytest.raises(InputError, match=told):
+            run(twin_bundle, tmp_path / "in.csv", tmp_path / "out")
+
+    @pytest.mark.parametrize(("source", "out", "name"), [("", "out", "inputs"), ("in.jsonl", "", "out")])
+    def test_an_empty_name(self, source: str, out: str, name: str, twin_bundle: Path) -> None:
+        with pytest.raises(InputError, match=rf"`{name}` is empty"):
+            run(twin_bundle, source, out)
+
+    def test_more_dimensions_than_there_are(self, twin_bundle: Path, source: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"`truncate_dim` is 9999, and the vectors have \d+ dimensions"):
+            run(twin_bundle, source, tmp_path / "out", truncate_dim=9999)
+
+
+class TestWarnings:
+    def warned(self, bundle: Path, source: Path, out: Path, **options: Any) -> tuple[list[str], EmbedReport]:
+        told: list[str] = []
+        chosen = EmbedOptions.of(threads=1, **options)
+        return told, embed(bundle, [str(source)], str(out), chosen, Progress(on_warning=told.append))
+
+    @pytest.mark.parametrize(("content", "told"), [("", "the input has no rows"), ("{\n", "no row has a vector")])
+    def test_of_an_output_without_vectors(self, content: str, told: str, twin_bundle: Path, tmp_path: Path) -> None:
+        (tmp_path / "in.jsonl").write_text(content)
+        warnings, _ = self.warned(twin_bundle, tmp_path / "in.jsonl", tmp_path / "out", on_error="record")
+        assert told in warnings
+
+    def test_of_parts_that_are_removed(self, twin_bundle: Path, source: Path, tmp_path: Path) -> None:
+        warnings, report = self.warned(twin_bundle, source, tmp_path / "out")
+        assert not any("removing" in warning for warning in warnings)
+        assert report.cpu_seconds_per_million_rows is not None
+        warnings, report = self.warned(twin_bundle, source, tmp_path / "out")
+        assert not any("removing" in warning for warning in warnings)
+        assert report.cpu_seconds_per_million_rows is None, "no row was encoded"
+        warnings, _ = self.warned(twin_bundle, source, tmp_path / "out", resume=False)
+        assert "removing what an earlier run has written: 1 parts" in warnings
