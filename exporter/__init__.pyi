@@ -1,5 +1,6 @@
 # The public names. `lazy_loader` reads this file, and so do type checkers.
 
+from .api import assert_embeddings_match as assert_embeddings_match
 from .api import embed as embed
 from .api import export as export
 from .api import load as load

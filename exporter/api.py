@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,7 @@ from exporter.errors import InputError
 from exporter.options import ExportOptions
 from exporter.recipe import Gates, Recipe, find_recipe
 from exporter.runtime.encoder import Encoder
-from exporter.targets import Device
+from exporter.targets import Device, Precision
 
 if TYPE_CHECKING:
     from exporter.corpus import EmbedReport, Progress
@@ -124,8 +124,10 @@ def write_golden(
     """
     require_all(REFERENCE_PACKAGES)
     from exporter.golden import making  # noqa: PLC0415 - imports torch
+    from exporter.golden.file import refuse_to_replace_other_file  # noqa: PLC0415 - imports safetensors
     from exporter.golden.file import write_golden as write  # noqa: PLC0415 - imports safetensors
 
+    refuse_to_replace_other_file(Path(out))
     named = model if isinstance(model, Recipe) else str(model)
     loaded, recipe = making.load_model(named, checkpoint=_path(checkpoint), revision=revision)
     return write(Path(out), making.golden_of(loaded, recipe, dtype))
@@ -189,6 +191,42 @@ def validate(
         device=device,
         minimum_gate=minimum_gate_of(gates),
     )
+
+
+def assert_embeddings_match(
+    encode: Callable[[list[str]], Any],
+    golden: str | Path,
+    *,
+    precision: str = "fp32",
+    gates: Gates | Recipe | str | Path | None = None,
+) -> ParityReport:
+    """Compare what a function answers with a golden file: the client of a server, for example. For tests.
+
+    Args:
+        encode: Takes a list of texts and returns (texts, dimension) numbers, with the model's default prompt. It is
+            called with all probes at once, and with batches of 1 and of 8 texts.
+        golden: The golden file.
+        precision: What it computes in, ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"int8"`` or ``"int8_dynamic"``: which gate
+            counts.
+        gates: Bounds that count where they are stricter than the golden file's: a recipe, or a YAML file with a
+            ``gates`` key.
+
+    Returns:
+        The report, which passed.
+
+    Raises:
+        AssertionError: A bound was missed; with the worst sentence and the likely cause.
+        InputError: The golden file cannot be used, or the function returns something else than vectors.
+    """
+    from exporter.golden import judging, read_golden  # noqa: PLC0415 - imports safetensors
+
+    if precision not in list(Precision):
+        raise InputError(f"`precision` is {precision!r}", next_step=f"use one of {', '.join(Precision)}")
+    stricter = None if gates is None else minimum_gate_of(gates).gates
+    report = judging.judge_function(encode, read_golden(Path(golden)), Precision(precision), stricter)
+    if not report.passed:
+        raise AssertionError(report.failure())
+    return report
 
 
 def embed(

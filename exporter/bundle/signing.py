@@ -87,7 +87,7 @@ def refuse_other_file(path: Path, content: bytes) -> None:
     except ValidationError as error:
         raise BundleError(
             f"{path}: not a signature in the format of model-signing",
-            next_step="get the bundle again, or remove this file",
+            next_step="get it again from its signer, or remove this file",
         ) from error
 
 
@@ -122,14 +122,17 @@ def sign(hashes: Mapping[str, str], subject: str, signer: Signer, ignored: Seque
         ) from error
 
 
-def verify(hashes: Mapping[str, str], signature: bytes, trusted: Trusted, folder: Path) -> None:
+def verify(
+    hashes: Mapping[str, str], signature: bytes, trusted: Trusted, folder: Path, place: Path | None = None
+) -> None:
     """Verify that a signature is of these files and comes from ``trusted``.
 
     Args:
         hashes: Name of a file -> SHA-256, in hexadecimal, of the bytes that were read.
         signature: Content of ``model.sig``.
         trusted: The key or the certificates.
-        folder: Where the files are, for the message.
+        folder: Where the files are, or the one file that is signed, for messages.
+        place: Where the signature is, for messages; by default ``model.sig`` in the folder.
 
     Raises:
         BundleError: It comes from somebody else, is damaged, or is of other files.
@@ -146,11 +149,11 @@ def verify(hashes: Mapping[str, str], signature: bytes, trusted: Trusted, folder
     except Exception as error:
         if known.compared:  # so the signature itself is sound, and it is of other files
             raise BundleError(
-                f"{folder}: altered since it was signed", next_step="get the bundle again from its signer"
+                f"{folder}: altered since it was signed", next_step="get it again from its signer"
             ) from error
         raise BundleError(
-            f"{folder / SIGNATURE}: not a signature by the {trusted.kind} {trusted.path}: {first_line(error)}",
-            next_step=f"get the bundle again, or give the signer's {trusted.kind}",
+            f"{place or folder / SIGNATURE}: not a signature by the {trusted.kind} {trusted.path}: {first_line(error)}",
+            next_step=f"get it again from its signer, or give the signer's {trusted.kind}",
         ) from error
 
 

@@ -18,7 +18,7 @@ def golden_command(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Golden file to write; replaced if it is there.")],
     dtype: Annotated[
         Literal["float32", "float16"],
-        typer.Option("--dtype", help="Type of the vectors. float16: half as large, too coarse to judge float32."),
+        typer.Option("--dtype", help="Type of the vectors. float16: half the space, too coarse to judge float32."),
     ] = "float32",
     checkpoint: CheckpointOption = None,
     revision: Annotated[

@@ -145,11 +145,25 @@ def write_golden(path: Path, golden: Golden) -> GoldenFacts:
     """
     tensors = _tensors_of(golden)
     facts = golden.facts.sealed(tensors)
+    refuse_to_replace_other_file(path)
     try:
         write_file(path, save(tensors, {_METADATA: facts.model_dump_json()}))
+        signature_of(path).unlink(missing_ok=True)  # of what was replaced
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}", next_step="choose another `out`") from error
     return facts
+
+
+def refuse_to_replace_other_file(path: Path) -> None:
+    """Refuse a path at which something is that is no golden file.
+
+    Raises:
+        InputError: There is.
+    """
+    if not path.name:
+        raise InputError("`out` is empty", next_step="give a file")
+    if path.exists() and _METADATA.encode() not in _read(path)[: 2**16]:
+        raise InputError(f"{path}: is there, and is no golden file", next_step="choose another `out`")
 
 
 def read_golden(path: Path, *, require_signature: Path | Trusted | None = None) -> Golden:
@@ -174,7 +188,7 @@ def read_golden(path: Path, *, require_signature: Path | Trusted | None = None) 
             raise BundleError(f"{path}: altered since it was written: the hash of a tensor differs", next_step=_AGAIN)
         return _golden_of(facts, tensors)
     except (SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: not a golden file: {first_line(error)}", next_step=_AGAIN) from error
+        raise InputError(f"{path}: damaged, or not a golden file: {first_line(error)}", next_step=_AGAIN) from error
 
 
 def sign_golden(path: Path, signer: Signer) -> Path:
@@ -288,10 +302,13 @@ def _verify_signature(path: Path, content: bytes, trusted: Path | Trusted) -> No
     trusted = Trusted.of(trusted) if isinstance(trusted, Path) else trusted
     place = signature_of(path)
     if not place.is_file():
-        raise BundleError(f"{path}: not signed, and a signature by {trusted.path} is required", next_step="sign it")
+        raise BundleError(
+            f"{path}: not signed, and a signature by {trusted.path} is required",
+            next_step="get its signature from its signer",
+        )
     signature = _read(place)
     refuse_other_file(place, signature)
-    verify({_WHOLE_FILE: hashlib.sha256(content).hexdigest()}, signature, trusted, path)
+    verify({_WHOLE_FILE: hashlib.sha256(content).hexdigest()}, signature, trusted, path, place)
 
 
 def _read(path: Path) -> bytes:

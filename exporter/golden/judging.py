@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from exporter.bundle import Bundle, Manifest
 from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
 from exporter.errors import InputError
 from exporter.golden.file import Golden
-from exporter.recipe import Gate
+from exporter.recipe import Gate, Gates
 from exporter.runtime.tokens import TextTokenizer
+from exporter.runtime.vector_types import Vectors
+from exporter.targets import Precision
 from exporter.validator import Check, ParityReport, validate
 from exporter.validator.check import check_facts
 from exporter.validator.prompts import check_prompts
@@ -59,6 +63,50 @@ def validate_with_golden(
     return report.with_checks(*checks)
 
 
+def judge_function(
+    encode: Callable[[list[str]], npt.ArrayLike], golden: Golden, precision: Precision, gates: Gates | None = None
+) -> ParityReport:
+    """Judge a function from texts to vectors, such as the client of a server, by the answers in a golden file.
+
+    Args:
+        encode: Returns (texts, dimension) numbers, with the default prompt. It is called with all probes at once, and
+            with batches of 1 and of 8 texts.
+        golden: The answers.
+        precision: What it computes in: which gate counts.
+        gates: Bounds that count where they are stricter than the golden file's.
+
+    Raises:
+        InputError: The golden file is too coarse, or the function returns something else than vectors of its dimension.
+    """
+    gate = golden.facts.gates.of(precision)
+    gate = gate if gates is None else gate.tightened(gates.of(precision))
+    _refuse_too_coarse(golden, gate)
+    candidate = _Function(encode, golden.facts.encoder.dimension)
+    return replace(
+        validate(golden.reference(None), candidate, gate, "the function", precision), golden=golden.facts.seal
+    )
+
+
+class _Function:
+    execution = "a Python function"
+
+    def __init__(self, encode: Callable[[list[str]], npt.ArrayLike], dimension: int) -> None:
+        self._encode = encode
+        self._dimension = dimension
+
+    def encode(self, sentences: Sequence[str], /) -> Vectors:
+        vectors = np.asarray(self._encode(list(sentences)), np.float32)
+        if vectors.shape != (len(sentences), self._dimension):
+            raise InputError(
+                f"the function returned {vectors.shape} for {len(sentences)} texts, and the golden file has vectors of "
+                f"{self._dimension} dimensions",
+                next_step="return one vector for each text",
+            )
+        return vectors
+
+    encode_batch = encode
+
+
 def refuse_to_judge(golden: Golden, manifest: Manifest, gate: Gate) -> None:
     """Refuse a golden file of other vectors, or one that is too coarse.
 
@@ -72,10 +120,14 @@ def refuse_to_judge(golden: Golden, manifest: Manifest, gate: Gate) -> None:
             f"({manifest.recipe.name})",
             next_step="give the golden file of the bundle's checkpoint",
         )
+    _refuse_too_coarse(golden, gate)
+
+
+def _refuse_too_coarse(golden: Golden, gate: Gate) -> None:
     bound = gate.max_relative_error
     if golden.facts.dtype == "float16" and (bound is None or bound < _FINEST):
         raise InputError(
-            f"a golden file in float16 is too coarse for a relative error of {bound}, which this bundle must reach",
+            f"a golden file in float16 is too coarse for a relative error of {bound}, which must be reached",
             next_step="write one in float32",
         )
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from exporter.validator import ParityReport
 from tests.conftest import ROOT
 from tests.support.keys import ec_key
 from tests.support.manifests import edit_manifest, reseal
-from tests.support.process import refused
+from tests.support.process import refused, run_program
 from tests.support.warm import CLI, WarmPython
 
 DEMO = ROOT / "recipes" / "demo" / "checkpoint"
@@ -240,6 +242,80 @@ class TestFilesForCi:
         refused(python.run(CLI, *command, *baseline), 2, "manifest.json: not a parity report")
 
 
+class TestFunctions:
+    @pytest.fixture(scope="class")
+    def encode(self, demo_fp32: Path) -> Iterator[Callable[[list[str]], np.ndarray]]:
+        with exporter.load(demo_fp32) as encoder:
+            yield encoder.encode
+
+    def test_one_that_answers_as_the_checkpoint(self, encode: Callable[[list[str]], np.ndarray], golden: Path) -> None:
+        report = exporter.assert_embeddings_match(lambda texts: encode(texts).tolist(), golden)
+        assert (report.passed, report.golden) == (True, read_golden(golden).facts.seal)
+
+    @pytest.mark.parametrize(
+        ("fault", "told"),
+        [
+            (lambda vectors: vectors * 2, "all vectors are 2 times as long as the reference's"),
+            (lambda vectors: vectors[::-1], "rows are out of order"),
+            (lambda vectors: np.round(vectors * 20) / 20, "max relative error"),
+            (lambda vectors: vectors * np.nan, "NaN or Inf"),
+        ],
+        ids=["a factor", "another order", "rounded", "NaN"],
+    )
+    def test_one_that_does_not(
+        self,
+        fault: Callable[[np.ndarray], np.ndarray],
+        told: str,
+        encode: Callable[[list[str]], np.ndarray],
+        golden: Path,
+    ) -> None:
+        with pytest.raises(AssertionError, match=told):
+            exporter.assert_embeddings_match(lambda texts: fault(encode(texts)), golden)
+
+    def test_one_whose_answer_depends_on_the_batch(
+        self, encode: Callable[[list[str]], np.ndarray], golden: Path
+    ) -> None:
+        with pytest.raises(AssertionError, match="padding is not masked"):
+            exporter.assert_embeddings_match(lambda texts: encode(texts) + 0.3 * (len(texts) == 8), golden)
+
+    def test_what_is_no_vector(self, encode: Callable[[list[str]], np.ndarray], golden: Path) -> None:
+        with pytest.raises(InputError, match=r"the function returned \(729, 10\) for 729 texts"):
+            exporter.assert_embeddings_match(lambda texts: encode(texts)[:, :10], golden)
+        with pytest.raises(InputError, match=r"`precision` is 'float32'"):
+            exporter.assert_embeddings_match(encode, golden, precision="float32")
+
+    def test_bounds_of_ones_own(self, encode: Callable[[list[str]], np.ndarray], golden: Path, tmp_path: Path) -> None:
+        (tmp_path / "gates.yaml").write_text("gates: {fp32: {max_relative_error: 1.0e-9}}")
+        with pytest.raises(AssertionError, match=r"max relative error .* > 1e-09"):
+            exporter.assert_embeddings_match(encode, golden, gates=tmp_path / "gates.yaml")
+
+
+def test_the_fixture_of_pytest(demo_fp32: Path, golden: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(
+        f"""
+import exporter
+
+def test_sound(embedding_parity):
+    with exporter.load({str(demo_fp32)!r}) as encoder:
+        embedding_parity(encoder.encode, {str(golden)!r})
+
+def test_unsound(embedding_parity):
+    with exporter.load({str(demo_fp32)!r}) as encoder:
+        embedding_parity(lambda texts: encoder.encode(texts)[::-1], {str(golden)!r})
+"""
+    )
+    plugin = ("-p", "exporter.pytest_plugin", "-p", "no:cacheprovider")
+    done = run_program([sys.executable, "-m", "pytest", "-q", *plugin, tmp_path], cwd=tmp_path)
+    assert done.status == 1, done
+    assert "1 failed, 1 passed" in done.stdout
+    assert "likely cause: most rows are closest to another row's reference" in done.stdout
+
+
+def test_the_plugin_is_an_entry_point() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["entry-points"]["pytest11"] == {"korsbert": "exporter.pytest_plugin"}
+
+
 class TestPrompts:
     def state_prompts(self, bundle: Path, prompts: dict[str, str]) -> None:
         edit_manifest(bundle, lambda manifest: manifest["encoder"].update(prompts=prompts))
@@ -271,13 +347,13 @@ class TestFile:
         content = bytearray(golden.read_bytes())
         content[8 + part * (len(content) - 9) // 7] ^= 1
         (tmp_path / "bad.golden").write_bytes(content)
-        with pytest.raises((InputError, BundleError), match=r"bad\.golden: (not a golden file|altered)"):
+        with pytest.raises((InputError, BundleError), match=r"bad\.golden: ((damaged, or )?not a golden|altered)"):
             read_golden(tmp_path / "bad.golden")
 
     @pytest.mark.parametrize("length", [0, 7, 100, 5000, -1])
     def test_a_file_cut_short(self, length: int, golden: Path, tmp_path: Path) -> None:
         (tmp_path / "bad.golden").write_bytes(golden.read_bytes()[:length])
-        with pytest.raises(InputError, match=r"bad\.golden: not a golden file"):
+        with pytest.raises(InputError, match=r"bad\.golden: (damaged, or )?not a golden file"):
             read_golden(tmp_path / "bad.golden")
 
     @pytest.mark.parametrize(
@@ -300,7 +376,7 @@ class TestFile:
         self, change: Callable[[Golden], Golden], told: str, answers: Golden, tmp_path: Path
     ) -> None:
         write_golden(tmp_path / "bad.golden", change(answers))
-        with pytest.raises(InputError, match=rf"bad\.golden: not a golden file: .*{told}"):
+        with pytest.raises(InputError, match=rf"bad\.golden: damaged, or not a golden file: .*{told}"):
             read_golden(tmp_path / "bad.golden")
 
     @pytest.mark.parametrize(
@@ -310,6 +386,22 @@ class TestFile:
         (tmp_path / "bad.golden").write_bytes(content)
         with pytest.raises(InputError, match=r"bad\.golden: not a golden file"):
             read_golden(tmp_path / "bad.golden")
+
+    def test_what_is_no_golden_file_is_not_replaced(self, answers: Golden, tmp_path: Path) -> None:
+        (tmp_path / "mine.csv").write_text("a,b\n")
+        with pytest.raises(InputError, match=r"mine\.csv: is there, and is no golden file"):
+            write_golden(tmp_path / "mine.csv", answers)
+        with pytest.raises(InputError, match=r"mine\.csv: is there, and is no golden file"):
+            exporter.write_golden("demo", tmp_path / "mine.csv")
+        assert (tmp_path / "mine.csv").read_text() == "a,b\n"
+        with pytest.raises(InputError, match="`out` is empty"):
+            exporter.write_golden("demo", "")
+
+    def test_one_that_is_replaced_loses_its_signature(self, answers: Golden, golden: Path, tmp_path: Path) -> None:
+        copy = Path(shutil.copy(golden, tmp_path / "demo.golden"))
+        signature_of(copy).write_bytes(b"of the old one")
+        write_golden(copy, answers)
+        assert not signature_of(copy).exists()
 
     def test_where_nothing_can_be_read_or_written(self, answers: Golden, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"none\.golden: cannot be read: No such file"):
@@ -339,7 +431,7 @@ class TestSignature:
     def test_of_the_signer(self, signed: Path) -> None:
         read_golden(signed, require_signature=signed.with_name("publisher.pub"))
         verifying: Any = model_signing.verifying.Config
-        by_library = verifying().use_elliptic_key_verifier(public_key=signed.with_name("publisher.pub"))
+        by_library: Any = verifying().use_elliptic_key_verifier(public_key=signed.with_name("publisher.pub"))
         by_library.verify(signed, signature_of(signed))
 
     def test_of_somebody_else(self, signed: Path) -> None:

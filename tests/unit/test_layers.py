@@ -113,8 +113,10 @@ ALLOWED: dict[str, set[str]] = {
         "machine",
         "recipe",
         "runtime",
+        "targets",
         "validator",
     },
+    "pytest_plugin": {"api", "validator"},
     "publication": {
         "bundle",
         "checkpoint",

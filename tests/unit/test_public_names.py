@@ -19,6 +19,7 @@ import exporter.errors
 from exporter.dependencies import EXTRAS, require
 
 PUBLIC = {
+    "assert_embeddings_match",
     "embed",
     "export",
     "validate",

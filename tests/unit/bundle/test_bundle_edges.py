@@ -210,7 +210,7 @@ class TestSignatures:
         (bundle / SIGNATURE).symlink_to(bundle.parent / "secret")
         with pytest.raises(BundleError, match=r"model\.sig: not a signature in the format of model-signing") as failure:
             Bundle.open(bundle)
-        assert failure.value.next_step == "get the bundle again, or remove this file"
+        assert failure.value.next_step == "get it again from its signer, or remove this file"
 
     def test_a_bundle_without_one_is_refused_where_it_is_required(
         self, bundle: Path, asked: list[tuple[Any, ...]]
