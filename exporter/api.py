@@ -199,6 +199,7 @@ def assert_embeddings_match(
     *,
     precision: str = "fp32",
     gates: Gates | Recipe | str | Path | None = None,
+    require_signature: str | Path | None = None,
 ) -> ParityReport:
     """Compare what a function answers with a golden file: the client of a server, for example. For tests.
 
@@ -208,8 +209,9 @@ def assert_embeddings_match(
         golden: The golden file.
         precision: What it computes in, ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"int8"`` or ``"int8_dynamic"``: which gate
             counts.
-        gates: Bounds that count where they are stricter than the golden file's: a recipe, or a YAML file with a
-            ``gates`` key.
+        gates: Bounds that count where the golden file's are weaker: a recipe, or a YAML file with a ``gates`` key; by
+            default korsbert's own.
+        require_signature: Refuse the golden file unless it is signed by this (PEM): a public key or certificates.
 
     Returns:
         The report, which passed.
@@ -222,8 +224,8 @@ def assert_embeddings_match(
 
     if precision not in list(Precision):
         raise InputError(f"`precision` is {precision!r}", next_step=f"use one of {', '.join(Precision)}")
-    stricter = None if gates is None else minimum_gate_of(gates).gates
-    report = judging.judge_function(encode, read_golden(Path(golden)), Precision(precision), stricter)
+    answers = read_golden(Path(golden), require_signature=_path(require_signature))
+    report = judging.judge_function(encode, answers, Precision(precision), minimum_gate_of(gates))
     if not report.passed:
         raise AssertionError(report.failure())
     return report

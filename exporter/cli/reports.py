@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from exporter.cli.output import write_output
-from exporter.errors import BundleError, ExportError, InputError
+from exporter.errors import BundleError, ExportError, InputError, first_line
 
 if TYPE_CHECKING:
     from exporter.validator import Check, ParityReport
@@ -52,9 +53,11 @@ class Reports:
                 )
         if baseline is not None and summary is None:
             raise InputError("`baseline` is given without `summary`", next_step="give `summary` too")
-        self._junit, self._summary = junit, summary
-        self._baseline = None if baseline is None else _read_baseline(baseline)
+        self._junit, self._summary, self._before = junit, summary, baseline
+        self._baseline: dict[str, Any] | None = None
         self._started = time.monotonic()
+        if junit is not None and junit.is_file():
+            junit.unlink()  # an old one must not be taken for that of this run
 
     @contextmanager
     def telling(self, subject: str) -> Iterator[None]:
@@ -64,12 +67,16 @@ class Reports:
             subject: What is to be judged.
         """
         try:
+            if self._before is not None:
+                self._baseline = _read_baseline(self._before)
             yield
-        except ExportError as error:
+        except BaseException as error:
             from exporter.validator.junit import junit_of_error
             from exporter.validator.summary import markdown_of_error
 
-            self._write(junit_of_error(subject, error, self._seconds), markdown_of_error(subject, error))
+            told = error if isinstance(error, ExportError) else ExportError(f"{type(error).__name__}: {error}")
+            with suppress(InputError):  # the first error is the one to be told
+                self._write(junit_of_error(subject, told, self._seconds), markdown_of_error(subject, told))
             raise
 
     def write(self, reports: Sequence[ParityReport], checks: Sequence[Check] = ()) -> None:
@@ -95,8 +102,9 @@ class Reports:
             try:
                 with self._summary.open("a", encoding="utf-8") as file:
                     file.write(markdown)
-            except OSError as error:
-                raise InputError(f"{self._summary}: cannot be written: {error.strerror or error}") from error
+            except (OSError, UnicodeEncodeError) as error:
+                told = getattr(error, "strerror", None) or first_line(error)
+                raise InputError(f"{self._summary}: cannot be written: {told}") from error
 
 
 _TOOLS = (
@@ -116,10 +124,14 @@ def _read_baseline(path: Path) -> dict[str, Any]:
     from exporter.files import read_file
 
     try:
-        return parse_report(path, read_file(path))
+        content = read_file(path)
+        with suppress(ValueError, RecursionError):  # parse_report says what is wrong
+            parity = json.loads(content).get("parity")  # of `korsbert verify --json`
+            content = json.dumps(parity[0]).encode() if isinstance(parity, list) and parity else content
+        return parse_report(path, content)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}", next_step="check the path") from error
-    except BundleError as error:
+    except (BundleError, AttributeError) as error:
         raise InputError(
-            error.message, next_step="give the parity.json of a bundle, or what --json has printed"
+            f"{path}: not a parity report", next_step="give the parity.json of a bundle, or what --json wrote"
         ) from error

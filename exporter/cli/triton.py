@@ -195,7 +195,7 @@ def verify_command(
     reports, stderr = Reports(junit, summary, baseline), stderr_console()
     # gRPC's core writes lines of its own to stderr when a connection fails; the error is raised as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    with reports.telling(f"{url}, {bundle}"):
+    with reports.telling(f"a server of {bundle}"):
         if golden is not None and checkpoint is not None:
             raise InputError("`golden` and `checkpoint` are both given", next_step="omit one of them")
         minimum_gate = minimum_gate_of(gates, recipe)

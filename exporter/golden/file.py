@@ -1,4 +1,4 @@
-"""What a golden file holds, and how it is written, read and signed.
+"""How a golden file is written, read and signed.
 
 It is a file of safetensors: vectors, token ids and losses are tensors, all else is JSON in its metadata. The JSON has
 the SHA-256 of every tensor, and a seal over itself.
@@ -8,128 +8,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from exporter.bundle.atomic import write_file
 from exporter.bundle.signing import Signer, Trusted, refuse_other_file, sign, verify
-from exporter.errors import BundleError, InputError, first_line
-from exporter.files import CONFIGURATION, read_file
-from exporter.recipe import Gates, Source
-from exporter.runtime.facts import EncoderFacts
-from exporter.runtime.vector_types import Ranges, Vectors
-from exporter.validator import Reference
-from exporter.validator.format_loss import FormatLoss
-from exporter.validator.probes import Probe
-from exporter.validator.prompts import PromptVectors, named_prompts, sampled
+from exporter.errors import BundleError, InputError, first_line, is_panic, printable
+from exporter.files import CONFIGURATION, MiB, read_file
+from exporter.golden.content import (
+    MAX_PROBES,
+    MIN_PROBES,
+    Golden,
+    GoldenFacts,
+    Tensors,
+    golden_from,
+    hashes_of,
+    tensors_of,
+)
 
 _METADATA = "korsbert_golden"
 _WHOLE_FILE = "."  # how model-signing names the one file that it signs
-_MOST_OF_FLOAT16 = 65504.0
-
-Tensors = dict[str, npt.NDArray[Any]]
-Stored = Literal["float32", "float16"]
-
-
-class GoldenFacts(BaseModel):
-    """What a golden file says besides its tensors.
-
-    Attributes:
-        format: Of the file.
-        recipe: Name of the recipe.
-        source: The checkpoint whose answers these are.
-        encoder: Its facts.
-        gates: The bounds that candidates must reach, by precision.
-        truncate_dims: Dimensions that vectors are truncated to, largest first.
-        probes: Text and kind of every probe.
-        dtype: Type of the vectors in the file.
-        losses: What computed the loss of a number format, by precision.
-        tools: Versions of the tools that made it.
-        machine: The machine that made it.
-        created: When, ISO 8601.
-        sha256: SHA-256 of every tensor's bytes.
-        seal: SHA-256 of this JSON, the seal left out.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal[1] = 1
-    recipe: str
-    source: Source
-    encoder: EncoderFacts
-    gates: Gates
-    truncate_dims: tuple[int, ...]
-    probes: tuple[tuple[str, str], ...]
-    dtype: Stored
-    losses: dict[str, str]
-    tools: dict[str, str]
-    machine: dict[str, Any]
-    created: str
-    sha256: dict[str, str] = {}
-    seal: str = ""
-
-    def sealed(self, tensors: Tensors) -> Self:
-        """Return the facts with the hashes of the tensors, and the seal of all of it."""
-        hashed = self.model_copy(update={"sha256": {name: _sha256(tensor) for name, tensor in tensors.items()}})
-        return hashed.model_copy(update={"seal": hashed.expected_seal()})
-
-    def expected_seal(self) -> str:
-        """Return the seal of the present content."""
-        return hashlib.sha256(self.model_dump_json(exclude={"seal"}).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class _Errors:
-    """See ``parity.RowErrors``; NaN where a row is not known."""
-
-    cosine: npt.NDArray[np.float64]
-    centered_cosine: npt.NDArray[np.float64]
-    relative_error: npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Golden:
-    """The content of a golden file.
-
-    Attributes:
-        facts: All but the tensors.
-        vectors: (probes, dimension) float32, with the default prompt.
-        token_ids: Token ids of each probe with the default prompt, after truncation.
-        losses: What a precision itself loses on the probes; of ``"fp32"``, what rounding does.
-        prompts: The answers with the other prompts, where there are any.
-    """
-
-    facts: GoldenFacts
-    vectors: Vectors
-    token_ids: list[list[int]]
-    losses: Mapping[str, FormatLoss]
-    prompts: PromptVectors | None
-
-    def reference(self, ranges: Ranges | None) -> Reference:
-        """Return what candidates are compared with.
-
-        Args:
-            ranges: The ranges of int8 vectors; None where no stored vectors are judged.
-        """
-        rounding = self.losses.get("fp32")
-        return Reference(
-            tuple(Probe(text, kind) for text, kind in self.facts.probes),
-            self.vectors,
-            self.token_ids,
-            (),
-            {precision: loss for precision, loss in self.losses.items() if precision != "fp32"},
-            None if rounding is None else lambda _: rounding,
-            ranges,
-            self.facts.truncate_dims,
-        )
+_MAX_HEADER = 2 * MiB
+_DTYPES = {"F16", "F32", "F64", "I32"}  # of others, numpy has none, or none that is expected
+_AGAIN = "write it again with `korsbert golden`"
 
 
 def signature_of(path: Path) -> Path:
@@ -140,29 +47,38 @@ def signature_of(path: Path) -> Path:
 def write_golden(path: Path, golden: Golden) -> GoldenFacts:
     """Write a golden file, whole or not at all, and return its facts with their hashes.
 
+    The signature of a file that is replaced is removed.
+
     Raises:
-        InputError: It cannot be written, or its vectors do not fit into float16.
+        InputError: It cannot be written, would be too large to be read, or its vectors do not fit into float16.
     """
-    tensors = _tensors_of(golden)
+    tensors = tensors_of(golden)
     facts = golden.facts.sealed(tensors)
     refuse_to_replace_other_file(path)
+    content = save(tensors, {_METADATA: facts.model_dump_json()})
+    if len(content) > CONFIGURATION or int.from_bytes(content[:8], "little") > _MAX_HEADER:
+        raise InputError(
+            f"{path}: would have {len(content) / MiB:.0f} MiB, which is too large", next_step="choose float16"
+        )
     try:
-        write_file(path, save(tensors, {_METADATA: facts.model_dump_json()}))
-        signature_of(path).unlink(missing_ok=True)  # of what was replaced
+        write_file(path, content)
+        signature_of(path).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}", next_step="choose another `out`") from error
     return facts
 
 
 def refuse_to_replace_other_file(path: Path) -> None:
-    """Refuse a path at which something is that is no golden file.
+    """Refuse a place where no golden file can be written, or where something is that is none.
 
     Raises:
-        InputError: There is.
+        InputError: Of the place.
     """
     if not path.name:
         raise InputError("`out` is empty", next_step="give a file")
-    if path.exists() and _METADATA.encode() not in _read(path)[: 2**16]:
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: cannot be written: No such file or directory", next_step=f"create {path.parent}")
+    if path.exists() and _stated_in(_read(path)) is None:
         raise InputError(f"{path}: is there, and is no golden file", next_step="choose another `out`")
 
 
@@ -181,14 +97,7 @@ def read_golden(path: Path, *, require_signature: Path | Trusted | None = None) 
     content = _read(path)
     if require_signature is not None:
         _verify_signature(path, content, require_signature)
-    facts = _facts_in(path, content)
-    try:
-        tensors: Tensors = load(content)
-        if {name: _sha256(tensor) for name, tensor in tensors.items()} != facts.sha256:
-            raise BundleError(f"{path}: altered since it was written: the hash of a tensor differs", next_step=_AGAIN)
-        return _golden_of(facts, tensors)
-    except (SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: damaged, or not a golden file: {first_line(error)}", next_step=_AGAIN) from error
+    return _parse(path, content)
 
 
 def sign_golden(path: Path, signer: Signer) -> Path:
@@ -199,8 +108,9 @@ def sign_golden(path: Path, signer: Signer) -> Path:
         BundleError: It was altered.
         MissingDependencyError: model-signing is not installed.
     """
-    read_golden(path)
-    signature = sign({_WHOLE_FILE: hashlib.sha256(_read(path)).hexdigest()}, path.name, signer)
+    content = _read(path)
+    _parse(path, content)
+    signature = sign({_WHOLE_FILE: hashlib.sha256(content).hexdigest()}, path.name, signer)
     try:
         write_file(signature_of(path), signature)
     except OSError as error:
@@ -208,94 +118,66 @@ def sign_golden(path: Path, signer: Signer) -> Path:
     return signature_of(path)
 
 
-_AGAIN = "write it again with `korsbert golden`"
+def _parse(path: Path, content: bytes) -> Golden:
+    facts = _facts_in(path, content)
+    with _telling_damage(path):
+        tensors: Tensors = load(content)
+    if hashes_of(tensors) != facts.sha256:
+        raise BundleError(f"{path}: altered since it was written: the hash of a tensor differs", next_step=_AGAIN)
+    with _telling_damage(path):
+        return golden_from(facts, tensors)
 
 
-def _tensors_of(golden: Golden) -> Tensors:
-    dtype = np.dtype(golden.facts.dtype)
-    counts = [len(row) for row in golden.token_ids]
-    vectors = {"vectors": golden.vectors, **_prompted(golden.prompts)}
-    if dtype == np.float16 and max(float(np.abs(each).max(initial=0)) for each in vectors.values()) > _MOST_OF_FLOAT16:
-        raise InputError("the vectors do not fit into float16", next_step="choose float32")
-    return {
-        **{name: np.ascontiguousarray(each, dtype) for name, each in vectors.items()},
-        "token_counts": np.array(counts, np.int32),
-        "token_ids": np.array([one for row in golden.token_ids for one in row], np.int32),
-        **{
-            f"loss.{precision}": np.stack([errors.cosine, errors.centered_cosine, errors.relative_error])
-            for precision, errors in ((name, loss.parity) for name, loss in golden.losses.items())
-        },
-    }
-
-
-def _prompted(prompts: PromptVectors | None) -> Tensors:
-    if prompts is None:
-        return {}
-    named = {f"prompt.{name}": vectors for name, vectors in prompts.named.items()}
-    return {**named, "query": prompts.query, "document": prompts.document}
-
-
-def _golden_of(facts: GoldenFacts, tensors: Tensors) -> Golden:
-    """Return the content of a file whose hashes agree.
-
-    Raises:
-        ValueError: A tensor is missing, or has another shape or type than the facts say.
-    """
-    rows, dimension = len(facts.probes), facts.encoder.dimension
-    if not rows:
-        raise ValueError("it has no probes")
-    counts = _tensor(tensors, "token_counts", (rows,), "int32")
-    if counts.min() < 0:
-        raise ValueError("token_counts has a number below 0")
-    ids = _tensor(tensors, "token_ids", (int(counts.sum()),), "int32")
-    losses = {
-        precision: FormatLoss(source, _Errors(*_tensor(tensors, f"loss.{precision}", (3, rows), "float64")))
-        for precision, source in facts.losses.items()
-    }
-
-    def vectors(name: str, count: int) -> Vectors:
-        found = _tensor(tensors, name, (count, dimension), facts.dtype)
-        if not np.isfinite(found).all():
-            raise ValueError(f"{name} has a number that is not finite")
-        return found.astype(np.float32)
-
-    texts = sampled([text for text, _ in facts.probes])
-    names = named_prompts(facts.encoder)
-    prompts = None
-    if names:
-        named = {name: vectors(f"prompt.{name}", len(texts)) for name in names}
-        prompts = PromptVectors(texts, named, vectors("query", len(texts)), vectors("document", len(texts)))
-    token_ids = [row.tolist() for row in np.split(ids, np.cumsum(counts)[:-1])]
-    return Golden(facts, vectors("vectors", rows), token_ids, losses, prompts)
-
-
-def _tensor(tensors: Tensors, name: str, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
-    found = tensors.get(name)
-    if found is None:
-        raise ValueError(f"it has no {name}")
-    if found.shape != shape or found.dtype != np.dtype(dtype):
-        raise ValueError(f"{name} is {found.dtype} {found.shape}, and should be {dtype} {shape}")
-    return found
+@contextmanager
+def _telling_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:  # safetensors, which is Rust, may panic
+        if not (isinstance(error, SafetensorError | ValueError) or is_panic(error)):
+            raise
+        raise InputError(f"{path}: damaged, or not a golden file: {first_line(error)}", next_step=_AGAIN) from error
 
 
 def _facts_in(path: Path, content: bytes) -> GoldenFacts:
-    """Return the facts in the metadata of a file of safetensors, which begins with the length of its JSON header."""
+    stated = _stated_in(content)
+    if stated is None:
+        raise InputError(f"{path}: not a golden file", next_step="give a file that `korsbert golden` wrote")
+    probes = stated.get("probes")
+    if not isinstance(probes, list) or not MIN_PROBES <= len(probes) <= MAX_PROBES:
+        count = f"{len(probes)} probes" if isinstance(probes, list) else "no probes"
+        raise InputError(
+            f"{path}: not a golden file of this version: it has {count}, and {MIN_PROBES} to {MAX_PROBES} are expected",
+            next_step=_AGAIN,
+        )
     try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        found = header["__metadata__"][_METADATA]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a golden file", next_step="give a file that `korsbert golden` wrote") from error
-    try:
-        facts = GoldenFacts.model_validate_json(found)
+        facts = GoldenFacts.model_validate(stated)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "its facts"
+        where = printable(".".join(map(str, first["loc"])), 80) or "its facts"
         raise InputError(
             f"{path}: not a golden file of this version: {where}: {first['msg']}", next_step=_AGAIN
         ) from error
     if facts.seal != facts.expected_seal():
         raise BundleError(f"{path}: altered since it was written: its seal does not agree", next_step=_AGAIN)
     return facts
+
+
+def _stated_in(content: bytes) -> dict[str, Any] | None:
+    """Return the facts in the metadata of a file of safetensors, as they are; None of another file.
+
+    The file begins with the length of its JSON header.
+    """
+    length = int.from_bytes(content[:8], "little")
+    if length > _MAX_HEADER:
+        return None
+    try:
+        header = json.loads(content[8 : 8 + length])
+        metadata = header.pop("__metadata__")
+        stated = json.loads(metadata[_METADATA])
+        known = all(tensor["dtype"] in _DTYPES for tensor in header.values())
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return None
+    return stated if known and isinstance(stated, dict) else None
 
 
 def _verify_signature(path: Path, content: bytes, trusted: Path | Trusted) -> None:
@@ -316,7 +198,3 @@ def _read(path: Path) -> bytes:
         return read_file(path, CONFIGURATION)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}", next_step="check the path") from error
-
-
-def _sha256(tensor: npt.NDArray[Any]) -> str:
-    return hashlib.sha256(tensor.tobytes()).hexdigest()

@@ -11,15 +11,15 @@ from tokenizers import Tokenizer
 
 from exporter.bundle import Bundle, Manifest
 from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
-from exporter.errors import InputError
-from exporter.golden.file import Golden
-from exporter.recipe import Gate, Gates
+from exporter.errors import InputError, first_line, quoted
+from exporter.golden.content import Golden
+from exporter.recipe import Gate
 from exporter.runtime.tokens import TextTokenizer
 from exporter.runtime.vector_types import Vectors
 from exporter.targets import Precision
 from exporter.validator import Check, ParityReport, validate
 from exporter.validator.check import check_facts
-from exporter.validator.prompts import check_prompts
+from exporter.validator.prompts import Prompted, check_prompts
 
 _FLOAT16_ROUNDING = 2**-11  # relative to a number, and so to a vector
 _FINEST = 10 * _FLOAT16_ROUNDING
@@ -52,19 +52,50 @@ def validate_with_golden(
     engine, precision = manifest.engine, manifest.engine.precision
     gate = minimum_gate.gate_for(manifest).tightened(facts.gates.of(precision))
     refuse_to_judge(golden, manifest, gate)
+    ranges = bundle.ranges()
+    dimensions = tuple(sorted((size for size in ranges.normalized if size < facts.encoder.dimension), reverse=True))
     with bundle.encoder(device=device, truncate_dim=manifest.encoder.dimension) as candidate:
         subject = f"{manifest.recipe.name} {precision} on {engine.backend}"
-        report = validate(golden.reference(bundle.ranges()), candidate, gate, subject, precision)
+        report = validate(golden.reference(ranges, dimensions), candidate, gate, subject, precision)
         checks = [check_made_from(manifest, golden), check_token_ids(golden, candidate.tokenizer)]
-        if golden.prompts is not None:
-            checks.append(check_prompts(golden.prompts, candidate, gate))
-    checks += [Check.skipped(name, "a golden file has no weights") for name in ("weights", "graph", "sweep")]
+        checks += check_golden_prompts(golden, manifest, candidate, gate)
+    checks += [
+        Check.skipped(f"{size} dimensions", "the bundle does not declare them")
+        for size in facts.truncate_dims
+        if size not in dimensions
+    ]
+    checks += not_compared(golden, precision)
     report = replace(report, golden=facts.seal, bundle=manifest.seal, device=device or manifest.validation.device)
     return report.with_checks(*checks)
 
 
+def check_golden_prompts(golden: Golden, manifest: Manifest, encoder: Prompted, gate: Gate) -> list[Check]:
+    """Compare a candidate with the golden file under every prompt; no check where there is only the default."""
+    if golden.prompts is None:
+        return []
+    missing = sorted(golden.prompts.named.keys() - manifest.encoder.prompts.keys())
+    if missing:
+        told = tuple(f"the bundle has no prompt {quoted(name)}" for name in missing)
+        return [Check("prompts", f"{len(golden.prompts.named)} prompts", told)]
+    return [check_prompts(golden.prompts, encoder, gate)]
+
+
+def not_compared(golden: Golden, precision: Precision) -> list[Check]:
+    """Return a check for everything that only the checkpoint could judge. Its coverage says so."""
+    names = ["engine facts", "weights", "graph", "dataflow", "lookup", "sweep"]
+    checks = [Check.skipped(name, "a golden file has no weights") for name in names]
+    if precision.is_int8:
+        checks.append(Check.skipped("emulator", "only an export emulates int8"))
+    elif precision.value not in {*golden.losses, "fp32"}:
+        checks.append(Check.skipped("format", f"the golden file does not know what {precision} loses"))
+    return checks
+
+
 def judge_function(
-    encode: Callable[[list[str]], npt.ArrayLike], golden: Golden, precision: Precision, gates: Gates | None = None
+    encode: Callable[[list[str]], npt.ArrayLike],
+    golden: Golden,
+    precision: Precision,
+    minimum_gate: MinimumGate = DEFAULT_MINIMUM_GATE,
 ) -> ParityReport:
     """Judge a function from texts to vectors, such as the client of a server, by the answers in a golden file.
 
@@ -73,18 +104,17 @@ def judge_function(
             with batches of 1 and of 8 texts.
         golden: The answers.
         precision: What it computes in: which gate counts.
-        gates: Bounds that count where they are stricter than the golden file's.
+        minimum_gate: Bounds that count where the golden file's are weaker.
 
     Raises:
         InputError: The golden file is too coarse, or the function returns something else than vectors of its dimension.
     """
-    gate = golden.facts.gates.of(precision)
-    gate = gate if gates is None else gate.tightened(gates.of(precision))
+    gate = minimum_gate.gates.of(precision).tightened(golden.facts.gates.of(precision))
     _refuse_too_coarse(golden, gate)
     candidate = _Function(encode, golden.facts.encoder.dimension)
-    return replace(
-        validate(golden.reference(None), candidate, gate, "the function", precision), golden=golden.facts.seal
-    )
+    report = validate(golden.reference(None), candidate, gate, "the function", precision)
+    unseen = [Check.skipped(name, "a function has vectors only") for name in ("facts", "tokenizer", "prompts")]
+    return replace(report, golden=golden.facts.seal).with_checks(*unseen, *not_compared(golden, precision))
 
 
 class _Function:
@@ -95,7 +125,14 @@ class _Function:
         self._dimension = dimension
 
     def encode(self, sentences: Sequence[str], /) -> Vectors:
-        vectors = np.asarray(self._encode(list(sentences)), np.float32)
+        answer = self._encode(list(sentences))
+        try:
+            vectors = np.asarray(answer, np.float32)
+        except (TypeError, ValueError, RuntimeError) as error:  # texts, ragged lists, tensors on a GPU
+            raise InputError(
+                f"the function returned {type(answer).__name__}, which is no array of numbers: {first_line(error)}",
+                next_step="return an array of numpy, or lists of numbers",
+            ) from error
         if vectors.shape != (len(sentences), self._dimension):
             raise InputError(
                 f"the function returned {vectors.shape} for {len(sentences)} texts, and the golden file has vectors of "

@@ -8,7 +8,7 @@ from pathlib import Path
 from exporter.bundle import MANIFEST, Bundle
 from exporter.checkpoint import Checkpoint, load_checkpoint, load_source
 from exporter.errors import InputError
-from exporter.golden.file import Golden, GoldenFacts, Stored
+from exporter.golden.content import Golden, GoldenFacts, Stored
 from exporter.machine import machine, tool_versions
 from exporter.recipe import Recipe, find_recipe
 from exporter.validator.prompts import prompt_vectors_of

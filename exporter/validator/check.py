@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from exporter.errors import quoted
+
 
 @dataclass(frozen=True)
 class Check:
@@ -76,7 +78,7 @@ def check_facts(stated: Mapping[str, Any], read: Mapping[str, Any], source: str 
         source: The source, for messages.
     """
     failures = tuple(
-        f"{name} is {stated.get(name)!r} in the manifest, and {read.get(name)!r} in {source}"
+        f"{name} is {quoted(stated.get(name))} in the manifest, and {quoted(read.get(name))} in {source}"
         for name in sorted(stated.keys() | read.keys())
         if stated.get(name) != read.get(name)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
@@ -35,7 +36,7 @@ def junit_of_error(subject: str, error: ExportError, seconds: float = 0.0) -> by
         error: Why it could not.
         seconds: Of the whole command.
     """
-    case = ET.Element("testcase", classname=subject, name="can be judged")
+    case = ET.Element("testcase", classname=_text(subject), name="can be judged")
     ET.SubElement(case, "error", type=type(error).__name__, message=_text(error.message)).text = _text(str(error))
     return _document([_suite(subject, [case])], seconds)
 
@@ -49,7 +50,7 @@ def _suite_of(report: ParityReport) -> ET.Element:
 
 
 def _case_of_verdict(report: ParityReport, verdict: Verdict, *, whole: bool) -> ET.Element:
-    case = ET.Element("testcase", classname=report.subject, name=verdict.name)
+    case = ET.Element("testcase", classname=_text(report.subject), name=_text(verdict.name))
     if verdict.passed:
         ET.SubElement(case, "system-out").text = _text(str(verdict))
     else:
@@ -59,7 +60,7 @@ def _case_of_verdict(report: ParityReport, verdict: Verdict, *, whole: bool) -> 
 
 
 def _case_of_check(subject: str, check: Check) -> ET.Element:
-    case = ET.Element("testcase", classname=subject, name=check.name)
+    case = ET.Element("testcase", classname=_text(subject), name=_text(check.name))
     if not check.compared:
         ET.SubElement(case, "skipped", message=_text(check.coverage))
         return case
@@ -75,7 +76,7 @@ def _suite(name: str, cases: Sequence[ET.Element]) -> ET.Element:
 
     suite = ET.Element(
         "testsuite",
-        name=name,
+        name=_text(name),
         tests=str(len(cases)),
         failures=count("failure"),
         errors=count("error"),
@@ -96,6 +97,9 @@ def _document(suites: Sequence[ET.Element], seconds: float) -> bytes:
     return content + b"\n"
 
 
+_REFUSED = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # by XML 1.0
+
+
 def _text(text: str) -> str:
-    """Return a text without the control characters that XML cannot hold."""
-    return "".join(sign if sign >= " " or sign in "\n\t" else "\ufffd" for sign in text)
+    """Return a text without the characters that XML cannot hold."""
+    return _REFUSED.sub("\ufffd", text)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from exporter.errors import ExportError
+from exporter.errors import ExportError, printable
 from exporter.validator.check import Check
 from exporter.validator.gates import significant
 from exporter.validator.report import ParityReport
 
 WORST = 5
 _SHOWN = 80  # characters of a sentence
-_ESCAPED = {ord(sign): f"&#{ord(sign)};" for sign in "&<>\\`*_[]|~#"}
+_MOST = 1000  # of a cell
+_FAILED = "FAILED "  # compared by identity: a sentence may be any text
+_ESCAPED = {ord(sign): f"&#{ord(sign)};" for sign in "&<>\\`*_[]|~#:$"}
 
 
 def markdown_of(
@@ -34,6 +36,8 @@ def markdown_of(
     """
     sections = [section for report in reports for section in _sections_of(report)]
     if checks:
+        failed = not all(check.passed for check in checks)
+        sections.append(f"### {'❌ all together: FAILED' if failed else '✅ all together: passed'}")
         sections.append(_table(("check", "result", "coverage"), map(_row_of_check, checks)))
     if baseline is not None:
         sections += _changes(reports[0], baseline)
@@ -52,7 +56,7 @@ def _sections_of(report: ParityReport) -> Iterator[str]:
         yield "```text\n" + report.failure().replace("```", "'''") + "\n```"
     yield f"{_cell(report.coverage)}, {_cell(report.execution)}"
     verdicts = (
-        ("passed" if one.passed else "**FAILED**", one.name, significant(one.value), f"{one.relation} {one.bound:.6g}")
+        ("passed" if one.passed else _FAILED, one.name, significant(one.value), f"{one.relation} {one.bound:.6g}")
         for one in report.verdicts
     )
     yield _table(("result", "bound", "measured", "limit"), verdicts)
@@ -76,32 +80,36 @@ def _worst(report: ParityReport) -> Iterator[tuple[str, ...]]:
 
 def _row_of_check(check: Check) -> tuple[str, ...]:
     told = check.coverage if check.passed else "; ".join(check.failures)
-    return check.name, "**FAILED**" if check.result == "FAILED" else check.result, told
+    return check.name, _FAILED if check.result == "FAILED" else check.result, told
 
 
 def _changes(report: ParityReport, baseline: Mapping[str, Any]) -> Iterator[str]:
-    before = baseline["statistics"]
-    rows = [
-        (name, _figure(before.get(name)), _figure(value))
-        for name, value in report.statistics.items()
-        if before.get(name) != value
-    ]
-    yield "Since the baseline:" if rows else "No figure has changed since the baseline."
-    if rows:
-        yield _table(("figure", "baseline", "now"), rows)
+    if baseline.get("probes_sha256") != report.probes_sha256:
+        yield "The baseline was judged on other probes, and is not compared."
+        return
+    before, now = baseline["statistics"], report.statistics
+    rows = [(name, _figure(before.get(name)), _figure(now.get(name))) for name in {**before, **now}]
+    changed = [row for row in rows if row[1] != row[2]]
+    yield "Since the baseline:" if changed else "No figure has changed since the baseline."
+    if changed:
+        yield _table(("figure", "baseline", "now"), changed)
 
 
 def _figure(value: Any) -> str:
-    return significant(float(value)) if isinstance(value, int | float) else "unknown"
+    try:
+        return significant(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return "unknown"
 
 
-def _table(header: Sequence[str], rows: Any) -> str:
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *([_cell(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(text: str) -> str:
-    """Return a text that Markdown shows as it is, in a cell of a table too; what was marked bold stays so."""
-    bold = text.startswith("**") and text.endswith("**") and len(text) > 4
-    plain = " ".join((text.strip("*") if bold else text).translate(_ESCAPED).split())
-    return f"**{plain}**" if bold else plain
+    """Return a text that Markdown shows as it is, in a cell of a table too; ``_FAILED`` is bold."""
+    if text is _FAILED:
+        return "**FAILED**"
+    plain = printable(" ".join(text.split()), _MOST).translate(_ESCAPED)
+    return plain.replace("@", "@\u200b")  # nobody is mentioned

@@ -25,6 +25,7 @@ from exporter.bundle import Bundle
 from exporter.bundle.signing import Signer
 from exporter.errors import BundleError, InputError
 from exporter.golden import Golden, read_golden, sign_golden, signature_of, write_golden
+from exporter.recipe import Gate, Gates, Recipe
 from exporter.validator import ParityReport
 from tests.conftest import ROOT
 from tests.support.keys import ec_key
@@ -88,11 +89,8 @@ def test_the_verdicts_are_those_of_the_checkpoint(name: str, golden: Path, reque
     assert with_checkpoint.golden is None
     checks = {check.name: check.coverage for check in with_golden.checks}
     assert {"facts", "tokenizer"} <= checks.keys()
-    assert {name for name, coverage in checks.items() if coverage.startswith("not compared")} == {
-        "weights",
-        "graph",
-        "sweep",
-    }
+    skipped = {check.name for check in with_golden.checks if not check.compared}
+    assert skipped == {"engine facts", "weights", "graph", "dataflow", "lookup", "sweep"}
 
 
 def test_a_bundle_can_stand_for_its_checkpoint(demo_fp32: Path, answers: Golden, tmp_path: Path) -> None:
@@ -202,7 +200,7 @@ class TestFilesForCi:
             done = python.run(CLI, "validate", bundle, *files)
             assert done.status == 0, done.stderr
         suite = ElementTree.parse(junit).getroot()
-        assert (suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("0", "0", "3")
+        assert (suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("0", "0", "6")
         text = summary.read_text(encoding="utf-8")
         assert text.count("### ✅ demo fp32 on onnxruntime: passed") == 2, "it is appended"
         assert text.count("The 5 sentences with the smallest cosine:") == 2
@@ -230,7 +228,17 @@ class TestFilesForCi:
         assert error.get("type") == "BundleError"
         text = summary.read_text(encoding="utf-8")
         assert "could not be judged" in text
-        assert "model.onnx: altered since it was published" in text
+        assert "model.onnx&#58; altered since it was published" in text
+
+    def test_an_old_report_is_not_taken_for_that_of_this_run(
+        self, python: WarmPython, golden: Path, bundle: Path, tmp_path: Path
+    ) -> None:
+        junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
+        junit.write_text("<old/>")
+        files = ("--junit", junit, "--summary", summary, "--baseline", tmp_path / "none.json")
+        refused(python.run(CLI, "validate", bundle, "--golden", golden, *files), 2, "none.json: cannot be read")
+        assert ElementTree.parse(junit).getroot().get("errors") == "1"
+        assert "none.json" in summary.read_text(encoding="utf-8")
 
     def test_files_that_cannot_be_used(self, python: WarmPython, golden: Path, bundle: Path, tmp_path: Path) -> None:
         command = ("validate", bundle, "--golden", golden)
@@ -284,6 +292,22 @@ class TestFunctions:
         with pytest.raises(InputError, match=r"`precision` is 'float32'"):
             exporter.assert_embeddings_match(encode, golden, precision="float32")
 
+    @pytest.mark.parametrize("answer", [["a", "b"], [[1.0], [2.0, 3.0]], None], ids=["texts", "ragged", "nothing"])
+    def test_what_is_no_array(self, answer: object, golden: Path) -> None:
+        with pytest.raises(InputError, match="the function returned"):
+            exporter.assert_embeddings_match(lambda _: answer, golden)
+
+    def test_a_weak_gate_of_the_golden_file_does_not_count(
+        self, encode: Callable[[list[str]], np.ndarray], answers: Golden, tmp_path: Path
+    ) -> None:
+        weak = Gates(fp32=Gate(min_cosine=-1.0, neighbor_identity=0.0))
+        file = tmp_path / "weak.golden"
+        write_golden(file, replace(answers, facts=answers.facts.model_copy(update={"gates": weak})))
+        with pytest.raises(AssertionError, match="min cosine"):
+            exporter.assert_embeddings_match(lambda texts: encode(texts)[::-1], file)
+        with pytest.raises(BundleError, match="not signed"):
+            exporter.assert_embeddings_match(encode, file, require_signature=Path(__file__))
+
     def test_bounds_of_ones_own(self, encode: Callable[[list[str]], np.ndarray], golden: Path, tmp_path: Path) -> None:
         (tmp_path / "gates.yaml").write_text("gates: {fp32: {max_relative_error: 1.0e-9}}")
         with pytest.raises(AssertionError, match=r"max relative error .* > 1e-09"):
@@ -333,6 +357,38 @@ class TestPrompts:
         assert "facts: prompts is " in failure
         assert "prompts: prompt 'title': min cosine " in failure
 
+    def test_one_that_the_bundle_lacks(self, prompted: Path, bundle: Path) -> None:
+        self.state_prompts(bundle, {name: text for name, text in PROMPTS.items() if name != "title"})
+        failure = exporter.validate(bundle, golden=prompted).failure()
+        assert "prompts: the bundle has no prompt 'title'" in failure
+
+
+def test_dimensions_of_the_bundle_are_judged(twin: Path, tmp_path: Path) -> None:
+    """A golden file of a plain folder declares none, and holds whole vectors."""
+    recipe = Recipe(name="matryoshka", source=str(twin), truncate_dims=(16,))
+    bundle = exporter.export(recipe, out=tmp_path / "out")
+    exporter.write_golden(str(twin), tmp_path / "twin.golden")
+    report = exporter.validate(bundle, golden=tmp_path / "twin.golden", checkpoint=None)
+    assert report.passed, report.failure()
+    assert "min cosine at 16 dimensions" in {verdict.name for verdict in report.verdicts}
+    exporter.write_golden(recipe, tmp_path / "declared.golden")
+    plain = exporter.export(str(twin), out=tmp_path / "plain")
+    report = exporter.validate(plain, golden=tmp_path / "declared.golden")
+    assert report.passed, report.failure()
+    assert [check.coverage for check in report.checks if check.name == "16 dimensions"] == [
+        "not compared: the bundle does not declare them"
+    ]
+
+
+def test_rounding_is_told_of_the_rows_that_are_asked_for(answers: Golden) -> None:
+    reference = answers.reference(None)
+    assert reference.rounding is not None
+    loss = reference.rounding([3, 7])
+    assert np.flatnonzero(loss.rows).tolist() == [3, 7]
+    whole = answers.losses["fp32"].parity
+    assert loss.parity.relative_error[7] == whole.relative_error[7]
+    assert loss.parity.cosine[3] == whole.cosine[3]
+
 
 class TestFile:
     def test_it_is_what_was_written(self, answers: Golden, tmp_path: Path) -> None:
@@ -341,6 +397,10 @@ class TestFile:
         assert again.facts == answers.facts
         np.testing.assert_array_equal(again.vectors, answers.vectors)
         assert again.token_ids == answers.token_ids
+        for name, loss in answers.losses.items():
+            for figure in ("cosine", "centered_cosine", "relative_error"):
+                found, wanted = (getattr(one.parity, figure) for one in (again.losses[name], loss))
+                np.testing.assert_array_equal(found, wanted)
 
     @pytest.mark.parametrize("part", range(8))
     def test_a_flipped_bit(self, part: int, golden: Path, tmp_path: Path) -> None:
@@ -379,6 +439,28 @@ class TestFile:
         with pytest.raises(InputError, match=rf"bad\.golden: damaged, or not a golden file: .*{told}"):
             read_golden(tmp_path / "bad.golden")
 
+    @pytest.mark.parametrize("count", [0, 1, 99, 5001])
+    def test_too_few_probes_and_too_many(self, count: int, answers: Golden, tmp_path: Path) -> None:
+        """One probe proves nothing, and so many take gigabytes to compare."""
+        probes = [number % 729 for number in range(count)]
+        facts = answers.facts.model_copy(update={"probes": tuple(answers.facts.probes[row] for row in probes)})
+        rows = {name: replace(loss, parity=loss.parity) for name, loss in answers.losses.items()}
+        ids = [answers.token_ids[row] for row in probes]
+        write_golden(tmp_path / "bad.golden", Golden(facts, answers.vectors[probes], ids, rows, None))
+        with pytest.raises(InputError, match=rf"it has {count} probes, and 100 to 5000 are expected"):
+            read_golden(tmp_path / "bad.golden")
+
+    @pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "X", 7])
+    def test_a_type_that_numpy_does_not_have(self, dtype: object, golden: Path, tmp_path: Path) -> None:
+        content = golden.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        header["vectors"]["dtype"] = dtype
+        changed = json.dumps(header).encode()
+        (tmp_path / "bad.golden").write_bytes(len(changed).to_bytes(8, "little") + changed + content[8 + length :])
+        with pytest.raises(InputError, match=r"bad\.golden: not a golden file"):
+            read_golden(tmp_path / "bad.golden")
+
     @pytest.mark.parametrize(
         "content", [b"", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}", (3).to_bytes(8, "little") + b"[[["], ids=str
     )
@@ -388,12 +470,12 @@ class TestFile:
             read_golden(tmp_path / "bad.golden")
 
     def test_what_is_no_golden_file_is_not_replaced(self, answers: Golden, tmp_path: Path) -> None:
-        (tmp_path / "mine.csv").write_text("a,b\n")
+        (tmp_path / "mine.csv").write_text("a,b,korsbert_golden\n")
         with pytest.raises(InputError, match=r"mine\.csv: is there, and is no golden file"):
             write_golden(tmp_path / "mine.csv", answers)
         with pytest.raises(InputError, match=r"mine\.csv: is there, and is no golden file"):
             exporter.write_golden("demo", tmp_path / "mine.csv")
-        assert (tmp_path / "mine.csv").read_text() == "a,b\n"
+        assert (tmp_path / "mine.csv").read_text() == "a,b,korsbert_golden\n"
         with pytest.raises(InputError, match="`out` is empty"):
             exporter.write_golden("demo", "")
 

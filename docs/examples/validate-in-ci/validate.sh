@@ -5,4 +5,4 @@ set -eu
 bundle=$1
 report=$2
 shift 2
-korsbert validate "$bundle" --gates "$(dirname "$0")/gates.yaml" --junit "$report" "$@"
+korsbert validate --gates "$(dirname "$0")/gates.yaml" --junit "$report" "$@" -- "$bundle"

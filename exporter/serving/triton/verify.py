@@ -20,7 +20,7 @@ from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
 from exporter.errors import InputError, ServerError, first_line
 from exporter.files import read_file
 from exporter.golden import Golden
-from exporter.golden.judging import check_made_from, refuse_to_judge
+from exporter.golden.judging import check_golden_prompts, check_made_from, refuse_to_judge
 from exporter.serving.triton.address import addresses
 from exporter.serving.triton.answers import shown
 from exporter.serving.triton.facts import text_models
@@ -103,7 +103,7 @@ def verify(
     if golden is not None:
         gate = gate.tightened(golden.facts.gates.of(precision))
         refuse_to_judge(golden, manifest, gate)
-        reference, prompts = golden.reference(None), golden.prompts
+        reference, prompts = golden.reference(None), None
         checks = [check_made_from(manifest, golden)]
     else:
         reference, prompts = _answers_of_checkpoint(bundle, checkpoint)
@@ -117,7 +117,8 @@ def verify(
             subject = f"{server.ensemble}, {precision} on {manifest.engine.backend}, {address.protocol}"
             report = validate(reference, remote.text, gate, subject, precision)
             report = dataclasses.replace(report, golden=None if golden is None else golden.facts.seal)
-            judged = () if prompts is None else (check_prompts(prompts, remote, gate),)
+            judged = [] if prompts is None else [check_prompts(prompts, remote, gate)]
+            judged += [] if golden is None else check_golden_prompts(golden, manifest, remote, gate)
             reports.append(report.with_checks(*checks, *judged))
             counted += remote.answered
     texts = [f"{first} {second}" for first, second in itertools.islice(_pairs(reference.texts), requests)]

@@ -68,8 +68,11 @@ class TestJunit:
 
     def test_control_characters_do_not_break_it(self) -> None:
         probes = tuple(Probe("앞\x00뒤\x07", "edge: control characters") for _ in report_of().probes)
-        report = replace(report_of(spoiled(), MISSED, cause="\x1b[31m"), probes=probes)
-        assert "�" in "".join(ET.fromstring(junit_of([report])).itertext())
+        report = replace(report_of(spoiled(), MISSED, cause="\x1b[31m\ufffe"), probes=probes, subject="a\x01\udc80b")
+        root = ET.fromstring(junit_of([report]))
+        assert "�[31m�" in "".join(root.itertext())
+        assert root.get("name") == "a��b"
+        assert ET.fromstring(junit_of_error("a\x01\udc80b", REFUSED)).get("name") == "a��b"
 
 
 class TestMarkdown:
@@ -82,7 +85,7 @@ class TestMarkdown:
         assert "| **FAILED** | min cosine | 0.25 | &#62;= 0.5 |" in text
         assert "| sweep | passed | 256 widths were compared |" in text
         assert "| weights | **FAILED** | one differs; one is missing |" in text
-        assert "| weights | skipped | not compared: there are none |" in text
+        assert "| weights | skipped | not compared&#58; there are none |" in text
         assert "| -1 | 2 | 7 | 문장 4 |" in text
         assert text.count("| 문장 ") == 5
         assert "<sub>processor a &#124; b, korsbert 0.1.0</sub>" in text
@@ -93,10 +96,31 @@ class TestMarkdown:
         assert "FAILED" not in text
 
     def test_a_sentence_cannot_write_markdown(self) -> None:
-        evil = Probe("| <img src=x> [a](b) `c` **d**\n# e", "edge")
+        evil = Probe("| <img src=x> [a](b) `c` **d**\n# e @team https://a.b $x$\x1b", "edge")
         report = replace(report_of(), probes=(evil,) * len(report_of().probes))
         text = markdown_of([report], made_on={})
-        assert "&#124; &#60;img src=x&#62; &#91;a&#93;(b) &#96;c&#96; &#42;&#42;d&#42;&#42; &#35; e" in text
+        assert (
+            "&#124; &#60;img src=x&#62; &#91;a&#93;(b) &#96;c&#96; &#42;&#42;d&#42;&#42; &#35; e @\u200bteam https&#58;//a.b &#36;x&#36;&#92;x1b"
+            in text
+        )
+
+    def test_a_sentence_cannot_pass_for_a_verdict(self) -> None:
+        report = replace(report_of(), probes=(Probe("**FAILED**", "edge"),) * len(report_of().probes))
+        assert "**FAILED**" not in markdown_of([report], made_on={})
+
+    def test_checks_of_all_have_a_heading_of_their_own(self) -> None:
+        assert "### ❌ all together: FAILED" in markdown_of([report_of()], [SWEEP, WEIGHTS], made_on={})
+        assert "### ✅ all together: passed" in markdown_of([report_of()], [SWEEP], made_on={})
+
+    def test_a_baseline_of_other_probes_is_not_compared(self) -> None:
+        before = {**report_of().to_dict(), "probes_sha256": "another"}
+        assert "was judged on other probes" in markdown_of([report_of(spoiled())], baseline=before, made_on={})
+
+    def test_a_baseline_with_impossible_figures(self) -> None:
+        before = {**report_of().to_dict(), "statistics": {"min_cosine": 10**400, "gone": 0.5}}
+        text = markdown_of([report_of()], baseline=before, made_on={})
+        assert "| min&#95;cosine | unknown | 1 |" in text
+        assert "| gone | 0.5 | unknown |" in text
 
     def test_what_has_changed_since_a_baseline(self) -> None:
         before = report_of().to_dict()
@@ -106,4 +130,6 @@ class TestMarkdown:
 
     def test_what_could_not_be_judged(self) -> None:
         text = markdown_of_error("demo", REFUSED)
-        assert text.startswith("### ⚠️ demo: could not be judged\n\ndemo/model.onnx: altered since it was published ")
+        assert text.startswith(
+            "### ⚠️ demo: could not be judged\n\ndemo/model.onnx&#58; altered since it was published "
+        )
