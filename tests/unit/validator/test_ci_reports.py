@@ -99,10 +99,8 @@ class TestMarkdown:
         evil = Probe("| <img src=x> [a](b) `c` **d**\n# e @team https://a.b $x$\x1b", "edge")
         report = replace(report_of(), probes=(evil,) * len(report_of().probes))
         text = markdown_of([report], made_on={})
-        assert (
-            "&#124; &#60;img src=x&#62; &#91;a&#93;(b) &#96;c&#96; &#42;&#42;d&#42;&#42; &#35; e @\u200bteam https&#58;//a.b &#36;x&#36;&#92;x1b"
-            in text
-        )
+        assert "&#124; &#60;img src=x&#62; &#91;a&#93;(b) &#96;c&#96; &#42;&#42;d&#42;&#42; &#35; e " in text
+        assert "e @\u200bteam https&#58;//a.b &#36;x&#36;&#92;x1b" in text
 
     def test_a_sentence_cannot_pass_for_a_verdict(self) -> None:
         report = replace(report_of(), probes=(Probe("**FAILED**", "edge"),) * len(report_of().probes))
@@ -117,9 +115,9 @@ class TestMarkdown:
         assert "was judged on other probes" in markdown_of([report_of(spoiled())], baseline=before, made_on={})
 
     def test_a_baseline_with_impossible_figures(self) -> None:
-        before = {**report_of().to_dict(), "statistics": {"min_cosine": 10**400, "gone": 0.5}}
+        before = {**report_of().to_dict(), "statistics": {"mean_neighbor_overlap": 10**400, "gone": 0.5}}
         text = markdown_of([report_of()], baseline=before, made_on={})
-        assert "| min&#95;cosine | unknown | 1 |" in text
+        assert "| mean&#95;neighbor&#95;overlap | unknown | 1 |" in text
         assert "| gone | 0.5 | unknown |" in text
 
     def test_what_has_changed_since_a_baseline(self) -> None:
