@@ -142,7 +142,7 @@ def tensors_of(golden: Golden) -> Tensors:
     dtype = np.dtype(golden.facts.dtype)
     vectors = {"vectors": golden.vectors, **_prompted(golden.prompts)}
     largest = max(float(np.abs(each).max(initial=0)) for each in vectors.values())
-    if largest > np.finfo(dtype).max:
+    if largest > float(np.finfo(dtype).max):
         raise InputError(f"the vectors do not fit into {golden.facts.dtype}", next_step="choose float32")
     errors = {precision: loss.parity for precision, loss in golden.losses.items()}
     return {
