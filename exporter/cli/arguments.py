@@ -37,7 +37,7 @@ RequireSignatureOption = Annotated[
     typer.Option(
         "--require-signature",
         metavar="FILE",
-        help="Refuse bundles that are not signed by this public key or certificate chain (PEM).",
+        help="Refuse bundles and golden files that are not signed by this public key or certificate chain (PEM).",
     ),
 ]
 GoldenOption = Annotated[
