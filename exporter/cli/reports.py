@@ -56,8 +56,9 @@ class Reports:
         self._junit, self._summary, self._before = junit, summary, baseline
         self._baseline: dict[str, Any] | None = None
         self._started = time.monotonic()
-        if junit is not None and junit.is_file():
-            junit.unlink()  # an old one must not be taken for that of this run
+        if junit is not None and junit.is_file() and not junit.is_symlink():
+            with suppress(OSError):  # what cannot be removed cannot be written either, which is told then
+                junit.unlink()  # an old one must not be taken for that of this run
 
     @contextmanager
     def telling(self, subject: str) -> Iterator[None]:
@@ -81,6 +82,8 @@ class Reports:
 
     def write(self, reports: Sequence[ParityReport], checks: Sequence[Check] = ()) -> None:
         """Write what was judged."""
+        if self._junit is None and self._summary is None:
+            return
         from exporter.machine import machine, tool_versions
         from exporter.validator.junit import junit_of
         from exporter.validator.summary import markdown_of

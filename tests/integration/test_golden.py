@@ -18,7 +18,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tokenizers import Tokenizer
 
 import exporter
 from exporter.bundle import Bundle
@@ -28,6 +27,7 @@ from exporter.golden import Golden, read_golden, sign_golden, signature_of, writ
 from exporter.recipe import Gate, Gates, Recipe
 from exporter.validator import ParityReport
 from tests.conftest import ROOT
+from tests.support.changed_bundles import truncate_early
 from tests.support.keys import ec_key
 from tests.support.manifests import edit_manifest, reseal
 from tests.support.process import refused, run_program
@@ -72,13 +72,6 @@ def encode(demo_fp32: Path) -> Iterator[Callable[[list[str]], np.ndarray]]:
 def bundle(demo_fp32: Path, tmp_path: Path) -> Path:
     """A copy of a sound bundle, to change."""
     return Path(shutil.copytree(demo_fp32, tmp_path / "bundle"))
-
-
-def truncate_early(bundle: Path) -> None:
-    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
-    tokenizer.enable_truncation(100)
-    tokenizer.save(str(bundle / "tokenizer.json"))
-    reseal(bundle)
 
 
 def figures(report: ParityReport) -> dict[str, tuple[float, float]]:

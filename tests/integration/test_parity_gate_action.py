@@ -16,10 +16,10 @@ import onnx
 import pytest
 import yaml
 from onnx import numpy_helper
-from tokenizers import Tokenizer
 
 import exporter
 from tests.conftest import ROOT, SCRIPTS
+from tests.support.changed_bundles import truncate_early
 from tests.support.manifests import reseal
 from tests.support.process import Done, run_program
 
@@ -66,13 +66,6 @@ def change_a_weight(bundle: Path) -> None:
     table = max(model.graph.initializer, key=lambda tensor: tensor.dims[0] if len(tensor.dims) == 2 else 0)
     table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table)[::-1].copy(), table.name))
     onnx.save(model, bundle / "model.onnx")
-    reseal(bundle)
-
-
-def truncate_early(bundle: Path) -> None:
-    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
-    tokenizer.enable_truncation(100)
-    tokenizer.save(str(bundle / "tokenizer.json"))
     reseal(bundle)
 
 
