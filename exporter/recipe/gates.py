@@ -27,8 +27,8 @@ class Gate(Frozen):
         min_centered_cosine: Smallest cosine after the mean reference vector is taken from both sides. It judges the
             difference relative to how far apart sentences are, which the plain cosine of a narrow cone does not.
         max_relative_error: Largest ``|candidate - reference| / |reference|`` (Euclidean).
-        max_mean_error: Mean of these errors over the probes. It also holds where the bound of a single probe is
-            widened (see ``max_widening``).
+        max_mean_error: Mean of these errors over the probes. It also holds where the bounds of single probes are
+            widened (see ``max_widening``), and has a widening of its own.
         max_norm_error: Largest ``| |candidate| / |reference| - 1 |``. Cosines do not see a factor.
         max_norm_bias: Distance from 1 of the mean ``|candidate| / |reference|`` over the probes: rounding makes some
             vectors longer and others shorter, a factor makes all of them longer.
@@ -46,6 +46,8 @@ class Gate(Frozen):
             probe may lose at most, where the format itself loses much on that probe. The bound of such a probe is
             ``max_format_ratio`` times the distance that PyTorch loses on it; what float32 loses is its distance from
             float64. At 1 no bound is ever widened.
+        max_mean_widening: How many times ``max_mean_error`` the mean may be at most, where the format itself loses much
+            on all probes: the bound is then ``max_format_ratio`` times the format's own mean loss.
         max_emulator_ratio: Largest ratio of the mean ``|candidate - emulated| / |emulated|`` to the mean relative error
             of the emulator, where int8 was emulated. Both compute with the same integers; what is left are roundings to
             int8 that a difference in the last digit of float32 has turned over, and faults.
@@ -75,6 +77,7 @@ class Gate(Frozen):
     max_mean_format_ratio: float | None = Field(default=None, gt=0)
     max_format_ratio: float | None = Field(default=None, gt=0)
     max_widening: float = Field(default=1.0, ge=1)
+    max_mean_widening: float = Field(default=1.0, ge=1)
     max_emulator_ratio: float | None = Field(default=None, gt=0)
     mean_stored_overlap: float | None = Field(default=None, ge=0, le=1)
     mean_binary_overlap: float | None = Field(default=None, ge=0, le=1)
@@ -137,6 +140,11 @@ class Gates(Frozen):
     # 15 times as far as on others, ONNX Runtime 1.4e-5, and the two 2.4e-5 from each other. float32's bound of such a
     # probe is widened too. Everywhere else the bound stays.
     #
+    # A full-size NomicBERT with seeded weights amplifies rounding on every probe: PyTorch's two implementations of
+    # attention, in float32, are 8.0e-6 from each other in the mean (1.9e-5 at most), each is 8e-6 from float64, and a
+    # sound export is 1.15e-5 (3.4e-5) from the first. So the mean's bound is widened too, by what float64 shows of all
+    # probes.
+    #
     # Stored vectors, the worst of sound exports of the demo and of all-MiniLM-L6-v2 on ONNX Runtime (bf16: OpenVINO),
     # with all dimensions, 128 and 64. Small twins come to less in fp32 and fp16:
     #
@@ -161,6 +169,7 @@ class Gates(Frozen):
         max_batch_deviation=2e-5,
         max_format_ratio=3.0,
         max_widening=2.0,
+        max_mean_widening=2.0,
         mean_stored_overlap=0.995,
         mean_binary_overlap=0.99,
         mean_ranges_overlap=0.9,

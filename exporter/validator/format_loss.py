@@ -16,7 +16,8 @@ import numpy.typing as npt
 from exporter.validator.parity import RowErrors
 
 MOST_EXACT = 16
-"""Probes that are computed in float64, at most: where more miss a bound, it is not for rounding."""
+"""Probes that are computed in float64, at most, where the mean over all is within its bound: where more miss a bound of
+single probes, it is not for rounding."""
 
 
 @dataclass(frozen=True)

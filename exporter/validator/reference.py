@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from exporter.checkpoint import Checkpoint
@@ -68,9 +67,8 @@ def format_loss_of(
     if precision not in FORMATS:
         return None
     dtype, step = FORMATS[precision]
-    cast = replace(checkpoint, model=_cast(checkpoint, dtype))
     vectors = np.full(reference.shape, np.nan, np.float32)
-    vectors[::step] = cast.encode(list(texts[::step]))
+    vectors[::step] = cast(checkpoint, dtype).encode(list(texts[::step]))
     return FormatLoss(f"PyTorch in {str(dtype).removeprefix('torch.')}", compare(reference, vectors, token_ids))
 
 
@@ -93,18 +91,17 @@ def rounding_loss_of(
         token_ids: Token ids of each probe.
         rows: Which probes.
     """
-    exact = replace(checkpoint, model=_cast(checkpoint, torch.float64))
     vectors = np.full(reference.shape, np.nan, np.float32)
-    vectors[rows] = exact.encode([texts[row] for row in rows])
+    vectors[rows] = cast(checkpoint, torch.float64).encode([texts[row] for row in rows])
     return FormatLoss("PyTorch in float32", compare(reference, vectors, token_ids))
 
 
-def _cast(checkpoint: Checkpoint, dtype: torch.dtype) -> SentenceTransformer:
+def cast(checkpoint: Checkpoint, dtype: torch.dtype) -> Checkpoint:
+    """Return the checkpoint with every part of its model in another floating-point type. The original is left as is."""
     # What the copy finds in the memo it takes from there: no float32 copy of a weight is made.
     memo: dict[int, Any] = {
         id(parameter): nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
         for parameter in checkpoint.model.parameters()
         if parameter.is_floating_point()
     }
-    model: SentenceTransformer = copy.deepcopy(checkpoint.model, memo).to(dtype)
-    return model
+    return replace(checkpoint, model=copy.deepcopy(checkpoint.model, memo).to(dtype))

@@ -13,7 +13,7 @@ from exporter.recipe import Gate
 from exporter.runtime.vector_types import Ranges, Vectors
 from exporter.validator.diagnosis import likely_cause
 from exporter.validator.format_loss import MOST_EXACT, FormatLoss
-from exporter.validator.gates import judge, judge_stored, not_compared, rows_beyond
+from exporter.validator.gates import judge, judge_stored, mean_to_widen, not_compared, rows_beyond
 from exporter.validator.parity import Parity, compare, relative_deviation
 from exporter.validator.probes import Probe, coverage_of
 from exporter.validator.report import ParityReport
@@ -127,9 +127,14 @@ def validate(
 
 
 def _rounding(reference: Reference, parity: Parity, gate: Gate, precision: str) -> FormatLoss | None:
-    """Return what float32 itself loses on the probes that miss its bounds; not where very many do."""
+    """Return what float32 itself loses on the probes that miss its bounds, or on all where their mean does.
+
+    Nobody computes in float64 where very many probes are far beyond: that is not for rounding.
+    """
     if precision != "fp32" or reference.rounding is None or gate.max_format_ratio is None:
         return None
+    if mean_to_widen(parity, gate):
+        return reference.rounding(list(range(len(reference.probes))))
     rows = rows_beyond(parity, gate)
     return reference.rounding(rows) if 0 < len(rows) <= MOST_EXACT else None
 

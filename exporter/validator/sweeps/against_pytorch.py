@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from exporter.checkpoint import TOKEN_BUDGET
-from exporter.recipe import Gate
 from exporter.runtime.tokens import IntArray
-from exporter.validator.parity import row_cosine
+from exporter.validator.sweeps.distances import Distances, failed_rows
 from exporter.validator.sweeps.inputs import (
     POSITION_TOKENS,
     Rows,
@@ -20,57 +20,9 @@ from exporter.validator.sweeps.inputs import (
     word_sequences,
     words_per_sequence,
 )
-from exporter.validator.sweeps.running import MOST_NAMED, Matrix, PaddedEncoder, Part, Run, Vectors, shortened
+from exporter.validator.sweeps.running import MOST_NAMED, PaddedEncoder, Part, Run, Vectors, shortened
 
 MOST_ROWS = 32  # rows per batch: batch sizes are another part's matter
-
-
-@dataclass(frozen=True)
-class _Distances:
-    """How far vectors are from PyTorch's, per row. Of a row with NaN or Inf every figure is NaN.
-
-    Attributes:
-        error: ``|candidate - reference| / |reference|``.
-        cosine: Cosine of both.
-        centered: The same after the mean reference vector is taken from both. None where rows are too few for a mean.
-    """
-
-    error: Matrix
-    cosine: Matrix
-    centered: Matrix | None
-
-    @classmethod
-    def between(cls, wanted: Vectors, found: Vectors, center: Matrix | None) -> _Distances:
-        reference, vectors = wanted.astype(np.float64), found.astype(np.float64)
-        finite = np.logical_and.reduce(np.isfinite(vectors), axis=1)
-        vectors = np.where(finite[:, None], vectors, 0.0)
-        columns = [
-            np.linalg.norm(vectors - reference, axis=1) / np.maximum(np.linalg.norm(reference, axis=1), 1e-30),
-            row_cosine(reference, vectors),
-        ]
-        if center is not None:
-            columns.append(row_cosine(reference - center, vectors - center))
-        for column in columns:
-            column[~finite] = np.nan
-        return cls(columns[0], columns[1], columns[2] if center is not None else None)
-
-    def complaint(self, row: int, gate: Gate) -> str | None:
-        """Return what is wrong with a row, in words, or None."""
-        if np.isnan(self.error[row]):
-            return "NaN or Inf"
-        if gate.max_relative_error is not None and self.error[row] > gate.max_relative_error:
-            return f"relative error {self.error[row]:.2g}, allowed {gate.max_relative_error:g}"
-        if self.cosine[row] < gate.min_cosine:
-            return f"cosine {self.cosine[row]:.6g}, at least {gate.min_cosine:g} is wanted"
-        centered = gate.min_centered_cosine
-        if self.centered is not None and centered is not None and self.centered[row] < centered:
-            return f"centered cosine {self.centered[row]:.6g}, at least {centered:g} is wanted"
-        return None
-
-    def failed(self, gate: Gate) -> list[int]:
-        """Return the rows that fail a bound, worst first."""
-        order = np.argsort(-np.nan_to_num(self.error, nan=np.inf), kind="stable")
-        return [int(row) for row in order if self.complaint(int(row), gate) is not None]
 
 
 def sweep_words(run: Run, rows: Rows) -> Part:
@@ -82,9 +34,9 @@ def sweep_words(run: Run, rows: Rows) -> Part:
     mask = np.ones_like(ids)
     wanted, found = (_in_batches(encoder, ids, mask, run) for encoder in (run.reference, run.candidate))
     center = wanted.astype(np.float64).mean(axis=0)
-    distances = _Distances.between(wanted, found, center)
-    failed = distances.failed(run.gate)
-    failures = [_name_the_row(run, ids[row], distances.complaint(row, run.gate)) for row in failed[:MOST_NAMED]]
+    distances = Distances.between(wanted, found, center)
+    failed = failed_rows(wanted, distances, center, run.gate, partial(_own_vectors, run, ids, mask))
+    failures = [_name_the_row(run, ids[row], complaint) for row, complaint in failed[:MOST_NAMED]]
     if len(failed) > MOST_NAMED:
         failures.append(f"{len(failed)} of {len(ids)} sequences of {words} word rows differ from PyTorch's vectors")
     return Part(
@@ -101,14 +53,14 @@ def sweep_words(run: Run, rows: Rows) -> Part:
     )
 
 
-def _name_the_row(run: Run, sequence: IntArray, complaint: str | None) -> str:
+def _name_the_row(run: Run, sequence: IntArray, complaint: str) -> str:
     """Encode each word of a failing sequence alone, and say which of them differs most."""
     material = run.reference.material
     words = np.unique(sequence[len(material.prefix) : len(sequence) - len(material.suffix)])
     ids = word_sequences(words, 1, material)
     mask = np.ones_like(ids)
     wanted, found = (_in_batches(encoder, ids, mask, run) for encoder in (run.reference, run.candidate))
-    alone = _Distances.between(wanted, found, None)
+    alone = Distances.between(wanted, found, None)
     failed = alone.failed(run.gate)
     if not failed:
         return f"a sequence of {len(words)} word rows, {int(words[0])} among them: {complaint}"
@@ -132,13 +84,14 @@ def sweep_positions(run: Run) -> Part:
     failures, errors, cosines = [], [], []
     for ids, mask in [long_rows(material, material.longest), *windows]:
         wanted, found = (_in_batches(encoder, ids, mask, run) for encoder in (run.reference, run.candidate))
-        distances = _Distances.between(wanted, found, None)
+        distances = Distances.between(wanted, found, None)
         errors.append(np.max(distances.error))
         cosines.append(np.min(distances.cosine))
-        for row in distances.failed(run.gate)[:1]:
+        failed = failed_rows(wanted, distances, None, run.gate, partial(_own_vectors, run, ids, mask))
+        for row, complaint in failed[:1]:
             read = np.flatnonzero(mask[row])
             first = read[0] if len(read) == mask.shape[1] else read[len(material.prefix)]
-            failures.append(f"positions {first} to {read[-1]}: {distances.complaint(row, run.gate)}")
+            failures.append(f"positions {first} to {read[-1]}: {complaint}")
     return Part(
         f"{material.longest} of {material.longest} positions",
         shortened(failures, "ranges of positions differ from PyTorch's vectors"),
@@ -150,6 +103,12 @@ def sweep_positions(run: Run) -> Part:
             "position_min_cosine": np.min(cosines),
         },
     )
+
+
+def _own_vectors(run: Run, ids: IntArray, mask: IntArray, rows: Sequence[int]) -> Vectors | None:
+    """Return PyTorch's vectors of some rows in the candidate's number format, where PyTorch has it."""
+    own = run.reference.in_format_of(run.precision)
+    return None if own is None else _in_batches(own, ids[rows], mask[rows], run)
 
 
 def _in_batches(encoder: PaddedEncoder, ids: IntArray, mask: IntArray, run: Run) -> Vectors:

@@ -57,7 +57,15 @@ def sweep(
     bound = gate.max_batch_deviation
     leak = bound if precision.scales_from_batch else LEAK
     run = Run(
-        reference, Remembering(candidate.encode_padded), shapes, gate, bound, leak, right_padding_only, width_tokens
+        reference,
+        Remembering(candidate.encode_padded),
+        shapes,
+        gate,
+        bound,
+        leak,
+        right_padding_only,
+        width_tokens,
+        precision,
     )
     parts = [sweep_words(run, rows), sweep_positions(run), sweep_batches(run), sweep_widths(run), sweep_leaks(run)]
     return Check(

@@ -8,10 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from exporter.checkpoint import Checkpoint
 from exporter.recipe import Gate, Shapes
 from exporter.runtime.tokens import IntArray, TextTokenizer
+from exporter.targets import Precision
+from exporter.validator.reference import cast
 from exporter.validator.sweeps.inputs import material_of
 
 MOST_NAMED = 3  # sentences per part about what is wrong
@@ -52,6 +55,11 @@ class SweepReference(Remembering):
         self.material = material_of(checkpoint)
         self.tokenizer = TextTokenizer(checkpoint.tokenizer)
 
+    def in_format_of(self, precision: Precision) -> PaddedEncoder | None:
+        """Return PyTorch in the number format of a precision, or in float64 for float32. None where it has none."""
+        dtype = {Precision.FP32: torch.float64, Precision.BF16: torch.bfloat16}.get(precision)
+        return None if dtype is None else Remembering(cast(self.checkpoint, dtype).encode_tokens)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -65,6 +73,7 @@ class Run:
     leak_bound: float | None
     right_padding_only: bool
     width_tokens: int
+    precision: Precision
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from exporter.targets import Precision
 from exporter.validator.check import Check
 from exporter.validator.parity import row_cosine
 from exporter.validator.sweeps import SweepReference, Vectors, against_itself, against_pytorch, parts, running, sweep
+from exporter.validator.sweeps.distances import Distances
 from exporter.validator.sweeps.inputs import Material, word_rows, word_sequences
 from tests.support.stand_in import CLS, FACTS, PAD, SEP, words_tokenizer
 
@@ -381,7 +382,7 @@ class TestDistances:
     FOUND = np.array([[3, 4.5], [0, 0], [np.inf, 0], [0, 2]], np.float32)
 
     def test_are_of_each_row_and_not_a_number_where_a_row_is_none(self) -> None:
-        found = against_pytorch._Distances.between(self.WANTED, self.FOUND, np.array([1.0, 0.0]))
+        found = Distances.between(self.WANTED, self.FOUND, np.array([1.0, 0.0]))
         np.testing.assert_allclose(found.error, [0.1, 0, np.nan, np.sqrt(2)])
         np.testing.assert_allclose(found.cosine, [27 / 5 / np.hypot(3, 4.5), 1, np.nan, 0])
         assert found.centered is not None
@@ -390,12 +391,12 @@ class TestDistances:
         )
 
     def test_without_a_center_have_no_centered_cosine(self) -> None:
-        found = against_pytorch._Distances.between(self.WANTED, self.FOUND, None)
+        found = Distances.between(self.WANTED, self.FOUND, None)
         assert found.centered is None
         np.testing.assert_allclose(found.error, [0.1, 0, np.nan, np.sqrt(2)])
 
     def test_to_a_vector_of_zeros_are_huge(self) -> None:
-        found = against_pytorch._Distances.between(np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32), None)
+        found = Distances.between(np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32), None)
         np.testing.assert_allclose(found.error, [np.sqrt(2) / 1e-30])
 
     @pytest.mark.parametrize(
@@ -412,22 +413,22 @@ class TestDistances:
     def test_the_first_bound_that_fails_is_told(
         self, error: float, cosine: float, centered: float, told: str | None
     ) -> None:
-        distances = against_pytorch._Distances(*(np.array([0.0, value]) for value in (error, cosine, centered)))
+        distances = Distances(*(np.array([0.0, value]) for value in (error, cosine, centered)))
         gate = Gate(min_cosine=0.75, min_centered_cosine=0.5, max_relative_error=0.25)
         assert distances.complaint(1, gate) == told
 
     def test_bounds_that_a_gate_does_not_have_are_not_judged(self) -> None:
-        distances = against_pytorch._Distances(np.array([9.0]), np.array([0.9]), np.array([-1.0]))
+        distances = Distances(np.array([9.0]), np.array([0.9]), np.array([-1.0]))
         assert distances.complaint(0, Gate(min_cosine=0.75)) is None
-        without = against_pytorch._Distances(np.array([0.0]), np.array([0.9]), None)
+        without = Distances(np.array([0.0]), np.array([0.9]), None)
         assert without.complaint(0, Gate(min_cosine=0.75, min_centered_cosine=0.5)) is None
 
     def test_rows_that_fail_come_worst_first(self) -> None:
         error = np.array([0.3, 0.1, np.nan, 0.5, 0.3])
-        distances = against_pytorch._Distances(error, np.ones(5), None)
+        distances = Distances(error, np.ones(5), None)
         gate = Gate(min_cosine=0.75, max_relative_error=0.25)
         assert distances.failed(gate) == [2, 3, 0, 4]
-        alike = against_pytorch._Distances(np.full(40, 0.3), np.ones(40), None)
+        alike = Distances(np.full(40, 0.3), np.ones(40), None)
         assert alike.failed(gate) == [*range(40)]
 
 

@@ -165,8 +165,21 @@ class TestRounding:
 
     def test_nobody_asks_where_every_bound_is_held_or_very_many_are_missed(self) -> None:
         assert self.judged(1e-5, own=1e-3) == (True, [])
-        assert self.judged(3e-5, own=1e-3, rows=range(16))[1] == [list(range(16))]
-        assert self.judged(3e-5, own=1e-3, rows=range(17)) == (False, [])
+        assert self.judged(2.2e-5, own=1e-3, rows=range(16))[1] == [list(range(16))]
+        assert self.judged(2.2e-5, own=1e-3, rows=range(17)) == (False, [])
+
+    def test_the_bound_of_the_mean_is_three_times_what_all_probes_lose(self) -> None:
+        everything = list(range(COUNT))
+        assert self.judged(1.2e-5, own=5e-6, rows=everything) == (True, [everything])
+        assert self.judged(1.6e-5, own=5e-6, rows=everything) == (False, [everything])
+        assert self.judged(1.2e-5, own=3e-6, rows=everything) == (False, [everything])
+
+    def test_the_bound_of_the_mean_is_twice_the_fixed_one_at_most(self) -> None:
+        everything = list(range(COUNT))
+        assert self.judged(1.9e-5, own=1e-3, rows=everything) == (True, [everything])
+        assert self.judged(2.1e-5, own=1e-3, rows=everything) == (False, [])
+        strict = Gates().fp32.model_copy(update={"max_mean_widening": 1.0})
+        assert self.judged(1.2e-5, own=1e-3, rows=everything, gate=strict) == (False, [])
 
     def test_nobody_asks_for_another_precision_or_by_a_gate_that_does_not_say_how_much(self) -> None:
         assert self.judged(3e-5, own=1e-3, precision="bf16") == (False, [])
