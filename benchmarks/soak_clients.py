@@ -24,8 +24,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from exporter.dependencies import require
 from exporter.errors import ServerError
 from exporter.runtime.encoder import Encoder
+from exporter.serving.limits import DAY_S, Deadline
 from exporter.serving.triton.address import Protocol
-from exporter.serving.triton.limits import DAY_S, Deadline
 from exporter.serving.triton.remote import RemoteEncoder
 
 grpc = require("grpc")

@@ -18,9 +18,9 @@ import pytest
 
 from exporter.bundle import Bundle
 from exporter.errors import BundleError
+from exporter.serving.limits import Deadline
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.config import FILE, read_config, to_text
-from exporter.serving.triton.limits import Deadline
 from exporter.serving.triton.lint import check
 from exporter.serving.triton.remote import RemoteEncoder
 from exporter.validator.probes import shipped_probes

@@ -14,8 +14,7 @@
     engines.py       what an engine in a repository really has
     lint/            a repository -> its mistakes
     address.py       the URL of a server
-    limits.py        what a server may take: seconds and bytes
-    answers.py       what a server answers, checked before it is used
+    answers.py       what Triton answers, checked before it is used
     http_client.py   requests over HTTP, within the limits
     grpc_client.py   requests over gRPC, within the limits
     remote.py        a running server as an encoder, over HTTP or gRPC

@@ -1,21 +1,14 @@
-"""What a server answers: read as data that a stranger wrote, checked before it is used."""
+"""What Triton answers: read as data that a stranger wrote, checked before it is used."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-from pydantic import BaseModel, Field, ValidationError
-
-SHOWN = 200
-"""Most characters that a message repeats of what a server says."""
+from pydantic import BaseModel, Field
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class AnswerError(Exception):
-    """A server refused, or its answer is not what Triton answers."""
 
 
 @dataclass(frozen=True)
@@ -86,30 +79,3 @@ class Refusal(BaseModel):
     """What Triton says when it refuses."""
 
     error: str
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def parse(model: type[Model], text: bytes) -> Model:
-    """Return JSON as a model.
-
-    Raises:
-        AnswerError: It is no JSON, or another.
-    """
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise AnswerError(
-            f"the answer is not what Triton answers: {place + ': ' if place else ''}{first['msg']}; "
-            f"it begins with {text[:40]!r}"
-        ) from error
-
-
-def shown(said: object) -> str:
-    """Return the first line of what a server says: printable, and not longer than a sentence."""
-    line = (str(said).strip() or "nothing").splitlines()[0]
-    printable = "".join(letter if letter.isprintable() else "?" for letter in line[: SHOWN + 1])
-    return printable if len(line) <= SHOWN else f"{printable[:SHOWN]}..."

@@ -10,10 +10,11 @@ import numpy as np
 
 from exporter.dependencies import require
 from exporter.runtime.contract import OUTPUT
+from exporter.serving.answers import AnswerError
+from exporter.serving.limits import ANSWER_BYTES
 from exporter.serving.triton.address import Address
-from exporter.serving.triton.answers import AnswerError, Tensor
+from exporter.serving.triton.answers import Tensor
 from exporter.serving.triton.facts import TEXT
-from exporter.serving.triton.limits import ANSWER_BYTES
 
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),

@@ -5,23 +5,15 @@ What the server counted meanwhile tells whether requests shared batches: inferen
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from exporter.errors import ServerError
-from exporter.recipe import Gate
+from exporter.serving.concurrency import ask_at_once, compare_answers
 from exporter.serving.triton.remote import Server
-from exporter.targets import Precision
 from exporter.validator import Check
-
-DEFAULT_DEVIATION = 1e-2
-"""Largest relative difference of an answer under load, where the gate states none."""
 
 
 @dataclass(frozen=True)
@@ -110,15 +102,6 @@ class Load:
         }
 
 
-def load_bound(gate: Gate, precision: Precision) -> float:
-    """Return the largest relative difference of an answer under load to the same sentence asked for without."""
-    if precision.scales_from_batch:
-        # Scales come from the batch, so answers differ by what shares it: by no more than the gate lets two vectors
-        # part that are each within it (an angle a from the reference is a distance of 2 sin(a/2) = sqrt(2 - 2 cos a)).
-        return 2 * float(np.sqrt(2 - 2 * gate.min_cosine))
-    return gate.max_batch_deviation or DEFAULT_DEVIATION
-
-
 def load(server: Server, texts: Sequence[str], *, counted: int, clients: int, bound: float) -> Load:
     """Have many clients ask for one sentence a request, and hold each answer against its own sentence.
 
@@ -134,12 +117,12 @@ def load(server: Server, texts: Sequence[str], *, counted: int, clients: int, bo
     """
     with server.connect(server.where[0]) as remote:
         before = remote.counts(server.encoder, counted)
-        answers, lost = _ask(server, texts, clients)
+        answers, lost = ask_at_once([[text] for text in texts], clients, server.for_client)
         after = remote.counts(server.encoder, before[0] + len(answers))
         expected = remote.encode(texts)  # not before: a response cache would answer the load
     answered = sorted(answers)
     got = np.array([answers[number] for number in answered], dtype=np.float64).reshape(len(answered), -1)
-    deviation, swapped = _compare(got, np.asarray(expected, dtype=np.float64), answered)
+    deviation, swapped = compare_answers(got, np.asarray(expected, dtype=np.float64), answered)
     return Load(
         clients=clients,
         requests=len(texts),
@@ -150,50 +133,3 @@ def load(server: Server, texts: Sequence[str], *, counted: int, clients: int, bo
         inferences=after[0] - before[0],
         executions=after[1] - before[1],
     )
-
-
-def _ask(server: Server, texts: Sequence[str], clients: int) -> tuple[dict[int, npt.NDArray[np.float32]], list[str]]:
-    """Return the vector of every text that got one, by number, and the errors of the others."""
-    left, turn = iter(range(len(texts))), threading.Lock()
-    answers: dict[int, npt.NDArray[np.float32]] = {}
-    lost: list[str] = []
-
-    def client(number: int) -> None:
-        with server.connect(server.where[number % len(server.where)]) as remote:
-            while True:
-                with turn:
-                    mine = next(left, None)
-                if mine is None:
-                    return
-                try:
-                    answers[mine] = remote.encode_batch([texts[mine]])[0]
-                except ServerError as error:
-                    lost.append(error.message)
-
-    with ThreadPoolExecutor(clients) as pool:
-        try:
-            list(pool.map(client, range(clients)))
-        except BaseException:  # a signal: what was not sent yet must not be waited for
-            with turn:
-                list(left)
-            raise
-    return answers, lost
-
-
-@np.errstate(invalid="ignore", divide="ignore")  # a server may answer anything; what is no number passes no bound
-def _compare(
-    got: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], numbers: Sequence[int]
-) -> tuple[float, int]:
-    """Return the largest relative difference of answers, and how many are nearer to another sentence's vector."""
-    if not len(got):
-        return float("nan"), 0
-    own = expected[list(numbers)]
-    deviation = np.linalg.norm(got - own, axis=1) / np.linalg.norm(own, axis=1)
-    # (a - b)^2 = a^2 - 2ab + b^2, of which a^2 is the same along a row.
-    distance = (expected**2).sum(axis=1) - 2 * got @ expected.T
-    nearest = distance.argmin(axis=1)
-    swapped = sum(
-        bool(np.linalg.norm(expected[near] - own[row]) > 1e-6 * np.linalg.norm(own[row]))
-        for row, near in enumerate(nearest)
-    )
-    return float(deviation.max()), swapped

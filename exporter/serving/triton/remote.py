@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.errors import ServerError
+from exporter.serving.answers import AnswerError, shown
+from exporter.serving.limits import Deadline, Timer
 from exporter.serving.triton.address import Address, Protocol, address_of
-from exporter.serving.triton.answers import AnswerError, Tensor, shown
+from exporter.serving.triton.answers import Tensor
 from exporter.serving.triton.facts import TextModel
 from exporter.serving.triton.grpc_client import GrpcClient
 from exporter.serving.triton.http_client import HttpClient
-from exporter.serving.triton.limits import Deadline, Timer
 
 SEAL = "korsbert_bundle"  # a parameter in the ensemble's config.pbtxt
 ROWS_PER_REQUEST = 32
@@ -200,6 +201,10 @@ class Server:
             deadline=self.deadline,
             dimension=self.dimension,
         )
+
+    def for_client(self, number: int) -> RemoteEncoder:
+        """Return the ensemble for one of many clients, which share the addresses evenly."""
+        return self.connect(self.where[number % len(self.where)])
 
 
 class PromptedEncoder:

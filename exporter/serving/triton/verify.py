@@ -9,34 +9,41 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import ssl
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exporter.bundle import Bundle
 from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
-from exporter.errors import InputError, ServerError, first_line
-from exporter.files import read_file
+from exporter.errors import ServerError
 from exporter.golden import Golden
-from exporter.golden.judging import check_golden_prompts, check_made_from, refuse_to_judge
+from exporter.golden.judging import check_golden_prompts, refuse_to_judge
+from exporter.serving.answers import shown
+from exporter.serving.concurrency import load_bound, pairs
+from exporter.serving.expected import Source, expected_of_bundle, expected_of_golden
+from exporter.serving.http import read_authorities
+from exporter.serving.limits import REQUEST_S, TOTAL_S, Deadline
 from exporter.serving.triton.address import addresses
-from exporter.serving.triton.answers import shown
 from exporter.serving.triton.facts import text_models
-from exporter.serving.triton.limits import REQUEST_S, TOTAL_S, Deadline
-from exporter.serving.triton.load import Load, load, load_bound
+from exporter.serving.triton.load import Load, load
 from exporter.serving.triton.remote import PromptedEncoder, Server
-from exporter.validator import ParityReport, Reference, validate
-from exporter.validator.prompts import PromptVectors, check_prompts, prompt_vectors_of
+from exporter.validator import ParityReport, validate
+from exporter.validator.prompts import check_prompts
 
 
 @dataclass(frozen=True)
 class Verification:
-    """A server against its bundle's gates: the reports by protocol, and the load."""
+    """A server against its bundle's gates.
+
+    Attributes:
+        reports: One for each protocol.
+        load: What came of many clients at once.
+        compared_with: Whose answers the server was compared with, for people.
+    """
 
     reports: tuple[ParityReport, ...]
     load: Load
+    compared_with: str
 
     @property
     def passed(self) -> bool:
@@ -58,6 +65,7 @@ def verify(
     model: str | None = None,
     checkpoint: Path | None = None,
     golden: Golden | None = None,
+    source: Source = "checkpoint",
     clients: int = 32,
     requests: int = 512,
     timeout_s: float = REQUEST_S,
@@ -76,6 +84,7 @@ def verify(
         model: Name of the encoder in the repository; by default the recipe's.
         checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
         golden: Answers that take the place of the checkpoint's, which is then not loaded.
+        source: Without a golden file: ``"checkpoint"``, or ``"bundle"`` for what the bundle itself answers here.
         clients: At the same time, half over HTTP and half over gRPC.
         requests: How many sentences they ask for.
         timeout_s: Most seconds for one request.
@@ -103,11 +112,10 @@ def verify(
     if golden is not None:
         gate = gate.tightened(golden.facts.gates.of(precision))
         refuse_to_judge(golden, manifest, gate)
-        reference, prompts = golden.reference(None), None
-        checks = [check_made_from(manifest, golden)]
+        expected = expected_of_golden(golden, manifest)
     else:
-        reference, prompts = _answers_of_checkpoint(bundle, checkpoint)
-        checks = []
+        expected = expected_of_bundle(bundle, source, precision, checkpoint=checkpoint)
+    reference = expected.reference
     server = dataclasses.replace(server, deadline=Deadline(timeout_s, deadline_s))
     with server.connect(where[0]) as remote:
         counted, _ = remote.counts(encoder)
@@ -116,43 +124,17 @@ def verify(
         with PromptedEncoder(server, address, models) as remote:
             subject = f"{server.ensemble}, {precision} on {manifest.engine.backend}, {address.protocol}"
             report = validate(reference, remote.text, gate, subject, precision)
-            report = dataclasses.replace(report, golden=None if golden is None else golden.facts.seal)
-            judged = [] if prompts is None else [check_prompts(prompts, remote, gate)]
-            judged += [] if golden is None else check_golden_prompts(golden, manifest, remote, gate)
-            reports.append(report.with_checks(*checks, *judged))
+            report = dataclasses.replace(report, golden=expected.golden)
+            if golden is not None:
+                judged = check_golden_prompts(golden, manifest, remote, gate)
+            else:
+                judged = [] if expected.prompts is None else [check_prompts(expected.prompts, remote, gate)]
+            reports.append(report.with_checks(*expected.checks, *judged))
             counted += remote.answered
-    texts = [f"{first} {second}" for first, second in itertools.islice(_pairs(reference.texts), requests)]
+    texts = list(itertools.islice(pairs(reference.texts), requests))
     bound = load_bound(gate, precision)
-    return Verification(tuple(reports), load(server, texts, counted=counted, clients=clients, bound=bound))
-
-
-def _answers_of_checkpoint(bundle: Bundle, checkpoint: Path | None) -> tuple[Reference, PromptVectors | None]:
-    from exporter.checkpoint import load_source  # noqa: PLC0415 - imports torch
-    from exporter.validator.reference import reference_of  # noqa: PLC0415 - imports torch
-
-    manifest = bundle.manifest
-    source = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
-    reference = reference_of(source, precision=manifest.engine.precision)
-    return reference, prompt_vectors_of(source, reference.texts)
-
-
-def read_authorities(file: Path, *, tls: bool) -> bytes:
-    """Return the certificates (PEM) of a file.
-
-    Raises:
-        InputError: It holds none, or no connection would use them.
-    """
-    if not tls:
-        raise InputError(
-            "`ca_file` is given, and no address uses TLS", next_step="give an https:// URL, or omit `ca_file`"
-        )
-    try:
-        content = read_file(file)
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii"))
-    except (OSError, ValueError) as error:  # SSLError is an OSError
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise InputError(f"{file}: not readable as certificates: {reason}", next_step="give a PEM file") from error
-    return content
+    found = load(server, texts, counted=counted, clients=clients, bound=bound)
+    return Verification(tuple(reports), found, expected.told)
 
 
 def _check_bundle(server: Server, seal: str) -> None:
@@ -165,10 +147,3 @@ def _check_bundle(server: Server, seal: str) -> None:
             f"{server.ensemble} at {http} serves bundle {shown(served or 'of nobody')[:12]}, not {seal[:12]}",
             next_step="ship the bundle, or verify the one that is served",
         )
-
-
-def _pairs(texts: Sequence[str]) -> Any:
-    """Yield different pairs of texts: the first with the second, then with the third, and so on."""
-    for step in range(1, len(texts)):
-        for number in range(len(texts)):
-            yield texts[number], texts[(number + step) % len(texts)]

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from exporter.dependencies import require
 from exporter.errors import InputError, ServerError
+from exporter.serving.http import read_authorities
+from exporter.serving.limits import ANSWER_BYTES, Deadline
 from exporter.serving.triton.address import Protocol
-from exporter.serving.triton.limits import ANSWER_BYTES, Deadline
 from exporter.serving.triton.load import load
 from exporter.serving.triton.remote import RemoteEncoder, Server
-from exporter.serving.triton.verify import read_authorities
 from tests.support.fuzzing import CASES, JSON
 from tests.support.hostile_servers import (
     RawServer,

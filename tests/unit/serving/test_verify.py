@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.serving.triton.load import Load, _compare
+from exporter.serving.concurrency import compare_answers
+from exporter.serving.triton.load import Load
 
 SOUND = Load(clients=8, requests=100, lost=(), swapped=0, max_deviation=1e-6, bound=1e-5, inferences=100, executions=20)
 
@@ -51,19 +52,19 @@ def test_a_response_cache_that_answers_everything_needs_no_batch() -> None:
 
 def test_swapped_answers_are_seen() -> None:
     expected = np.random.default_rng(0).normal(size=(6, 4))
-    assert _compare(expected, expected, range(6)) == (0.0, 0)
-    deviation, swapped = _compare(expected[[1, 0, 2, 3, 4, 5]], expected, range(6))
+    assert compare_answers(expected, expected, range(6)) == (0.0, 0)
+    deviation, swapped = compare_answers(expected[[1, 0, 2, 3, 4, 5]], expected, range(6))
     assert swapped == 2
     assert deviation > 0.1
 
 
 def test_equal_sentences_tie() -> None:
     expected = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    assert _compare(expected, expected, range(3)) == (0.0, 0)
+    assert compare_answers(expected, expected, range(3)) == (0.0, 0)
 
 
 @pytest.mark.parametrize("value", [0.0, np.inf, -np.inf, np.nan])
 def test_answers_that_are_no_numbers_pass_no_bound(value: float) -> None:
     vectors = np.full((3, 4), value)
-    deviation, _ = _compare(vectors, vectors, range(3))
+    deviation, _ = compare_answers(vectors, vectors, range(3))
     assert not dataclasses.replace(SOUND, max_deviation=deviation).passed
