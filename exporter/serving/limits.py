@@ -51,6 +51,13 @@ class Deadline:
         self._request_s, self._total_s = request_s, total_s
         self._total = Timer(total_s)
 
+    def left(self) -> float:
+        """Return the seconds that are left for all requests together, 0 where there are none."""
+        try:
+            return self._total.left()
+        except TimeoutError:
+            return 0.0
+
     def seconds(self) -> float:
         """Return how long the next request may take.
 
