@@ -207,9 +207,8 @@ def _model(requests: Requests, path: str) -> str:
         InputError: It lists none, or several.
     """
     try:
-        listed = [
-            model.id for model in parse(Models, requests.get(f"{path.removesuffix('/embeddings')}/models"), "it").data
-        ]
+        answer = requests.get(f"{path.removesuffix('/embeddings')}/models")
+        listed = [model.id for model in parse(Models, answer, "it").data]
     except (RefusedError, AnswerError):
         listed = []
     if len(listed) != 1:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from exporter.errors import ServerError
 from exporter.serving.answers import AnswerError, BrokenOffError, shown
@@ -17,6 +17,8 @@ from exporter.serving.embeddings.address import BaseUrl
 from exporter.serving.embeddings.options import ServerOptions
 from exporter.serving.http import HttpConnector, Response, read_authorities
 from exporter.serving.limits import Deadline
+
+T = TypeVar("T")
 
 AGAIN = (429, 502, 503, 504)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 60.0
@@ -85,7 +87,7 @@ class Requests:
         """
         return self._ask(path, None, _as_it_is)
 
-    def post(self, path: str, content: Mapping[str, Any], read: Callable[[bytes], Any]) -> Any:
+    def post(self, path: str, content: Mapping[str, Any], read: Callable[[bytes], T]) -> T:
         """Return what JSON is answered with, read by ``read``, which raises ``AnswerError`` where it is unusable.
 
         Raises:
@@ -94,8 +96,9 @@ class Requests:
         """
         return self._ask(path, json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass"), read)
 
-    def _ask(self, path: str, body: bytes | None, read: Callable[[bytes], Any]) -> Any:
-        for attempt in range(self._options.retries + 1):
+    def _ask(self, path: str, body: bytes | None, read: Callable[[bytes], T]) -> T:
+        attempt = 0
+        while True:
             last = attempt == self._options.retries
             seconds = self._deadline.seconds()
             with self._counting:
@@ -104,16 +107,17 @@ class Requests:
                 response = self._connector.request(path, seconds, body, self._headers(body))
                 if response.ok:
                     return read(response.body)
-                if response.status not in AGAIN or last:
-                    raise self._refused(response)
-                self._wait(f"HTTP {response.status}", _retry_after(response), attempt)
             except (BrokenOffError, ConnectionResetError, BrokenPipeError) as error:
                 if last:
-                    raise self._failed(error) from error
+                    raise self._failed(error, seconds) from error
                 self._wait("broken connections", None, attempt)
             except (AnswerError, OSError) as error:
                 raise self._failed(error, seconds) from error
-        raise AssertionError("unreachable")  # the last attempt returns or raises
+            else:
+                if response.status not in AGAIN or last:
+                    raise self._refused(response)
+                self._wait(f"HTTP {response.status}", _retry_after(response), attempt)
+            attempt += 1
 
     def _headers(self, body: bytes | None) -> dict[str, str]:
         json_body = {} if body is None else {"Content-Type": "application/json"}
@@ -135,7 +139,7 @@ class Requests:
         told = shown(self._options.without_secrets(said))
         return RefusedError(f"{self.url}: HTTP {response.status}: {told}", response.status, told)
 
-    def _failed(self, error: Exception, seconds: float = 0.0) -> ServerError:
+    def _failed(self, error: Exception, seconds: float) -> ServerError:
         if isinstance(error, TimeoutError):
             told, next_step = f"the answer was not complete within {seconds:.3g} s", "raise `timeout_s`"
         elif isinstance(error, ConnectionRefusedError):
