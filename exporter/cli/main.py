@@ -27,7 +27,8 @@ from exporter.cli.flags import Command
 from exporter.cli.golden import golden_command
 from exporter.cli.output import CLOSED_PIPE
 from exporter.cli.signing import sign_command, verify_signature_command
-from exporter.cli.triton import check_command, ship_command, verify_command
+from exporter.cli.triton import check_command, ship_command
+from exporter.cli.verify import verify_command
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT

@@ -1,30 +1,19 @@
-"""``korsbert ship``, ``check`` and ``verify``: a Triton model repository is written, checked, and served correctly."""
+"""``korsbert ship`` and ``check``: a Triton model repository is written and checked."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from exporter.cli.arguments import (
-    BundleArgument,
-    CheckpointOption,
-    GatesOption,
-    GoldenOption,
-    JsonFlag,
-    RecipeOption,
-    RequireSignatureOption,
-)
+from exporter.cli.arguments import GatesOption, JsonFlag, RecipeOption, RequireSignatureOption
 from exporter.cli.output import print_json, print_table, spinner, stderr_console
-from exporter.cli.reports import BaselineOption, JunitOption, Reports, SummaryOption
 from exporter.errors import InputError
 
 if TYPE_CHECKING:
     from exporter.serving.triton import Shipped
     from exporter.serving.triton.lint import Finding
-    from exporter.serving.triton.verify import Verification
 
 NameOption = Annotated[str | None, typer.Option("--name", help="Model name (default: the recipe's name).")]
 
@@ -140,96 +129,6 @@ def check_command(
         raise typer.Exit(1)
 
 
-def verify_command(
-    url: Annotated[
-        str,
-        typer.Argument(
-            metavar="URL",
-            help="HTTP address of the server, such as http://localhost:8000; https:// for TLS (default port: 8000).",
-        ),
-    ],
-    bundle: BundleArgument,
-    name: NameOption = None,
-    grpc: Annotated[
-        str | None,
-        typer.Option(
-            "--grpc",
-            metavar="[SCHEME://]HOST[:PORT]",
-            help="gRPC address of the server; grpcs:// for TLS, grpc:// for none (default: the host of URL, the HTTP "
-            "port plus 1, TLS as in URL; default port where a host is given: 8001).",
-        ),
-    ] = None,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--ca-file",
-            metavar="FILE",
-            help="Certificates (PEM) that vouch for the server's (default: those of the system).",
-        ),
-    ] = None,
-    checkpoint: CheckpointOption = None,
-    golden: GoldenOption = None,
-    clients: Annotated[int, typer.Option("--clients", min=1, help="Concurrent clients of the load test.")] = 32,
-    requests: Annotated[int, typer.Option("--requests", min=1, help="Requests of the load test.")] = 512,
-    timeout_s: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", help="Longest time for one request.")
-    ] = 60,
-    deadline_s: Annotated[
-        float,
-        typer.Option("--deadline", metavar="SECONDS", help="Longest time for all requests together."),
-    ] = 1800,
-    recipe: RecipeOption = None,
-    gates: GatesOption = None,
-    require_signature: RequireSignatureOption = None,
-    junit: JunitOption = None,
-    summary: SummaryOption = None,
-    baseline: BaselineOption = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Compare a running Triton server with the checkpoint of the bundle that it serves."""
-    from exporter.bundle import Bundle
-    from exporter.bundle.minimum_gate import minimum_gate_of
-    from exporter.dependencies import REFERENCE_PACKAGES, require_all
-    from exporter.golden import read_golden
-
-    reports, stderr = Reports(junit, summary, baseline), stderr_console()
-    # gRPC's core writes lines of its own to stderr when a connection fails; the error is raised as well.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    with reports.telling(f"a server of {bundle}"):
-        if golden is not None and checkpoint is not None:
-            raise InputError("`golden` and `checkpoint` are both given", next_step="omit one of them")
-        minimum_gate = minimum_gate_of(gates, recipe)
-        opened = Bundle.open(bundle, require_signature=require_signature)
-        answers = None if golden is None else read_golden(golden, require_signature=require_signature)
-        if (warning := minimum_gate.warning(opened.manifest)) is not None:
-            stderr.print(f"warning: {warning}")
-        with spinner(stderr, "importing torch" if golden is None else "importing tritonclient"):
-            require_all((*(REFERENCE_PACKAGES if golden is None else ()), "tritonclient"))
-            from exporter.serving.triton.verify import verify
-        with spinner(stderr, "the server encodes the probes"):
-            result = verify(
-                opened,
-                url,
-                grpc=grpc,
-                ca_file=ca_file,
-                model=name,
-                checkpoint=checkpoint,
-                golden=answers,
-                clients=clients,
-                requests=requests,
-                timeout_s=timeout_s,
-                deadline_s=deadline_s,
-                minimum_gate=minimum_gate,
-            )
-    reports.write(result.reports, [result.load.check()])
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        _print_verification(result)
-    if not result.passed:
-        raise typer.Exit(1)
-
-
 def _print_shipped(shipped: list[Shipped], bundles: list[Path], repository: Path) -> None:
     rows = [
         (", ".join(one.ensembles), str(one.version), one.backend, f"{one.size_bytes / 1e6:.1f} MB", str(path))
@@ -244,27 +143,6 @@ def _print_shipped(shipped: list[Shipped], bundles: list[Path], repository: Path
 
 def _to_dict(finding: Finding) -> dict[str, Any]:
     return {field: str(value) for field, value in vars(finding).items()}
-
-
-def _print_verification(result: Verification) -> None:
-    load = result.load
-    rows = [("passed" if report.passed else "FAILED", report.execution, report.summary()) for report in result.reports]
-    rows.append(
-        (
-            "passed" if load.passed else "FAILED",
-            f"{load.clients} clients, {load.requests} requests",
-            load.told,
-        )
-    )
-    print_table(("", "server", "compared with the checkpoint"), rows)
-    stderr = stderr_console()
-    for report in result.reports:
-        if not report.passed:
-            stderr.print(report.failure())
-    if load.note:
-        stderr.print(f"note: {load.note}")
-    if load.lost:
-        stderr.print(f"first lost request: {load.lost[0]}")
 
 
 def _numbers(gpus: str) -> tuple[int, ...]:

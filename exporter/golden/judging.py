@@ -110,7 +110,8 @@ def judge_function(
         InputError: The golden file is too coarse, or the function returns something else than vectors of its dimension.
     """
     gate = minimum_gate.gates.of(precision).tightened(golden.facts.gates.of(precision))
-    _refuse_too_coarse(golden, gate)
+    if golden.facts.dtype == "float16":
+        refuse_too_coarse(gate)
     candidate = _Function(encode, golden.facts.encoder.dimension)
     report = validate(golden.reference(None), candidate, gate, "the function", precision)
     unseen = [Check.skipped(name, "a function has vectors only") for name in ("facts", "tokenizer", "prompts")]
@@ -157,12 +158,18 @@ def refuse_to_judge(golden: Golden, manifest: Manifest, gate: Gate) -> None:
             f"({manifest.recipe.name})",
             next_step="give the golden file of the bundle's checkpoint",
         )
-    _refuse_too_coarse(golden, gate)
+    if golden.facts.dtype == "float16":
+        refuse_too_coarse(gate)
 
 
-def _refuse_too_coarse(golden: Golden, gate: Gate) -> None:
+def refuse_too_coarse(gate: Gate) -> None:
+    """Refuse to judge by vectors in float16 where a gate asks for more.
+
+    Raises:
+        InputError: With the bound.
+    """
     bound = gate.max_relative_error
-    if golden.facts.dtype == "float16" and (bound is None or bound < _FINEST):
+    if bound is None or bound < _FINEST:
         raise InputError(
             f"a golden file in float16 is too coarse for a relative error of {bound}, which must be reached",
             next_step="write one in float32",

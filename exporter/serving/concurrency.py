@@ -102,11 +102,17 @@ def compare_answers(
         return float("nan"), 0
     own = expected[list(numbers)]
     deviation = np.linalg.norm(got - own, axis=1) / np.linalg.norm(own, axis=1)
-    # (a - b)^2 = a^2 - 2ab + b^2, of which a^2 is the same along a row.
-    distance = (expected**2).sum(axis=1) - 2 * got @ expected.T
-    nearest = distance.argmin(axis=1)
     swapped = sum(
         bool(np.linalg.norm(expected[near] - own[row]) > 1e-6 * np.linalg.norm(own[row]))
-        for row, near in enumerate(nearest)
+        for row, near in enumerate(nearest_texts(got, expected))
     )
     return float(deviation.max()), swapped
+
+
+@np.errstate(invalid="ignore")
+def nearest_texts(got: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return (answers,) the number of the text whose vector is nearest to each answer."""
+    # (a - b)^2 = a^2 - 2ab + b^2, of which a^2 is the same along a row.
+    distance = (expected**2).sum(axis=1) - 2 * got @ expected.T
+    nearest: npt.NDArray[np.int64] = distance.argmin(axis=1)
+    return nearest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,6 +50,32 @@ class Expected:
     checks: tuple[Check, ...] = ()
     golden: str | None = None
     coarse: bool = False
+
+
+def expected_of(
+    bundle: Bundle | None, checkpoint: str | None, golden: Golden | None, source: Source, precision: Precision
+) -> Expected:
+    """Return the answers of whatever is given.
+
+    Args:
+        bundle: Opened, if there is one.
+        checkpoint: With a bundle a local copy of its checkpoint, or else what ``expected_of_model`` takes.
+        golden: Answers that take the place of a checkpoint's.
+        source: See ``expected_of_bundle``.
+        precision: What the server computes in.
+
+    Raises:
+        InputError: Nothing is given, or the golden file and the bundle do not fit together.
+        ExportError: See the other functions.
+    """
+    if golden is not None:
+        return expected_of_golden(golden, None if bundle is None else bundle.manifest)
+    if bundle is not None:
+        copy = None if checkpoint is None else Path(checkpoint)
+        return expected_of_bundle(bundle, source, precision, checkpoint=copy)
+    if checkpoint is None:
+        raise InputError("neither a bundle, nor `checkpoint`, nor `golden` is given", next_step="give one of them")
+    return expected_of_model(checkpoint, precision)
 
 
 def expected_of_golden(golden: Golden, manifest: Manifest | None = None) -> Expected:
@@ -173,8 +198,3 @@ def _own_answers(bundle: Bundle) -> Expected:
         manifest.recipe.gates,
         tuple(sorted(dimensions - {facts.dimension}, reverse=True)),
     )
-
-
-def sentences_of(expected: Expected) -> Sequence[str]:
-    """Return the probes' texts that are ordinary sentences, for load: edge cases are judged by the gate."""
-    return [probe.text for probe in expected.reference.probes if not probe.kind.startswith("edge")]

@@ -28,6 +28,7 @@ def likely_cause(
     gate: Gate,
     precision: str = "fp32",
     format_loss: FormatLoss | None = None,
+    rounded: str | None = None,
 ) -> str:
     """Return one sentence about why a candidate failed.
 
@@ -40,13 +41,16 @@ def likely_cause(
         precision: What the candidate computes in. Any other than ``"fp32"`` says that the same graph has passed its
             gate in float32.
         format_loss: What the precision itself loses on the same probes, where that is known.
+        rounded: The numbers that every value of the candidate is one of, where they are coarser than float32.
     """
     length = np.array(tokens)
     if parity.non_finite:
         return _not_finite(parity, length)
     failed = parity.cosine < gate.min_cosine
-    if _out_of_order(parity, failed):
-        return "most rows are closest to another row's reference, each to one of its own: rows are out of order"
+    if (misplaced := _misplaced(parity, failed)) is not None:
+        return misplaced
+    if rounded is not None and (rounded == "8 bits" or precision == "fp32"):
+        return f"every value is a number of {rounded}: the output is rounded to {rounded}"
     if batch_deviation > max(GROSS_BATCH_DEVIATION, gate.max_batch_deviation or 0.0):
         return f"a sentence alone and in a batch differ by {batch_deviation:.2g}: padding is not masked"
     factor = _common_factor(parity)
@@ -66,16 +70,21 @@ def likely_cause(
     upper = np.array([probe.text != probe.text.lower() for probe in probes])
     if _share(failed, upper) > 0.3 and _share(failed, ~upper) < 0.02:
         return "only text with capital letters fails: lower-casing was lost"
-    threshold = length[failed].min()
-    if threshold > np.median(length) and _share(failed, length >= threshold) > 0.5:
-        return f"only text of {threshold} tokens or more fails: truncation or positions"
     if failed.mean() <= 0.9:
-        longest = length[~failed].max()
-        return f"{int(failed.sum())} of {len(tokens)} rows fail, the longest passing one has {longest} tokens"
+        return _by_length(failed, length)
     typical = float(np.median(parity.relative_error))
     if typical < SMALL_ERROR:
         return f"nearly every row is off by a little ({typical:.2g}): the weights' precision, an epsilon or a function"
     return f"nearly every row is off by much ({typical:.2g}): pooling, a layer, positions or the special tokens differ"
+
+
+def _by_length(failed: Mask, length: npt.NDArray[np.int64]) -> str:
+    threshold = length[failed].min()
+    if threshold > np.median(length) and _share(failed, length >= threshold) > 0.5:
+        half = 0.35 * length.max() < threshold < 0.65 * length.max()
+        at = f", and the longest has {length.max()}: text is truncated at about half" if half else ""
+        return f"only text of {threshold} tokens or more fails: truncation or positions{at}"
+    return f"{int(failed.sum())} of {len(length)} rows fail, the longest passing one has {length[~failed].max()} tokens"
 
 
 def _not_finite(parity: Parity, length: npt.NDArray[np.int64]) -> str:
@@ -87,10 +96,28 @@ def _not_finite(parity: Parity, length: npt.NDArray[np.int64]) -> str:
     )
 
 
+def _misplaced(parity: Parity, failed: Mask) -> str | None:
+    if _out_of_order(parity, failed):
+        return "most rows are closest to another row's reference, each to one of its own: rows are out of order"
+    if _swapped_in_pairs(parity, failed):
+        count = int(failed.sum())
+        return f"{count} rows have another row's vector, and the other one has theirs: answers are swapped in pairs"
+    return None
+
+
 def _out_of_order(parity: Parity, failed: Mask) -> bool:
     """Whether most rows have found another row's reference, and few of them the same."""
     elsewhere = failed & (parity.neighbor != np.arange(len(failed)))
     return bool(elsewhere.mean() > 0.5 and len(np.unique(parity.neighbor)) > 0.75 * len(failed))
+
+
+def _swapped_in_pairs(parity: Parity, failed: Mask) -> bool:
+    """Whether nearly all rows that failed have exactly the vector of another one that has theirs."""
+    rows = np.flatnonzero(failed)
+    if len(rows) < 2:
+        return False
+    other = parity.neighbor[rows]
+    return bool(np.mean((parity.neighbor[other] == rows) & (other != rows) & failed[other]) > 0.8)
 
 
 def _common_factor(parity: Parity) -> float | None:

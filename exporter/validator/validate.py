@@ -17,6 +17,7 @@ from exporter.validator.gates import judge, judge_stored, mean_to_widen, not_com
 from exporter.validator.parity import Parity, compare, relative_deviation
 from exporter.validator.probes import Probe, coverage_of
 from exporter.validator.report import ParityReport
+from exporter.validator.rounding import rounded_to
 from exporter.validator.stored import Storage, compare_stored
 from exporter.validator.sts import StsScore, StsSet, correlate
 
@@ -118,7 +119,7 @@ def validate(
         batch_deviation=deviation,
         sts=sts,
         verdicts=verdicts,
-        cause=_cause(reference, parity, deviation, gate, precision) if failed else None,
+        cause=_cause(reference, vectors, parity, deviation, gate, precision) if failed else None,
         checks=(*not_compared(parity, gate, own), *(() if storage is None else (storage.check(),))),
         storage=storage,
         format_loss=own,
@@ -146,7 +147,7 @@ def _storage(reference: Reference, vectors: Vectors, parity: Parity) -> Storage 
     return compare_stored(reference.vectors, vectors, reference.token_ids, reference.ranges, reference.truncate_dims)
 
 
-def _cause(reference: Reference, parity: Parity, deviation: float, gate: Gate, precision: str) -> str:
+def _cause(reference: Reference, vectors: Vectors, parity: Parity, deviation: float, gate: Gate, precision: str) -> str:
     return likely_cause(
         parity,
         reference.probes,
@@ -155,6 +156,7 @@ def _cause(reference: Reference, parity: Parity, deviation: float, gate: Gate, p
         gate,
         precision,
         reference.format_losses.get(precision),
+        rounded_to(vectors),
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -23,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 
 import pytest
+
+from tests.support.ports import free_ports
 
 __all__ = ["TritonServer", "running"]
 
@@ -64,7 +65,7 @@ class TritonServer:
     def __init__(self, repository: Path, work: Path, arguments: Sequence[str] = ()) -> None:
         self._repository, self._work, self._arguments = repository, work, arguments
         self.log = work / "server.log"
-        self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in _free_ports(3))
+        self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in free_ports(3))
 
     def start(self) -> None:
         """Start the server, on the same ports each time; it may not be ready yet."""
@@ -179,15 +180,3 @@ def running(repository: Path, work: Path, *arguments: str) -> Iterator[TritonSer
     """Yield a ready server on a repository."""
     with TritonServer(repository, work, arguments) as server:
         yield server
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on; held open together, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -53,7 +53,12 @@ class Verification:
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON data."""
         parity = [report.to_dict() for report in self.reports]
-        return {"passed": self.passed, "parity": parity, "load": self.load.to_dict()}
+        return {
+            "passed": self.passed,
+            "compared_with": self.compared_with,
+            "parity": parity,
+            "load": self.load.to_dict(),
+        }
 
 
 def verify(

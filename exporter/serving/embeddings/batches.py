@@ -1,0 +1,158 @@
+"""What shares a request or a batch: every text must keep its own vector, in its own place.
+
+TEI's issue 882 is such a fault: under concurrent requests, texts got other vectors than alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+
+from exporter.runtime.vector_types import Vectors
+from exporter.serving.concurrency import ask_at_once, compare_answers, nearest_texts, pairs
+from exporter.serving.embeddings.remote import EmbeddingServer
+from exporter.validator import Check
+
+ROWS = 8  # of a request that is sent beside single ones
+FEWEST_EQUAL = 4
+
+
+@dataclass(frozen=True)
+class Load:
+    """How many clients ask at once.
+
+    Attributes:
+        clients: At the same time.
+        requests: Of all checks together.
+        bound: Largest relative difference of an answer to that for the same text alone.
+    """
+
+    clients: int
+    requests: int
+    bound: float
+
+
+def check_batches(server: EmbeddingServer, texts: Sequence[str], bound: float) -> tuple[Check, Check, Vectors]:
+    """Ask for texts one by one, all in one request, and in one request in the other order.
+
+    Args:
+        server: To ask.
+        texts: Different ones, as many as one request may have.
+        bound: Largest relative difference.
+
+    Returns:
+        The checks ``"requests"`` and ``"order"``, and the vectors of each text alone.
+    """
+    alone = np.concatenate([server.encode_batch([text]) for text in texts])
+    together = server.encode_batch(texts)
+    reversed_order = server.encode_batch(texts[::-1])[::-1]
+    told = f"{len(texts)} texts in one request, and in {len(texts)} requests"
+    requests = Check("requests", told, _differences(together, alone, "in one request", bound))
+    told = f"{len(texts)} texts in one request, and in the other order"
+    return requests, Check("order", told, _differences(reversed_order, alone, "in the other order", bound)), alone
+
+
+def check_concurrency(
+    server: EmbeddingServer, texts: Sequence[str], tokens: Sequence[int], load: Load
+) -> tuple[Check, ...]:
+    """Have many clients ask at once: texts of one length, of all lengths, and requests of several texts beside those.
+
+    Every answer is compared with that for the same text alone, which is asked for afterwards: a cache of the server
+    would answer the load.
+
+    Args:
+        server: To ask.
+        texts: Ordinary sentences.
+        tokens: How many each has.
+        load: How many clients and requests.
+    """
+    if load.clients < 2:
+        return (Check.skipped("concurrency", "one client asks for one thing at a time"),)
+    count = max(load.requests // 3, 1)
+    equal = _of_equal_length(texts, tokens)
+    mixed = _of_all_lengths(texts, tokens)
+    checks = []
+    if len(equal) < FEWEST_EQUAL:
+        checks.append(Check.skipped("concurrency, equal lengths", "no four probes have the same length"))
+    else:
+        checks.append(_under_load(server, "concurrency, equal lengths", _singles(equal, count), load))
+    checks.append(_under_load(server, "concurrency, unequal lengths", _singles(mixed, count), load))
+    rows = min(ROWS, server.texts_per_request)
+    beside = [
+        request if number % 2 else [f"{text} {number}.{row}" for row, text in enumerate(_cycled(mixed, number, rows))]
+        for number, request in enumerate(_singles(mixed[::-1], count))
+    ]
+    checks.append(_under_load(server, "concurrency, batches", beside, load))
+    return tuple(checks)
+
+
+def _under_load(server: EmbeddingServer, name: str, requests: Sequence[Sequence[str]], load: Load) -> Check:
+    clients = min(load.clients, len(requests))
+    answers, lost = ask_at_once(requests, clients, lambda _: nullcontext(server))
+    texts = list(dict.fromkeys(text for request in requests for text in request))
+    place = {text: number for number, text in enumerate(texts)}
+    alone = np.concatenate([server.encode_batch([text]) for text in texts]).astype(np.float64)
+    answered = sorted(answers)
+    failures = [f"{len(lost)} of {len(requests)} requests were lost, the first one: {lost[0]}"] if lost else []
+    deviation = float("nan")
+    if answered:
+        got = np.concatenate([answers[number] for number in answered]).astype(np.float64)
+        numbers = [place[text] for number in answered for text in requests[number]]
+        deviation, swapped = compare_answers(got, alone, numbers)
+        if swapped:
+            failures.append(
+                f"{swapped} of {len(got)} answers belong to another text: requests that come at the same time get each "
+                "other's answers"
+            )
+        elif not deviation <= load.bound:
+            failures.append(
+                f"an answer differs by {deviation:.2g} from that for the same text alone, allowed {load.bound:.2g}: "
+                "vectors depend on which requests share a batch"
+            )
+    told = f"{clients} clients, {len(requests)} requests with {len(texts)} texts: {len(lost)} lost"
+    return Check(name, f"{told}, deviation {deviation:.2g} (bound {load.bound:.2g})", tuple(failures))
+
+
+def _differences(got: Vectors, alone: Vectors, how: str, bound: float) -> tuple[str, ...]:
+    a, b = got.astype(np.float64), alone.astype(np.float64)
+    deviation, swapped = compare_answers(a, b, range(len(b)))
+    if swapped:
+        nearest = nearest_texts(a, b)
+        wrong = [row for row in range(len(b)) if nearest[row] != row]
+        shown = ", ".join(f"text {row} has that of text {nearest[row]}" for row in wrong[:4])
+        return (f"{swapped} of {len(b)} answers {how} belong to another text: {shown}",)
+    if deviation <= bound:
+        return ()
+    return (
+        f"a text {how} and alone differ by {deviation:.2g}, allowed {bound:.2g}: a vector depends on its batch, as "
+        "where padding is not masked",
+    )
+
+
+def _of_equal_length(texts: Sequence[str], tokens: Sequence[int]) -> list[str]:
+    """Return the texts of the most common length."""
+    lengths, counts = np.unique(np.array(tokens), return_counts=True)
+    most = int(lengths[counts.argmax()])
+    return [text for text, count in zip(texts, tokens, strict=True) if count == most]
+
+
+def _of_all_lengths(texts: Sequence[str], tokens: Sequence[int]) -> list[str]:
+    """Return 64 texts, a short one beside a long one."""
+    order = np.argsort(np.array(tokens), kind="stable")
+    chosen = order[np.linspace(0, len(order) - 1, min(64, len(order))).astype(int)].tolist()
+    half = len(chosen) // 2
+    mixed = [row for both in zip(chosen[:half], chosen[::-1][:half], strict=True) for row in both]
+    return [texts[row] for row in mixed]
+
+
+def _singles(texts: Sequence[str], count: int) -> list[list[str]]:
+    """Return ``count`` requests with one text each; texts of two, so that none was asked for before."""
+    made = pairs(texts)
+    return [[text] for _, text in zip(range(count), made, strict=False)]
+
+
+def _cycled(texts: Sequence[str], start: int, count: int) -> list[str]:
+    return [texts[(start + row) % len(texts)] for row in range(count)]
