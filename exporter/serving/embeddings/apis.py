@@ -126,10 +126,12 @@ class Tei:
     Attributes:
         path: Of ``/embed``.
         normalize: What the server is told to do with vectors; None to tell it nothing.
+        prompt_name: The prompt where a question names none.
     """
 
     path: str
     normalize: bool | None
+    prompt_name: str | None
     title: str = "TEI"
     has_prompts: bool = True
     has_base64: bool = False
@@ -138,7 +140,7 @@ class Tei:
         """Return the JSON of a request. Long texts are to be truncated, as SentenceTransformer does."""
         optional = {
             "normalize": self.normalize,
-            "prompt_name": question.prompt_name,
+            "prompt_name": question.prompt_name or self.prompt_name,
             "dimensions": question.dimensions,
         }
         stated = {name: value for name, value in optional.items() if value is not None}
@@ -156,10 +158,12 @@ class OpenAi:
     Attributes:
         path: Of ``/v1/embeddings``.
         model: What a request calls ``model``.
+        prompt: Put before every text.
     """
 
     path: str
     model: str
+    prompt: str
     title: str = "OpenAI API"
     has_prompts: bool = False
     has_base64: bool = True
@@ -169,7 +173,12 @@ class OpenAi:
         dimensions = {} if question.dimensions is None else {"dimensions": question.dimensions}
         encoding = "base64" if question.encoded else "float"
         model = self.model if question.model is None else question.model
-        return {"model": model, "input": list(question.texts), "encoding_format": encoding, **dimensions}
+        return {
+            "model": model,
+            "input": [self.prompt + text for text in question.texts],
+            "encoding_format": encoding,
+            **dimensions,
+        }
 
     def vectors(self, answer: bytes, question: Question) -> Vectors:
         """Return (texts, dimension) float32; see ``EmbeddingApi``."""

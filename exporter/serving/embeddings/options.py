@@ -34,6 +34,8 @@ class ServerOptions:
         retries: How often a request is sent again that was answered with 429, 502, 503 or 504, or with nothing.
         normalize: What TEI is told to do; by default it is told nothing, and normalizes.
         dimension: Of the vectors; by default that of the first answer.
+        prompt_name: The prompt that TEI is told to use where none is asked for.
+        prompt: Text that is put before every text for OpenAI's API, which has no prompts.
     """
 
     api: Api = "tei"
@@ -46,6 +48,8 @@ class ServerOptions:
     retries: int = RETRIES
     normalize: bool | None = None
     dimension: int | None = None
+    prompt_name: str | None = None
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         for name, value in self.headers:

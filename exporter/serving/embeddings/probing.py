@@ -46,7 +46,7 @@ def answerable(server: EmbeddingServer, expected: Expected) -> tuple[Expected, C
         return expected, Check(NAME, f"none of {len(asked)} texts that a server may refuse")
     kept = [row for row in range(len(probes)) if row not in refused]
     told = f"{len(refused)} of {len(probes)} probes, which the server refuses: {'; '.join(refused.values())}"
-    return replace(expected, reference=_rows_of(expected.reference, kept)), Check.skipped(NAME, told)
+    return replace(expected, reference=rows_of(expected.reference, kept)), Check.skipped(NAME, told)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Errors:
     relative_error: npt.NDArray[np.float64]
 
 
-def _rows_of(reference: Reference, rows: Sequence[int]) -> Reference:
+def rows_of(reference: Reference, rows: Sequence[int]) -> Reference:
     """Return some of the probes, with all that is known of them."""
     kept = list(rows)
     return replace(

@@ -156,10 +156,11 @@ def embedding_server(url: str, options: ServerOptions) -> EmbeddingServer:
     where = base_url(url)
     requests = Requests(where, options, said_by)
     if options.api == "tei":
-        api = Tei(f"{where.path.removesuffix('/embed')}/embed", options.normalize)
-        return EmbeddingServer(api, requests, _info(requests, where), options.dimension)
+        tei = Tei(f"{where.path.removesuffix('/embed')}/embed", options.normalize, options.prompt_name)
+        return EmbeddingServer(tei, requests, _info(requests, where), options.dimension)
     path = where.path if where.path.endswith("/embeddings") else f"{where.path.removesuffix('/v1')}/v1/embeddings"
-    return EmbeddingServer(OpenAi(path, options.model or _model(requests, path)), requests, None, options.dimension)
+    api = OpenAi(path, options.model or _model(requests, path), options.prompt)
+    return EmbeddingServer(api, requests, None, options.dimension)
 
 
 def _triton(url: str, options: ServerOptions) -> RemoteServer:

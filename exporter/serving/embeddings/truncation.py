@@ -43,11 +43,13 @@ def check_truncation(server: EmbeddingServer, expected: Expected, gate: Gate, bo
 
 
 def _agrees(server: EmbeddingServer, expected: Expected, row: int, gate: Gate) -> bool:
+    """Whether the direction of a probe's vector is right: its length is judged elsewhere."""
     wanted = expected.reference.vectors[[row]].astype(np.float64)
     found = server.encode_batch([expected.reference.probes[row].text]).astype(np.float64)
-    error = np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
-    within = gate.max_relative_error is None or error <= gate.max_widening * gate.max_relative_error
-    return bool(within and row_cosine(wanted, found)[0] >= gate.min_cosine)
+    cosine = float(row_cosine(wanted, found)[0])
+    distance = np.sqrt(max(2 - 2 * cosine, 0.0))
+    within = gate.max_relative_error is None or distance <= gate.max_widening * gate.max_relative_error
+    return bool(within and cosine >= gate.min_cosine)
 
 
 def _where(server: EmbeddingServer, expected: Expected, rows: dict[str, int], wrong: list[str], bound: float) -> str:
@@ -58,11 +60,8 @@ def _where(server: EmbeddingServer, expected: Expected, rows: dict[str, int], wr
     words = expected.reference.probes[rows[kind]].text.split()
     read = _words_read(server, words, bound)
     if kind == _EXACTLY and read < 0.97 * len(words):
-        share = read / len(words)
-        return (
-            f"of a text of {longest} tokens ({len(words)} words) the server reads only the first {read} words: it "
-            f"truncates at {'about half' if 0.4 < share < 0.6 else f'about {share:.0%}'} of the length"
-        )
+        told = f"of a text of {longest} tokens the server reads only the first {read} of {len(words)} words"
+        return f"{told}: it truncates too early"
     if _FAR in wrong and exactly is not None:
         far = expected.reference.probes[rows[_FAR]].text.split()
         read = _words_read(server, far, bound)

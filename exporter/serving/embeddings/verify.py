@@ -66,8 +66,9 @@ def refuse_unreachable(url: str, options: ServerOptions) -> None:
 def verify(url: str, options: ServerOptions, expected: Expected, judged: Judged) -> ParityReport:
     """Hold a running server with TEI's or OpenAI's API against what it should answer.
 
-    TEI is asked to normalize if the reference's vectors are normalized, and not to if they are not, unless the options
-    say something else: by default it normalizes whatever the checkpoint does.
+    The server is asked as a client must ask it to get the checkpoint's vectors. TEI is told to normalize if the
+    reference's vectors are normalized, and not to if they are not: by default it normalizes whatever the checkpoint does.
+    The default prompt is named in each request to TEI, and put before each text for OpenAI's API, which has none.
 
     Args:
         url: See ``remote.connect``.
@@ -89,10 +90,7 @@ def verify(url: str, options: ServerOptions, expected: Expected, judged: Judged)
         refuse_too_coarse(gate)
     if judged.normalize:
         expected = _changed(expected, _normalized, "the reference was normalized")
-    if options.normalize is None:
-        norms = np.linalg.norm(expected.reference.vectors.astype(np.float64), axis=1)
-        options = replace(options, normalize=is_normalized(norms))
-    with embedding_server(url, options) as server:
+    with embedding_server(url, _as_a_client_must(options, expected)) as server:
         expected = _of_its_dimension(server, expected)
         expected, refused = answerable(server, expected)
         report = validate(expected.reference, server, gate, f"{expected.name}, {precision}", precision)
@@ -101,6 +99,14 @@ def verify(url: str, options: ServerOptions, expected: Expected, judged: Judged)
         checks = [refused, *_checks_of(server, expected, gate, report, load, precision)]
         checks.append(Check("connection", server.requests))
     return replace(report, golden=expected.golden).with_checks(*expected.checks, *checks)
+
+
+def _as_a_client_must(options: ServerOptions, expected: Expected) -> ServerOptions:
+    norms = np.linalg.norm(expected.reference.vectors.astype(np.float64), axis=1)
+    prompt = expected.facts.prompt
+    name = next((name for name, text in expected.facts.prompts.items() if prompt and text == prompt), None)
+    normalize = is_normalized(norms) if options.normalize is None else options.normalize
+    return replace(options, normalize=normalize, prompt_name=name, prompt=prompt)
 
 
 def _checks_of(
