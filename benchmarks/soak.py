@@ -31,9 +31,9 @@ from exporter.calibration import calibration_sentences
 from exporter.options import ExportOptions
 from exporter.pipeline import export
 from exporter.recipe import load_recipe
+from exporter.serving.concurrency import load_bound
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.kubernetes import PROBE_FAILURES, PROBE_PERIOD_S
-from exporter.serving.triton.load import load_bound
 from tests.support.triton import running
 
 NAME = "soak"

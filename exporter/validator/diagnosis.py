@@ -81,7 +81,7 @@ def likely_cause(
 def _by_length(failed: Mask, length: npt.NDArray[np.int64]) -> str:
     threshold = length[failed].min()
     if threshold > np.median(length) and _share(failed, length >= threshold) > 0.5:
-        half = 0.35 * length.max() < threshold < 0.65 * length.max()
+        half = 0.4 * length.max() < threshold < 0.6 * length.max()
         at = f", and the longest has {length.max()}: text is truncated at about half" if half else ""
         return f"only text of {threshold} tokens or more fails: truncation or positions{at}"
     return f"{int(failed.sum())} of {len(length)} rows fail, the longest passing one has {length[~failed].max()} tokens"

@@ -109,6 +109,16 @@ BAD = {
         2,
         "--timeout is nan, and must be above 0",
     ),
+    "nothing to verify with": (
+        ("verify", "http://127.0.0.1:9"),
+        2,
+        "nothing to compare the server with is given",
+    ),
+    "no bundle to verify with": (
+        ("verify", "http://127.0.0.1:9", "--checkpoint", "demo"),
+        2,
+        "a Triton server is compared with a bundle, and none is given",
+    ),
     "nobody listens": (("verify", "http://127.0.0.1:9", "BUNDLE"), 3, "127.0.0.1:9"),
 }
 
@@ -190,7 +200,6 @@ def test_a_signal_ends_the_wait_for_a_server(
 USAGE = {
     "no repository": (("ship", "BUNDLE"), "Missing option '--repository'"),
     "no bundle to ship": (("ship", "--repository", "m"), "Missing argument 'BUNDLE'"),
-    "no bundle to verify": (("verify", "http://localhost:9"), "Missing argument 'BUNDLE'"),
     "two bundles to verify": (("verify", "http://localhost:9", "BUNDLE", "BUNDLE"), "unexpected extra argument"),
     "a bundle to check": (("check", "m", "BUNDLE"), "unexpected extra argument"),
     # An option that a command would not heed is no option of it.

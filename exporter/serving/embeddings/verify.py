@@ -67,7 +67,7 @@ def verify(url: str, options: ServerOptions, expected: Expected, judged: Judged)
     """Hold a running server with TEI's or OpenAI's API against what it should answer.
 
     The server is asked as a client must ask it to get the checkpoint's vectors. TEI is told to normalize if the
-    reference's vectors are normalized, and not to if they are not: by default it normalizes whatever the checkpoint does.
+    reference's vectors are normalized, and not to if they are not: by default it normalizes in any case.
     The default prompt is named in each request to TEI, and put before each text for OpenAI's API, which has none.
 
     Args:

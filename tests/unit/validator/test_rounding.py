@@ -15,11 +15,13 @@ Vectors = npt.NDArray[np.float32]
 
 def sound(rows: int = 16, dimension: int = 384, seed: int = 0) -> Vectors:
     vectors = np.random.default_rng(seed).normal(size=(rows, dimension))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    unit: npt.NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit.astype(np.float32)
 
 
 def codes(vectors: Vectors) -> Vectors:
-    return np.round(vectors / np.abs(vectors).max(axis=1, keepdims=True) * 127).astype(np.float32)
+    numbers: npt.NDArray[np.float64] = np.round(vectors / np.abs(vectors).max(axis=1, keepdims=True) * 127)
+    return numbers.astype(np.float32)
 
 
 def scaled(vectors: Vectors) -> Vectors:

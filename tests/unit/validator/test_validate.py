@@ -104,7 +104,7 @@ def test_verdicts_and_cause_are_about_the_candidate_and_its_precision(monkeypatc
     lengths = tuple(range(2, 2 + COUNT))
     assert calls == [
         (report.parity, 0.0, (), gate, losses["int8"], 0.0),
-        (report.parity, reference.probes, lengths, 0.0, gate, "int8", losses["int8"]),
+        (report.parity, reference.probes, lengths, 0.0, gate, "int8", losses["int8"], None),
     ]
     assert (report.subject, report.execution, report.cause) == ("the demo in int8", "by heart", "a guess")
     assert (report.probes, report.probes_sha256, report.tokens) == (
