@@ -14,7 +14,7 @@ from exporter.cli.arguments import GatesOption, GoldenOption, JsonFlag, RecipeOp
 from exporter.cli.output import print_json, print_table, spinner, stderr_console
 from exporter.cli.reports import BaselineOption, JunitOption, Reports, SummaryOption
 from exporter.cli.triton import NameOption
-from exporter.errors import InputError
+from exporter.errors import InputError, printable
 from exporter.serving.limits import REQUEST_S, TOTAL_S
 from exporter.targets import Precision
 
@@ -316,9 +316,8 @@ def _print(outcome: _Outcome) -> None:
     for report in outcome.reports:
         rows = [("passed" if v.passed else "FAILED", v.name, str(v)) for v in report.verdicts]
         rows += [(check.result, check.name, check.coverage) for check in report.checks]
-        probes = f"{len(report.probes)} probes, compared with {outcome.compared_with}"
-        title = f"{report.subject}, {report.execution}, {probes}"
-        print_table(("", "bound", title), rows)
+        print(printable(f"{report.subject}, {report.execution}, compared with {outcome.compared_with}"))  # noqa: T201
+        print_table(("", "bound", report.coverage), rows)
     if outcome.together:
         rows = [(check.result, check.name, check.coverage) for check in outcome.together]
         print_table(("", "check", "all protocols together"), rows)

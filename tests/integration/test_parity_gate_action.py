@@ -5,6 +5,7 @@ They are run by ``bash`` and ``sh``, as their runners do it. The runners themsel
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -20,8 +21,11 @@ from onnx import numpy_helper
 import exporter
 from tests.conftest import ROOT, SCRIPTS
 from tests.support.changed_bundles import truncate_early
+from tests.support.fault_proxy import Fault, TeiAnswers, fault_proxy
+from tests.support.faulty_vectors import without_normalization
 from tests.support.manifests import reseal
 from tests.support.process import Done, run_program
+from tests.support.tei_stand_in import tei_stand_in
 
 ACTION = ROOT / ".github" / "actions" / "parity-gate" / "action.yml"
 JOB = ROOT / "docs" / "examples" / "validate-in-ci" / "gitlab-ci.yml"
@@ -97,6 +101,42 @@ def test_it_goes_red_and_green_again(
     done = run_action(repository, **inputs, baseline="my-bundle/parity.json")
     assert done.status == 0, done
     assert "### ✅ demo fp32 on onnxruntime: passed" in (repository / "summary.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def normalized_golden(twin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden file of the twin with a Normalize behind it."""
+    folder = tmp_path_factory.mktemp("normalized")
+    checkpoint = Path(shutil.copytree(twin, folder / "checkpoint"))
+    modules = json.loads((checkpoint / "modules.json").read_text(encoding="utf-8"))
+    modules.append({"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"})
+    (checkpoint / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (checkpoint / "2_Normalize").mkdir()
+    exporter.write_golden(checkpoint, folder / "twin.golden")
+    return folder / "twin.golden"
+
+
+def test_it_goes_red_when_a_server_drops_normalization_and_green_again(
+    normalized_golden: Path, twin_bundle: Path, tmp_path: Path
+) -> None:
+    """The server is the stand-in of TEI, which normalizes unless it is told not to."""
+    shutil.copy(normalized_golden, tmp_path / "my-model.golden")
+    with (
+        tei_stand_in(twin_bundle) as server,
+        fault_proxy(server.url.removeprefix("http://"), TeiAnswers(), ["/embed"]) as proxy,
+    ):
+        inputs = {"url": proxy.url, "api": "tei", "golden": "my-model.golden"}
+        for fault, status, told in (
+            (Fault(), 0, "### ✅ checkpoint, fp32: passed"),
+            (Fault(vectors=without_normalization), 1, "it does not normalize"),
+            (Fault(), 0, "### ✅ checkpoint, fp32: passed"),
+        ):
+            proxy.fault = fault
+            (tmp_path / "summary.md").unlink(missing_ok=True)
+            done = run_action(tmp_path, **inputs)
+            assert done.status == status, done
+            assert told in (tmp_path / "summary.md").read_text(encoding="utf-8")
+            assert (tmp_path / "parity.xml").is_file()
 
 
 def test_the_job_for_gitlab(repository: Path) -> None:

@@ -120,7 +120,7 @@ def check_dimensions(server: EmbeddingServer, expected: Expected, gate: Gate) ->
         if not cosine >= gate.min_cosine:
             failures.append(
                 f"{size} dimensions asked for: min cosine {significant(cosine)} < {gate.min_cosine:g} with the first "
-                f"{size} of the reference: other dimensions are kept"
+                f"{size} of the reference"
             )
     if failures or compared:
         return Check("dimensions", ", ".join(told), tuple(failures))

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from exporter.runtime.vector_types import Vectors
 from exporter.serving.concurrency import ask_at_once, compare_answers, nearest_texts, pairs
@@ -103,10 +104,9 @@ def _under_load(server: EmbeddingServer, name: str, requests: Sequence[Sequence[
         numbers = [place[text] for number in answered for text in requests[number]]
         deviation, swapped = compare_answers(got, alone, numbers)
         if swapped:
-            failures.append(
-                f"{swapped} of {len(got)} answers belong to another text: requests that come at the same time get each "
-                "other's answers"
-            )
+            requests_of = [requests[number] for number in answered for _ in requests[number]]
+            told = _whose(nearest_texts(got, alone), numbers, texts, requests_of)
+            failures.append(f"{swapped} of {len(got)} answers belong to another text{told}")
         elif not deviation <= load.bound:
             failures.append(
                 f"an answer differs by {deviation:.2g} from that for the same text alone, allowed {load.bound:.2g}: "
@@ -114,6 +114,16 @@ def _under_load(server: EmbeddingServer, name: str, requests: Sequence[Sequence[
             )
     told = f"{clients} clients, {len(requests)} requests with {len(texts)} texts: {len(lost)} lost"
     return Check(name, f"{told}, deviation {deviation:.2g} (bound {load.bound:.2g})", tuple(failures))
+
+
+def _whose(
+    nearest: npt.NDArray[np.int64], numbers: Sequence[int], texts: Sequence[str], requests_of: Sequence[Sequence[str]]
+) -> str:
+    """Return whether answers that are not of their own text belong to another request."""
+    wrong = [row for row, number in enumerate(numbers) if nearest[row] != number]
+    if all(texts[nearest[row]] in requests_of[row] for row in wrong):
+        return " of the same request"
+    return ": requests that come at the same time get each other's answers"
 
 
 def _differences(got: Vectors, alone: Vectors, how: str, bound: float) -> tuple[str, ...]:

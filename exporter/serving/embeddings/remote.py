@@ -72,8 +72,8 @@ class EmbeddingServer:
         stated = TEXTS_PER_REQUEST if info is None else info.max_client_batch_size or TEXTS_PER_REQUEST
         self.texts_per_request = min(stated, TEXTS_PER_REQUEST)
         self._requests, self._dimension = requests, dimension
-        of_itself = "" if info is None else f" {info.version} ({info.model_id}, {info.model_dtype})"
-        self.execution = f"{api.title}{shown(of_itself) if of_itself else ''} at {requests.url}"
+        of_itself = "" if info is None else shown(f"{info.version} ({info.model_id}, {info.model_dtype})") + " "
+        self.execution = f"{api.title} {of_itself}at {requests.url}"
 
     @property
     def requests(self) -> str:

@@ -1,4 +1,4 @@
-"""Whatever an embedding server answers ends in vectors or in one sentence, over real sockets; and what is sent to it."""
+"""Whatever an embedding server answers ends in vectors or in one sentence; and what is sent to it."""
 
 from __future__ import annotations
 
