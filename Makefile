@@ -26,7 +26,8 @@ test: .venv/ready .venv-triton/ready .venv-infinity/ready build/wheels/ready
 
 # The fuzz tests with 5,000 cases each: about an hour. `make test` runs 200.
 fuzz: .venv/ready
-	KORSBERT_FUZZ_CASES=5000 $(BIN)/python -m pytest tests/unit/test_hostile_files.py tests/unit/serving/test_remote.py
+	KORSBERT_FUZZ_CASES=5000 $(BIN)/python -m pytest tests/unit/test_hostile_files.py tests/unit/test_hostile_golden.py \
+	  tests/unit/serving/test_remote.py tests/unit/serving/test_embedding_servers.py
 
 # The suite with the newest version of every package, in an environment that is made anew each time.
 test-newest: .venv-triton/ready .venv-infinity/ready build/wheels/ready
