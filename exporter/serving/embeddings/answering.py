@@ -84,7 +84,7 @@ def check_norms(expected: Expected, norm_ratio: npt.NDArray[np.float64]) -> Chec
     elif is_normalized(found) and not is_normalized(wanted):
         failures = (
             f"the server's vectors have length 1, the reference's {_range(wanted)}: the server normalizes, and the "
-            "checkpoint does not (`normalize` compares with normalized vectors)",
+            "checkpoint does not. If that is meant, compare with a reference that is normalized too",
         )
     return Check("normalization", coverage, failures)
 
