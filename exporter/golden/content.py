@@ -21,7 +21,7 @@ from exporter.validator.probes import Probe
 from exporter.validator.prompts import PromptVectors, named_prompts, sampled
 
 MIN_PROBES, MAX_PROBES = 100, 5000
-"""How many probes a golden file may have: few prove nothing, and very many take very much memory to compare."""
+"""How many probes a golden file may have: few prove nothing, and the time to compare grows with the square."""
 
 Tensors = dict[str, npt.NDArray[Any]]
 Stored = Literal["float32", "float16"]

@@ -12,6 +12,9 @@ import numpy.typing as npt
 NEAREST = 10
 """How many nearest neighbors ``Parity.neighbor_overlap`` compares: the first page of a search."""
 
+_PAIRS_AT_ONCE = 2**20
+"""Cosines of so many pairs are in memory at once, 8 MiB for each of some ten arrays."""
+
 Matrix = npt.NDArray[np.float64]
 
 
@@ -102,21 +105,18 @@ def compare(reference: npt.ArrayLike, candidate: npt.ArrayLike, token_ids: Seque
     ratio = np.where(norms > 0, found_norms / scale, np.where(found_norms > 0, np.inf, 1.0))
     for column in (cosine, centered, error, ratio):
         column[~finite] = np.nan
-    unit_wanted, unit_found = _unit(wanted), _unit(safe)
-    similarity, found_similarity = unit_wanted @ unit_wanted.T, unit_found @ unit_found.T
-    drift = np.abs(found_similarity - similarity)
     text = text_numbers(token_ids)
-    neighbor = (unit_found @ unit_wanted.T).argmax(axis=1)
+    pairs = _compare_pairs(_unit(wanted), _unit(safe), text)
     return Parity(
         cosine=cosine,
         centered_cosine=centered,
         relative_error=error,
         norm_ratio=ratio,
-        neighbor=neighbor.astype(np.int64),
-        own_neighbor=(text[neighbor] == text) & finite,
-        margin=_margin(similarity, text),
-        neighbor_overlap=_neighbor_overlap(similarity, found_similarity, text, finite),
-        similarity_drift=float(drift.max(initial=0.0)) if finite.all() else float("nan"),
+        neighbor=pairs.neighbor,
+        own_neighbor=(text[pairs.neighbor] == text) & finite,
+        margin=pairs.margin,
+        neighbor_overlap=np.where(finite[pairs.first], pairs.overlap, 0.0),
+        similarity_drift=pairs.drift if finite.all() else float("nan"),
         non_finite=int((~finite).sum()),
     )
 
@@ -127,30 +127,62 @@ def text_numbers(token_ids: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
     return np.array([numbers.setdefault(tuple(row), len(numbers)) for row in token_ids], dtype=np.int64)
 
 
-def _margin(similarity: Matrix, text: npt.NDArray[np.int64]) -> Matrix:
+@dataclass(frozen=True)
+class _Pairs:
+    """What the cosines of all pairs come to; see ``Parity``.
+
+    Attributes:
+        neighbor: (rows,) see there.
+        margin: (rows,) see there.
+        drift: Largest change of a cosine.
+        first: (different texts,) the first row of each text.
+        overlap: (different texts,) share of the nearest texts that both sides agree on.
+    """
+
+    neighbor: npt.NDArray[np.int64]
+    margin: Matrix
+    drift: float
+    first: npt.NDArray[np.int64]
+    overlap: Matrix
+
+
+def _compare_pairs(wanted: Matrix, found: Matrix, text: npt.NDArray[np.int64]) -> _Pairs:
+    """Compare (rows, dimension) vectors of length 1 in pairs. Memory does not grow with the number of pairs."""
+    rows = len(wanted)
+    neighbor, margin, drift = np.zeros(rows, np.int64), np.zeros(rows), 0.0
+    numbers, first = np.unique(text, return_index=True)
+    overlap = np.ones(len(first))
+    count = min(NEAREST, len(first) - 1)
+    step = max(_PAIRS_AT_ONCE // max(rows, 1), 1)
+    for start in range(0, rows, step):
+        block = slice(start, start + step)
+        similarity, other = wanted[block] @ wanted.T, found[block] @ found.T
+        drift = max(drift, float(np.abs(other - similarity).max(initial=0.0)))
+        neighbor[block] = (found[block] @ wanted.T).argmax(axis=1)
+        margin[block] = _margin(similarity, text[block, None] != text)
+        mine = first[(first >= start) & (first < start + step)]
+        if count < 1 or not len(mine):
+            continue
+        own = text[mine, None] == numbers
+        near, nearer = (_nearest(each[mine - start][:, first], own, count) for each in (similarity, other))
+        overlap[text[mine]] = (near & nearer).sum(axis=1) / count
+    return _Pairs(neighbor, margin, drift, first, overlap)
+
+
+def _margin(similarity: Matrix, others: npt.NDArray[np.bool_]) -> Matrix:
     """Return (rows,) the distance between each unit vector and the nearest one of another text."""
-    others = np.where(text[:, None] != text, similarity, -np.inf)
-    margin: Matrix = np.sqrt(np.maximum(2 - 2 * others.max(axis=1, initial=-np.inf), 0.0))
+    nearest = np.where(others, similarity, -np.inf).max(axis=1, initial=-np.inf)
+    margin: Matrix = np.sqrt(np.maximum(2 - 2 * nearest, 0.0))
     return margin
 
 
-def _neighbor_overlap(
-    similarity: Matrix, found: Matrix, text: npt.NDArray[np.int64], finite: npt.NDArray[np.bool_]
-) -> Matrix:
-    """Return the share of each text's nearest others that both matrices agree on; 0 for a row that is not finite."""
-    _, first = np.unique(text, return_index=True)
-    count = min(NEAREST, len(first) - 1)
-    if count < 1:
-        return np.ones(len(first))
-    wanted, got = (_nearest(matrix[np.ix_(first, first)], count) for matrix in (similarity, found))
-    shared = [len(set(a) & set(b)) / count for a, b in zip(wanted.tolist(), got.tolist(), strict=True)]
-    return np.where(finite[first], shared, 0.0)
-
-
-def _nearest(similarity: Matrix, count: int) -> npt.NDArray[np.int64]:
-    """Return (rows, count) the columns of the largest similarities of each row, itself left out."""
-    np.fill_diagonal(similarity, -np.inf)
-    nearest: npt.NDArray[np.int64] = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+def _nearest(similarity: Matrix, own: npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.bool_]:
+    """Return which texts are the nearest ``count`` of each row, itself left out. Of equal ones, the first count."""
+    others = np.where(own, -np.inf, similarity)
+    last = -np.partition(-others, count - 1, axis=1)[:, count - 1, None]
+    above, tied = others > last, others == last
+    room = count - above.sum(axis=1, keepdims=True)
+    nearest: npt.NDArray[np.bool_] = above | (tied & (np.cumsum(tied, axis=1) <= room))
     return nearest
 
 

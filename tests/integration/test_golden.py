@@ -429,7 +429,7 @@ class TestFile:
 
     @pytest.mark.parametrize("count", [0, 1, 99, 5001])
     def test_too_few_probes_and_too_many(self, count: int, answers: Golden, tmp_path: Path) -> None:
-        """One probe proves nothing, and so many take gigabytes to compare."""
+        """One probe proves nothing, and the time to compare many grows with the square."""
         probes = [number % 729 for number in range(count)]
         facts = answers.facts.model_copy(update={"probes": tuple(answers.facts.probes[row] for row in probes)})
         rows = {name: replace(loss, parity=loss.parity) for name, loss in answers.losses.items()}

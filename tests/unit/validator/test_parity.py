@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -134,3 +136,34 @@ def test_relative_deviation() -> None:
     assert relative_deviation([[1.0, 0.0]], [[2.0, 0.0]]) == 0.5
     assert np.isnan(relative_deviation([[np.nan, 0.0]], [[2.0, 0.0]]))
     assert np.isnan(relative_deviation([[np.inf, 0.0]], [[np.inf, 0.0]]))
+
+
+def test_pairs_are_compared_in_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = RNG.standard_normal((90, 6))
+    candidate = reference + 0.2 * RNG.standard_normal((90, 6))
+    candidate[11, 2] = np.nan
+    ids = [[row % 80] for row in range(90)]
+    whole = compare(reference, candidate, ids)
+    monkeypatch.setattr("exporter.validator.parity._PAIRS_AT_ONCE", 7 * 90)
+    in_blocks = compare(reference, candidate, ids)
+    for name in ("neighbor", "own_neighbor", "neighbor_overlap"):
+        np.testing.assert_array_equal(getattr(in_blocks, name), getattr(whole, name), err_msg=name)
+    np.testing.assert_allclose(in_blocks.margin, whole.margin, atol=1e-14)
+    candidate[11, 2] = 0
+    drift = compare(reference, candidate, ids).similarity_drift
+    cosines = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (reference, candidate)]
+    assert drift == pytest.approx(np.abs(cosines[0] @ cosines[0].T - cosines[1] @ cosines[1].T).max(), abs=1e-14)
+
+
+def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
+    reference = RNG.standard_normal((4000, 4)).astype(np.float32)
+    tracemalloc.start()
+    compare(reference, reference, [[row] for row in range(4000)])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 120 * 2**20, "a matrix of all pairs has 122 MiB"
+
+
+def test_of_equally_near_texts_the_first_ones_count() -> None:
+    corners = np.concatenate([np.eye(12), np.eye(12)])
+    assert compare(corners, corners, [[row] for row in range(24)]).neighbor_overlap.min() == 1
