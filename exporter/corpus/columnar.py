@@ -24,7 +24,7 @@ def columns_of_tables(files: Sequence[InputFile], text: str, kept: Sequence[str]
     pyarrow = require("pyarrow")
     found: list[tuple[Any, ...]] = []
     for file in files:
-        schema = _schema(file)
+        schema = schema_of_table(file)
         refuse_missing(file, schema.names, (text, *kept))
         kind = _plain(schema.field(text).type)
         if not any(is_accepted(kind) for is_accepted in (*_text_types(), pyarrow.types.is_null)):
@@ -74,6 +74,20 @@ def windows_of_table(
             end += 1
         yield from _windows(file, columns, ranges[start:end], on_progress)
         start = end
+
+
+def batches_of_table(file: InputFile, names: list[str]) -> Iterator[Any]:
+    """Yield the record batches of a Parquet or Arrow file, with some of its columns.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    pyarrow = require("pyarrow")
+    try:
+        with _opened(file) as opened:
+            yield from _batches(opened, file.format, names, Place(0), lambda: None)
+    except errors_of_stores(pyarrow.ArrowException, KeyError, UnicodeDecodeError) as error:
+        raise unreadable(file, error) from error
 
 
 def _windows(
@@ -287,7 +301,12 @@ def _arrow_batches(reader: Any, start: int = 0) -> Iterator[Any]:
         yield from reader
 
 
-def _schema(file: InputFile) -> Any:
+def schema_of_table(file: InputFile) -> Any:
+    """Return the Arrow schema of a Parquet or Arrow file.
+
+    Raises:
+        InputError: It cannot be read.
+    """
     pyarrow = require("pyarrow")
     try:
         with _opened(file) as opened:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -123,8 +124,8 @@ class ParityReport:
             {
                 "kind": probe.kind,
                 "tokens": self.tokens[row],
-                "cosine": _number(self.parity.cosine[row]),
-                "relative_error": _number(self.parity.relative_error[row]),
+                "cosine": number(self.parity.cosine[row]),
+                "relative_error": number(self.parity.relative_error[row]),
             }
             for row, probe in enumerate(self.probes)
         ]
@@ -135,12 +136,12 @@ class ParityReport:
             "golden": self.golden,
             "probes": self.coverage,
             "probes_sha256": self.probes_sha256,
-            "statistics": {name: _number(value) for name, value in self.statistics.items()},
-            "verdicts": [{**_clean(asdict(verdict)), "passed": verdict.passed} for verdict in self.verdicts],
+            "statistics": {name: number(value) for name, value in self.statistics.items()},
+            "verdicts": [{**clean(asdict(verdict)), "passed": verdict.passed} for verdict in self.verdicts],
             "format": None if self.format_loss is None else self.format_loss.to_dict(),
-            "stored": [] if self.storage is None else [_clean(asdict(loss)) for loss in self.storage.losses],
+            "stored": [] if self.storage is None else [clean(asdict(loss)) for loss in self.storage.losses],
             "checks": [check.to_dict() for check in self.checks],
-            "sts": [_clean(asdict(score)) for score in self.sts],
+            "sts": [clean(asdict(score)) for score in self.sts],
             "worst": {"row": self.worst, "text": self.probes[self.worst].text, **rows[self.worst]},
             "cause": self.cause,
             "rows": rows,
@@ -165,9 +166,11 @@ class ParityReport:
         return ", ".join(parts)
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """Return a number for JSON: None in place of NaN and Inf."""
     return float(value) if np.isfinite(value) else None
 
 
-def _clean(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: _number(value) if isinstance(value, float) else value for name, value in fields.items()}
+def clean(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields for JSON: None in place of NaN and Inf."""
+    return {name: number(value) if isinstance(value, float) else value for name, value in fields.items()}
