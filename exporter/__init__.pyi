@@ -1,6 +1,7 @@
 # The public names. `lazy_loader` reads this file, and so do type checkers.
 
 from .api import assert_embeddings_match as assert_embeddings_match
+from .api import compare as compare
 from .api import embed as embed
 from .api import export as export
 from .api import load as load
@@ -8,6 +9,7 @@ from .api import record_validation as record_validation
 from .api import validate as validate
 from .api import write_golden as write_golden
 from .bundle import Bundle as Bundle
+from .comparison import Comparison as Comparison
 from .corpus import EmbedReport as EmbedReport
 from .corpus.options import EmbedOptions as EmbedOptions
 from .errors import BuildError as BuildError

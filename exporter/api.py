@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from exporter.bundle import Bundle
 from exporter.bundle.minimum_gate import minimum_gate_of
@@ -17,9 +17,11 @@ from exporter.runtime.encoder import Encoder
 from exporter.targets import Device, Precision
 
 if TYPE_CHECKING:
+    from exporter.comparison import Comparison, Watcher
     from exporter.corpus import EmbedReport, Progress
     from exporter.corpus.options import EmbedOptions
     from exporter.golden import GoldenFacts
+    from exporter.serving.embeddings import ServerOptions
     from exporter.stages import Stages
     from exporter.validator import ParityReport
 
@@ -222,13 +224,98 @@ def assert_embeddings_match(
     """
     from exporter.golden import judging, read_golden  # noqa: PLC0415 - imports safetensors
 
-    if precision not in list(Precision):
-        raise InputError(f"`precision` is {precision!r}", next_step=f"use one of {', '.join(Precision)}")
+    chosen = _precision("precision", precision)
     answers = read_golden(Path(golden), require_signature=_path(require_signature))
-    report = judging.judge_function(encode, answers, Precision(precision), minimum_gate_of(gates))
+    report = judging.judge_function(encode, answers, chosen, minimum_gate_of(gates))
     if not report.passed:
         raise AssertionError(report.failure())
     return report
+
+
+def compare(
+    a: str | Path,
+    b: str | Path,
+    *,
+    text: str | Path | None = None,
+    id_column: str | None = None,
+    k: int = 10,
+    rows: int = 10_000,
+    sts: Sequence[str | Path] = (),
+    gates: Gates | Recipe | str | Path | None = None,
+    min_overlap: float | None = None,
+    precision_a: str | None = None,
+    precision_b: str | None = None,
+    similarity: Literal["cosine", "dot", "euclidean"] | None = None,
+    speed: bool = True,
+    threads: int | None = None,
+    server: ServerOptions | None = None,
+    server_b: ServerOptions | None = None,
+    require_signature: str | Path | None = None,
+    watcher: Watcher | None = None,
+) -> Comparison:
+    """Say whether vectors that are stored with ``a`` can be searched with ``b``. Needs neither torch nor a checkpoint.
+
+    A side is the folder of a bundle, the URL of a server, a file of vectors (``.npy``, Parquet, Arrow), or what
+    ``korsbert embed`` wrote. Queries of each side are searched in the vectors of the other: neighbors within each side
+    may agree although no query of one finds anything in the other.
+
+    Args:
+        a: What vectors are stored with.
+        b: What they are to be searched with.
+        text: Sentences, one a line, or JSONL with ``text``; by default the probes that ship. Where one side is a file
+            of vectors and the other is not: the text that these vectors were made from, in their order or with ids.
+        id_column: The column, or the field of JSONL, that says which rows belong together; by default ``id`` where both
+            files have one, else their positions.
+        k: How many nearest are compared.
+        rows: How many rows are compared at most, evenly spread. Memory: 8 bytes for each number of their vectors, the
+            same again for statistics, and some 150 MiB. Files are read in blocks.
+        sts: Task sets to score both sides on.
+        gates: How far each side may be from its checkpoint, by precision: a recipe, or a YAML file with a ``gates``
+            key; by default korsbert's own. A bundle's own bounds count where they are stricter. A and B may be as far
+            from each other as both bounds together say (``exporter/comparison/bounds.py`` derives it).
+        min_overlap: The least mean overlap of searches, in place of what the gates leave.
+        precision_a: Whose gate counts for ``a``, ``"fp16"`` for example; by default what it says of itself, and
+            ``"fp16"`` where it says nothing.
+        precision_b: The same for ``b``.
+        similarity: How vectors are compared; by default as the model says, or by cosine.
+        speed: Measure the speed of two bundles, in turns.
+        threads: CPU threads of bundles; by default as many as there are cores.
+        server: How servers are asked.
+        server_b: How ``b`` is asked, if not as ``server`` says.
+        require_signature: Refuse bundles that are not signed by this (PEM): a public key or certificates.
+        watcher: Who is told about progress.
+
+    Returns:
+        The comparison, passed or not. ``sentence`` has the answer.
+
+    Raises:
+        InputError: A side, a text or an option cannot be used, or there are too few rows for ``k``.
+        BundleError: A bundle is damaged.
+        RecipeError: The gates cannot be read.
+        ServerError: A server cannot be reached, or refuses.
+        MissingDependencyError: The engine of a bundle is not installed; or ``pyarrow``, for Parquet and Arrow.
+    """
+    from exporter import comparison  # noqa: PLC0415 - imports the engines and the clients of servers
+    from exporter.comparison.servers import opener_of  # noqa: PLC0415
+    from exporter.serving.embeddings import ServerOptions  # noqa: PLC0415
+
+    options = comparison.CompareOptions(
+        text=_path(text),
+        id_column=id_column,
+        k=k,
+        rows=rows,
+        sts=tuple(Path(file) for file in sts),
+        minimum_gate=minimum_gate_of(gates),
+        min_overlap=min_overlap,
+        precisions=(_precision("precision_a", precision_a), _precision("precision_b", precision_b)),
+        similarity=similarity,
+        speed=speed,
+        threads=threads,
+        require_signature=_path(require_signature),
+    )
+    asked = server or ServerOptions()
+    openers = (opener_of(asked), opener_of(server_b or asked))
+    return comparison.compare(str(a), str(b), options, openers, watcher or comparison.Watcher())
 
 
 def embed(
@@ -304,3 +391,13 @@ def _device(name: str | None) -> Device | None:
     if name is not None and name not in list(Device):
         raise InputError(f"`device` is {name!r}", next_step=f"use one of {', '.join(Device)}")
     return None if name is None else Device(name)
+
+
+@overload
+def _precision(name: str, value: str) -> Precision: ...
+@overload
+def _precision(name: str, value: str | None) -> Precision | None: ...
+def _precision(name: str, value: str | None) -> Precision | None:
+    if value is not None and value not in list(Precision):
+        raise InputError(f"`{name}` is {value!r}", next_step=f"use one of {', '.join(Precision)}")
+    return None if value is None else Precision(value)

@@ -23,6 +23,7 @@ import typer
 from exporter.cli import embed, export
 from exporter.cli.bench import bench_command
 from exporter.cli.bundles import encode_command, list_command, show_command, validate_command
+from exporter.cli.compare import compare_command
 from exporter.cli.flags import Command
 from exporter.cli.golden import golden_command
 from exporter.cli.output import CLOSED_PIPE
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "encode": encode_command,
     "embed": embed.command(),
     "bench": bench_command,
+    "compare": compare_command,
     "ship": ship_command,
     "check": check_command,
     "verify": verify_command,

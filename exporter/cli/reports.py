@@ -15,6 +15,7 @@ from exporter.cli.output import write_output
 from exporter.errors import BundleError, ExportError, InputError, first_line
 
 if TYPE_CHECKING:
+    from exporter.comparison import Comparison
     from exporter.validator import Check, ParityReport
 
 JunitOption = Annotated[
@@ -93,6 +94,17 @@ class Reports:
             junit_of(reports, checks, self._seconds),
             markdown_of(reports, checks, baseline=self._baseline, made_on=made_on),
         )
+
+    def write_comparison(self, comparison: Comparison) -> None:
+        """Write what was compared."""
+        if self._junit is None and self._summary is None:
+            return
+        from exporter.comparison.summary import markdown_of_comparison
+        from exporter.machine import machine, tool_versions
+        from exporter.validator.junit import junit_of
+
+        made_on = {**machine(), **tool_versions(_TOOLS)}
+        self._write(junit_of([comparison], (), self._seconds), markdown_of_comparison(comparison, made_on))
 
     @property
     def _seconds(self) -> float:

@@ -3,7 +3,8 @@
 A side is a bundle, a server, or vectors that were written. The path of a comparison:
 
     sides.py     open both                        npy.py      files of one array
-    rows.py      two matrices of the same texts   texts.py    the texts of rows
+    servers.py   a server                         texts.py    the texts of rows
+    rows.py      two matrices of the same texts   summary.py  Markdown
     stored.py    codes and bits to numbers
     judging.py   searches, statistics, verdicts   search.py   exact search, in blocks
     bounds.py    what two gates allow together    speed.py    both in turns
@@ -18,8 +19,7 @@ blocks of rows. Neither torch nor the checkpoint is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import replace
 
 from exporter.comparison.judging import finite_rows, judged, judged_sts, mismatch, norms_of, note_on_norms
@@ -27,7 +27,7 @@ from exporter.comparison.options import CompareOptions, Watcher
 from exporter.comparison.report import Comparison, Side
 from exporter.comparison.rows import Compared, compared_rows
 from exporter.comparison.search import Metric
-from exporter.comparison.sides import AnySide, BundleSide, FileSide, ServerSide, opened_side
+from exporter.comparison.sides import AnySide, BundleSide, FileSide, OpenServer, opened_side
 from exporter.comparison.speed import measured_speed
 from exporter.errors import InputError
 from exporter.recipe import Gate
@@ -37,8 +37,6 @@ from exporter.validator import Check
 from exporter.validator.sts import StsScore, correlate, read_sts
 
 __all__ = ["CompareOptions", "Comparison", "Watcher", "compare"]
-
-OpenServer = Callable[[str], AbstractContextManager[ServerSide]]
 
 
 def compare(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -125,9 +125,12 @@ class ServerSide:
     facts: EncoderFacts | None = None
     similarity: SimilarityName | None = None
 
-    def __init__(self, given: str, remote: Remote, *, seal: str | None = None) -> None:
+    def __init__(
+        self, given: str, remote: Remote, *, seal: str | None = None, precision: Precision | None = None
+    ) -> None:
         self._remote = remote
-        self.side = Side(given, "server", remote.execution, bundle=seal, execution=remote.execution)
+        told = remote.execution
+        self.side = Side(given, "server", told, bundle=seal, precision=precision, execution=told)
 
     def encode(self, texts: Sequence[str], role: Role) -> Vectors:  # noqa: ARG002 - a server has one role
         """Return (texts, dimension) float32."""
@@ -226,11 +229,12 @@ class FileSide:
 
 
 TextSide = BundleSide | ServerSide
+OpenServer = Callable[[str], AbstractContextManager[ServerSide]]
 AnySide = BundleSide | ServerSide | FileSide
 
 
 @contextmanager
-def opened_side(given: str, options: CompareOptions, open_server: Any) -> Iterator[AnySide]:
+def opened_side(given: str, options: CompareOptions, open_server: OpenServer) -> Iterator[AnySide]:
     """Open a side.
 
     Args:
@@ -245,7 +249,7 @@ def opened_side(given: str, options: CompareOptions, open_server: Any) -> Iterat
         MissingDependencyError: A package for it is not installed.
     """
     with ExitStack() as stack:
-        if given.startswith(("http://", "https://", "grpc://", "grpcs://")):
+        if given.startswith(("http://", "https://")):
             yield stack.enter_context(open_server(given))
         elif (Path(given) / MANIFEST).is_file():
             bundle = Bundle.open(Path(given), require_signature=options.require_signature, for_encoding=True)

@@ -5,14 +5,37 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from typing import Protocol
 
 from exporter.errors import ExportError
 from exporter.validator.check import Check
 from exporter.validator.gates import Verdict
-from exporter.validator.report import ParityReport
 
 
-def junit_of(reports: Sequence[ParityReport], checks: Sequence[Check] = (), seconds: float = 0.0) -> bytes:
+class Judged(Protocol):
+    """What was judged: a parity report, or a comparison."""
+
+    @property
+    def subject(self) -> str:
+        """What it is about."""
+        ...
+
+    @property
+    def verdicts(self) -> Sequence[Verdict]:
+        """One per bound."""
+        ...
+
+    @property
+    def checks(self) -> Sequence[Check]:
+        """What was checked besides."""
+        ...
+
+    def failure(self) -> str:
+        """Describe what was missed."""
+        ...
+
+
+def junit_of(reports: Sequence[Judged], checks: Sequence[Check] = (), seconds: float = 0.0) -> bytes:
     """Return a suite for each report, with a case for each bound and each check.
 
     The first bound that was missed has the whole failure with its likely cause, the others have their own line.
@@ -41,7 +64,7 @@ def junit_of_error(subject: str, error: ExportError, seconds: float = 0.0) -> by
     return _document([_suite(subject, [case])], seconds)
 
 
-def _suite_of(report: ParityReport) -> ET.Element:
+def _suite_of(report: Judged) -> ET.Element:
     cases, told = [], False
     for verdict in report.verdicts:
         cases.append(_case_of_verdict(report, verdict, whole=not told))
@@ -49,7 +72,7 @@ def _suite_of(report: ParityReport) -> ET.Element:
     return _suite(report.subject, [*cases, *(_case_of_check(report.subject, check) for check in report.checks)])
 
 
-def _case_of_verdict(report: ParityReport, verdict: Verdict, *, whole: bool) -> ET.Element:
+def _case_of_verdict(report: Judged, verdict: Verdict, *, whole: bool) -> ET.Element:
     case = ET.Element("testcase", classname=_text(report.subject), name=_text(verdict.name))
     if verdict.passed:
         ET.SubElement(case, "system-out").text = _text(str(verdict))

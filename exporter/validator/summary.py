@@ -15,7 +15,7 @@ from exporter.validator.report import ParityReport
 WORST = 5
 _SHOWN = 80  # characters of a sentence
 _MOST = 1000  # of a cell
-_FAILED = "FAILED "  # compared by identity: a sentence may be any text
+FAILED = "FAILED "  # compared by identity: a sentence may be any text
 _ESCAPED = {ord(sign): f"&#{ord(sign)};" for sign in "&<>\\`*_[]|~#:$"}
 
 
@@ -38,32 +38,32 @@ def markdown_of(
     if checks:
         failed = not all(check.passed for check in checks)
         sections.append(f"### {'❌ all together: FAILED' if failed else '✅ all together: passed'}")
-        sections.append(_table(("check", "result", "coverage"), map(_row_of_check, checks)))
+        sections.append(table(("check", "result", "coverage"), map(row_of_check, checks)))
     if baseline is not None:
         sections += _changes(reports[0], baseline)
-    sections.append("<sub>" + _cell(", ".join(f"{name} {value}" for name, value in made_on.items())) + "</sub>")
+    sections.append("<sub>" + cell(", ".join(f"{name} {value}" for name, value in made_on.items())) + "</sub>")
     return "\n\n".join(sections) + "\n\n"
 
 
 def markdown_of_error(subject: str, error: ExportError) -> str:
     """Return what could not be judged, and why."""
-    return f"### ⚠️ {_cell(subject)}: could not be judged\n\n{_cell(str(error))}\n\n"
+    return f"### ⚠️ {cell(subject)}: could not be judged\n\n{cell(str(error))}\n\n"
 
 
 def _sections_of(report: ParityReport) -> Iterator[str]:
-    yield f"### {'✅' if report.passed else '❌'} {_cell(report.subject)}: {'passed' if report.passed else 'FAILED'}"
+    yield f"### {'✅' if report.passed else '❌'} {cell(report.subject)}: {'passed' if report.passed else 'FAILED'}"
     if not report.passed:
         yield "```text\n" + report.failure().replace("```", "'''") + "\n```"
-    yield f"{_cell(report.coverage)}, {_cell(report.execution)}"
+    yield f"{cell(report.coverage)}, {cell(report.execution)}"
     verdicts = (
-        ("passed" if one.passed else _FAILED, one.name, significant(one.value), f"{one.relation} {one.bound:.6g}")
+        ("passed" if one.passed else FAILED, one.name, significant(one.value), f"{one.relation} {one.bound:.6g}")
         for one in report.verdicts
     )
-    yield _table(("result", "bound", "measured", "limit"), verdicts)
+    yield table(("result", "bound", "measured", "limit"), verdicts)
     if report.checks:
-        yield _table(("check", "result", "coverage"), map(_row_of_check, report.checks))
+        yield table(("check", "result", "coverage"), map(row_of_check, report.checks))
     yield f"The {WORST} sentences with the smallest cosine:"
-    yield _table(("cosine", "relative error", "tokens", "sentence"), _worst(report))
+    yield table(("cosine", "relative error", "tokens", "sentence"), _worst(report))
 
 
 def _worst(report: ParityReport) -> Iterator[tuple[str, ...]]:
@@ -78,9 +78,10 @@ def _worst(report: ParityReport) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _row_of_check(check: Check) -> tuple[str, ...]:
+def row_of_check(check: Check) -> tuple[str, ...]:
+    """Return the cells of a check: name, result, coverage or what is wrong."""
     told = check.coverage if check.passed else "; ".join(check.failures)
-    return check.name, _FAILED if check.result == "FAILED" else check.result, told
+    return check.name, FAILED if check.result == "FAILED" else check.result, told
 
 
 def _changes(report: ParityReport, baseline: Mapping[str, Any]) -> Iterator[str]:
@@ -92,7 +93,7 @@ def _changes(report: ParityReport, baseline: Mapping[str, Any]) -> Iterator[str]
     changed = [row for row in rows if row[1] != row[2]]
     yield "Since the baseline:" if changed else "No figure has changed since the baseline."
     if changed:
-        yield _table(("figure", "baseline", "now"), changed)
+        yield table(("figure", "baseline", "now"), changed)
 
 
 def _figure(value: Any) -> str:
@@ -102,14 +103,15 @@ def _figure(value: Any) -> str:
         return "unknown"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([_cell(cell) for cell in row] for row in rows)]
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of Markdown. Its cells are shown as they are."""
+    lines = [header, ["---"] * len(header), *([cell(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(text: str) -> str:
-    """Return a text that Markdown shows as it is, in a cell of a table too; ``_FAILED`` is bold."""
-    if text is _FAILED:
+def cell(text: str) -> str:
+    """Return a text that Markdown shows as it is, in a cell of a table too; ``FAILED`` is bold."""
+    if text is FAILED:
         return "**FAILED**"
     plain = printable(" ".join(text.split()), _MOST).translate(_ESCAPED)
     return plain.replace("@", "@\u200b")  # nobody is mentioned

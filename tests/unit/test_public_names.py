@@ -20,6 +20,7 @@ from exporter.dependencies import EXTRAS, require
 
 PUBLIC = {
     "assert_embeddings_match",
+    "compare",
     "embed",
     "export",
     "validate",
@@ -28,6 +29,7 @@ PUBLIC = {
     "record_validation",
     "quantize_embeddings",
     "Bundle",
+    "Comparison",
     "Encoder",
     "EmbedOptions",
     "EmbedReport",
