@@ -102,6 +102,12 @@ def compare_command(
     import exporter
 
     reports, stderr = Reports(junit, summary), stderr_console()
+    told: list[str] = []
+
+    def tell(note: str) -> None:
+        told.append(note)
+        stderr.print(f"note: {note}")
+
     with reports.telling(f"{a} against {b}"), spinner(stderr, "opening A and B") as shown:
         from exporter.comparison import Watcher
 
@@ -125,13 +131,13 @@ def compare_command(
             server=server,
             server_b=server_b,
             require_signature=require_signature,
-            watcher=Watcher(on_stage=shown.stage, on_note=lambda note: stderr.print(f"note: {note}")),
+            watcher=Watcher(on_stage=shown.stage, on_note=tell),
         )
     reports.write_comparison(result)
     if as_json:
         print_json(result.to_dict())
     else:
-        _print(result)
+        _print(result, told)
     if not result.passed:
         raise typer.Exit(1)
 
@@ -163,21 +169,22 @@ def _server(
     )
 
 
-def _print(result: Comparison) -> None:
-    from exporter.comparison.summary import rows_of_search, rows_of_sides
+def _print(result: Comparison, told: list[str]) -> None:
+    from exporter.comparison.summary import rows_of_search, rows_of_sides, rows_of_verdicts
 
     print_table(("", "A", "B"), rows_of_sides(result))
     text = result.text
     search = result.search
-    told = (
+    head = (
         f"top {search.k} of {search.corpus:,} texts by {search.similarity}, {search.queries:,} queries: {text.source}"
     )
-    print_table((told, "mean overlap", "smallest"), rows_of_search(result))
-    rows = [("passed" if v.passed else "FAILED", v.name, str(v)) for v in result.verdicts]
-    rows += [(check.result, check.name, "; ".join(check.failures) or check.coverage) for check in result.checks]
-    print_table(("", "bound", "A against B"), rows)
+    print_table((head, "mean overlap", "smallest"), rows_of_search(result))
+    print_table(("", "bound", "A against B", "limit"), rows_of_verdicts(result))
+    rows = [(check.result, check.name, "; ".join(check.failures) or check.coverage) for check in result.checks]
+    print_table(("", "check", "coverage"), rows)
     for note in result.notes:
-        print(f"note: {note}")  # noqa: T201
+        if note not in told:
+            print(f"note: {note}")  # noqa: T201
     if result.speed is not None:
         print(result.speed.conditions)  # noqa: T201
     print(result.sentence)  # noqa: T201

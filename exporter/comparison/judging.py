@@ -24,7 +24,6 @@ QUERIES = 2000
 """Texts that are searched for, evenly spread, at most: the mean of so many overlaps is exact to a few thousandths."""
 _FEWEST = 5  # times as many texts as nearest ones: among fewer, chance finds many of them
 _UNIT = 1e-3  # a vector whose length is nearer to 1 is normalized
-_NOT_JUDGED = ("batch deviation", "norm bias", "1st percentile of cosine", "min neighbor overlap")
 
 
 @dataclass(frozen=True)
@@ -89,11 +88,10 @@ def judged(
     parity = compare(*documents, ids)
     verdicts = list(_of_search(search, gate, a, options.min_overlap))
     if of_numbers:
-        verdicts += _of_parity(parity, gate)
+        verdicts += _of_parity(parity, gate, metric)
         if rows.queries is not rows.documents:
-            verdicts += [
-                replace(one, name=f"{one.name} of queries") for one in _of_parity(compare(*queries, ids), gate)
-            ]
+            of_queries = _of_parity(compare(*queries, ids), gate, metric)
+            verdicts += [replace(one, name=f"{one.name} of queries") for one in of_queries]
     else:
         verdicts += _of_stored(rows, a, gate)
     return Judgement(parity, search, tuple(verdicts))
@@ -190,10 +188,17 @@ def _of_search(search: SearchResult, gate: Gate, a: Side, least: float | None) -
     ]
 
 
-def _of_parity(parity: Parity, gate: Gate) -> list[Verdict]:
-    """Return the verdicts on vectors, besides those on neighbors, which are searched for."""
-    gate = gate.model_copy(update={"mean_neighbor_overlap": None, "min_neighbor_overlap": None})
-    return [verdict for verdict in judge(parity, 0.0, (), gate) if verdict.name not in _NOT_JUDGED]
+def _of_parity(parity: Parity, gate: Gate, metric: Metric) -> list[Verdict]:
+    """Return the verdicts on vectors. Neighbors are searched for, and by cosine the lengths of vectors do not count."""
+    unjudged = ("mean_neighbor_overlap", "min_neighbor_overlap", *(("max_norm_error",) if metric == "cosine" else ()))
+    gate = gate.model_copy(update=dict.fromkeys(unjudged))
+    far = parity.identity_beyond(gate.rounding_distance)[1]
+    among = f"the {far} texts whose nearest other is farther than the bound of the cosine lets a vector move"
+    return [
+        replace(one, relative_to=among) if one.name == "neighbor identity" else one
+        for one in judge(parity, 0.0, (), gate)
+        if one.name != "NaN or Inf rows"  # which a check counts on both sides
+    ]
 
 
 def _of_stored(rows: Compared, a: Side, gate: Gate) -> list[Verdict]:

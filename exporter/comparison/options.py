@@ -23,8 +23,8 @@ class CompareOptions:
         text: Sentences, one a line, or JSONL with ``text``; by default the probes that ship.
         id_column: The column, or the field of JSONL, that says which rows belong together.
         k: How many nearest are compared.
-        rows: How many rows are compared at most, evenly spread. Memory grows with it: 8 bytes for each number of a
-            vector, and some 150 MiB. Time grows with its square.
+        rows: How many rows are compared at most, evenly spread. Memory grows with them, some 70 bytes for each number
+            of a side's vectors; time grows with the square.
         sts: Task sets to score both sides on.
         minimum_gate: The bounds of each side against its checkpoint; see ``bounds``.
         min_overlap: The least overlap of searches; by default what the gates leave.

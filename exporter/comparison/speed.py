@@ -12,10 +12,10 @@ from exporter.benchmark.bundles import conditions
 from exporter.comparison.sides import BundleSide
 from exporter.machine import cores, machine, tool_versions
 
-SENTENCES = 256
+SENTENCES = 128
 """Texts that are encoded in each round, evenly spread, at most."""
 _ROUNDS, _BATCH = 5, 32
-_TOOLS = ("korsbert", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt-rtx-cu13")
+_TOOLS = ("korsbert", "numpy", "tokenizers")
 
 
 def measured_speed(
@@ -35,6 +35,7 @@ def measured_speed(
     """
     if a.encoder.device != b.encoder.device:
         return None, f"speed was not measured: A runs on {a.encoder.device}, and B on {b.encoder.device}"
+    engines = dict.fromkeys(str(side.bundle.manifest.engine.backend) for side in (a, b))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     chosen = evenly_spread(texts, SENTENCES)
     encoders = {"A": encode_of(a.encoder), "B": encode_of(b.encoder)}
@@ -49,7 +50,7 @@ def measured_speed(
         "device": a.encoder.device,
         "execution": a.encoder.execution,
         "machine": machine(),
-        "tools": tool_versions(_TOOLS),
+        "tools": tool_versions((*_TOOLS, *engines, *(f"{engine}-gpu" for engine in engines))),
         "load": None if load is None else round(load, 2),
     }
     told = "" if load is None else f"; load of the machine before: {load:.1f}"

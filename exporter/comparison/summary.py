@@ -26,10 +26,7 @@ def _sections_of(comparison: Comparison) -> Iterator[str]:
     yield f"### {'✅' if comparison.passed else '❌'} {cell(comparison.sentence)}"
     yield table(("", "A", "B"), rows_of_sides(comparison))
     yield table(("search", "mean overlap", "smallest"), rows_of_search(comparison))
-    verdicts = (
-        ("passed" if one.passed else FAILED, one.name, significant(one.value), f"{one.relation} {one.bound:.6g}")
-        for one in comparison.verdicts
-    )
+    verdicts = ((FAILED if result == "FAILED" else result, *rest) for result, *rest in rows_of_verdicts(comparison))
     yield table(("result", "bound", "measured", "limit"), verdicts)
     yield table(("check", "result", "coverage"), map(row_of_check, comparison.checks))
     for note in comparison.notes:
@@ -70,8 +67,22 @@ def rows_of_search(comparison: Comparison) -> list[tuple[str, str, str]]:
     ]
 
 
+def rows_of_verdicts(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    """Return the verdicts: result, bound, what was measured, limit."""
+    return [
+        (
+            "passed" if one.passed else "FAILED",
+            one.name,
+            significant(one.value),
+            f"{one.relation} {significant(one.bound)}",
+        )
+        for one in comparison.verdicts
+    ]
+
+
 def _facts_of(side: Side) -> dict[str, str]:
-    precision = str(side.judged_as) if side.precision == side.judged_as else f"{side.judged_as} (assumed)"
+    stated = "not stated" if side.precision is None else f"states {side.precision}"
+    precision = str(side.judged_as) if side.precision == side.judged_as else f"{side.judged_as} ({stated})"
     smallest, mean, largest = side.norms or (0.0, 0.0, 0.0)
     return {
         "given": side.given,
