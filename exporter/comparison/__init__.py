@@ -22,7 +22,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 
-from exporter.comparison.judging import finite_rows, judged, judged_sts, mismatch, norms_of, note_on_norms
+from exporter.comparison.judging import judged, judged_sts, mismatch, norms_of, note_on_norms, usable_rows
 from exporter.comparison.options import CompareOptions, Watcher
 from exporter.comparison.report import Comparison, Side
 from exporter.comparison.rows import Compared, compared_rows
@@ -85,7 +85,8 @@ def compare(
 def _compared(
     a: AnySide, b: AnySide, rows: Compared, notes: list[str], options: CompareOptions, watcher: Watcher
 ) -> Comparison:
-    rows, finite = finite_rows(rows)
+    rows, finite, told = usable_rows(rows)
+    notes += told
     metric = _metric(a, b, options, notes)
     sides = tuple(
         replace(
@@ -194,8 +195,6 @@ def _notes(rows: Compared, a: Side, b: Side, gates: tuple[Gate, Gate]) -> list[s
     if rows.missing:
         notes.append(f"{rows.missing:,} rows of the sample are in one side only, and were left out")
     for name, side in (("A", a), ("B", b)):
-        if side.norms is not None and side.norms[0] == 0:
-            notes.append(f"{name} has vectors of zeros, which are near to nothing")
         if side.precision is None:
             notes.append(f"nothing says what {name} computes in: it is judged as {side.judged_as}")
     norms = note_on_norms(rows, a, gates)

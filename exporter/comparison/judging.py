@@ -44,16 +44,25 @@ def mismatch(a: Side, b: Side) -> str | None:
     return None
 
 
-def finite_rows(rows: Compared) -> tuple[Compared, Check]:
-    """Return the rows without NaN and Inf on either side, and a check that there were none."""
+def usable_rows(rows: Compared) -> tuple[Compared, Check, list[str]]:
+    """Return the rows that can be compared, a check that none has NaN or Inf, and notes.
+
+    Vectors of zeros on both sides agree, and are near to nothing: they are left out.
+    """
     sides = dict(zip(("A", "B"), zip(rows.documents, rows.queries, strict=True), strict=True))
     bad = {
         name: ~np.logical_and.reduce([np.isfinite(each).all(axis=1) for each in both]) for name, both in sides.items()
     }
     failures = tuple(f"{name} has NaN or Inf in {int(each.sum()):,} rows" for name, each in bad.items() if each.any())
-    kept = np.flatnonzero(~(bad["A"] | bad["B"]))
     check = Check("finite", f"{rows.text.rows:,} rows of A and of B", failures)
-    return (rows.only(kept) if failures else rows), check
+    zero = [~documents.any(axis=1) for documents in rows.documents]
+    left_out = bad["A"] | bad["B"] | (zero[0] & zero[1])
+    notes = [
+        f"{name} has vectors of zeros in {int(each.sum()):,} rows, which are near to nothing"
+        for name, each in zip(sides, zero, strict=True)
+        if each.any()
+    ]
+    return (rows.only(np.flatnonzero(~left_out)) if left_out.any() else rows), check, notes
 
 
 def judged(

@@ -81,7 +81,7 @@ def test_a_pair_within_both_gates_is_within_the_bounds(first: str, second: str) 
         gate = GATES.of(name)
         angle = min(math.acos(1 - gate.max_widening * (1 - gate.min_cosine)), math.atan(gate.max_relative_error or 9))
         sides.append(reference + sign * math.tan(angle) * away)
-    parity = compare(*sides, [[row] for row in range(80)])
+    parity = compare(sides[0], sides[1], [[row] for row in range(80)])
     assert parity.cosine.min() >= found.min_cosine - 1e-12
     assert parity.relative_error.max() <= (found.max_relative_error or 0) + 1e-12
     tight = 1 - parity.cosine.min() if parity.cosine.min() - found.min_cosine < 1e-6 else parity.relative_error.max()
