@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -281,8 +282,9 @@ def compare(
         similarity: How vectors are compared; by default as the model says, or by cosine.
         speed: Measure the speed of two bundles, in turns.
         threads: CPU threads of bundles; by default as many as there are cores.
-        server: How servers are asked.
-        server_b: How ``b`` is asked, if not as ``server`` says.
+        server: How a server is asked; of two servers, ``a``.
+        server_b: How ``b`` is asked, if not as ``server`` says. Of two servers, ``b`` gets no headers and no key of
+            ``server``.
         require_signature: Refuse bundles that are not signed by this (PEM): a public key or certificates.
         watcher: Who is told about progress.
 
@@ -298,6 +300,7 @@ def compare(
     """
     from exporter import comparison  # noqa: PLC0415 - imports the engines and the clients of servers
     from exporter.comparison.servers import opener_of  # noqa: PLC0415
+    from exporter.comparison.sides import is_url  # noqa: PLC0415
     from exporter.serving.embeddings import ServerOptions  # noqa: PLC0415
 
     options = comparison.CompareOptions(
@@ -315,7 +318,8 @@ def compare(
         require_signature=_path(require_signature),
     )
     asked = server or ServerOptions()
-    openers = (opener_of(asked), opener_of(server_b or asked))
+    without_secrets = dataclasses.replace(asked, headers=(), key=None)
+    openers = (opener_of(asked), opener_of(server_b or (without_secrets if is_url(str(a)) else asked)))
     return comparison.compare(str(a), str(b), options, openers, watcher or comparison.Watcher())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,15 +11,24 @@ import typer
 from exporter.cli.arguments import JsonFlag, RequireSignatureOption, StsOption
 from exporter.cli.output import print_json, print_table, spinner, stderr_console
 from exporter.cli.reports import JunitOption, Reports, SummaryOption
-from exporter.errors import InputError
+from exporter.cli.verify import (
+    Api,
+    ApiOption,
+    CaFileOption,
+    DeadlineOption,
+    HeaderOption,
+    KeyEnvOption,
+    ModelOption,
+    TimeoutOption,
+    server_options,
+)
+from exporter.serving.limits import REQUEST_S, TOTAL_S
+from exporter.targets import Precision
 
 if TYPE_CHECKING:
     from exporter.comparison import Comparison
-    from exporter.serving.embeddings import ServerOptions
 
 _SIDE = "Folder of a bundle, URL of a server, .npy, .parquet or .arrow, or what `korsbert embed` wrote."
-_Api = Literal["triton", "tei", "openai"]
-_Precision = Literal["fp32", "fp16", "bf16", "int8", "int8_dynamic"]
 
 
 def compare_command(
@@ -60,39 +68,33 @@ def compare_command(
         typer.Option("--min-overlap", metavar="SHARE", help="Least mean overlap of searches (default: by the gates)."),
     ] = None,
     precision_a: Annotated[
-        _Precision | None,
+        Precision | None,
         typer.Option("--precision-a", help="Whose gate counts for A (default: what A says, or fp16)."),
     ] = None,
     precision_b: Annotated[
-        _Precision | None,
+        Precision | None,
         typer.Option("--precision-b", help="Whose gate counts for B (default: what B says, or fp16)."),
     ] = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure the speed of two bundles.")] = True,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: all cores).")] = None,
-    api: Annotated[_Api, typer.Option("--api", help="What servers speak.")] = "tei",
-    api_b: Annotated[_Api | None, typer.Option("--api-b", help="What B speaks (default: as --api).")] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="Model of a server; of Triton, the encoder's name.")
-    ] = None,
+    api: ApiOption = "triton",
+    api_b: Annotated[Api | None, typer.Option("--api-b", help="What B speaks (default: as --api).")] = None,
+    model: ModelOption = None,
     model_b: Annotated[
         str | None, typer.Option("--model-b", metavar="NAME", help="Model of B (default: as --model).")
     ] = None,
-    header: Annotated[
-        list[str] | None, typer.Option("--header", metavar="'NAME: VALUE'", help="Sent to servers (repeatable).")
+    header: HeaderOption = None,
+    header_b: Annotated[
+        list[str] | None,
+        typer.Option("--header-b", metavar="'NAME: VALUE'", help="Header of every request to B, if A is a server too."),
     ] = None,
-    key_env: Annotated[
-        str | None, typer.Option("--key-env", metavar="NAME", help="Environment variable with the key of servers.")
+    key_env: KeyEnvOption = None,
+    key_env_b: Annotated[
+        str | None, typer.Option("--key-env-b", metavar="VARIABLE", help="As --key-env for B, if A is a server too.")
     ] = None,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option("--ca-file", metavar="FILE", help="Certificates (PEM) that vouch for servers' certificates."),
-    ] = None,
-    timeout_s: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", help="Longest time for one request.")
-    ] = 60,
-    deadline_s: Annotated[
-        float, typer.Option("--deadline", metavar="SECONDS", help="Longest time for all requests together.")
-    ] = 1800,
+    ca_file: CaFileOption = None,
+    timeout_s: TimeoutOption = REQUEST_S,
+    deadline_s: DeadlineOption = TOTAL_S,
     require_signature: RequireSignatureOption = None,
     junit: JunitOption = None,
     summary: SummaryOption = None,
@@ -110,9 +112,18 @@ def compare_command(
 
     with reports.telling(f"{a} against {b}"), spinner(stderr, "opening A and B") as shown:
         from exporter.comparison import Watcher
+        from exporter.comparison.sides import is_url
 
-        server = _server(api, model, header or (), key_env, ca_file, timeout_s, deadline_s)
-        server_b = _server(api_b or api, model_b or model, header or (), key_env, ca_file, timeout_s, deadline_s)
+        limits = (ca_file, timeout_s, deadline_s)
+        alone = not is_url(a)  # then what is said of servers is said of B
+        server = server_options(api, model, header or (), key_env, *limits)
+        server_b = server_options(
+            api_b or api,
+            model_b or model,
+            header_b or (header if alone else None) or (),
+            key_env_b or (key_env if alone else None),
+            *limits,
+        )
         result = exporter.compare(
             a,
             b,
@@ -140,33 +151,6 @@ def compare_command(
         _print(result, told)
     if not result.passed:
         raise typer.Exit(1)
-
-
-def _server(
-    api: _Api,
-    model: str | None,
-    headers: list[str] | tuple[str, ...],
-    key_env: str | None,
-    ca_file: Path | None,
-    timeout_s: float,
-    deadline_s: float,
-) -> ServerOptions:
-    from exporter.serving.embeddings import ServerOptions, header_of
-
-    key = None
-    if key_env is not None:
-        key = os.environ.get(key_env)
-        if not key:
-            raise InputError(f"`key_env` is {key_env}, and there is no such environment variable")
-    return ServerOptions(
-        api=api,
-        model=model,
-        headers=tuple(header_of(one) for one in headers),
-        key=key,
-        ca_file=ca_file,
-        timeout_s=timeout_s,
-        deadline_s=deadline_s,
-    )
 
 
 def _print(result: Comparison, told: list[str]) -> None:

@@ -96,11 +96,10 @@ def _has_roles(a: TextSide, b: TextSide) -> bool:
 def _texts(a: TextSide, b: TextSide, options: CompareOptions) -> tuple[list[str], str]:
     if options.text is not None:
         return list(dict.fromkeys(read_sentences(options.text))), options.text.name
-    bundle = next((side for side in (a, b) if isinstance(side, BundleSide)), None)
-    if bundle is None:
+    if isinstance(a, BundleSide) and isinstance(b, BundleSide):
+        probes = probes_for(a.encoder.tokenizer, a.facts.max_seq_length, a.facts.prompt)
+    else:  # a server may refuse an empty text, or a long one
         probes = shipped_probes()
-    else:
-        probes = probes_for(bundle.encoder.tokenizer, bundle.facts.max_seq_length, bundle.facts.prompt)
     return list(dict.fromkeys(probe.text for probe in probes)), PROBES
 
 

@@ -233,6 +233,11 @@ OpenServer = Callable[[str], AbstractContextManager[ServerSide]]
 AnySide = BundleSide | ServerSide | FileSide
 
 
+def is_url(given: str) -> bool:
+    """Whether a side is the URL of a server."""
+    return given.startswith(("http://", "https://"))
+
+
 @contextmanager
 def opened_side(given: str, options: CompareOptions, open_server: OpenServer) -> Iterator[AnySide]:
     """Open a side.
@@ -249,7 +254,7 @@ def opened_side(given: str, options: CompareOptions, open_server: OpenServer) ->
         MissingDependencyError: A package for it is not installed.
     """
     with ExitStack() as stack:
-        if given.startswith(("http://", "https://")):
+        if is_url(given):
             yield stack.enter_context(open_server(given))
         elif (Path(given) / MANIFEST).is_file():
             bundle = Bundle.open(Path(given), require_signature=options.require_signature, for_encoding=True)
