@@ -45,7 +45,7 @@ def compare_command(
     ] = None,
     id_column: Annotated[
         str | None,
-        typer.Option("--id-column", metavar="NAME", help="Column, or field of JSONL, that joins rows (default: id)."),
+        typer.Option("--id", metavar="COLUMN", help="Column, or field of JSONL, that joins rows (default: id)."),
     ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="How many nearest are compared.")] = 10,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Rows that are compared at most, evenly spread.")] = 10_000,

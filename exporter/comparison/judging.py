@@ -23,6 +23,7 @@ from exporter.validator.sts import StsScore
 QUERIES = 2000
 """Texts that are searched for, evenly spread, at most: the mean of so many overlaps is exact to a few thousandths."""
 _FEWEST = 5  # times as many texts as nearest ones: among fewer, chance finds many of them
+_LONGEST = 1e15
 _UNIT = 1e-3  # a vector whose length is nearer to 1 is normalized
 
 
@@ -45,15 +46,17 @@ def mismatch(a: Side, b: Side) -> str | None:
 
 
 def usable_rows(rows: Compared) -> tuple[Compared, Check, list[str]]:
-    """Return the rows that can be compared, a check that none has NaN or Inf, and notes.
+    """Return the rows that can be compared, a check that none has NaN, Inf or an impossible length, and notes.
 
     Vectors of zeros on both sides agree, and are near to nothing: they are left out.
     """
     sides = dict(zip(("A", "B"), zip(rows.documents, rows.queries, strict=True), strict=True))
-    bad = {
-        name: ~np.logical_and.reduce([np.isfinite(each).all(axis=1) for each in both]) for name, both in sides.items()
-    }
-    failures = tuple(f"{name} has NaN or Inf in {int(each.sum()):,} rows" for name, each in bad.items() if each.any())
+    bad = {name: np.logical_or.reduce([_unusable(each) for each in both]) for name, both in sides.items()}
+    failures = tuple(
+        f"{name} has NaN, Inf or impossible lengths in {int(each.sum()):,} rows"
+        for name, each in bad.items()
+        if each.any()
+    )
     check = Check("finite", f"{rows.text.rows:,} rows of A and of B", failures)
     zero = [~documents.any(axis=1) for documents in rows.documents]
     left_out = bad["A"] | bad["B"] | (zero[0] & zero[1])
@@ -63,6 +66,14 @@ def usable_rows(rows: Compared) -> tuple[Compared, Check, list[str]]:
         if each.any()
     ]
     return (rows.only(np.flatnonzero(~left_out)) if left_out.any() else rows), check, notes
+
+
+def _unusable(vectors: Vectors) -> np.ndarray:
+    """Return (rows,) whether a row has NaN or Inf, or a length that float32 cannot square."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        usable = (norms == 0) | ((norms >= 1 / _LONGEST) & (norms <= _LONGEST))
+    return np.asarray(~usable)  # a NaN compares as neither
 
 
 def judged(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import tokenize
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,11 @@ from exporter.errors import InputError, first_line
 _HEADER = 65_536  # bytes that a header may have
 _ROWS_AT_ONCE = 4096
 _TYPES = ("float16", "float32", "float64", "int8", "uint8")
+_UNREADABLE = (
+    *(ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError, OverflowError),
+    tokenize.TokenError,
+)
+"""What numpy's reader of headers, which are Python literals, raises."""
 _READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -90,7 +96,7 @@ class NpyFile:
                 warnings.simplefilter("ignore")  # about headers that Python 2 has written
                 reader = _READERS[npy.read_magic(head)]
                 shape, by_columns, dtype = reader(head)
-        except (ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError, OverflowError) as error:
+        except _UNREADABLE as error:
             raise InputError(
                 f"{self._path}: not readable as .npy: {first_line(error)[:200]}", next_step="write it with numpy.save"
             ) from error

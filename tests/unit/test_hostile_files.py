@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import given, settings
 
+import exporter
 from exporter.bundle.manifest import parse_manifest, parse_record, read_manifest
 from exporter.bundle.signing import refuse_other_file
 from exporter.calibration import read_sentences
@@ -410,3 +412,166 @@ def test_a_device_is_no_corpus(tmp_path: Path) -> None:
     (tmp_path / "in.txt").symlink_to("/dev/zero")
     with told_in_a_sentence(), pytest.raises(InputError, match=r"in\.txt: is not a regular file"):
         read_corpus(tmp_path / "in.txt")
+
+
+VECTORS = np.arange(600, dtype=np.float32).reshape(60, 10) % 7 + 1
+
+
+def write_vectors(path: Path) -> None:
+    ids = [f"d{row}" for row in range(60)]
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(VECTORS.reshape(-1)), 10)
+    table = pa.table({"id": ids, "vector": lists}).replace_schema_metadata(
+        {b"korsbert": json.dumps({"dtype": "float32", "dimension": 10, "precision": "fp32"}).encode()}
+    )
+    match path.suffix:
+        case ".npy":
+            np.save(path, VECTORS)
+        case ".parquet":
+            pq.write_table(table, path)
+        case _:
+            with pa.ipc.new_file(path, table.schema) as writer:
+                writer.write_table(table, max_chunksize=25)
+
+
+@pytest.mark.parametrize("name", ["in.npy", "in.parquet", "in.arrow"])
+def test_any_bytes_of_vectors(name: str, tmp_path: Path) -> None:
+    """Also as both sides of a comparison, which then has what the file says twice."""
+    path = tmp_path / name
+    write_vectors(path)
+    assert exporter.compare(path, path, k=5).passed
+
+    @settings(max_examples=CASES, derandomize=True)
+    @given(changed_bytes(path.read_bytes()))
+    def one(content: bytes) -> None:
+        path.write_bytes(content)
+        with told_in_a_sentence():
+            exporter.compare(path, path, k=5).to_json()
+
+    with within_one_gibibyte():
+        one()
+
+
+def test_any_facts_of_vectors(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    write_vectors(path)
+    content = pq.read_table(path)
+    sound = {"bundle": "0" * 64, "recipe": "demo", "precision": "fp32", "dimension": 10, "dtype": "float32"}
+
+    @settings(max_examples=CASES, derandomize=True)
+    @given(changed_json_bytes(sound))
+    def one(facts: bytes) -> None:
+        pq.write_table(content.replace_schema_metadata({b"korsbert": facts}), path)
+        with told_in_a_sentence():
+            exporter.compare(path, path, k=5).to_json()
+
+    with within_one_gibibyte():
+        one()
+
+
+def npy_header(header: str, version: bytes = b"\x01\x00") -> bytes:
+    length = len(header).to_bytes(2 if version == b"\x01\x00" else 4, "little")
+    return b"\x93NUMPY" + version + length + header.encode()
+
+
+HEADERS: dict[str, tuple[bytes, str]] = {
+    "a giant array": (
+        npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (10000000000, 768), }"),
+        "has 0 bytes of numbers, and its header says 30,720,000,000,000",
+    ),
+    "more numbers than there are": (
+        npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 4), }") + bytes(31),
+        "has 31 bytes of numbers, and its header says 32",
+    ),
+    "a giant header": (
+        b"\x93NUMPY\x02\x00" + (2**32 - 1).to_bytes(4, "little") + b"{" * 100_000,
+        "not readable as .npy",
+    ),
+    "a nested header": (npy_header("(" * 9000), "not readable as .npy"),
+    "objects": (npy_header("{'descr': '|O', 'fortran_order': False, 'shape': (2, 2), }"), "holds objects"),
+    "a structure": (
+        npy_header("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2, 2), }") + bytes(16),
+        "vectors are numbers of",
+    ),
+    "text": (npy_header("{'descr': '<U4', 'fortran_order': False, 'shape': (2, 2), }") + bytes(64), "vectors are"),
+    "complex numbers": (
+        npy_header("{'descr': '<c8', 'fortran_order': False, 'shape': (2, 2), }") + bytes(32),
+        "vectors are numbers of",
+    ),
+    "one axis": (
+        npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }") + bytes(16),
+        r"has the shape \(4,\)",
+    ),
+    "a negative number of rows": (
+        npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 4), }"),
+        r"has the shape \(-1, 4\)",
+    ),
+    "very long vectors": (
+        npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 100000000000), }"),
+        "a vector has 1 to 65,536 numbers|has the shape",
+    ),
+    "no row": (npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 4), }"), "has no vector"),
+    "columns": (
+        npy_header("{'descr': '<f4', 'fortran_order': True, 'shape': (2, 4), }") + bytes(32),
+        "is stored by columns",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_headers_of_arrays(case: str, tmp_path: Path) -> None:
+    content, told = HEADERS[case]
+    path = tmp_path / "in.npy"
+    path.write_bytes(content)
+    with within_one_gibibyte(), told_in_a_sentence(), pytest.raises(InputError, match=told):
+        exporter.compare(path, path)
+
+
+def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "touched",))
+
+    np.save(tmp_path / "in.npy", np.array([[Evil()]], dtype=object), allow_pickle=True)
+    with told_in_a_sentence(), pytest.raises(InputError, match="holds objects"):
+        exporter.compare(tmp_path / "in.npy", tmp_path / "in.npy")
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("name", ["in.npy", "in.parquet"])
+def test_vectors_in_a_pipe_or_a_device(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with told_in_a_sentence(), pytest.raises(InputError, match="is not a regular file"):
+        exporter.compare(tmp_path / name, tmp_path / name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with told_in_a_sentence(), pytest.raises(InputError, match="is not a regular file"):
+        exporter.compare(tmp_path / name, tmp_path / name)
+
+
+COLUMNS: dict[str, tuple[Any, str]] = {
+    "no vectors": (None, "there is no column 'vector'"),
+    "texts": (pa.array(["a"] * 60), "has the type string"),
+    "lists of texts": (pa.array([["a"]] * 60), "it must be lists of float16|has the type list"),
+    "lengths that differ": (pa.array([[1.0] * (5 + row % 2) for row in range(60)]), "vectors of 5 to 6 numbers"),
+    "empty lists": (pa.array([[]] * 60, pa.list_(pa.float32())), "has vectors of 0 to 0 numbers|has no vector"),
+    "a number that is missing": (pa.array([[1.0, None]] * 60), "has a number that is missing"),
+    "nothing at all": (pa.array([None] * 60, pa.list_(pa.float32(), 4)), "has no vector"),
+    "very long vectors": (pa.array([[1.0] * 70_000] * 2 + [None] * 58), "vectors of 70,000 to 70,000 numbers"),
+}
+
+
+@pytest.mark.parametrize("case", COLUMNS)
+def test_columns_that_hold_no_vectors(case: str, tmp_path: Path) -> None:
+    column, told = COLUMNS[case]
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"id": list(range(60)), **({} if column is None else {"vector": column})}), path)
+    with within_one_gibibyte(), told_in_a_sentence(), pytest.raises(InputError, match=told):
+        exporter.compare(path, path, k=5)
+
+
+@pytest.mark.parametrize("ids", [[None] * 60, [1.5] * 60, [True] * 60, [["a"]] * 60], ids=str)
+def test_ids_that_are_none(ids: list[Any], tmp_path: Path) -> None:
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(VECTORS.reshape(-1)), 10)
+    pq.write_table(pa.table({"id": ids, "vector": lists}), tmp_path / "in.parquet")
+    with told_in_a_sentence(), pytest.raises(InputError, match="the column 'id' has the value"):
+        exporter.compare(tmp_path / "in.parquet", tmp_path / "in.parquet", k=5)

@@ -303,7 +303,7 @@ class TestStoredTypes:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
     @pytest.mark.parametrize("bad", [0, 1])
     def test_numbers_that_are_none_are_left_out_and_fail(
         self, value: float, bad: int, npy: Callable[..., Path]
@@ -314,7 +314,7 @@ class TestRefusals:
         pair[bad] = npy("bad", changed)
         found = exporter.compare(*pair)
         assert not found.passed
-        assert found.sentence.endswith(f"no, {'AB'[bad]} has NaN or Inf in 2 rows")
+        assert found.sentence.endswith(f"no, {'AB'[bad]} has NaN, Inf or impossible lengths in 2 rows")
         assert found.text.rows == 298
         assert "row 5" not in found.text.labels
         json.dumps(found.to_dict(), allow_nan=False)
