@@ -19,7 +19,6 @@ EXTRAS = {
     "onnxscript": "export",
     "optimum": "export",
     "matplotlib": "export",
-    "scipy": "export",
     "onnxruntime": "cpu",
     "openvino": "openvino",
     "tensorrt": "tensorrt",

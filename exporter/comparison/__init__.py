@@ -73,6 +73,7 @@ def compare(
         _settle(first, second)
         if options.sts and (isinstance(first, FileSide) or isinstance(second, FileSide)):
             raise InputError("`sts` is given, and vectors in a file encode nothing", next_step="leave it out")
+        first.side, second.side = _sharing(first.side, second.side), _sharing(second.side, first.side)
         notes = _known_before(first.side, second.side)
         for note in notes:
             watcher.on_note(note)
@@ -104,7 +105,7 @@ def _compared(
     scores = _scores(a, b, options)
     verdicts = (*found.verdicts, *judged_sts(scores, gates))
     checks = [finite, *_checks(first, second, passed=all(verdict.passed for verdict in verdicts))]
-    notes += _notes(rows, first, second, gates)
+    notes += _notes(rows, first, second, gates, options)
     speed = None
     if options.speed and isinstance(a, BundleSide) and isinstance(b, BundleSide):
         watcher.on_stage("measuring speed")
@@ -122,6 +123,13 @@ def _settle(a: AnySide, b: AnySide) -> None:
         a.settle(known[1])
     if isinstance(b, FileSide):
         b.settle(known[0])
+
+
+def _sharing(side: Side, other: Side) -> Side:
+    """Return a side with what the other says of the bundle that both have: a server of it, or vectors that it made."""
+    if side.bundle is None or side.bundle != other.bundle:
+        return side
+    return replace(side, precision=side.precision or other.precision, checkpoint=side.checkpoint or other.checkpoint)
 
 
 def _known_before(a: Side, b: Side) -> list[str]:
@@ -177,14 +185,14 @@ def _checks(a: Side, b: Side, *, passed: bool) -> list[Check]:
         Check("vectors", f"{a.dimension} dimensions, {a.dtype}", () if reason is None else (reason,)),
     ]
     if a.checkpoint is None or b.checkpoint is None:
-        return [*checks, Check.skipped("checkpoint", "only bundles say what they were made from")]
+        return [*checks, Check.skipped("checkpoint", "not both sides say what they were made from")]
     other = _other_checkpoint(a, b)
     told = () if not other or (passed and reason is None) else ("A and B were made from other checkpoints",)
     files = f"weight files {a.checkpoint[:12]} and {b.checkpoint[:12]}"
     return [*checks, Check("checkpoint", files, told)]
 
 
-def _notes(rows: Compared, a: Side, b: Side, gates: tuple[Gate, Gate]) -> list[str]:
+def _notes(rows: Compared, a: Side, b: Side, gates: tuple[Gate, Gate], options: CompareOptions) -> list[str]:
     text = rows.text
     notes = []
     if text.rows < min(text.rows_a, text.rows_b):
@@ -194,8 +202,8 @@ def _notes(rows: Compared, a: Side, b: Side, gates: tuple[Gate, Gate]) -> list[s
         )
     if rows.missing:
         notes.append(f"{rows.missing:,} rows of the sample are in one side only, and were left out")
-    for name, side in (("A", a), ("B", b)):
-        if side.precision is None:
+    for name, side, asked in zip(("A", "B"), (a, b), options.precisions, strict=True):
+        if side.precision is None and asked is None:
             notes.append(f"nothing says what {name} computes in: it is judged as {side.judged_as}")
     norms = note_on_norms(rows, a, gates)
     return [*notes, norms] if norms else notes

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from exporter.dependencies import require
 from exporter.errors import InputError, printable, quoted
 from exporter.files import TEXT, read_text
 from exporter.validator.parity import row_cosine
+
+Column = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -151,12 +152,24 @@ def correlate(
     return StsScore(sts.name, len(sts.scores), spearman, spearman2, pearson, pearson2)
 
 
-def _correlation(scores: npt.NDArray[np.float64], first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[float, float]:
+def _correlation(scores: Column, first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[float, float]:
     vectors = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if not np.isfinite(vectors).all():  # row_cosine gives such a row 0, which would hide it
         return float("nan"), float("nan")
     cosine = row_cosine(*vectors)
     if np.ptp(cosine) == 0:
         return float("nan"), float("nan")
-    stats = require("scipy.stats")  # imported here: a gate without task sets needs no scipy
-    return 100 * float(stats.spearmanr(cosine, scores).statistic), 100 * float(stats.pearsonr(cosine, scores).statistic)
+    return 100 * _pearson(_ranks(cosine), _ranks(scores)), 100 * _pearson(cosine, scores)
+
+
+def _pearson(first: Column, second: Column) -> float:
+    """Return Pearson's correlation of two columns, neither of which is constant."""
+    a, b = first - first.mean(), second - second.mean()
+    return float(np.clip((a / np.linalg.norm(a)) @ (b / np.linalg.norm(b)), -1, 1))
+
+
+def _ranks(values: Column) -> Column:
+    """Return the rank of each value; equal values share the mean of their ranks."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    means: Column = np.cumsum(counts) - (counts - 1) / 2
+    return means[places]

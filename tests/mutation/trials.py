@@ -40,7 +40,6 @@ _LIBRARIES = (
     "pydantic",
     "rich.progress",
     "safetensors.torch",
-    "scipy.stats",
     "sentence_transformers",
     "sentence_transformers.models",
     "tokenizers",
