@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -163,7 +162,8 @@ def _print(result: Comparison, told: list[str]) -> None:
         f"top {search.k} of {search.corpus:,} texts by {search.similarity}, {search.queries:,} queries: {text.source}"
     )
     print_table((head, "mean overlap", "smallest"), rows_of_search(result))
-    print_table(("", "bound", "A against B", "limit"), rows_of_verdicts(result))
+    if result.verdicts:
+        print_table(("", "bound", "A against B", "limit"), rows_of_verdicts(result))
     rows = [(check.result, check.name, "; ".join(check.failures) or check.coverage) for check in result.checks]
     print_table(("", "check", "coverage"), rows)
     for note in result.notes:
@@ -171,6 +171,6 @@ def _print(result: Comparison, told: list[str]) -> None:
             print(f"note: {note}")  # noqa: T201
     if result.speed is not None:
         print(result.speed.conditions)  # noqa: T201
+    if not result.passed and result.worst:
+        print(f"differs most: {result.differs_most()}")  # noqa: T201
     print(result.sentence)  # noqa: T201
-    if not result.passed:
-        print(result.failure(), file=sys.stderr)  # noqa: T201

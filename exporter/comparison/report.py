@@ -221,10 +221,16 @@ class Comparison:
     def failure(self) -> str:
         """Describe what was missed, and the row that differs most."""
         lines = [f"{self.subject}: {self.missed[0]}", *(f"  {told}" for told in self.missed[1:])]
-        if self.parity is not None and self.worst:
-            row = self.worst[0]
-            lines.append(f"  worst: “{self.label(row)}” (cosine {significant(float(self.parity.cosine[row]))})")
+        if self.worst:
+            lines.append(f"  worst: {self.differs_most()}")
         return "\n".join(lines)
+
+    def differs_most(self) -> str:
+        """Describe the row of the smallest cosine."""
+        if self.parity is None:
+            return ""
+        row = self.worst[0]
+        return f"“{self.label(row)}” (cosine {significant(float(self.parity.cosine[row]))})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as JSON data. NaN and Inf become null, as JSON knows neither."""
