@@ -267,6 +267,15 @@ class TestStoredTypes:
         signs = (VECTORS[:, :12] > 0) != (VECTORS[:, :12] + np.float32(0.001) > 0)
         assert flips == pytest.approx(signs.mean())
 
+    def test_both_types_of_bits_hold_the_same(self, tmp_path: Path) -> None:
+        sides = [
+            table(tmp_path / f"{dtype}.parquet", exporter.quantize_embeddings(VECTORS, dtype), {"dtype": dtype})
+            for dtype in ("binary", "ubinary")
+        ]
+        found = exporter.compare(*sides)
+        assert found.passed
+        assert next(verdict.value for verdict in found.verdicts if verdict.name == "sign flips") == 0
+
     def test_numbers_are_not_compared_with_codes(self, npy: Callable[..., Path]) -> None:
         found = exporter.compare(npy("a", VECTORS), npy("b", (40 * VECTORS).astype(np.int8)))
         assert not found.passed
