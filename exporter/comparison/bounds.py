@@ -13,7 +13,7 @@ bounds A against R and B against R. What follows for A against B:
 - **Neighbors.** Of the k nearest by R, A keeps at least the share p and B the share q, so they share p + q - 1. The
   same bound is asked of a search with B in the vectors of A, which moves one side only and loses less.
 
-Where a gate widens the bound of a single text (``max_widening``), the widest one is taken. Centered cosines are
+Where a gate widens a bound (``max_widening``, ``max_mean_widening``), the widest one is taken. Centered cosines are
 relative to the mean vector of A, in place of the checkpoint's.
 
 The gates are proven on the probes. On other text, these bounds say what a pair that is sound on the probes may differ
@@ -33,10 +33,10 @@ def pair_gate(first: Gate, second: Gate) -> Gate:
     Bounds of batches, of norms' bias, of the number format and of the first percentile say nothing about a pair, and
     are left out. A bound that one of the two gates lacks is lacking.
     """
-    most = _widest(first.max_relative_error, first)
+    most = _times(first.max_relative_error, first.max_widening)
     relative = 1 - most if most is not None and most < 1 else None
-    largest = _sum(most, _widest(second.max_relative_error, second))
-    mean = _sum(first.max_mean_error, second.max_mean_error)
+    largest = _sum(most, _times(second.max_relative_error, second.max_widening))
+    mean = _sum(*(_times(gate.max_mean_error, gate.max_mean_widening) for gate in (first, second)))
     norm = _sum(first.max_norm_error, second.max_norm_error)
     return Gate(
         min_cosine=_cosine_of_sum(first.min_cosine, second.min_cosine, first.max_widening, second.max_widening),
@@ -69,8 +69,8 @@ def _cosine_of_sum(first: float, second: float, *widening: float) -> float:
     return 1 - 2 * math.sin(min(angle, math.pi) / 2) ** 2
 
 
-def _widest(bound: float | None, gate: Gate) -> float | None:
-    return None if bound is None else bound * gate.max_widening
+def _times(bound: float | None, widening: float) -> float | None:
+    return None if bound is None else bound * widening
 
 
 def _sum(first: float | None, second: float | None) -> float | None:

@@ -57,6 +57,7 @@ def test_the_widest_bound_of_a_text_counts() -> None:
     found = pair_gate(GATES.fp32, GATES.fp32)
     assert 1 - found.min_cosine == pytest.approx(4 * 2 * 1e-6, rel=1e-4), "twice the angle, and a widening of 2"
     assert found.max_relative_error == pytest.approx(8e-5, rel=1e-4)
+    assert found.max_mean_error == pytest.approx(4e-5, rel=1e-4)
     assert found.mean_neighbor_overlap == pytest.approx(0.998)
 
 
