@@ -146,7 +146,7 @@ def test_bundles_and_arrays_are_compared_there(runtime: Path, demo_fp32: Path, d
     done = run_program([korsbert, "compare", "a.npy", "a.npy"], cwd=tmp_path, environment=_clean_environment())
     assert (done.status, done.stderr) == (0, "")
     done = run_program([korsbert, "compare", "a.npy", "b.parquet"], cwd=tmp_path, environment=_clean_environment())
-    refused(done, 3, "fsspec is not installed", "pip install 'korsbert[embed]'")
+    refused(done, 3, "pyarrow is not installed", "pip install 'korsbert[embed]'")
 
 
 @pytest.mark.parametrize(
