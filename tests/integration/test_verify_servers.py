@@ -313,7 +313,7 @@ def test_triton_with_a_golden_file_from_the_command_line(
     assert [case.get("name") for case in together] == ["load"]
     proxy.fault = Fault()
     assert python.run(CLI, "verify", *address, *reports, cwd=tmp_path).status == 0
-    assert "### ✅ demo_text, fp32 on onnxruntime, http: passed" in (tmp_path / "v.md").read_text(encoding="utf-8")
+    assert "### ✅ demo&#95;text, fp32 on onnxruntime, http: passed" in (tmp_path / "v.md").read_text(encoding="utf-8")
 
 
 def test_another_type_of_triton_s_numbers(triton: tuple[Proxy, str, Bundle]) -> None:
