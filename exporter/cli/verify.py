@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -117,7 +117,8 @@ def verify_command(
     """Compare a running server with a bundle, a checkpoint or a golden file: every text, in batches and under load."""
     reports = Reports(junit, summary, baseline)
     with reports.telling("the server" if bundle is None else f"a server of {bundle}"):
-        _refuse_useless(api, model=model, header=header, key_env=key_env, precision=precision, name=name, grpc=grpc)
+        of_others = {"model": model, "header": header, "key_env": key_env, "precision": precision}
+        _refuse_useless(api, {"name": name, "grpc": grpc}, of_others | {"normalize": normalize})
         asked = _open(bundle, checkpoint, golden, reference, gates, recipe, require_signature)
         with spinner(stderr_console(), "importing torch" if asked.needs_torch else "importing"):
             _require(asked, api)
@@ -214,12 +215,11 @@ class _Outcome:
     notes: Sequence[str] = ()
 
 
-def _refuse_useless(api: Api, **given: object) -> None:
+def _refuse_useless(api: Api, of_triton: Mapping[str, object], of_others: Mapping[str, object]) -> None:
     """Refuse options that the API has no use for."""
-    of_triton = {"name", "grpc"}
-    for option, value in given.items():
-        if value and (option in of_triton) is not (api == "triton"):
-            told = "is of Triton only" if option in of_triton else "is not of Triton"
+    useless, told = (of_others, "is not of Triton") if api == "triton" else (of_triton, "is of Triton only")
+    for option, value in useless.items():
+        if value:
             next_step = f"omit `{option}`, or give another `api`"
             raise InputError(f"`{option}` {told}, and `api` is {api}", next_step=next_step)
 

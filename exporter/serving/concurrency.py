@@ -102,11 +102,11 @@ def compare_answers(
         return float("nan"), 0
     own = expected[list(numbers)]
     deviation = np.linalg.norm(got - own, axis=1) / np.linalg.norm(own, axis=1)
-    swapped = sum(
-        bool(np.linalg.norm(expected[near] - own[row]) > 1e-6 * np.linalg.norm(own[row]))
+    swapped = sum(  # what is no number belongs to nobody
+        np.isfinite(got[row]).all() and np.linalg.norm(expected[near] - own[row]) > 1e-6 * np.linalg.norm(own[row])
         for row, near in enumerate(nearest_texts(got, expected))
     )
-    return float(deviation.max()), swapped
+    return float(deviation.max()), int(swapped)
 
 
 @np.errstate(invalid="ignore")

@@ -90,6 +90,7 @@ def expected_of_golden(golden: Golden, manifest: Manifest | None = None) -> Expe
     """
     facts = golden.facts
     checks: tuple[Check, ...] = ()
+    gates = facts.gates
     if manifest is not None:
         wanted, found = facts.encoder.dimension, manifest.encoder.dimension
         if wanted != found:
@@ -99,13 +100,15 @@ def expected_of_golden(golden: Golden, manifest: Manifest | None = None) -> Expe
                 next_step="give the golden file of the bundle's checkpoint",
             )
         checks = (check_made_from(manifest, golden),)
+        own = manifest.recipe.gates
+        gates = Gates(**{precision.value: gates.of(precision).tightened(own.of(precision)) for precision in Precision})
     return Expected(
         "the golden file",
         facts.recipe,
         golden.reference(None),
         golden.prompts,
         facts.encoder,
-        facts.gates,
+        gates,
         facts.truncate_dims,
         checks,
         golden=facts.seal,

@@ -7,7 +7,10 @@ package index.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import shutil
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +25,10 @@ from exporter.golden import read_golden
 from exporter.serving.embeddings import ServerOptions
 from exporter.serving.embeddings.probing import rows_of
 from exporter.serving.embeddings.verify import Judged, verify
-from exporter.serving.expected import Expected, expected_of_golden
+from exporter.serving.expected import Expected, expected_of_bundle, expected_of_golden
 from exporter.serving.triton import Options, ship
 from exporter.serving.triton.verify import verify as verify_triton
+from exporter.targets import Precision
 from exporter.validator import ParityReport
 from tests.conftest import Shared
 from tests.support.fault_proxy import Fault, OpenAiAnswers, Proxy, TeiAnswers, TritonAnswers, fault_proxy
@@ -41,6 +45,7 @@ from tests.support.faulty_vectors import (
 from tests.support.infinity import infinity
 from tests.support.tei_stand_in import tei_stand_in
 from tests.support.triton import running
+from tests.support.warm import CLI, WarmPython
 
 JUDGED = Judged(clients=8, requests=48, normalize=True)
 
@@ -204,6 +209,33 @@ def test_a_server_that_always_closes_is_told(served: Served) -> None:
 
 
 @pytest.fixture(scope="module")
+def prompted(twin: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle whose default prompt is that of documents."""
+    folder = Path(shutil.copytree(twin, tmp_path_factory.mktemp("prompted") / "prompted"))
+    path = folder / "config_sentence_transformers.json"
+    prompts = {"prompts": {"query": "질문: ", "document": "글: "}, "default_prompt_name": "document"}
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **prompts}), encoding="utf-8")
+    return Bundle.open(exporter.export(str(folder), out=folder.parent / "out").folder, for_encoding=True)
+
+
+def test_prompts_are_named_to_tei(prompted: Bundle) -> None:
+    expected = fewer(expected_of_bundle(prompted, "bundle", Precision.FP32))
+    judged = Judged(clients=4, requests=12)
+    with tei_stand_in(prompted.folder) as server:
+        report = verify(server.url, ServerOptions(api="tei"), expected, judged)
+        assert report.passed, report.failure()
+        (prompts,) = (check for check in report.checks if check.name == "prompts")
+        assert prompts.coverage.startswith("prompt 'query', encode_query, encode_document on ")
+        server.encoder.prompts["query"] = ""
+        report = verify(server.url, ServerOptions(api="tei"), expected, judged)
+        assert [check.name for check in report.checks if not check.passed] == ["prompts"]
+        assert "prompts: prompt 'query': min cosine" in report.failure()
+        del server.encoder.prompts["query"]
+        report = verify(server.url, ServerOptions(api="tei"), expected, judged)
+        assert "prompts: refused: Input validation error: prompt 'query' was not found" in report.failure()
+
+
+@pytest.fixture(scope="module")
 def triton(demo_fp32: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, str, Bundle]]:
     """A real Triton behind a proxy, the address of its gRPC, and the bundle that it serves."""
     bundle = Bundle.open(demo_fp32, for_encoding=True)
@@ -259,6 +291,29 @@ def test_an_answer_of_triton_that_comes_late(triton: tuple[Proxy, str, Bundle]) 
     passed, failure = judge_triton(triton, Fault(late=True))
     assert not passed
     assert "answers belong to another sentence" in failure
+
+
+def test_triton_with_a_golden_file_from_the_command_line(
+    triton: tuple[Proxy, str, Bundle], shared: Shared, python: WarmPython, tmp_path: Path
+) -> None:
+    proxy, grpc, bundle = triton
+    proxy.fault = Fault(vectors=normalized)
+    golden = shared("demo-golden", lambda folder: exporter.write_golden("demo", folder / "demo.golden")) / "demo.golden"
+    address = (proxy.url, bundle.folder, "--grpc", grpc, "--golden", golden, "--clients", "4", "--requests", "16")
+    reports = ("--junit", "v.xml", "--summary", "v.md")
+    done = python.run(CLI, "verify", *address, *reports, cwd=tmp_path)
+    assert done.status == 1
+    over_http = f"demo_text, fp32 on onnxruntime, http, Triton over HTTP at {proxy.url.removeprefix('http://')}"
+    assert done.stdout.splitlines()[0] == f"{over_http}, compared with the golden file"
+    assert "a Normalize was dropped or added" in done.stderr
+    assert "a Normalize was dropped or added" in (tmp_path / "v.md").read_text(encoding="utf-8")
+    first, second, together = ET.parse(tmp_path / "v.xml").getroot()
+    assert first.get("failures") != "0"
+    assert (second.get("failures"), second.get("name")) == ("0", "demo_text, fp32 on onnxruntime, grpc")
+    assert [case.get("name") for case in together] == ["load"]
+    proxy.fault = Fault()
+    assert python.run(CLI, "verify", *address, *reports, cwd=tmp_path).status == 0
+    assert "### ✅ demo&#95;text, fp32 on onnxruntime, http: passed" in (tmp_path / "v.md").read_text(encoding="utf-8")
 
 
 def test_another_type_of_triton_s_numbers(triton: tuple[Proxy, str, Bundle]) -> None:

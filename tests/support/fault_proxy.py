@@ -234,8 +234,7 @@ class Proxy:
             self._held.append(mine)
         mine[1].wait(5)
         with self._turn:
-            if mine in self._held:
-                self._held.remove(mine)
+            self._held = [one for one in self._held if one is not mine]
         return np.asarray(mine[2][0]) if mine[2] else vectors
 
 

@@ -69,7 +69,7 @@ class TeiStandIn:
             except queue.Empty:
                 pass
             self.batches.append(len(batch))
-            vectors = self.encoder.encode_batch([text for text, _ in batch])
+            vectors = self.encoder.encode([text for text, _ in batch], prompt="")  # TEI has no default prompt
             for (_, future), vector in zip(batch, vectors, strict=True):
                 future.set_result(vector)
 

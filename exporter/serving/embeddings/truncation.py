@@ -62,7 +62,7 @@ def _where(server: EmbeddingServer, expected: Expected, rows: dict[str, int], wr
     if kind == _EXACTLY and read < 0.97 * len(words):
         told = f"of a text of {longest} tokens the server reads only the first {read} of {len(words)} words"
         return f"{told}: it truncates too early"
-    if _FAR in wrong and exactly is not None:
+    if _FAR in wrong and _EXACTLY in rows and _EXACTLY not in wrong:
         far = expected.reference.probes[rows[_FAR]].text.split()
         read = _words_read(server, far, bound)
         whole = " (all of it: it does not truncate)" if read == len(far) else ""

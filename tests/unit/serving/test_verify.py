@@ -63,6 +63,12 @@ def test_equal_sentences_tie() -> None:
     assert compare_answers(expected, expected, range(3)) == (0.0, 0)
 
 
+def test_what_is_no_number_belongs_to_nobody() -> None:
+    expected = np.array([[1.0, 0.0], [0.0, 1.0]])
+    _, swapped = compare_answers(np.array([[1.0, 0.0], [np.nan, 1.0]]), expected, range(2))
+    assert swapped == 0
+
+
 @pytest.mark.parametrize("value", [0.0, np.inf, -np.inf, np.nan])
 def test_answers_that_are_no_numbers_pass_no_bound(value: float) -> None:
     vectors = np.full((3, 4), value)
