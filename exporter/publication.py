@@ -172,7 +172,18 @@ def write_files(manifest: Manifest, judged: Judged, added: ConversionReport, fol
         (folder / name).write_bytes(content)
     (folder / RANGES).write_bytes(judged.ranges.to_json())
     _write_json(folder / PARITY, _parity_of(judged))
-    (folder / "README.md").write_text(model_card(manifest, judged.report, added.modules), encoding="utf-8")
+    (folder / "README.md").write_text(_card(manifest, judged, added, folder), encoding="utf-8")
+
+
+def _card(manifest: Manifest, judged: Judged, added: ConversionReport, folder: Path) -> str:
+    quantized = added.quantization
+    return model_card(
+        manifest,
+        judged.report,
+        tokenizer=json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))["model"]["type"],
+        int8=None if quantized is None else json.loads(added.files[quantized.ranges]),
+        modules=added.modules,
+    )
 
 
 def _parity_of(judged: Judged) -> dict[str, Any]:
