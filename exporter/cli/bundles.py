@@ -298,7 +298,7 @@ def _contents(bundle: Bundle, objections: Sequence[str]) -> list[tuple[str, str]
     engine, encoder, source, validation = manifest.engine, manifest.encoder, manifest.source, manifest.validation
     pooling = "+".join(encoder.pooling)
     rows = [
-        ("recipe", manifest.recipe.name),
+        ("name", manifest.recipe.name),
         ("checkpoint", f"{source.checkpoint}{f' @ {source.commit}' if source.commit else ''}"),
         (
             "encoder",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from exporter.serving.triton import Shipped
     from exporter.serving.triton.lint import Finding
 
-NameOption = Annotated[str | None, typer.Option("--name", help="Model name (default: the recipe's name).")]
+NameOption = Annotated[str | None, typer.Option("--name", help="Model name (default: the bundle's name).")]
 
 
 def ship_command(
