@@ -31,6 +31,7 @@ from exporter.runtime.vector_types import RANGES, Ranges
 from exporter.targets import Device, Precision
 from exporter.validator import ParityReport
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
 TOOLS = (
     "korsbert",
     "torch",
@@ -201,6 +202,13 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
     """Write what transformers and tokenizers read: our tokenizer.json, which truncates and lower-cases by itself."""
     checkpoint.model[0].tokenizer.save_pretrained(str(folder))
+    # fastembed, and transformers, truncate at this length and not at tokenizer.json's.
+    settings = json.loads((folder / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    lengths = ("model_max_length", *(["max_length"] if "max_length" in settings else []))
+    settings |= dict.fromkeys(lengths, checkpoint.facts.max_seq_length)
+    (folder / TOKENIZER_CONFIG).write_text(
+        json.dumps(settings, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
     checkpoint.tokenizer.save(str(folder / TOKENIZER))
     config = checkpoint.model[0].auto_model.config.to_dict()
     config.pop("_name_or_path", None)

@@ -9,12 +9,18 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: the httpx it uses, whichever
+    HfHubHTTPError,
+    HTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from exporter.bundle.bundle import Bundle
 from exporter.bundle.manifest import MANIFEST, RECORD
@@ -240,18 +246,35 @@ class _Hub:
         """Make the commit, unless somebody has pushed since ``ready``."""
         manifest, options = bundle.manifest, self._options
         named = f"{manifest.recipe.name} {manifest.engine.precision} on {manifest.engine.backend}"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata that the hub would like to have
-            made = self._api.create_commit(
-                self._repository,
-                operations,
-                commit_message=options.message or f"{named}, by korsbert",
-                revision=options.revision,
-                create_pr=options.create_pr,
-                parent_commit=parent,
-            )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of metadata that the hub would like to have
+                made = self._api.create_commit(
+                    self._repository,
+                    operations,
+                    commit_message=options.message or f"{named}, by korsbert",
+                    revision=options.revision,
+                    create_pr=options.create_pr,
+                    parent_commit=parent,
+                )
+        except (HTTPError, OSError) as error:
+            if not self._is_refusal(error) and not self._is_still_at(parent):
+                self._left[0] = "it is not known whether the commit was made"
+            raise
         self._left = [f"the commit {made.oid} is on the hub"]
         return made
+
+    @staticmethod
+    def _is_refusal(error: Exception) -> bool:
+        """Whether the hub has answered that it does not do it."""
+        return isinstance(error, HfHubHTTPError) and error.response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+
+    def _is_still_at(self, parent: str | None) -> bool:
+        """Whether the branch is where it was, as far as the hub says so. A pull request would be elsewhere."""
+        with suppress(HTTPError, OSError):
+            info = self._api.model_info(self._repository, revision=self._options.revision)
+            return not self._options.create_pr and info.sha == parent
+        return False
 
     def compare(self, commit: str, files: dict[str, int], added: list[CommitOperationAdd]) -> None:
         """Compare what the hub lists with what was sent: a ``.gitignore`` there may leave files out."""

@@ -228,6 +228,15 @@ class TestPush:
         pushed(hub, cache, bundle)
         np.testing.assert_array_equal(vectors(hub, cache), expected(bundle))
 
+    def test_a_commit_whose_answer_is_lost_is_not_called_undone(
+        self, hub: HubServer, cache: Path, bundle: Path
+    ) -> None:
+        hub.uploads.answers_get_lost = True
+        done = korsbert(hub, cache, "push", bundle, REPOSITORY)
+        refused(done, 3, "it is not known whether the commit was made")
+        assert "nothing was committed" not in done.stderr
+        assert len(hub.content(REPOSITORY)) == 1 + len(list(bundle.iterdir()))
+
     def test_somebody_who_pushes_meanwhile_is_not_overwritten(self, hub: HubServer, cache: Path, bundle: Path) -> None:
         pushed(hub, cache, bundle)
         edit_manifest(bundle, lambda manifest: manifest.update(created="2026-01-01T00:00:00+00:00"))

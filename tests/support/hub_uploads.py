@@ -49,6 +49,7 @@ class Uploads:
         token: The only token that may write. A token of another name is answered with 401, and ``reader`` with 403.
         reader: A token that may read only.
         on_commit: Called before a commit is made: what somebody else does meanwhile.
+        answers_get_lost: Whether a commit is made and then answered with an error.
         ignored: Names that the repository's ``.gitignore`` leaves out.
         failures: What goes wrong.
         pull_requests: How many there are.
@@ -59,6 +60,7 @@ class Uploads:
     token: str = "hf_writer"
     reader: str = "hf_reader"
     on_commit: Any = None
+    answers_get_lost: bool = False
     ignored: set[str] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
     pull_requests: int = 0
@@ -181,6 +183,8 @@ class Uploads:
         target = f"refs/pr/{self.pull_requests}" if pull_request else revision
         commit = self.hub.change(repo_id, target, changes, onto=revision)
         self.messages.append(header["summary"])
+        if self.answers_get_lost:
+            raise StandInError(502, None, "Bad Gateway")
         address = f"{self.hub.endpoint}/{repo_id}"
         answer = {"success": True, "commitOid": commit, "commitUrl": f"{address}/commit/{commit}"}
         if pull_request:
