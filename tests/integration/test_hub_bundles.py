@@ -182,6 +182,18 @@ class TestPush:
         refused(korsbert(hub, cache, "push", bundle, REPOSITORY), 2, "tokenizer.json: altered since it was published")
         assert hub.requests == []
 
+    def test_a_large_file_that_is_replaced_while_it_is_uploaded_is_not_committed(
+        self, hub: HubServer, cache: Path, minilm_fp16: Path, tmp_path: Path
+    ) -> None:
+        weights = Path(shutil.copytree(minilm_fp16, tmp_path / "bundle")) / "model.onnx"
+        content = bytearray(weights.read_bytes())
+        assert len(content) > 10 * 2**20  # smaller files are committed as they were verified
+        content[-1] ^= 1
+        hub.uploads.on_preupload = lambda: weights.write_bytes(content)
+        done = korsbert(hub, cache, "push", weights.parent, REPOSITORY)
+        refused(done, 2, f"{weights}: altered while it was uploaded", "nothing was committed")
+        assert set(hub.content(REPOSITORY)) == {".gitattributes"}
+
     def test_an_unvalidated_bundle_is_pushed_only_if_asked_for(self, hub: HubServer, cache: Path, bundle: Path) -> None:
         edit_manifest(bundle, lambda manifest: manifest["validation"].update(state="pending"))
         done = korsbert(hub, cache, "push", bundle, REPOSITORY)

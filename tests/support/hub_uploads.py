@@ -48,6 +48,7 @@ class Uploads:
     Attributes:
         token: The only token that may write. A token of another name is answered with 401, and ``reader`` with 403.
         reader: A token that may read only.
+        on_preupload: Called before the first file is uploaded.
         on_commit: Called before a commit is made: what somebody else does meanwhile.
         answers_get_lost: Whether a commit is made and then answered with an error.
         ignored: Names that the repository's ``.gitignore`` leaves out.
@@ -59,6 +60,7 @@ class Uploads:
     hub: HubServer
     token: str = "hf_writer"
     reader: str = "hf_reader"
+    on_preupload: Any = None
     on_commit: Any = None
     answers_get_lost: bool = False
     ignored: set[str] = field(default_factory=set)
@@ -128,6 +130,8 @@ class Uploads:
         return {}, 200
 
     def _preupload(self, repo_id: str, revision: str, asked: dict[str, Any]) -> Answer:
+        if self.on_preupload is not None:
+            self.on_preupload()
         there = self.hub.oids(repo_id, revision)
         return {
             "files": [
