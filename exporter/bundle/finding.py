@@ -72,7 +72,15 @@ def download_bundle(repository: str, revision: str | None) -> Found:
     prepared()
     # The manifest by the name that was asked for, so that the cache remembers it; the rest by the commit, so that
     # nobody's push comes in between. A commit that is in the cache as a whole needs no request.
-    with Asked(repository, revision, BundleError, BundleError, "give the folder of a bundle").told():
+    asked = Asked(
+        repository,
+        revision,
+        BundleError,
+        BundleError,
+        otherwise="give the folder of a bundle",
+        elsewhere="there is no such folder here, and ",
+    )
+    with asked.told():
         try:
             manifest = hf_hub_download(repository, MANIFEST, revision=revision, local_files_only=is_offline())
         except LocalEntryNotFoundError:

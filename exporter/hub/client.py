@@ -40,6 +40,7 @@ class Asked:
         no_id: What is raised where ``repository`` is no hub id.
         otherwise: How the user gets on without the hub, for messages.
         cached: Whether the local cache may answer.
+        elsewhere: Where a repository that is not there was looked for before, for messages.
     """
 
     repository: str
@@ -48,6 +49,7 @@ class Asked:
     no_id: type[ExportError]
     otherwise: str
     cached: bool = True
+    elsewhere: str = ""
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -74,7 +76,7 @@ class Asked:
             raise self.error(f"{repository}: the hub has no revision {revision!r} of it") from error
         except RepositoryNotFoundError as error:
             raise self.error(
-                f"{repository}: the hub has no such model, or it is private",
+                f"{repository}: {self.elsewhere}the hub has no such model, or it is private",
                 next_step="check the spelling; for a private model, `hf auth login`",
             ) from error
         except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:

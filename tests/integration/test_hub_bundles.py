@@ -407,6 +407,16 @@ class TestCommands:
         assert shipped.read_bytes() == (bundle / "model.onnx").read_bytes()
         assert not shipped.is_symlink()
 
+    def test_compare(self, hub: HubServer, cache: Path, bundle: Path) -> None:
+        commit = pushed(hub, cache, bundle)["commit"]
+        done = korsbert(hub, cache, "compare", f"{REPOSITORY}@{commit}", bundle, "--json")
+        assert done.status == 0, done
+        refused(
+            korsbert(hub, cache, "compare", "no/such", bundle), 2, "no/such: there is no such folder here, and the hub"
+        )
+        refused(korsbert(hub, cache, "compare", "no/such.npy", bundle), 2, "no/such.npy: ")
+        assert not any("such.npy" in request.path for request in hub.requests)
+
     def test_a_validation_is_not_recorded_in_the_cache(self, hub: HubServer, cache: Path, bundle: Path) -> None:
         edit_manifest(bundle, lambda manifest: manifest["validation"].update(state="pending"))
         pushed(hub, cache, bundle, "--unvalidated")

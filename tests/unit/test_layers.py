@@ -78,6 +78,7 @@ ALLOWED: dict[str, set[str]] = {
         "corpus",
         "errors",
         "files",
+        "hub",
         "machine",
         "recipe",
         "runtime",
