@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from exporter.bundle.manifest import MANIFEST, RECORD, Manifest, read_manifest
 from exporter.bundle.signing import SIGNATURE
 from exporter.errors import BundleError, InputError
 from exporter.hub.names import is_hub_id
+
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -64,14 +69,11 @@ def download_bundle(repository: str, revision: str | None) -> Found:
         BundleError: There is no such repository or revision, or it holds no bundle.
         HubError: The hub cannot be reached, and the cache does not hold the bundle.
     """
-    from huggingface_hub import hf_hub_download, snapshot_download  # noqa: PLC0415 - a folder needs no hub
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - a folder needs no hub
 
     from exporter.hub.client import Asked, is_offline, prepared  # noqa: PLC0415
 
     prepared()
-    # The manifest by the name that was asked for, so that the cache remembers it; the rest by the commit, so that
-    # nobody's push comes in between. A commit that is in the cache as a whole needs no request.
     asked = Asked(
         repository,
         revision,
@@ -80,21 +82,37 @@ def download_bundle(repository: str, revision: str | None) -> Found:
         otherwise="give the folder of a bundle",
         elsewhere="there is no such folder here, and ",
     )
+    # The manifest by the name that was asked for, so that the cache remembers it; the rest by the commit, so that
+    # nobody's push comes in between.
     with asked.told():
-        try:
-            manifest = hf_hub_download(repository, MANIFEST, revision=revision, local_files_only=is_offline())
-        except LocalEntryNotFoundError:
-            raise
-        except EntryNotFoundError as error:
-            raise BundleError(
-                f"{repository}: not a korsbert bundle: there is no {MANIFEST}",
-                next_step="give a repository that `korsbert push` has written, or export the checkpoint first",
-            ) from error
-        folder = Path(manifest).parent
+        folder = _manifest(repository, revision).parent
         commit = folder.name
         wanted = [MANIFEST, RECORD, SIGNATURE, *_listed(folder, f"{repository} at commit {commit}")]
         snapshot_download(repository, revision=commit, allow_patterns=wanted, local_files_only=is_offline())
     return Found(folder, repository, commit)
+
+
+def _manifest(repository: str, revision: str | None) -> Path:
+    """Return where the manifest is in the cache. A commit that is there needs no request."""
+    from huggingface_hub import HfApi, hf_hub_download  # noqa: PLC0415
+    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
+
+    from exporter.hub.client import TIMEOUT_S, is_offline  # noqa: PLC0415
+
+    cached = partial(hf_hub_download, repository, MANIFEST, revision=revision, local_files_only=True)
+    if is_offline():
+        return Path(cached())
+    if revision is not None and _COMMIT.fullmatch(revision):
+        with suppress(LocalEntryNotFoundError):
+            return Path(cached())
+    # Asked first: a download would try a hub that is down for half a minute.
+    info = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT_S)
+    if MANIFEST not in {sibling.rfilename for sibling in info.siblings or []}:
+        raise BundleError(
+            f"{repository}: not a korsbert bundle: there is no {MANIFEST}",
+            next_step="give a repository that `korsbert push` has written, or export the checkpoint first",
+        )
+    return Path(hf_hub_download(repository, MANIFEST, revision=revision))
 
 
 def _listed(folder: Path, named: str) -> list[str]:

@@ -10,9 +10,8 @@ from huggingface_hub import HfApi, ModelInfo, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from exporter.errors import CheckpointError, RecipeError
-from exporter.hub.client import Asked, is_offline, prepared
+from exporter.hub.client import TIMEOUT_S, Asked, is_offline, prepared
 
-TIMEOUT_S = 20.0
 _CONFIGURATION = ("*.json", "*.txt", "*.model", "*.jinja")
 _FOREIGN = ("onnx/*", "openvino/*", "*.onnx.json", "tf_*", "flax_*", "rust_*", ".*")
 

@@ -25,6 +25,8 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
 from exporter.errors import ExportError, HubError
 from exporter.errors import first_line as first_line_of
 
+TIMEOUT_S = 20.0
+"""How long the hub may take to list a repository."""
 _CREDENTIALS = re.compile(r"(?:(?<=:/)|(?<=://))[^/?#\s]*@|(?<![^\s'\"(])[^/?#\s]*:[^/?#\s]*@")
 """User name and password of a URL, as ``HF_ENDPOINT`` may have them for a mirror."""
 
