@@ -21,7 +21,7 @@ demo: .venv/ready
 	$(BIN)/korsbert-export --model demo --fp16 --force
 	$(BIN)/korsbert show artifacts/demo/fp16-onnxruntime
 
-test: .venv/ready .venv-triton/ready .venv-infinity/ready build/wheels/ready
+test: .venv/ready .venv-triton/ready .venv-infinity/ready build/wheels/ready build/javascript/ready build/interop/ready
 	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE)
 
 # The fuzz tests with 5,000 cases each: about an hour. `make test` runs 200.
@@ -30,7 +30,7 @@ fuzz: .venv/ready
 	  tests/unit/serving/test_remote.py tests/unit/serving/test_embedding_servers.py
 
 # The suite with the newest version of every package, in an environment that is made anew each time.
-test-newest: .venv-triton/ready .venv-infinity/ready build/wheels/ready
+test-newest: .venv-triton/ready .venv-infinity/ready build/wheels/ready build/javascript/ready build/interop/ready
 	rm -rf .venv-newest
 	$(PYTHON) -m venv .venv-newest
 	$(NEWEST)/pip install -q $(TORCH)
@@ -39,7 +39,7 @@ test-newest: .venv-triton/ready .venv-infinity/ready build/wheels/ready
 	OMP_NUM_THREADS=1 $(NEWEST)/python $(SUITE)
 
 # The suite with the lowest versions that pyproject.toml allows.
-test-oldest: .venv-oldest/ready .venv-triton-oldest/ready .venv-infinity/ready build/wheels/ready
+test-oldest: .venv-oldest/ready .venv-triton-oldest/ready .venv-infinity/ready build/wheels/ready build/javascript/ready build/interop/ready
 	KORSBERT_TRITON_VENV=.venv-triton-oldest OMP_NUM_THREADS=1 $(OLDEST)/python $(SUITE)
 
 check: .venv/ready docs
@@ -176,6 +176,20 @@ build/wheels/ready: $(REAL)/requirements.txt | .venv-triton/ready
 # For benchmarks alone: 400 MB.
 build/wheels/mpnet: $(REAL)/requirements-mpnet.txt | .venv-triton/ready
 	$(DOWNLOAD) -r $<
+	touch $@
+
+# What the JavaScript on model cards needs. onnxruntime-node's own script would only fetch libraries for CUDA.
+build/javascript/ready: tests/javascript/package.json tests/javascript/package-lock.json
+	command -v npm > /dev/null || { apt-get -q update && apt-get -q install -y --no-install-recommends nodejs npm; }
+	mkdir -p build/javascript
+	cp tests/javascript/package.json tests/javascript/package-lock.json build/javascript
+	npm ci --prefix build/javascript --ignore-scripts --no-audit --no-fund
+	touch $@
+
+# Other tools that read a bundle, in an environment without korsbert.
+build/interop/ready: tests/support/interop.txt
+	test -x build/interop/bin/python || $(PYTHON) -m venv build/interop
+	build/interop/bin/pip install -q -r tests/support/interop.txt
 	touch $@
 
 clean:

@@ -5,10 +5,12 @@ from .api import compare as compare
 from .api import embed as embed
 from .api import export as export
 from .api import load as load
+from .api import push as push
 from .api import record_validation as record_validation
 from .api import validate as validate
 from .api import write_golden as write_golden
 from .bundle import Bundle as Bundle
+from .bundle.pushing import Pushed as Pushed
 from .comparison import Comparison as Comparison
 from .corpus import EmbedReport as EmbedReport
 from .corpus.options import EmbedOptions as EmbedOptions

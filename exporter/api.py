@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from exporter.bundle import Bundle
+from exporter.bundle.finding import Found, download_bundle, find_bundle
 from exporter.bundle.minimum_gate import minimum_gate_of
 from exporter.dependencies import EXPORT_PACKAGES, REFERENCE_PACKAGES, require_all
 from exporter.errors import InputError
@@ -18,6 +19,7 @@ from exporter.runtime.encoder import Encoder
 from exporter.targets import Device, Precision
 
 if TYPE_CHECKING:
+    from exporter.bundle.pushing import Pushed
     from exporter.comparison import Comparison, Watcher
     from exporter.corpus import EmbedReport, Progress
     from exporter.corpus.options import EmbedOptions
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 def load(
     path: str | Path,
     *,
+    revision: str | None = None,
     device: str | None = None,
     threads: int | None = None,
     truncate_dim: int | None = None,
@@ -40,7 +43,9 @@ def load(
     Needs neither torch nor transformers: numpy, tokenizers and the bundle's engine.
 
     Args:
-        path: Folder of the bundle.
+        path: Folder of the bundle, or its id on the Hugging Face hub: ``owner/name``, or ``owner/name@revision``. A
+            folder of that name wins. A bundle of the hub is downloaded into the cache of ``huggingface_hub``.
+        revision: Branch, tag or commit on the hub.
         device: ``"cpu"`` or ``"cuda"``; by default where the bundle was validated.
         threads: CPU threads; by default the engine decides.
         truncate_dim: To how many dimensions ``encode`` truncates vectors; by default as the checkpoint says. A model
@@ -49,27 +54,64 @@ def load(
             certificates that the signer's certificate must lead to. Needs ``korsbert[sign]``.
 
     Returns:
-        The encoder. It can be pickled, for worker processes: the bundle is then opened again, with these arguments.
+        The encoder. It can be pickled, for worker processes: the bundle is then opened again, with these arguments; a
+        bundle of the hub at the same commit.
 
     Raises:
         BundleError: No bundle there, a file of it is missing, altered or not listed, or a signature is required and is
             not there or not valid.
+        HubError: The hub cannot be reached, and its cache does not hold the bundle.
         ValueError: ``truncate_dim`` is below 1.
-        InputError: ``require_signature`` is not a file of keys or certificates.
+        InputError: ``require_signature`` is not a file of keys or certificates, or ``revision`` is given for a folder.
         MissingDependencyError: The engine is not installed, or the device is not there.
     """
     where, trusted = _device(device), _path(require_signature)
-    bundle = Bundle.open(Path(path), require_signature=trusted, for_encoding=True)
-    encoder = bundle.encoder(device=where, threads=threads, truncate_dim=truncate_dim)
+    return _opened(
+        find_bundle(path, revision),
+        device=where,
+        threads=threads,
+        truncate_dim=truncate_dim,
+        require_signature=trusted,
+    )
+
+
+def _opened(
+    found: Found,
+    *,
+    device: Device | None,
+    threads: int | None,
+    truncate_dim: int | None,
+    require_signature: Path | None,
+) -> Encoder:
+    """Open a bundle that has been found, and tell the encoder how a worker process opens it again."""
+    bundle = Bundle.open(found.folder, require_signature=require_signature, for_encoding=True)
+    encoder = bundle.encoder(device=device, threads=threads, truncate_dim=truncate_dim)
     return encoder.opened_by(
         partial(
-            load,
-            Path(path).absolute(),  # a worker may have another working folder
+            _opened_again,
+            found.repository or found.folder.absolute(),  # a worker may have another working folder
+            found.commit,
             device=device,
             threads=threads,
             truncate_dim=truncate_dim,
-            require_signature=None if trusted is None else trusted.absolute(),
+            require_signature=None if require_signature is None else require_signature.absolute(),
         )
+    )
+
+
+def _opened_again(
+    place: str | Path,
+    commit: str | None,
+    *,
+    device: Device | None,
+    threads: int | None,
+    truncate_dim: int | None,
+    require_signature: Path | None,
+) -> Encoder:
+    """Open a bundle in a worker process: a folder, or a commit on the hub, whatever folders the worker has."""
+    found = Found(Path(place)) if commit is None else download_bundle(str(place), commit)
+    return _opened(
+        found, device=device, threads=threads, truncate_dim=truncate_dim, require_signature=require_signature
     )
 
 
@@ -149,7 +191,7 @@ def validate(
     """Repeat a bundle's gate on this machine, and return the report, passed or not.
 
     Args:
-        bundle: A bundle or its folder.
+        bundle: A bundle, its folder, or its id on the hub, as ``load`` takes it.
         checkpoint: A local copy of the checkpoint; by default the source in the manifest, at its commit.
         golden: A golden file, whose answers take the place of the checkpoint's: then neither torch nor the checkpoint
             is needed, and weights, graph and sweeps are not compared.
@@ -179,7 +221,7 @@ def validate(
         if trusted is not None:
             bundle.verify_signature(trusted)
     else:
-        bundle = Bundle.open(Path(bundle), require_signature=trusted, for_encoding=True)
+        bundle = Bundle.open(find_bundle(bundle).folder, require_signature=trusted, for_encoding=True)
     if golden is not None:
         from exporter.golden import judging, read_golden  # noqa: PLC0415 - imports safetensors
 
@@ -339,7 +381,7 @@ def embed(
     ``embed(b, "corpus/", "vectors", EmbedOptions(dtype="int8"))`` are the same. Needs ``korsbert[embed]``.
 
     Args:
-        bundle: Folder of the bundle.
+        bundle: Folder of the bundle, or its id on the hub, as ``load`` takes it.
         inputs: Files, folders or globs of Parquet, Arrow, JSON Lines, CSV or plain text, here or on an object store
             that ``fsspec`` knows (``s3://...``).
         out: Folder of the output, or a URL of one, new, empty or of an earlier run.
@@ -360,12 +402,54 @@ def embed(
         raise InputError("options are given twice", next_step=f"put {', '.join(named)} into the EmbedOptions")
     given = [inputs] if isinstance(inputs, str | Path) else inputs
     return corpus.embed(
-        Path(bundle),
+        find_bundle(bundle).folder,
         [str(one) for one in given],
         str(out),
         options or corpus.EmbedOptions.of(**named),
         progress or corpus.Progress(),
     )
+
+
+def push(
+    bundle: str | Path | Bundle,
+    repository: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+    create_pr: bool = False,
+    unvalidated: bool = False,
+    gates: Gates | Recipe | str | Path | None = None,
+    dry_run: bool = False,
+) -> Pushed:
+    """Push a bundle to the Hugging Face hub, in one commit, with its record of validation and its signature.
+
+    The token is that of ``HF_TOKEN`` or of ``hf auth login``. A repository that is missing is created. Files of the
+    bundle that is there are removed in the same commit.
+
+    Args:
+        bundle: A bundle or its folder.
+        repository: Its id on the hub, ``owner/name``.
+        private: Create the repository as a private one. One that is there and public is refused.
+        revision: The branch, which is created where it is missing; by default ``main``.
+        message: The commit message.
+        create_pr: Open a pull request instead.
+        unvalidated: Push a bundle whose engine no machine has validated.
+        gates: The least that the bundle must have reached, as in ``validate``.
+        dry_run: Only return the names and the sizes of the files. No request is made.
+
+    Raises:
+        BundleError: The bundle was altered, was not validated or misses the gate; or the repository holds something
+            else than a bundle, or is public and ``private`` is asked for.
+        InputError: ``repository`` is no hub id, or two arguments exclude each other.
+        HubError: There is no token, or the hub cannot be reached or refuses. The message says what is there then.
+    """
+    from exporter.bundle.pushing import PushOptions  # noqa: PLC0415 - imports huggingface_hub
+    from exporter.bundle.pushing import push as push_bundle  # noqa: PLC0415
+
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
+    options = PushOptions(private, revision, message, create_pr, unvalidated, dry_run)
+    return push_bundle(opened, repository, options, minimum_gate_of(gates))
 
 
 def record_validation(bundle: str | Path | Bundle, report: ParityReport) -> Bundle:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from exporter.errors import InputError
-from exporter.recipe import PoolingMode
+from exporter.recipe import NAME, PoolingMode
 from exporter.targets import Backend, Device, Precision, Target
 
 
@@ -47,8 +47,15 @@ class ExportOptions(Options):
     backend: Backend = Field(default=Backend.ONNXRUNTIME, description="Library that runs the bundle.")
     out: Path = Field(
         default=Path("artifacts"),
-        description="Folder of bundles. The bundle is written to OUT/RECIPE/PRECISION-BACKEND.",
+        description="Folder of bundles. The bundle is written to OUT/NAME/PRECISION-BACKEND.",
         json_schema_extra={"metavar": "FOLDER"},
+    )
+    name: str | None = Field(
+        default=None,
+        max_length=100,
+        pattern=NAME,
+        description="Name of the bundle: of its folder, on its card, and of the model that `korsbert ship` writes "
+        "(default: the name of the recipe, of the checkpoint's folder, or what follows the owner in a hub id).",
     )
     device: Device = Field(
         default=Device.CPU,
@@ -124,5 +131,10 @@ def _input_error(error: ValidationError) -> InputError:
     first = error.errors()[0]
     option, value = str(first["loc"][0]), first["input"]
     expected = str(first.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ")
-    shown = "empty" if value in ((), []) else repr(value)
+    shown = "empty" if value in ((), [], "") else repr(value)
+    if first["type"] == "string_pattern_mismatch":
+        return InputError(
+            f"`{option}` is {shown}",
+            next_step="use letters, digits, '.', '_' and '-', beginning with a letter or a digit",
+        )
     return InputError(f"`{option}` is {shown}", next_step=f"use one of {expected}" if expected else str(first["msg"]))

@@ -31,6 +31,7 @@ from exporter.runtime.vector_types import RANGES, Ranges
 from exporter.targets import Device, Precision
 from exporter.validator import ParityReport
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
 TOOLS = (
     "korsbert",
     "torch",
@@ -172,7 +173,18 @@ def write_files(manifest: Manifest, judged: Judged, added: ConversionReport, fol
         (folder / name).write_bytes(content)
     (folder / RANGES).write_bytes(judged.ranges.to_json())
     _write_json(folder / PARITY, _parity_of(judged))
-    (folder / "README.md").write_text(model_card(manifest, judged.report, added.modules), encoding="utf-8")
+    (folder / "README.md").write_text(_card(manifest, judged, added, folder), encoding="utf-8")
+
+
+def _card(manifest: Manifest, judged: Judged, added: ConversionReport, folder: Path) -> str:
+    quantized = added.quantization
+    return model_card(
+        manifest,
+        judged.report,
+        tokenizer=json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))["model"]["type"],
+        int8=None if quantized is None else json.loads(added.files[quantized.ranges]),
+        modules=added.modules,
+    )
 
 
 def _parity_of(judged: Judged) -> dict[str, Any]:
@@ -190,6 +202,13 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
     """Write what transformers and tokenizers read: our tokenizer.json, which truncates and lower-cases by itself."""
     checkpoint.model[0].tokenizer.save_pretrained(str(folder))
+    # fastembed, and transformers, truncate at this length and not at tokenizer.json's.
+    settings = json.loads((folder / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    lengths = ("model_max_length", *(["max_length"] if "max_length" in settings else []))
+    settings |= dict.fromkeys(lengths, checkpoint.facts.max_seq_length)
+    (folder / TOKENIZER_CONFIG).write_text(
+        json.dumps(settings, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
     checkpoint.tokenizer.save(str(folder / TOKENIZER))
     config = checkpoint.model[0].auto_model.config.to_dict()
     config.pop("_name_or_path", None)

@@ -4,6 +4,8 @@
 
     manifest.py      the schema of manifest.json and validation.json
     bundle.py        an opened bundle: every file verified
+    finding.py       where a bundle is: a folder, or a repository on the hub
+    pushing.py       a bundle to a repository on the hub, in one commit
     atomic.py        folders and files that appear whole
     publish.py       a staged folder becomes a bundle
     signing.py       signatures, made and verified

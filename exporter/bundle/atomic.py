@@ -51,7 +51,8 @@ def staging(target: Path, *, force: bool, command: str = "export", option: str =
             _finish_replacement(target)
         if not force and os.path.lexists(target):
             raise BundleError(
-                f"{target}: already exists", next_step="`force` replaces it once the new bundle has passed"
+                f"{target}: already exists",
+                next_step="`force` replaces it once the new bundle has passed; `name` gives this one another folder",
             )
         _remove_staging(target)
         try:

@@ -357,6 +357,8 @@ def _refuse_altered(path: Path, found: FileFacts, listed: FileFacts) -> None:
 
 
 def _altered(path: Path) -> BundleError:
+    # Files of the hub's cache are links to where their content lies.
+    next_step = f"delete {path.resolve()} and load it again" if path.is_symlink() else "export it again"
     return BundleError(
-        f"{path}: altered since it was published: its SHA-256 is not the manifest's", next_step="export it again"
+        f"{path}: altered since it was published: its SHA-256 is not the manifest's", next_step=next_step
     )

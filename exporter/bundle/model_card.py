@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from exporter.bundle.manifest import Manifest
+from exporter.bundle.snippets import snippets
+from exporter.targets import Precision
 from exporter.validator.gates import significant
 from exporter.validator.report import ParityReport
 
-_USE = """```python
-import korsbert
+# What the hub takes as `license` (https://huggingface.co/docs/hub/repositories-licenses). Others become `other`.
+_LICENSES = re.compile(
+    r"apache-2\.0|mit|isc|zlib|unlicense|wtfpl|ncsa|postgresql|bsl-1\.0|afl-3\.0|artistic-2\.0|ecl-2\.0|ofl-1\.1|osl-3\.0"
+    r"|bsd(-2-clause|-3-clause(-clear)?)?|cc0-1\.0|cc-by(-sa|-nc|-nd|-nc-sa|-nc-nd)?-[234]\.0|mpl-2\.0|ms-pl"
+    r"|(a|l)?gpl-3\.0|gpl-2\.0|lgpl-2\.1|epl-[12]\.0|eupl-1\.[12]|odc-by|odbl|pddl|gemma|llama(2|3|3\.[123]|4)"
+    r"|(bigscience-|creativeml-|bigcode-)?openrail(-m|\+\+)?"
+)
+_FIGURES = {
+    "min_cosine": "min cosine to PyTorch",
+    "mean_cosine": "mean cosine to PyTorch",
+    "mean_neighbor_overlap": "mean overlap of the ten nearest neighbors with PyTorch's",
+}
+"""Statistics of a parity report that are results on the card, and how they are called there."""
 
-encoder = korsbert.load("path/to/this/folder")
-vectors = encoder.encode(["안녕하세요?", "한국어 문장입니다."])  # (2, {dimension}) float32
-```"""
 
-
-def model_card(manifest: Manifest, report: ParityReport, modules: str = "") -> str:
+def model_card(
+    manifest: Manifest,
+    report: ParityReport,
+    *,
+    tokenizer: str = "WordPiece",
+    int8: Mapping[str, Any] | None = None,
+    modules: str = "",
+) -> str:
     """Return the model card as Markdown, with the metadata of the Hugging Face Hub in front.
 
     Args:
         manifest: The manifest of the bundle.
         report: The report of its last gate.
+        tokenizer: The kind of its tokenizer, ``"WordPiece"`` for example.
+        int8: The content of ``int8.json``, if the bundle has one.
         modules: A Markdown table of the precision of each module, if modules differ in precision.
     """
     encoder, engine = manifest.encoder, manifest.engine
@@ -33,7 +53,8 @@ def model_card(manifest: Manifest, report: ParityReport, modules: str = "") -> s
         _summary(manifest),
         f"License of the checkpoint: {manifest.recipe.license}" if manifest.recipe.license else "",
         "## Use",
-        _USE.format(dimension=encoder.dimension),
+        *snippets(manifest, tokenizer),
+        "### Inputs and output",
         f"Inputs `input_ids` and `attention_mask`, int64 (batch, sequence), at most {encoder.max_seq_length} tokens; "
         f"output `sentence_embedding`, float32 (batch, {encoder.dimension}).",
         f"ONNX Runtime must be {engine.least_runtime} or newer." if engine.least_runtime else "",
@@ -43,35 +64,69 @@ def model_card(manifest: Manifest, report: ParityReport, modules: str = "") -> s
         *_published(manifest),
         "## Decisions",
         "\n".join(f"- {decision}" for decision in manifest.decisions),
-        *_int8(manifest, modules),
+        *_int8(int8, modules),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _metadata(manifest: Manifest, report: ParityReport) -> str:
-    """Return what the Hugging Face Hub reads of a card: library, task, tags, and the task scores of this bundle."""
-    engine, source = manifest.engine, manifest.source
-    measured = [
-        EvalResult(
-            task_type="sentence-similarity",
-            dataset_type=score.name,
-            dataset_name=score.name,
-            metric_type="spearman",
-            metric_value=round(score.candidate_spearman, 2),
-        )
-        for score in report.sts
-    ]
+    """Return what the Hugging Face Hub reads of a card."""
+    engine, source, recipe = manifest.engine, manifest.source, manifest.recipe
+    on_hub = source.commit is not None  # a folder has no name there
+    # The engine of a pending bundle has not been measured: the report is about the graph that it was built from.
+    results = list(_results(report)) if manifest.validation.state == "passed" else []
     data = ModelCardData(
         library_name="korsbert",
         pipeline_tag="sentence-similarity",
-        tags=["sentence-transformers", "feature-extraction", str(engine.backend), str(engine.precision)],
-        base_model=source.checkpoint if source.commit else None,  # a folder has no name on the hub
-        license=manifest.recipe.license.lower() if manifest.recipe.license else None,
-        model_name=manifest.recipe.name if measured else None,
-        eval_results=measured or None,
+        language=["multilingual" if code == "mul" else code for code in recipe.languages] or None,
+        tags=[
+            "sentence-transformers",
+            "feature-extraction",
+            *(["onnx"] if engine.backend == "onnxruntime" else []),
+            str(engine.backend),
+            str(engine.precision),
+        ],
+        base_model=source.checkpoint if on_hub else None,
+        # The hub knows no relation for a conversion that keeps float32.
+        base_model_relation="quantized" if on_hub and engine.precision is not Precision.FP32 else None,
+        model_name=recipe.name if results else None,
+        eval_results=results or None,
+        **_license(recipe.license),
     )
     text: str = data.to_yaml()
     return text
+
+
+def _license(name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {}
+    known = _LICENSES.fullmatch(name.lower())
+    return {"license": name.lower()} if known else {"license": "other", "license_name": name.lower()}
+
+
+def _results(report: ParityReport) -> Iterator[EvalResult]:
+    """Yield the scores of both sides, and how near the vectors are, in the form that the hub reads."""
+    for score in report.sts:
+        sides = (("this bundle", score.candidate_spearman), ("the checkpoint in PyTorch", score.reference_spearman))
+        for side, value in sides:
+            yield EvalResult(
+                task_type="sentence-similarity",
+                dataset_type=score.name,
+                dataset_name=score.name,
+                metric_type="spearman",
+                metric_name=f"Spearman x100, {side}",
+                metric_value=round(value, 2),
+            )
+    for name, told in _FIGURES.items():
+        if name in report.statistics:
+            yield EvalResult(
+                task_type="sentence-similarity",
+                dataset_type="korsbert-probes",
+                dataset_name="probes of korsbert",
+                metric_type=name,
+                metric_name=told,
+                metric_value=round(float(report.statistics[name]), 8),
+            )
 
 
 def _summary(manifest: Manifest) -> str:
@@ -114,14 +169,24 @@ def _published(manifest: Manifest) -> tuple[str, ...]:
     return ("## Published scores of the checkpoint", _table(("data set", "metric", "x100"), scores)) if scores else ()
 
 
-def _int8(manifest: Manifest, modules: str) -> tuple[str, ...]:
-    if manifest.quantization is None:
+def _int8(int8: Mapping[str, Any] | None, modules: str) -> tuple[str, ...]:
+    """Return what was chosen, as ``int8.json`` and the star in the plot have it, and the table of modules."""
+    if int8 is None:
         return ()
+    chosen, matmuls = int8["built"][-1], int8["matmuls"]
+    share = chosen["share_excluded"]
+    drawn = min(int8["frontier"], key=lambda other: abs(other["share_excluded"] - share))
+    quantized = sum(matmul["precision"] == "int8" for matmul in matmuls)
     told = (
-        "`int8.json` lists every scale, the loss of each module on its own, and what was tried; `int8.svg` shows the "
-        "other choices."
+        f"In this bundle, {quantized} of {len(matmuls)} MatMuls are in int8, and {share:.1%} of the multiplications "
+        f"are excluded. On {int8['calibration']['held_out']} held-out texts, the engine has a min cosine of "
+        f"{chosen['min_cosine']:.4f} and a mean cosine of {chosen['mean_cosine']:.4f} to float32. By the model of "
+        f"speed, its MatMuls are {1 / drawn['relative_time']:.2f} times as fast as in "
+        f"{int8['scheme']['fallback_dtype']}. This is the star in the plot, which also shows the other choices."
     )
-    return told, modules.strip()
+    plot = "![Cosine to float32 against the modeled speed of the MatMuls. A star marks this bundle.](int8.svg)"
+    listed = "`int8.json` lists every scale, the loss of each module on its own, and what was tried."
+    return "## INT8", told, plot, listed, modules.strip()
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

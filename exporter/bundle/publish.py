@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from exporter.bundle.atomic import put_in_place
 from exporter.bundle.bundle import Bundle
-from exporter.bundle.manifest import MANIFEST, FileFacts, Manifest
+from exporter.bundle.manifest import MANIFEST, FileFacts, Manifest, read_manifest
 from exporter.errors import BundleError
 
 
@@ -42,4 +43,22 @@ def refuse_to_replace_other_files(target: Path) -> None:
     if target.is_dir() and not (target / MANIFEST).is_file() and any(target.iterdir()):
         raise BundleError(
             f"{target}: not a bundle, and `force` only replaces bundles", next_step="move it, or choose another `out`"
+        )
+
+
+def refuse_to_replace_another(target: Path, checkpoint: str) -> None:
+    """Refuse to replace the bundle of a checkpoint of another name, such as ``b/model`` where ``a/model`` is.
+
+    Folders of one name are not told apart: where they stood is not recorded.
+
+    Raises:
+        BundleError: ``target`` is a bundle of another checkpoint.
+    """
+    there = checkpoint
+    with suppress(BundleError):  # of a bundle that is damaged, which `force` replaces
+        there = read_manifest(target).source.checkpoint
+    if there != checkpoint:
+        raise BundleError(
+            f"{target}: is a bundle of {there}, and `force` does not replace it by one of {checkpoint}",
+            next_step="give this one another `name`, or remove that one",
         )

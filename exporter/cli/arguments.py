@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
+BundleArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BUNDLE", help="Folder of the bundle, or its id on the hub: owner/name, owner/name@revision."
+    ),
+]
 CheckpointOption = Annotated[
     Path | None,
     typer.Option("--checkpoint", metavar="FOLDER", help="Local copy of the checkpoint, used instead of its source."),

@@ -38,9 +38,10 @@ def bench_command(
     """Measure the throughput and latency of a bundle."""
     from exporter.benchmark import bench_bundle, siblings_of
     from exporter.bundle import Bundle
+    from exporter.bundle.finding import find_bundle
 
-    opened = Bundle.open(bundle)
-    given = [Bundle.open(Path(other)) for other in against or () if other != TORCH]
+    opened = Bundle.open(find_bundle(bundle).folder)
+    given = [Bundle.open(find_bundle(other).folder) for other in against or () if other != TORCH]
     with spinner(stderr_console(), "measuring"):
         result = bench_bundle(
             opened,

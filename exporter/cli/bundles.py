@@ -85,14 +85,17 @@ _LAYOUTS = (
 def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
     """Verify the file hashes of a bundle and show its contents."""
     from exporter.bundle import Bundle
+    from exporter.bundle.finding import find_bundle
     from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE
 
-    opened = Bundle.open(bundle)
+    found = find_bundle(bundle)
+    opened = Bundle.open(found.folder)
     objections = DEFAULT_MINIMUM_GATE.objections(opened)
     if as_json:
         print_json(
             {
                 "bundle": str(bundle),
+                "commit": found.commit,
                 "manifest": opened.manifest.model_dump(mode="json"),
                 "parity": parity_of(opened),
                 "below_default_gate": list(objections),
@@ -100,7 +103,8 @@ def show_command(bundle: BundleArgument, as_json: JsonFlag = False) -> None:
             }
         )
         return
-    print_table(("", str(bundle)), _contents(opened, objections))
+    place = [] if found.commit is None else [("commit", f"{found.commit}, in {found.folder}")]
+    print_table(("", str(bundle)), [*place, *_contents(opened, objections)])
 
 
 def validate_command(
@@ -125,6 +129,7 @@ def validate_command(
 ) -> None:
     """Compare a bundle with its checkpoint on this machine: the parity gate and all checks."""
     from exporter.bundle import Bundle
+    from exporter.bundle.finding import find_bundle
     from exporter.bundle.minimum_gate import minimum_gate_of
 
     reports, stderr = Reports(junit, summary, baseline), stderr_console()
@@ -133,7 +138,13 @@ def validate_command(
         if golden is not None and other is not None:
             raise InputError(f"`golden` and `{other}` are both given", next_step="omit one of them")
         minimum_gate = minimum_gate_of(gates, recipe)
-        opened = Bundle.open(bundle, require_signature=require_signature, for_encoding=True)
+        found = find_bundle(bundle)
+        if record and found.commit is not None:
+            raise InputError(
+                f"{bundle}: a validation is recorded in a folder, and this bundle is on the hub",
+                next_step="download it with `hf download`, record there, and push it again",
+            )
+        opened = Bundle.open(found.folder, require_signature=require_signature, for_encoding=True)
         if (warning := minimum_gate.warning(opened.manifest)) is not None:
             stderr.print(f"warning: {warning}")
         if golden is not None:
@@ -250,11 +261,12 @@ def encode_command(
     import numpy as np
 
     from exporter.bundle import Bundle
+    from exporter.bundle.finding import find_bundle
 
     if file is not None and out is not None and file.exists() and out.exists() and file.samefile(out):
         raise InputError(f"{out}: is the text to encode", next_step="write the vectors to another file")
     lines = _lines(file)
-    with Bundle.open(bundle, for_encoding=True).encoder(truncate_dim=truncate_dim) as encoder:
+    with Bundle.open(find_bundle(bundle).folder, for_encoding=True).encoder(truncate_dim=truncate_dim) as encoder:
         if prompt_name is not None and prompt_name not in encoder.prompts:
             known = ", ".join(encoder.prompts) or "none"
             raise InputError(f"the model has no prompt {prompt_name!r}", next_step=f"its prompts are: {known}")
@@ -286,7 +298,7 @@ def _contents(bundle: Bundle, objections: Sequence[str]) -> list[tuple[str, str]
     engine, encoder, source, validation = manifest.engine, manifest.encoder, manifest.source, manifest.validation
     pooling = "+".join(encoder.pooling)
     rows = [
-        ("recipe", manifest.recipe.name),
+        ("name", manifest.recipe.name),
         ("checkpoint", f"{source.checkpoint}{f' @ {source.commit}' if source.commit else ''}"),
         (
             "encoder",

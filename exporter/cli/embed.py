@@ -95,6 +95,7 @@ def command() -> Callable[..., None]:
 def _rayjob(image: str, bundle: Path, inputs: Sequence[str], out: str, options: EmbedOptions) -> str:
     """Return the manifest of a job that runs this command on a cluster of its own."""
     from exporter.bundle import Bundle
+    from exporter.bundle.finding import find_bundle
     from exporter.corpus.kuberay import rayjob
 
     there = options.model_copy(update={"engine": EmbedEngine.RAY, "address": "auto"})
@@ -103,8 +104,10 @@ def _rayjob(image: str, bundle: Path, inputs: Sequence[str], out: str, options: 
         for name, value in there.model_dump(mode="json", exclude_defaults=True).items()
         for word in flags_of(name, value)
     ]
-    command = ["korsbert", "embed", str(bundle), *inputs, "--out", out, *flags]
-    return rayjob(command, image, Bundle.open_manifest(bundle), options)
+    found = find_bundle(bundle)
+    place = str(bundle) if found.commit is None else str(found)  # the commit that is there now
+    command = ["korsbert", "embed", place, *inputs, "--out", out, *flags]
+    return rayjob(command, image, Bundle.open_manifest(found.folder), options)
 
 
 @contextmanager

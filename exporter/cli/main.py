@@ -26,6 +26,7 @@ from exporter.cli.bundles import encode_command, list_command, show_command, val
 from exporter.cli.compare import compare_command
 from exporter.cli.flags import Command
 from exporter.cli.golden import golden_command
+from exporter.cli.hub import push_command
 from exporter.cli.output import CLOSED_PIPE
 from exporter.cli.signing import sign_command, verify_signature_command
 from exporter.cli.triton import check_command, ship_command
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "embed": embed.command(),
     "bench": bench_command,
     "compare": compare_command,
+    "push": push_command,
     "ship": ship_command,
     "check": check_command,
     "verify": verify_command,

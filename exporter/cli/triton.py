@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from exporter.serving.triton import Shipped
     from exporter.serving.triton.lint import Finding
 
-NameOption = Annotated[str | None, typer.Option("--name", help="Model name (default: the recipe's name).")]
+NameOption = Annotated[str | None, typer.Option("--name", help="Model name (default: the bundle's name).")]
 
 
 def ship_command(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="Folders of the bundles.")],
+    bundles: Annotated[
+        list[Path], typer.Argument(metavar="BUNDLE", help="Folders of the bundles, or their ids on the hub.")
+    ],
     repository: Annotated[
         Path, typer.Option("--repository", metavar="FOLDER", help="Model repository to write to; created if missing.")
     ],
@@ -75,6 +77,7 @@ def ship_command(
 ) -> None:
     """Write bundles to a Triton model repository."""
     from exporter.bundle import Bundle
+    from exporter.bundle.finding import find_bundle
     from exporter.bundle.minimum_gate import minimum_gate_of
     from exporter.serving import triton
 
@@ -87,7 +90,7 @@ def ship_command(
         response_cache=response_cache,
         queue_delay_us=queue_delay_us,
     )
-    opened = [Bundle.open(path, require_signature=require_signature) for path in bundles]
+    opened = [Bundle.open(find_bundle(path).folder, require_signature=require_signature) for path in bundles]
     with spinner(stderr_console(), "measuring memory, writing the repository"):
         shipped = triton.ship(
             opened,

@@ -234,6 +234,7 @@ def _open(
     require_signature: Path | None,
 ) -> _Asked:
     from exporter.bundle import Bundle
+    from exporter.bundle.finding import find_bundle
     from exporter.bundle.minimum_gate import minimum_gate_of
     from exporter.golden import read_golden
 
@@ -249,7 +250,8 @@ def _open(
     minimum_gate = minimum_gate_of(gates, recipe)
     opened = None
     if bundle is not None:
-        opened = Bundle.open(bundle, require_signature=require_signature, for_encoding=source == "bundle")
+        folder = find_bundle(bundle).folder
+        opened = Bundle.open(folder, require_signature=require_signature, for_encoding=source == "bundle")
         if (warning := minimum_gate.warning(opened.manifest)) is not None:
             stderr_console().print(f"warning: {warning}")
     answers = None if golden is None else read_golden(golden, require_signature=require_signature)

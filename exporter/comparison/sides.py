@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.bundle import MANIFEST, TOKENIZER, Bundle
+from exporter.bundle.finding import find_bundle
 from exporter.comparison.npy import NpyFile
 from exporter.comparison.options import CompareOptions
 from exporter.comparison.report import Side
 from exporter.comparison.stored import numbers_of, vector_type_of
 from exporter.corpus.vectors import VectorRows, VectorTable
 from exporter.errors import InputError, printable
+from exporter.hub.names import is_hub_id
 from exporter.runtime.contract import VectorType
 from exporter.runtime.encoder import Encoder
 from exporter.runtime.facts import EncoderFacts
@@ -243,7 +245,7 @@ def opened_side(given: str, options: CompareOptions, open_server: OpenServer) ->
     """Open a side.
 
     Args:
-        given: Folder of a bundle, URL of a server, a file of vectors, or a folder of them.
+        given: Folder of a bundle or its id on the hub, URL of a server, a file of vectors, or a folder of them.
         options: How it is compared.
         open_server: Opens a URL; see ``servers``.
 
@@ -256,8 +258,10 @@ def opened_side(given: str, options: CompareOptions, open_server: OpenServer) ->
     with ExitStack() as stack:
         if is_url(given):
             yield stack.enter_context(open_server(given))
-        elif (Path(given) / MANIFEST).is_file():
-            bundle = Bundle.open(Path(given), require_signature=options.require_signature, for_encoding=True)
+        elif (Path(given) / MANIFEST).is_file() or _may_be_on_hub(given):
+            bundle = Bundle.open(
+                find_bundle(given).folder, require_signature=options.require_signature, for_encoding=True
+            )
             yield BundleSide(given, bundle, stack.enter_context(bundle.encoder(threads=options.threads)))
         elif Path(given).suffix.lower() == ".npy":
             file = NpyFile(Path(given))
@@ -272,6 +276,13 @@ def opened_side(given: str, options: CompareOptions, open_server: OpenServer) ->
                 next_step="give the folder of a bundle, the URL of a server, .npy, .parquet, .arrow, or what "
                 "`korsbert embed` wrote",
             )
+
+
+def _may_be_on_hub(given: str) -> bool:
+    """Whether a side looks like ``owner/name``, and not like a file of vectors. No hub is asked."""
+    path = Path(given)
+    is_vectors = path.suffix.lower() in {".npy", *_TABLES} or bool(_MAGIC & {*given})
+    return not path.exists() and not is_vectors and is_hub_id(given.partition("@")[0])
 
 
 _TABLES = {".parquet", ".pq", ".arrow", ".feather", ".ipc"}

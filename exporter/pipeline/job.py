@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.bundle import RangesFacts
-from exporter.bundle.publish import refuse_to_replace_other_files
+from exporter.bundle.publish import refuse_to_replace_another, refuse_to_replace_other_files
 from exporter.calibration import TokenBatches, audit_text, measured_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.engines import BuildOptions, backend_of, refuse_idle_options
@@ -92,6 +92,8 @@ class Subject:
 
 def accept(recipe: Recipe, options: ExportOptions, stages: Stages) -> Job:
     """Refuse what cannot be done, before any work. Without ``unvalidated``, the engine must run on this machine."""
+    if options.name is not None:
+        recipe = recipe.model_copy(update={"name": options.name})
     target, backend = options.target, backend_of(options.backend)
     refuse_idle_options(target.backend, build_options(options))
     _refuse_missing(options)
@@ -107,6 +109,7 @@ def accept(recipe: Recipe, options: ExportOptions, stages: Stages) -> Job:
     job = Job(recipe, options, stages, runs_here)
     if options.force:
         refuse_to_replace_other_files(job.place)
+        refuse_to_replace_another(job.place, recipe.source_name(options.checkpoint))
     return job
 
 

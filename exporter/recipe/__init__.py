@@ -7,6 +7,7 @@ misspelt gate is an error and not a gate that never ran.
 from exporter.recipe.gates import Gate, Gates
 from exporter.recipe.reading import find_recipe, list_recipes, load_gates, load_recipe, named_recipe
 from exporter.recipe.schema import (
+    NAME,
     Expectations,
     Int8Options,
     KnownAnswer,
@@ -24,6 +25,7 @@ from exporter.recipe.schema import (
 )
 
 __all__ = [
+    "NAME",
     "Expectations",
     "Gate",
     "Gates",

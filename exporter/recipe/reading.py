@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from exporter.errors import RecipeError, printable
 from exporter.files import read_text
+from exporter.hub.names import is_hub_id
 from exporter.recipe.gates import Frozen, Gates
 from exporter.recipe.schema import Recipe, recipes_folder
 
@@ -107,7 +108,7 @@ def find_recipe(model: str) -> Recipe:
         return load_recipe(recipes_folder() / f"{model}.yaml")
     if os.path.isdir(model):  # noqa: PTH112 - False, not an error, for a name that no folder can have
         return Recipe(name=_slug(Path(model).resolve().name), source=str(Path(model).resolve()))
-    if _looks_like_hub_id(model):
+    if is_hub_id(model):
         return Recipe(name=_slug(model.rsplit("/", 1)[-1]), source=model)
     close = difflib.get_close_matches(model, names, n=3, cutoff=0.4)
     raise RecipeError(
@@ -116,11 +117,6 @@ def find_recipe(model: str) -> Recipe:
         if close
         else f"use one of {', '.join(names)}, a folder or owner/name",
     )
-
-
-def _looks_like_hub_id(model: str) -> bool:
-    owner, slash, name = model.partition("/")
-    return bool(slash and owner and name) and "/" not in name and not model.startswith((".", "~"))
 
 
 def _slug(name: str) -> str:

@@ -9,6 +9,9 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from exporter.recipe.gates import Frozen, Gates
 
+NAME = r"^\w[\w.-]*$"
+"""What the name of a recipe or a bundle looks like: it is the name of a folder, and nothing leads out of it."""
+
 PoolingMode = Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 
@@ -151,7 +154,7 @@ class Recipe(Frozen):
             and files. A manifest does not repeat it.
     """
 
-    name: str = Field(pattern=r"^\w[\w.-]*$")
+    name: str = Field(pattern=NAME)
     source: str
     revision: str | None = None
     summary: str = ""

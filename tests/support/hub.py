@@ -1,4 +1,6 @@
-"""A loopback server that speaks the part of the Hugging Face hub's API that downloads need.
+"""A loopback server that speaks the part of the Hugging Face hub's API that downloads and pushes need.
+
+It is a stand-in, and not the hub: what it does is what the real client expects (``tests/support/test_hub.py``).
 
 The tests drive the real ``huggingface_hub`` client against it, selected by ``HF_ENDPOINT``. The client reads its
 endpoint and its cache folders when it is imported, so a test runs it in a subprocess:
@@ -7,7 +9,8 @@ endpoint and its cache folders when it is imported, so a test runs it in a subpr
         commit = hub.add("org/model", folder)
         subprocess.run([sys.executable, "-c", code], env=hub.environment(tmp_path / "cache"))
 
-Only model repositories exist here, no file is offered through xet, and listings come in a single page.
+Only model repositories exist here, no file is offered or taken through xet (``environment`` disables it), and listings
+come in a single page. ``hub_uploads.py`` has what is answered to pushes.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import struct
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +35,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from tests.support.hub_uploads import StandInError, Uploads
 
 __all__ = ["HubRequest", "HubServer"]
 
@@ -72,7 +77,7 @@ class _File:
 
     @property
     def is_lfs(self) -> bool:
-        return Path(self.path).suffix in _LFS_SUFFIXES or self.size > _LFS_THRESHOLD
+        return is_lfs(self.path, self.size)
 
     @property
     def pointer(self) -> bytes:
@@ -103,6 +108,7 @@ class _Repo:
     repo_id: str
     commits: dict[str, _Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
+    private: bool = False
 
     def find(self, revision: str) -> _Commit | None:
         return self.commits.get(self.refs.get(revision, revision))
@@ -118,17 +124,6 @@ class _Cut:
     reset: bool
 
 
-class _HubError(Exception):
-    """An answer in the hub's error format. The message is sent as a header too: ASCII only."""
-
-    def __init__(self, status: int, code: str | None, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = {"X-Error-Message": message, **(headers or {})}
-        if code is not None:
-            self.headers["X-Error-Code"] = code
-
-
 class HubServer:
     """A hub on a free port of the loopback interface, for the time of a ``with`` block.
 
@@ -136,6 +131,7 @@ class HubServer:
         endpoint: The address for ``HF_ENDPOINT``. It keeps its value after the server stopped.
         requests: Every request so far, in the order of arrival.
         delay_s: Seconds to wait before each answer.
+        uploads: Who may push, and what goes wrong with it.
     """
 
     endpoint: str
@@ -143,6 +139,7 @@ class HubServer:
     def __init__(self) -> None:
         self.requests: list[HubRequest] = []
         self.delay_s = 0.0
+        self.uploads = Uploads(self)
         self._lock = threading.Lock()
         self._repos: dict[str, _Repo] = {}
         self._cuts: list[_Cut] = []
@@ -211,6 +208,81 @@ class HubServer:
             repo.refs.update(dict.fromkeys(revisions, commit.sha))
         return commit.sha
 
+    def has(self, repo_id: str) -> bool:
+        """Whether there is a repository of this name."""
+        return repo_id in self._repos
+
+    def head(self, repo_id: str, revision: str) -> str | None:
+        """Return the hash of the commit that a revision names, or None."""
+        found = self._repos[repo_id].find(revision) if self.has(repo_id) else None
+        return None if found is None else found.sha
+
+    def oids(self, repo_id: str, revision: str) -> dict[str, str]:
+        """Return by what a push recognizes the files of a commit: SHA-256 for LFS, git's id otherwise."""
+        _, commit = self._find(repo_id, revision, authorized=True)
+        return {path: file.etag.strip('"') for path, file in commit.files.items()}
+
+    def content(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
+        """Return the content of every file of a commit, by name."""
+        _, commit = self._find(repo_id, revision, authorized=True)
+        return {path: file.stored.read_bytes() for path, file in commit.files.items()}
+
+    def branch(self, repo_id: str, branch: str) -> None:
+        """Create a branch at the head of ``main``."""
+        repo, commit = self._find(repo_id, "main", authorized=True)
+        if branch in repo.refs:
+            raise StandInError(409, None, "Reference already exists")
+        repo.refs[branch] = commit.sha
+
+    def change(
+        self,
+        repo_id: str,
+        revision: str,
+        changes: Mapping[str, bytes | None],
+        *,
+        onto: str | None = None,
+        private: bool = False,
+    ) -> str:
+        """Commit changed files, None for a deleted one, and return the hash of the commit.
+
+        Args:
+            repo_id: The repository, which comes into being with its first commit.
+            revision: What names the commit from now on.
+            changes: Content by name.
+            onto: The revision that is changed; by default ``revision``.
+            private: Whether a new repository is private.
+        """
+        with self._lock:
+            repo = self._repos.setdefault(repo_id, _Repo(repo_id, private=private))
+        before = repo.find(onto or revision)
+        if before is None and repo.commits:
+            raise StandInError(404, "RevisionNotFound", f"Invalid rev id: {quote(onto or revision)}")
+        files = dict(before.files) if before is not None else {}
+        for path, content in changes.items():
+            files.pop(path, None)
+            if content is not None:
+                files[path] = self._keep(path, self.store(content))
+        commit = self._commit_of(repo_id, files)
+        with self._lock:
+            repo.commits[commit.sha] = commit
+            repo.refs[revision] = commit.sha
+        return commit.sha
+
+    def store(self, content: bytes) -> Path:
+        """Keep the content of a file, and return where."""
+        kept = Path(self._store.name) / hashlib.sha256(content).hexdigest()
+        kept.write_bytes(content)
+        return kept
+
+    def stored(self, sha256: str) -> bytes | None:
+        """Return a content that was kept, or None."""
+        kept = Path(self._store.name) / sha256
+        return kept.read_bytes() if kept.is_file() else None
+
+    def upload_mode(self, path: str, size: int) -> str:
+        """Return how a file is uploaded, ``"lfs"`` or ``"regular"``."""
+        return "lfs" if is_lfs(path, size) else "regular"
+
     def cut_after(self, path_suffix: str, byte_count: int, times: int | None = 1, *, reset: bool = False) -> None:
         """Break the connection inside the body of every file whose ``repo_id/path`` ends in ``path_suffix``.
 
@@ -246,7 +318,9 @@ class HubServer:
         }
 
     def _commit(self, repo_id: str, files: dict[str, Path]) -> _Commit:
-        stored = {path: self._keep(path, source) for path, source in files.items()}
+        return self._commit_of(repo_id, {path: self._keep(path, source) for path, source in files.items()})
+
+    def _commit_of(self, repo_id: str, stored: dict[str, _File]) -> _Commit:
         listing = "".join(f"{path}\0{file.sha256}\n" for path, file in sorted(stored.items()))
         return _Commit(hashlib.sha1(f"{repo_id}\n{listing}".encode()).hexdigest(), stored)
 
@@ -278,14 +352,14 @@ class HubServer:
         with self._lock:
             repo = self._repos.get(repo_id)
             commit = None if repo is None else repo.find(revision)
-        if repo is None:
+        if repo is None or (repo.private and not authorized):
             # An anonymous client may not learn whether a private repository exists, hence 401. The code has to be
             # there: without it the client takes a 401 for a missing repository on https addresses only.
             if authorized:
-                raise _HubError(404, "RepoNotFound", "Repository not found")
-            raise _HubError(401, "RepoNotFound", "Invalid username or password.")
+                raise StandInError(404, "RepoNotFound", "Repository not found")
+            raise StandInError(401, "RepoNotFound", "Invalid username or password.")
         if commit is None:
-            raise _HubError(404, "RevisionNotFound", f"Invalid rev id: {quote(revision)}")
+            raise StandInError(404, "RevisionNotFound", f"Invalid rev id: {quote(revision)}")
         return repo, commit
 
     def _take_cut(self, path: str, end: int) -> _Cut | None:
@@ -350,30 +424,38 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond()
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self._respond()
+        self._respond(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+    def do_PUT(self) -> None:
+        self._respond(self.rfile.read(int(self.headers["Content-Length"])))
 
     def log_message(self, *_: Any) -> None:
         pass
 
-    def _respond(self) -> None:
+    def _respond(self, body: bytes = b"") -> None:
         # The answer to an error carries the id, as the hub's does, and the client puts it into its message.
         self.request_id = self.hub._record(HubRequest(self.command, self.path, self.headers.get("Range")))
         self.hub._pause()
         try:
             failure = self.hub._failure
             if failure is not None:
-                raise _HubError(failure, None, failure.phrase)  # noqa: TRY301
-            self._route()
-        except _HubError as error:
+                raise StandInError(failure, None, failure.phrase)  # noqa: TRY301
+            self.hub.uploads.refuse_failing(self.path)
+            self._route(body)
+        except StandInError as error:
             self._send_json({"error": str(error)}, error.status, error.headers)
 
-    def _route(self) -> None:
+    def _route(self, body: bytes) -> None:
         target = urlsplit(self.path)
         # Split before unquoting: a quoted slash belongs to a revision's or to a folder's name.
         parts = [unquote(part) for part in target.path.split("/")[1:]]
         query = parse_qs(target.query)
         is_read = self.command in {"GET", "HEAD"}
+        if (
+            answer := self.hub.uploads.answer(self.command, parts, query, self.headers.get("Authorization", ""), body)
+        ) is not None:
+            self._send_json(*answer)
+            return
         match parts:
             case ["api", "agent-harnesses"] if is_read:
                 # The client asks for this list once per HF_HOME, to complete its User-Agent header.
@@ -381,13 +463,13 @@ class _Handler(BaseHTTPRequestHandler):
             case ["api", "models", *rest] if is_read and rest:
                 self._route_api(rest, query)
             case ["api", "datasets" | "spaces", *_]:
-                raise _HubError(401, "RepoNotFound", "Invalid username or password.")
+                raise StandInError(401, "RepoNotFound", "Invalid username or password.")
             case [name, "resolve", revision, *path] if is_read and path:
                 self._send_file(name, revision, "/".join(path))
             case [namespace, name, "resolve", revision, *path] if is_read and path:
                 self._send_file(f"{namespace}/{name}", revision, "/".join(path))
             case _:
-                raise _HubError(404, None, "Sorry, we can't find the page you are looking for.")
+                raise StandInError(404, None, "Sorry, we can't find the page you are looking for.")
 
     def _route_api(self, parts: list[str], query: dict[str, list[str]]) -> None:
         match parts:
@@ -404,7 +486,7 @@ class _Handler(BaseHTTPRequestHandler):
             case [namespace, name]:
                 self._send_info(f"{namespace}/{name}", "main", query)
             case _:
-                raise _HubError(404, None, "Sorry, we can't find the page you are looking for.")
+                raise StandInError(404, None, "Sorry, we can't find the page you are looking for.")
 
     def _find(self, repo_id: str, revision: str) -> tuple[_Repo, _Commit]:
         return self.hub._find(repo_id, revision, authorized="Authorization" in self.headers)
@@ -419,7 +501,7 @@ class _Handler(BaseHTTPRequestHandler):
             "sha": commit.sha,
             "createdAt": _DATE,
             "lastModified": _DATE,
-            "private": False,
+            "private": repo.private,
             "gated": False,
             "disabled": False,
             "downloads": 0,
@@ -437,7 +519,7 @@ class _Handler(BaseHTTPRequestHandler):
         prefix = f"{path}/" if path else ""
         inside = {name: file for name, file in commit.files.items() if name.startswith(prefix)}
         if not inside:
-            raise _HubError(404, "EntryNotFound", f"{quote(path)} does not exist on {quote(revision)}")
+            raise StandInError(404, "EntryNotFound", f"{quote(path)} does not exist on {quote(revision)}")
         folders = {
             parent.as_posix()
             for name in inside
@@ -454,7 +536,7 @@ class _Handler(BaseHTTPRequestHandler):
         file = commit.files.get(path)
         if file is None:
             # With the commit the client remembers for good that the file is not there.
-            raise _HubError(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit.sha})
+            raise StandInError(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit.sha})
         name = quote(Path(path).name)
         headers = {
             "X-Repo-Commit": commit.sha,
@@ -508,6 +590,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
+def is_lfs(path: str, size: int) -> bool:
+    """Whether the hub keeps a file in LFS."""
+    return Path(path).suffix in _LFS_SUFFIXES or size > _LFS_THRESHOLD
+
+
 def _git_sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
@@ -542,5 +629,5 @@ def _resolve_range(wanted: re.Match[str], size: int) -> tuple[int, int]:
     else:
         start, end = int(first), min(size, int(last) + 1) if last else size
     if start >= end:
-        raise _HubError(416, None, "Range Not Satisfiable", {"Content-Range": f"bytes */{size}"})
+        raise StandInError(416, None, "Range Not Satisfiable", {"Content-Range": f"bytes */{size}"})
     return start, end

@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from exporter.bundle import Bundle
 from exporter.bundle.manifest import MANIFEST, Manifest, parse_manifest, parse_record
 from exporter.checkpoint import load_checkpoint
-from exporter.checkpoint.hub import download, without_credentials
+from exporter.checkpoint.hub import download
 from exporter.errors import BundleError, CheckpointError, HubError, RecipeError
 from exporter.files import SMALL
+from exporter.hub.client import without_credentials
 from exporter.recipe import Recipe, load_recipe
 from tests.support.checkpoints import save_checkpoint
 from tests.support.fuzzing import many, within_one_gibibyte

@@ -79,6 +79,7 @@ def test_an_error_is_printed_with_the_flags_of_the_running_command() -> None:
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 PACKAGE = Path(exporter.__file__).parent
 OTHER_PROGRAMS = {
+    "bundle/snippets.py": {"--local-dir"},
     "serving/triton/deployment.py": {"--model-repository", "--model-control-mode", "--disable-auto-complete-config"}
     | {"--repository-poll-secs", "--cache-config", "--http-restricted-api", "--grpc-restricted-protocol"}
     | {"--no-cache-dir", "--no-deps", "--target", "--wheel-dir"}
@@ -88,7 +89,7 @@ OTHER_PROGRAMS = {
     | {"--concurrency-range", "--shape", "--string-data", "--from-literal", "--install", "--values"}
     | {"--image-version"},  # of korsbert: a README's readers run its commands in a shell
 }
-"""Flags of tritonserver, docker, kubectl, helm, perf_analyzer, pip and nvidia-smi, by file."""
+"""Flags of hf, tritonserver, docker, kubectl, helm, perf_analyzer, pip and nvidia-smi, by file."""
 
 
 def named_flags(path: Path) -> Iterator[str]:
