@@ -9,6 +9,7 @@ import typer
 
 from exporter.cli.arguments import BatchSizeOption, BundleArgument, CheckpointOption, JsonFlag
 from exporter.cli.output import print_json, print_table, spinner, stderr_console
+from exporter.cli.reports import PageOption, Reports
 
 TORCH = "torch"  # the name of the PyTorch checkpoint in --against
 
@@ -33,25 +34,29 @@ def bench_command(
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: all cores).")] = None,
     batch_size: BatchSizeOption = 32,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed rounds; the median is reported.")] = 5,
+    page: PageOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure the throughput and latency of a bundle."""
     from exporter.benchmark import bench_bundle, siblings_of
     from exporter.bundle import Bundle
 
-    opened = Bundle.open(bundle)
-    given = [Bundle.open(Path(other)) for other in against or () if other != TORCH]
-    with spinner(stderr_console(), "measuring"):
-        result = bench_bundle(
-            opened,
-            against_torch=TORCH in (against or ()),
-            against=given or siblings_of(opened),
-            text=text,
-            checkpoint=checkpoint,
-            threads=threads,
-            batch_size=batch_size,
-            rounds=rounds,
-        )
+    reports = Reports(page=page)
+    with reports.telling(str(bundle)):
+        opened = Bundle.open(bundle)
+        given = [Bundle.open(Path(other)) for other in against or () if other != TORCH]
+        with spinner(stderr_console(), "measuring"):
+            result = bench_bundle(
+                opened,
+                against_torch=TORCH in (against or ()),
+                against=given or siblings_of(opened),
+                text=text,
+                checkpoint=checkpoint,
+                threads=threads,
+                batch_size=batch_size,
+                rounds=rounds,
+            )
+    reports.write_speed(result, opened)
     if as_json:
         print_json(result.to_dict())
         return
