@@ -13,10 +13,10 @@ out::
     numbers.py    numbers as a page writes them
     page.html.j2, parity.html.j2, page.css
 
-**Why matplotlib.** Plotly and Vega draw when a script runs. A page that forbids scripts, and many viewers of mail and CI,
-would show nothing. Plotly's script alone (4.8 MB) is 60 times a whole page of ours. matplotlib's SVG is 5 to 20 kB a
-plot, its labels are text, and an int8 export needs matplotlib anyway. Bars with names of strangers beside them are HTML:
-such text then wraps, and has a font whatever its script.
+**Why matplotlib.** Plotly and Vega draw when a script runs. A page that forbids scripts, and many viewers of mail and
+CI, would show nothing. Plotly's script alone (4.8 MB) is 60 times a whole page of ours. matplotlib's SVG is 5 to 20 kB
+a plot, its labels are text, and an int8 export needs matplotlib anyway. Bars with names of strangers beside them are
+HTML: such text then wraps, and has a font whatever its script.
 """
 
 from exporter.report.page import PAGE, SHOWN_FILES, PageData, error_page, refuse_without_packages, report_page

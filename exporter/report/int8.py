@@ -66,13 +66,14 @@ class Int8(BaseModel):
 
 TITLE = "INT8 candidates: loss against modeled speed"
 HEADER = (
-    "candidate",
+    "label",
     "result",
     "work in {}",
     "speed",
-    "1 − min cosine",
-    "1 − mean cosine",
-    "engine: 1 − min",
+    "1 − min",
+    "1 − mean",
+    "engine, 1 − min",
+    "used up",
     "reason",
 )
 
@@ -87,7 +88,7 @@ def plot_file(said: Int8) -> bytes:
     canvas.axes.legend(
         handles=_handles(), loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False, fontsize=10
     )
-    return canvas.file(TITLE, f"{_description(said)} {note_of(said)}")
+    return canvas.file(TITLE, _description(said), note_of(said))
 
 
 def plot_of(said: Int8) -> Plot:
@@ -113,9 +114,10 @@ def plot_of(said: Int8) -> Plot:
                 one.result,
                 f"{one.share_excluded:.1%}",
                 f"{one.speed:.2f}×",
-                f"{1 - one.emulated.min_cosine:.1e}",
-                f"{1 - one.emulated.mean_cosine:.1e}",
-                f"{1 - one.engine.min_cosine:.1e}" if one.engine is not None else "not built",
+                small(1 - one.emulated.min_cosine),
+                small(1 - one.emulated.mean_cosine),
+                small(1 - one.engine.min_cosine) if one.engine is not None else "not built",
+                f"{(one.engine or one.emulated).budget_used:.0%}",
                 one.reason,
             )
             for one in said.candidates
@@ -146,7 +148,7 @@ def _description(said: Int8) -> str:
 
 
 def _drawn(said: Int8) -> Canvas:
-    canvas = Canvas("int8", height=300)
+    canvas = Canvas("int8", height=270)
     axes, chosen = canvas.axes, said.chosen
     axes.set_yscale("log")
     speeds = [one.speed for one in said.candidates]
@@ -170,7 +172,7 @@ def _drawn(said: Int8) -> Canvas:
             continue
         axes.annotate(
             one.label,
-            (one.speed, worst[place]),
+            (one.speed, max(worst[place], _distance(one.engine.min_cosine) if one.engine is not None else 0.0)),
             xytext=(0, 9),
             textcoords="offset points",
             ha="center",
@@ -180,7 +182,7 @@ def _drawn(said: Int8) -> Canvas:
     axes.minorticks_off()
     low, high = axes.get_ylim()
     powers = [10.0**power for power in range(-12, 2) if low <= 10.0**power <= high]
-    axes.set_yticks(powers, [f"{power:.0e}".replace("e-0", "e-") for power in powers])
+    axes.set_yticks(powers, [small(power) for power in powers])
     canvas.label(
         f"speed of the MatMuls, {said.scheme.fallback_dtype} = 1 (modeled)",
         "1 − cosine, held-out text (lower is nearer)",

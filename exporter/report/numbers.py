@@ -21,8 +21,8 @@ def figure(value: Any) -> str:
 
 
 def small(value: Any) -> str:
-    """Format a distance or an error: two digits, and a power of ten where it is small."""
-    return f"{value:.2g}" if _finite(value) else MISSING
+    """Format a distance or an error: two digits, and a power of ten where it is small, as in 3.1e-7."""
+    return f"{value:.2g}".replace("e-0", "e-") if _finite(value) else MISSING
 
 
 def count(value: Any) -> str:

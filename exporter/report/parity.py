@@ -15,8 +15,10 @@ from exporter.report.svg import Plot
 Split = Callable[[str], Sequence[str]]
 """Returns the tokens of a text, with the prompt that is put before it, as a reader can read them."""
 
-_TOKENS = 48  # of a sentence
-_SHOWN = 400  # characters of a sentence
+_CAUSES = {"facts", "tokenizer", "weights", "graph"}
+"""Checks that say why vectors differ, where they fail."""
+_TOKENS = 40  # of a sentence
+_SHOWN = 280  # characters of a sentence
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,6 @@ class Part:
     passed: bool
     verdict: str
     cause: str
-    failures: tuple[str, ...]
     execution: str
     figures: tuple[tuple[str, str], ...]
     gates: tuple[Gate, ...]
@@ -82,9 +83,6 @@ def part_of(report: Mapping[str, Any], prefix: str, split: Split | None) -> Part
         passed=report["passed"],
         verdict=verdict_of(report),
         cause=_cause(report),
-        failures=tuple(
-            f"{check['name']}: {failure}" for check in report["checks"] for failure in map(printable, check["failures"])
-        ),
         execution=report["execution"],
         figures=(
             ("smallest cosine", figure(statistics["min_cosine"])),
@@ -138,13 +136,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _cause(report: Mapping[str, Any]) -> str:
-    """Return the likely cause in one sentence; of checks that failed alone, the first failure."""
-    if report["passed"]:
-        return ""
-    if report["cause"]:
-        return f"Likely cause: {printable(report['cause'])}"
-    failure = next((check["failures"][0] for check in report["checks"] if check["failures"]), "")
-    return printable(failure)
+    """Return the cause in one sentence. What a check has compared completely is known; the rest is a guess."""
+    failed = [check for check in report["checks"] if check["failures"]]
+    if found := [check for check in failed if check["name"] in _CAUSES] or ([] if report["cause"] else failed):
+        return f"Cause: {printable(found[0]['name'])}: {printable(found[0]['failures'][0])}"
+    return f"Likely cause: {printable(report['cause'])}" if report["cause"] else ""
 
 
 def _gate(verdict: Mapping[str, Any]) -> Gate:
@@ -176,7 +172,9 @@ def _percent_used(share: float) -> str:
         return "beyond"
     if share < 0.001:
         return "< 0.1%"
-    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}" if share < 10 else f"{share:,.0f}×"
+    if share < 2:
+        return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+    return f"{share:.1f}×" if share < 10 else f"{share:,.0f}×"
 
 
 def _percent(value: float | None) -> str:

@@ -11,12 +11,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 from exporter.dependencies import require
 
-WIDTH, HEIGHT = 440, 260
+WIDTH, HEIGHT = 380, 240  # little, so that the labels are still readable on a phone
 FONT = 12
+_LINE, _SPACING = 72, 14  # of a note: characters of a line, and pixels from line to line
 FIXED = {
     "ink": "#16191d",
     "muted": "#59626d",
@@ -128,18 +130,25 @@ class Canvas:
         )
         return head + inner
 
-    def file(self, title: str, description: str) -> bytes:
-        """Return a file, on white; equal figures give equal bytes."""
+    def file(self, title: str, description: str, note: str) -> bytes:
+        """Return a file, on white, with a note below the plot; equal figures give equal bytes."""
         text = self._svg()
         for name, color in PLACEHOLDER.items():
             text = text.replace(color, FIXED[name])
         inner = text[text.index(">", text.index("<svg")) + 1 :]
+        lines = wrap(note, _LINE)
+        height = self._height + (_SPACING * len(lines) + _SPACING if lines else 0)
         head = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self._height}" width="{2 * WIDTH}" '
-            f'role="img"><title>{escape(title)}</title><desc>{escape(description)}</desc>'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{2 * WIDTH}" role="img" '
+            f'font-family="system-ui, sans-serif"><title>{escape(title)}</title><desc>{escape(description)}</desc>'
             '<rect width="100%" height="100%" fill="#ffffff"/>'
         )
-        return f"{head}{inner}\n".replace("font-size:", "font-family:system-ui,sans-serif;font-size:").encode()
+        below = "".join(
+            f'<text x="8" y="{self._height + _SPACING * number}" font-size="10" fill="{FIXED["muted"]}">'
+            f"{escape(line)}</text>"
+            for number, line in enumerate(lines, start=1)
+        )
+        return f"{head}{inner.removesuffix('</svg>')}{below}</svg>\n".encode()
 
     def _svg(self) -> str:
         buffer = io.BytesIO()
@@ -167,9 +176,10 @@ class Canvas:
 _REWRITES = (
     (r"<!--.*?-->", ""),
     (r"<style.*?</style>", ""),
-    (r' id="(?!p[0-9a-f]{10}")[^"]*"', ""),  # figure_1, axes_1: the same in every figure; clip paths keep theirs
+    (r' id="(?![mp][0-9a-f]{10}")[^"]*"', ""),  # figure_1, axes_1: the same in every figure; what is referred to stays
+    (r"xlink:href", "href"),
     (r"font-family: [^;\"]*;?", ""),
-    (r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.1f}".removesuffix(".0")),
+    (r"(?<![>\d.])-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.1f}".removesuffix(".0")),
     (r"\s+", " "),
     (r"> <", "><"),
     (r'(style="[^"]*?);? ?"', r'\1"'),
@@ -177,6 +187,7 @@ _REWRITES = (
     (r"M ([\d. -]+?) L \1(?= |\")", r"M \1h0"),
     (r" transform=\"rotate\(-?0 [^\"]*\)\"", ""),
     (r"<g></g>|<g/>", ""),
+    (r"</svg>\s+", "</svg>"),
 )
 
 

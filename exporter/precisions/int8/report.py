@@ -83,7 +83,7 @@ def report_of(plan: Plan, tried: Sequence[Tried]) -> dict[str, Any]:
             for other in plan.found.frontier
         ],
         "built": [{"share_excluded": one.assignment.share, **asdict(one.loss)} for one in tried],
-        "text": f"{request.calibration.held_out.count} held-out sentences of {request.calibration.source}",
+        "text": f"{request.calibration.held_out.count} held-out sentences (calibration: {request.calibration.source})",
         "gate": {"min_cosine": request.gate.min_cosine, "mean_cosine": request.gate.mean_cosine, "margin": MARGIN},
         "candidates": candidates_of(plan.found.frontier, tried, request.gate),
         "error_by_layer": [
@@ -130,17 +130,13 @@ def _loss(loss: Loss, gate: Gate) -> dict[str, Any]:
 
 def _outcome(one: Assignment, chosen: Assignment, engine: Loss | None, gate: Gate) -> dict[str, str]:
     if one.excluded == chosen.excluded:
-        used = _used(engine or one.loss, gate)
         within = engine is None or engine.passes(gate)
         why = "the fastest that passes" if within else f"none stays below {MARGIN:.0%}, and this one loses least"
-        return {"result": "chosen", "reason": f"{why}: its engine uses {used}"}
+        return {"result": "chosen", "reason": f"{why}: its engine uses {_used(engine or one.loss, gate)}"}
     if engine is not None:
         return {"result": "rejected", "reason": f"its engine uses {_used(engine, gate)}; {MARGIN:.0%} is the most"}
     if one.share > chosen.share:
-        return {
-            "result": "not needed",
-            "reason": f"slower than the chosen one; emulated, it uses {_used(one.loss, gate)}",
-        }
+        return {"result": "not needed", "reason": "slower than the chosen one"}
     if one.loss.passes(gate):
         return {
             "result": "not tried",
@@ -150,9 +146,8 @@ def _outcome(one: Assignment, chosen: Assignment, engine: Loss | None, gate: Gat
 
 
 def _used(loss: Loss, gate: Gate) -> str:
-    shares = loss.shares_used(gate)
-    tightest = max(shares, key=lambda name: shares[name])
-    return f"{shares[tightest]:.0%} of what the gate allows ({tightest})"
+    said = _loss(loss, gate)
+    return f"{said['budget_used']:.0%} of what the gate allows ({said['tightest']})"
 
 
 def candidates_table(said: Mapping[str, Any]) -> str:
@@ -164,7 +159,7 @@ def candidates_table(said: Mapping[str, Any]) -> str:
     fallback = said["scheme"]["fallback_dtype"]
     rows = [
         f"| {one['label']} | {one['share_excluded']:.1%} | {1 / one['relative_time']:.2f}x "
-        f"| {1 - one['emulated']['min_cosine']:.1e} | {1 - one['emulated']['mean_cosine']:.1e} "
+        f"| {1 - one['emulated']['min_cosine']:.2g} | {1 - one['emulated']['mean_cosine']:.2g} "
         f"| {'**chosen**' if one['result'] == 'chosen' else one['result']} | {one['reason']} |\n"
         for one in said["candidates"]
     ]
