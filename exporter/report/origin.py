@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.errors import printable
 from exporter.report.numbers import bytes_size
 
 Facts = tuple[tuple[str, str], ...]
@@ -18,7 +17,7 @@ def origin_of(manifest: Mapping[str, Any]) -> Facts:
         manifest: As JSON data.
     """
     source, engine, encoder = manifest["source"], manifest["engine"], manifest["encoder"]
-    facts = {
+    facts: dict[str, str] = {
         "Checkpoint": source["checkpoint"],
         "Commit": source["commit"] or "none: the checkpoint is a folder",
         "Weights, SHA-256": source["weights_sha256"],
@@ -35,14 +34,12 @@ def origin_of(manifest: Mapping[str, Any]) -> Facts:
         "Exported with": versions_of(manifest["tools"]),
         "Seal of the manifest": manifest["seal"] or "in manifest.json, which lists the hash of this page too",
     }
-    return tuple((name, printable(str(value), 2000)) for name, value in facts.items())
+    return tuple(facts.items())
 
 
 def files_of(manifest: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
     """Return (name, size, SHA-256) of the files of a bundle."""
-    return tuple(
-        (printable(name), bytes_size(facts["size"]), facts["sha256"]) for name, facts in manifest["files"].items()
-    )
+    return tuple((name, bytes_size(facts["size"]), facts["sha256"]) for name, facts in manifest["files"].items())
 
 
 def machine_of(machine: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from exporter.dependencies import require
-from exporter.errors import printable, printable_lines
+from exporter.errors import printable_lines
 from exporter.report import int8
 from exporter.report.audit import Audit
 from exporter.report.int8 import Int8
@@ -106,19 +106,22 @@ def error_page(subject: str, error: str, *, command: str | None = None, date: st
         command: The command that made the page.
         date: When it was made, ISO 8601.
     """
-    first, _, rest = printable_lines(error).partition("\n")
+    first, _, rest = error.partition("\n")
     return _rendered(
         state="not judged",
-        title=printable(subject),
-        verdict=f"{printable(subject)} could not be judged: {first}",
+        title=subject,
+        verdict=f"{subject} could not be judged: {first}",
         cause=rest.strip(),
         parts=[],
         origin=_origin(PageData(command=command, date=date)),
     )
 
 
+_NOTHING = {"together": (), "int8": None, "audit": None, "speed": None, "files": ()}
+
+
 def _rendered(**content: Any) -> bytes:
-    text: str = _environment().get_template("page.html.j2").render(**content)
+    text: str = _environment().get_template("page.html.j2").render({**_NOTHING, **content})
     return text.encode("utf-8", "replace")
 
 
@@ -126,11 +129,17 @@ def _rendered(**content: Any) -> bytes:
 def _environment() -> Environment:
     refuse_without_packages()
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape  # noqa: PLC0415
+    from markupsafe import Markup  # noqa: PLC0415 - of jinja2
+
+    def finalize(value: Any) -> Any:
+        """Escape the control characters of a text, which turn what is read around; autoescape does the rest."""
+        return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
+        finalize=finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -141,7 +150,7 @@ def _environment() -> Environment:
 def _title(parts: Sequence[Part], data: PageData) -> str:
     if parts:
         return parts[0].subject
-    return printable(str((data.throughput or {})["subjects"][0]["name"]))
+    return str((data.throughput or {})["subjects"][0]["name"])
 
 
 def _verdict(parts: Sequence[Part], checks: Sequence[Mapping[str, Any]], throughput: Mapping[str, Any] | None) -> str:
@@ -154,7 +163,7 @@ def _verdict(parts: Sequence[Part], checks: Sequence[Mapping[str, Any]], through
         return f"{failed[0].verdict}{others}"
     wrong = [check for check in checks if not check["passed"]]
     if wrong:
-        return f"{parts[0].subject} FAILED by {printable(wrong[0]['name'])}: {printable(wrong[0]['failures'][0])}"
+        return f"{parts[0].subject} FAILED by {wrong[0]['name']}: {wrong[0]['failures'][0]}"
     if len(parts) == 1:
         return parts[0].verdict
     return f"{parts[0].subject}: all {len(parts)} comparisons passed ({', '.join(part.execution for part in parts)})."
@@ -163,12 +172,12 @@ def _verdict(parts: Sequence[Part], checks: Sequence[Mapping[str, Any]], through
 def _speed_verdict(throughput: Mapping[str, Any]) -> str:
     subjects = throughput["subjects"]
     if throughput["verdict"]:
-        return printable(throughput["verdict"])
+        return str(throughput["verdict"])
     own = next((one for one in subjects if one["name"] == throughput.get("bundle")), subjects[-1])
-    told = f"{printable(own['name'])} encodes {own['sentences_per_s']:,.0f} sentences per second"
+    told = f"{own['name']} encodes {own['sentences_per_s']:,.0f} sentences per second"
     if own is subjects[0]:
         return f"{told}."
-    return f"{told}, {own['ratio']:.2f} times {printable(subjects[0]['name'])}."
+    return f"{told}, {own['ratio']:.2f} times {subjects[0]['name']}."
 
 
 def _result(check: Mapping[str, Any]) -> str:
@@ -176,18 +185,18 @@ def _result(check: Mapping[str, Any]) -> str:
 
 
 def _told(check: Mapping[str, Any]) -> str:
-    return "; ".join(map(printable, check["failures"])) or printable(check["coverage"])
+    return "; ".join(check["failures"]) or check["coverage"]
 
 
 def _origin(data: PageData) -> tuple[tuple[str, str], ...]:
     facts = [] if data.manifest is None else list(origin_of(data.manifest))
     facts += [("Probes, SHA-256", str(data.reports[0]["probes_sha256"]))] if data.reports else []
     golden = data.reports[0]["golden"] if data.reports else None
-    facts += [("Seal of the golden file", printable(str(golden)))] if golden else []
-    facts += [("Judged on", printable(machine_of(data.machine)))] if data.machine else []
-    facts += [("Judged with", printable(versions_of(data.tools)))] if data.tools else []
+    facts += [("Seal of the golden file", str(golden))] if golden else []
+    facts += [("Judged on", machine_of(data.machine))] if data.machine else []
+    facts += [("Judged with", versions_of(data.tools))] if data.tools else []
     facts += [("Judged", data.date)] if data.date else []
-    facts += [("Command", printable(data.command))] if data.command else []
+    facts += [("Command", data.command)] if data.command else []
     return tuple(facts)
 
 

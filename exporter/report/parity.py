@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.errors import printable
 from exporter.report.numbers import count, figure, plural, small
 from exporter.report.plots import plots_of
 from exporter.report.svg import Plot
@@ -79,7 +78,7 @@ def part_of(report: Mapping[str, Any], prefix: str, split: Split | None) -> Part
     statistics = report["statistics"]
     return Part(
         prefix=prefix,
-        subject=printable(report["subject"]),
+        subject=report["subject"],
         passed=report["passed"],
         verdict=verdict_of(report),
         cause=_cause(report),
@@ -98,7 +97,7 @@ def part_of(report: Mapping[str, Any], prefix: str, split: Split | None) -> Part
         sentences=tuple(_sentence(one, split) for one in report["worst_sentences"]),
         scores=tuple(
             (
-                printable(score["name"]),
+                score["name"],
                 count(score["pairs"]),
                 f"{score['reference_spearman']:.2f}" if score["reference_spearman"] is not None else figure(None),
                 f"{score['candidate_spearman']:.2f}" if score["candidate_spearman"] is not None else figure(None),
@@ -111,7 +110,7 @@ def part_of(report: Mapping[str, Any], prefix: str, split: Split | None) -> Part
 def verdict_of(report: Mapping[str, Any]) -> str:
     """Return in one sentence what was compared with what, whether it passed, and by what it failed."""
     against = "the answers in a golden file" if report["golden"] else "its PyTorch checkpoint"
-    begin = f"{printable(report['subject'])}, compared with {against} on {plural(len(report['rows']), 'probe')},"
+    begin = f"{report['subject']}, compared with {against} on {plural(len(report['rows']), 'probe')},"
     bounds, checks = report["verdicts"], [check for check in report["checks"] if check["compared"]]
     missed = [verdict for verdict in bounds if not verdict["passed"]]
     failed = [check["name"] for check in checks if not check["passed"]]
@@ -139,20 +138,20 @@ def _cause(report: Mapping[str, Any]) -> str:
     """Return the cause in one sentence. What a check has compared completely is known; the rest is a guess."""
     failed = [check for check in report["checks"] if check["failures"]]
     if found := [check for check in failed if check["name"] in _CAUSES] or ([] if report["cause"] else failed):
-        return f"Cause: {printable(found[0]['name'])}: {printable(found[0]['failures'][0])}"
-    return f"Likely cause: {printable(report['cause'])}" if report["cause"] else ""
+        return f"Cause: {found[0]['name']}: {found[0]['failures'][0]}"
+    return f"Likely cause: {report['cause']}" if report["cause"] else ""
 
 
 def _gate(verdict: Mapping[str, Any]) -> Gate:
     share = _share_used(verdict)
     return Gate(
-        name=printable(verdict["name"]),
+        name=verdict["name"],
         passed=verdict["passed"],
         measured=figure(verdict["value"]),
         bound=f"{'≥' if verdict['relation'] == '>=' else '≤'} {figure(verdict['bound'])}",
         used="none" if share == 0 else _percent_used(share),
         share=min(share, 1.0),
-        relative_to=printable(verdict["relative_to"] or ""),
+        relative_to=verdict["relative_to"] or "",
     )
 
 
@@ -183,9 +182,9 @@ def _percent(value: float | None) -> str:
 
 def _check(check: Mapping[str, Any]) -> tuple[str, str, str]:
     result = "skipped" if not check["compared"] else "passed" if check["passed"] else "FAILED"
-    failures = "; ".join(map(printable, check["failures"]))
-    coverage = printable(check["coverage"])
-    return printable(check["name"]), result, f"{failures}. Covered: {coverage}" if failures else coverage
+    failures = "; ".join(check["failures"])
+    told = f"{failures}. Covered: {check['coverage']}" if failures else check["coverage"]
+    return check["name"], result, told
 
 
 def _coverage(report: Mapping[str, Any]) -> str:
@@ -193,7 +192,7 @@ def _coverage(report: Mapping[str, Any]) -> str:
     edge = sum(row["kind"].startswith("edge:") for row in rows)
     kinds = len({row["kind"] for row in rows if not row["kind"].startswith("edge:")})
     return (
-        f"{printable(report['probes'])}: {plural(len(rows) - edge, 'text')} of {plural(kinds, 'kind')}, and "
+        f"{report['probes']}: {plural(len(rows) - edge, 'text')} of {plural(kinds, 'kind')}, and "
         f"{plural(edge, 'edge case')}."
     )
 
@@ -210,7 +209,7 @@ def _kinds(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]
         worst = None if None in cosines else min(cosines)
         told = small(None if worst is None else max(1 - worst, 0.0))
         found.append((-math.inf if worst is None else worst, kind, count(len(members)), span, told))
-    return [(printable(kind), number, span, told) for _, kind, number, span, told in sorted(found)]
+    return [(kind, number, span, told) for _, kind, number, span, told in sorted(found)]
 
 
 def _sentence(one: Mapping[str, Any], split: Split | None) -> Sentence:
@@ -218,12 +217,12 @@ def _sentence(one: Mapping[str, Any], split: Split | None) -> Sentence:
     tokens = list(split(one["text"])) if split is not None else []
     cosine = one["cosine"]
     return Sentence(
-        text=f"{printable(text[:_SHOWN])}{'…' if len(text) > _SHOWN else ''}",
-        kind=printable(one["kind"]),
+        text=f"{text[:_SHOWN]}{'…' if len(text) > _SHOWN else ''}",
+        kind=one["kind"],
         length=one["tokens"],
         cosine=figure(cosine),
         distance=small(None if cosine is None else max(1 - cosine, 0.0)),
         error=small(one["relative_error"]),
-        tokens=tuple(map(printable, tokens[:_TOKENS])),
+        tokens=tuple(tokens[:_TOKENS]),
         more=max(0, one["tokens"] - _TOKENS) if tokens else 0,
     )
