@@ -56,7 +56,10 @@ def bench_command(
                 batch_size=batch_size,
                 rounds=rounds,
             )
-    reports.write_speed(result, opened)
+    if page is not None:
+        from exporter.report import PageData
+
+        reports.write_page(PageData(throughput=result.to_dict()), opened)
     if as_json:
         print_json(result.to_dict())
         return

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,9 +22,8 @@ from exporter.cli.output import write_output
 from exporter.errors import BundleError, ExportError, InputError, first_line
 
 if TYPE_CHECKING:
-    from exporter.comparison import Comparison
-    from exporter.benchmark import Throughput
     from exporter.bundle import Bundle
+    from exporter.comparison import Comparison
     from exporter.report import PageData
     from exporter.validator import Check, ParityReport
 
@@ -127,25 +127,24 @@ class Reports:
             from exporter.report import PageData
 
             judged = [report.to_dict() for report in reports]
-            self._write_page(PageData(reports=judged, checks=[check.to_dict() for check in checks]), bundle)
+            self.write_page(PageData(reports=judged, checks=[check.to_dict() for check in checks]), bundle)
 
-    def write_speed(self, throughput: Throughput, bundle: Bundle) -> None:
-        """Write what was measured of the speed of a bundle. Only the page has it."""
-        if self._page is not None:
-            from exporter.report import PageData
+    def write_page(self, data: PageData, bundle: Bundle | None = None) -> None:
+        """Write the page, if it is wanted, with this machine, the command and the date.
 
-            self._write_page(PageData(throughput=throughput.to_dict()), bundle)
-
-    def _write_page(self, data: PageData, bundle: Bundle | None) -> None:
-        from dataclasses import replace
-
+        Args:
+            data: What was judged or measured.
+            bundle: What it is about, where that is one bundle: the page shows where it came from.
+        """
+        if self._page is None:
+            return
         from exporter.machine import machine, tool_versions
         from exporter.report import report_page
 
         data = replace(data, machine=machine(), tools=tool_versions(_TOOLS), command=_command(), date=_now())
         if bundle is not None:
             data = replace(data, **_of_bundle(bundle))
-        write_output(self._page or Path(), report_page(data))
+        write_output(self._page, report_page(data))
 
     def _write_for_ci(self, reports: Sequence[ParityReport], checks: Sequence[Check]) -> None:
         if self._junit is None and self._summary is None:

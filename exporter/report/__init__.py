@@ -6,6 +6,7 @@ out::
     page.py       what a page shows, and the page
     parity.py     the sections of one parity report: verdict, gates, coverage, worst sentences
     plots.py      its plots: distribution, error by length, pairwise drift
+    comparison.py the sides of a comparison, and its sections
     int8.py       the candidates of an int8 export: the plot of a page and of ``int8.svg``
     audit.py      the range audit of fp16
     origin.py     where the judged came from

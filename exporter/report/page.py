@@ -14,6 +14,7 @@ from exporter.dependencies import require
 from exporter.errors import printable_lines
 from exporter.report import int8
 from exporter.report.audit import Audit
+from exporter.report.comparison import part_of_comparison, search_of, sides_of
 from exporter.report.int8 import Int8
 from exporter.report.origin import files_of, machine_of, origin_of, versions_of
 from exporter.report.parity import Part, Split, part_of
@@ -36,6 +37,7 @@ class PageData:
     Attributes:
         reports: Parity reports as JSON data (``ParityReport.to_dict``); the first one gives the page its title.
         checks: Checks of all of them together (``Check.to_dict``).
+        comparison: A comparison of two sides (``Comparison.to_dict``), with its own speed; then there are no reports.
         throughput: What was measured of speed (``Throughput.to_dict``).
         manifest: The manifest of the bundle.
         files: Contents of further files of it, by name: ``SHOWN_FILES`` are shown. They may be a stranger's.
@@ -48,6 +50,7 @@ class PageData:
 
     reports: Sequence[Mapping[str, Any]] = ()
     checks: Sequence[Mapping[str, Any]] = ()
+    comparison: Mapping[str, Any] | None = None
     throughput: Mapping[str, Any] | None = None
     manifest: Mapping[str, Any] | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -75,23 +78,27 @@ def report_page(data: PageData) -> bytes:
         MissingDependencyError: jinja2 or matplotlib is not installed.
         ValueError: There is neither a report nor a throughput.
     """
-    if not data.reports and data.throughput is None:
-        raise ValueError("a page needs a parity report or a throughput")
+    if not data.reports and data.comparison is None and data.throughput is None:
+        raise ValueError("a page needs a parity report, a comparison or a throughput")
     parts = [part_of(report, f"r{place}-", data.split) for place, report in enumerate(data.reports, start=1)]
+    if data.comparison is not None:
+        parts = [part_of_comparison(data.comparison)]
+    speed = data.throughput if data.comparison is None else data.comparison["speed"]
     passed = all(part.passed for part in parts) and all(check["passed"] for check in data.checks)
     candidates, audit = _read(Int8, data.files.get(INT8)), _read(Audit, data.files.get(AUDIT))
     return _rendered(
         state=("passed" if passed else "FAILED") if parts else "measured",
         title=_title(parts, data),
-        verdict=_verdict(parts, data.checks, data.throughput),
+        verdict=_verdict(parts, data.checks, speed),
         cause=next((part.cause for part in parts if part.cause), ""),
         parts=parts,
+        comparison=_sides(data.comparison),
         together=[(check["name"], _result(check), _told(check)) for check in data.checks],
         int8=candidates,
         int8_plot=None if candidates is None else int8.plot_of(candidates),
         audit=audit,
-        speed=data.throughput,
-        fastest=max((one["sentences_per_s"] for one in (data.throughput or {}).get("subjects", ())), default=1.0),
+        speed=speed,
+        fastest=max((one["sentences_per_s"] for one in (speed or {}).get("subjects", ())), default=1.0),
         origin=_origin(data),
         files=() if data.manifest is None else files_of(data.manifest),
     )
@@ -117,7 +124,7 @@ def error_page(subject: str, error: str, *, command: str | None = None, date: st
     )
 
 
-_NOTHING = {"together": (), "int8": None, "audit": None, "speed": None, "files": ()}
+_NOTHING = {"comparison": None, "together": (), "int8": None, "audit": None, "speed": None, "files": ()}
 
 
 def _rendered(**content: Any) -> bytes:
@@ -186,6 +193,13 @@ def _result(check: Mapping[str, Any]) -> str:
 
 def _told(check: Mapping[str, Any]) -> str:
     return "; ".join(check["failures"]) or check["coverage"]
+
+
+def _sides(comparison: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if comparison is None:
+        return None
+    k = (comparison["search"] or {}).get("k")
+    return {"k": k, "search": search_of(comparison), "sides": sides_of(comparison)}
 
 
 def _origin(data: PageData) -> tuple[tuple[str, str], ...]:

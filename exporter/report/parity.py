@@ -16,6 +16,7 @@ Split = Callable[[str], Sequence[str]]
 
 _CAUSES = {"facts", "tokenizer", "weights", "graph"}
 """Checks that say why vectors differ, where they fail."""
+_LONG = 240  # characters of a failure: of a longer one, the details are only in the table of checks
 _TOKENS = 40  # of a sentence
 _SHOWN = 280  # characters of a sentence
 
@@ -39,7 +40,7 @@ class Sentence:
 
     text: str
     kind: str
-    length: int
+    length: int | None
     cosine: str
     distance: str
     error: str
@@ -89,21 +90,13 @@ def part_of(report: Mapping[str, Any], prefix: str, split: Split | None) -> Part
             ("largest relative error", small(statistics["max_relative_error"])),
             ("same ten neighbors", _percent(statistics["mean_neighbor_overlap"])),
         ),
-        gates=tuple(map(_gate, report["verdicts"])),
-        checks=tuple(map(_check, report["checks"])),
+        gates=tuple(map(gate_of, report["verdicts"])),
+        checks=tuple(map(check_of, report["checks"])),
         coverage=_coverage(report),
         kinds=tuple(_kinds(report["rows"])),
         plots=tuple(plots_of(report, prefix)),
         sentences=tuple(_sentence(one, split) for one in report["worst_sentences"]),
-        scores=tuple(
-            (
-                score["name"],
-                count(score["pairs"]),
-                f"{score['reference_spearman']:.2f}" if score["reference_spearman"] is not None else figure(None),
-                f"{score['candidate_spearman']:.2f}" if score["candidate_spearman"] is not None else figure(None),
-            )
-            for score in report["sts"]
-        ),
+        scores=tuple(map(score_of, report["sts"])),
     )
 
 
@@ -138,11 +131,23 @@ def _cause(report: Mapping[str, Any]) -> str:
     """Return the cause in one sentence. What a check has compared completely is known; the rest is a guess."""
     failed = [check for check in report["checks"] if check["failures"]]
     if found := [check for check in failed if check["name"] in _CAUSES] or ([] if report["cause"] else failed):
-        return f"Cause: {found[0]['name']}: {found[0]['failures'][0]}"
+        failure = found[0]["failures"][0]
+        told = failure if len(failure) <= _LONG else failure.partition(": ")[0]
+        return f"Cause: {found[0]['name']}: {told}"
     return f"Likely cause: {report['cause']}" if report["cause"] else ""
 
 
-def _gate(verdict: Mapping[str, Any]) -> Gate:
+def score_of(score: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Return name, pairs, and the Spearman of reference and candidate of a task."""
+    reference, candidate = (
+        figure(None) if value is None else f"{value:.2f}"
+        for value in (score["reference_spearman"], score["candidate_spearman"])
+    )
+    return score["name"], count(score["pairs"]), reference, candidate
+
+
+def gate_of(verdict: Mapping[str, Any]) -> Gate:
+    """Return what the page shows of a verdict."""
     share = _share_used(verdict)
     return Gate(
         name=verdict["name"],
@@ -180,7 +185,8 @@ def _percent(value: float | None) -> str:
     return f"{value:.1%}" if value is not None else figure(None)
 
 
-def _check(check: Mapping[str, Any]) -> tuple[str, str, str]:
+def check_of(check: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the name of a check, its result, and what it covered or what is wrong."""
     result = "skipped" if not check["compared"] else "passed" if check["passed"] else "FAILED"
     failures = "; ".join(check["failures"])
     told = f"{failures}. Covered: {check['coverage']}" if failures else check["coverage"]
@@ -193,7 +199,7 @@ def _coverage(report: Mapping[str, Any]) -> str:
     kinds = len({row["kind"] for row in rows if not row["kind"].startswith("edge:")})
     return (
         f"{report['probes']}: {plural(len(rows) - edge, 'text')} of {plural(kinds, 'kind')}, and "
-        f"{plural(edge, 'edge case')}."
+        f"{plural(edge, 'edge case')}. Judged from string to vector on {report['execution']}."
     )
 
 

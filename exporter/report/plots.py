@@ -43,14 +43,19 @@ class _Bins:
 
 
 def plots_of(report: Mapping[str, Any], prefix: str) -> list[Plot]:
-    """Return the plots of a report.
+    """Return the plots of a report: those that it has data for.
 
     Args:
-        report: ``ParityReport.to_dict()``.
+        report: ``ParityReport.to_dict()``, or ``Comparison.to_dict()``: that has no drift of pairs, no kinds of
+            rows, and lengths only where texts were compared.
         prefix: Begins the names of the plots.
     """
-    plots = [_cosines(report, f"{prefix}cosines"), _by_length(report, f"{prefix}length")]
-    return [*plots, _drift(report, f"{prefix}drift")]
+    plots = [_cosines(report, f"{prefix}cosines")]
+    if all(row["tokens"] is not None for row in report["rows"]):
+        plots.append(_by_length(report, f"{prefix}length"))
+    if "pairwise_drift" in report:
+        plots.append(_drift(report, f"{prefix}drift"))
+    return plots
 
 
 def bound_of(report: Mapping[str, Any], name: str) -> float | None:
@@ -131,8 +136,9 @@ def _by_length(report: Mapping[str, Any], name: str) -> Plot:
     positive = [row["relative_error"] for row in known if row["relative_error"] > 0]
     floor = min(positive, default=1e-7)
     places = [(math.log2(max(row["tokens"], 1)), math.log10(max(row["relative_error"], floor))) for row in known]
+    edges = [row.get("kind", "").startswith("edge:") for row in known]
     for edge, color, size in ((False, "series", 4.5), (True, "second", 4.0)):
-        chosen = [place for place, row in zip(places, known, strict=True) if row["kind"].startswith("edge:") is edge]
+        chosen = [place for place, special in zip(places, edges, strict=True) if special is edge]
         canvas.dots([x for x, _ in chosen], [y for _, y in chosen], color, size=size, square=edge)
     middle = [(sum(group.span) / 2, math.log10(max(group.median, floor))) for group in groups]
     axes.plot([x for x, _ in middle], [y for _, y in middle], color=PLACEHOLDER["ink"], linewidth=1.6)
@@ -147,7 +153,7 @@ def _by_length(report: Mapping[str, Any], name: str) -> Plot:
     axes.set_xlim(0.6 if places and min(x for x, _ in places) >= 1 else -0.2, last)
     canvas.label("tokens", "relative error of the vector")
     note = "A rise with the length points at truncation, positions or the mask; a flat band is rounding."
-    legend = (("dot", "sentence"), ("square", "edge case"), ("line-ink", "median"))
+    legend = (("dot", "sentence"), *((("square", "edge case"),) if any(edges) else ()), ("line-ink", "median"))
     return Plot(
         name, title, description, canvas.inline(title, description),
         (*legend, *_legend(bound, "max relative error", None)), note,

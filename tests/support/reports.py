@@ -126,6 +126,63 @@ def throughput() -> dict[str, Any]:
     }
 
 
+def comparison(*, worst: float = 1e-4, vectors_only: bool = False) -> dict[str, Any]:
+    """Return a result of ``korsbert compare`` as JSON data.
+
+    Args:
+        worst: As in ``parity_report``.
+        vectors_only: Whether two files of vectors were compared: without texts, lengths and speed.
+    """
+    report = parity_report(worst=worst).to_dict()
+    side = {
+        "kind": "vectors" if vectors_only else "bundle",
+        "checkpoint": None,
+        "bundle": None,
+        "precision": None if vectors_only else "fp16",
+        "judged_as": "fp16",
+        "dimension": 24,
+        "dtype": "float32",
+        "norm": {"min": 4.0, "mean": 5.0, "max": 6.0},
+        "size_bytes": None if vectors_only else 5_025_097,
+        "execution": None,
+    }
+    told = "yes" if report["passed"] else "no"
+    return {
+        "passed": report["passed"],
+        "sentence": f"vectors stored with A can be searched with B: {told}, top-10 overlap 0.998 (at least 0.979)",
+        "a": {**side, "given": "old", "told": "a bundle"},
+        "b": {**side, "given": "new", "told": "another one"},
+        "text": {"source": "my.txt", "rows": ROWS, "rows_a": ROWS, "rows_b": ROWS, "matched_by": "text"},
+        "search": {
+            "k": 10,
+            "queries": 20,
+            "corpus": 60,
+            "similarity": "cosine",
+            "a_searched_with_b": {"mean": 0.998, "min": 0.9},
+            "b_searched_with_a": None,
+            "within": {"mean": 0.997, "min": 0.8},
+        },
+        "statistics": report["statistics"],
+        "verdicts": report["verdicts"],
+        "checks": [SWEEP.to_dict()],
+        "sts": report["sts"],
+        "speed": None if vectors_only else {key: throughput()[key] for key in ("subjects", "conditions", "facts")},
+        "notes": ["A and B were made from one checkpoint."],
+        "worst": [
+            {"label": one["text"], "cosine": one["cosine"], "relative_error": one["relative_error"]}
+            for one in report["worst_sentences"][:5]
+        ],
+        "rows": [
+            {
+                "cosine": row["cosine"],
+                "relative_error": row["relative_error"],
+                "tokens": None if vectors_only else row["tokens"],
+            }
+            for row in report["rows"]
+        ],
+    }
+
+
 def split(text: str) -> list[str]:
     """Return the tokens of a text, as a tokenizer that splits at spaces would."""
     return ["[CLS]", *text.split(), "[SEP]"]

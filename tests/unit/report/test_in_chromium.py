@@ -30,6 +30,7 @@ PAGES: dict[str, Callable[[], bytes]] = {
     "two": lambda: report_page(
         data(parity_report(execution="HTTP"), parity_report(execution="gRPC"), checks=[SWEEP.to_dict()])
     ),
+    "compared": lambda: report_page(data(manifest=None, comparison=reports.comparison(worst=0.1))),
     "bench": lambda: report_page(data(throughput=reports.throughput(), files=FILES)),
     "everything": lambda: report_page(data(parity_report(SWEEP), throughput=reports.throughput(), files=FILES)),
     "not judged": lambda: error_page("a bundle", "model.onnx: altered\n  next: export it again"),

@@ -200,6 +200,30 @@ def test_speed_is_told_beside_the_first_encoder() -> None:
     assert page(throughput=verdict).of("h1") == ["int8 1.8x fp16 here: int8 is worth it"]
 
 
+def test_a_comparison_says_whether_vectors_can_be_searched() -> None:
+    found = page(comparison=reports.comparison())
+    sentence = "vectors stored with A can be searched with B: yes, top-10 overlap 0.998 (at least 0.979)"
+    assert found.of("h1") == [sentence]
+    assert found.of("title")[0] == "passed: old and new · korsbert"
+    assert "stored with A, asked with B 0.9980 0.90" in found.text
+    assert "stored with B, asked with A" not in found.text
+    assert "what a bundle another one" in found.text
+    assert "80 rows of my.txt, matched by text. A and B were made from one checkpoint." in found.text
+    assert "Error against length" in found.text
+    assert "228" in found.text
+    only = page(comparison=reports.comparison(worst=0.1, vectors_only=True))
+    assert only.of("title")[0] == "FAILED: old and new · korsbert"
+    assert "Error against length" not in only.text
+    assert "5 MB" not in only.text
+
+
+def test_a_comparison_of_other_dimensions_has_no_plots() -> None:
+    nothing: dict[str, Any] = {"statistics": None, "rows": [], "worst": [], "search": None, "verdicts": [], "sts": []}
+    found = page(comparison={**reports.comparison(), **nothing})
+    assert "Distances" not in found.text
+    assert "Worst sentences" not in found.text
+
+
 def test_what_could_not_be_judged_says_why() -> None:
     found = Elements(error_page("my/bundle", "model.onnx: altered\n  next: export it again", command="korsbert x"))
     assert found.of("h1") == ["my/bundle could not be judged: model.onnx: altered"]
@@ -257,5 +281,5 @@ def test_a_page_is_small() -> None:
 
 
 def test_a_page_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="a parity report or a throughput"):
+    with pytest.raises(ValueError, match="a parity report, a comparison or a throughput"):
         report_page(PageData())
