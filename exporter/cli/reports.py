@@ -37,7 +37,11 @@ SummaryOption = Annotated[
 ]
 PageOption = Annotated[
     Path | None,
-    typer.Option("--report", metavar="FILE.html", help="Write a page with the result and its plots, in one file."),
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        help="Write a page with the result and its plots, also if nothing can be judged.",
+    ),
 ]
 BaselineOption = Annotated[
     Path | None,
