@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import shlex
 import sys
 import time
@@ -117,7 +118,12 @@ class Reports:
             raise
 
     def write(
-        self, reports: Sequence[ParityReport], checks: Sequence[Check] = (), *, bundle: Bundle | None = None
+        self,
+        reports: Sequence[ParityReport],
+        checks: Sequence[Check] = (),
+        *,
+        bundle: Bundle | None = None,
+        compared_with: str | None = None,
     ) -> None:
         """Write what was judged.
 
@@ -125,13 +131,18 @@ class Reports:
             reports: One or more.
             checks: Of all of them together.
             bundle: What was judged, or what a server serves, where it is known: the page shows where it came from.
+            compared_with: Whose answers it was compared with, where that is neither its checkpoint nor a golden file.
         """
         self._write_for_ci(reports, checks)
         if self._page is not None:
             from exporter.report import PageData
 
-            judged = [report.to_dict() for report in reports]
-            self.write_page(PageData(reports=judged, checks=[check.to_dict() for check in checks]), bundle)
+            data = PageData(
+                reports=[report.to_dict() for report in reports],
+                checks=[check.to_dict() for check in checks],
+                compared_with=compared_with,
+            )
+            self.write_page(data, bundle)
 
     def write_page(self, data: PageData, bundle: Bundle | None = None) -> None:
         """Write the page, if it is wanted, with this machine, the command and the date.
@@ -165,6 +176,10 @@ class Reports:
 
     def write_comparison(self, comparison: Comparison) -> None:
         """Write what was compared."""
+        if self._page is not None:
+            from exporter.report import PageData
+
+            self.write_page(PageData(comparison=comparison.to_dict()))
         if self._junit is None and self._summary is None:
             return
         from exporter.comparison.summary import markdown_of_comparison
@@ -207,7 +222,19 @@ def _of_bundle(bundle: Bundle) -> dict[str, Any]:
 
 
 def _command() -> str:
-    return shlex.join(["korsbert", *sys.argv[1:]])
+    """Return the command that runs, without what may be secret: values of headers, and credentials in addresses."""
+    return shlex.join(["korsbert", *_without_secrets(sys.argv[1:])])
+
+
+def _without_secrets(words: Sequence[str]) -> Iterator[str]:
+    value_follows = False
+    for word in words:
+        is_header, has_value = word.startswith("--header"), "=" in word
+        if value_follows or (is_header and has_value):
+            yield f"{word.partition(':')[0]}: …"
+        else:
+            yield re.sub(r"//[^/@\s]*@", "//…@", word)
+        value_follows = is_header and not has_value and not value_follows
 
 
 def _now() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from exporter.report.numbers import bytes_size, figure, plural, small
-from exporter.report.parity import Part, Sentence, check_of, gate_of, score_of
+from exporter.report.parity import Part, Sentence, check_of, gate_of, score_of, shown
 from exporter.report.plots import plots_of
 
 Rows = tuple[tuple[str, str, str], ...]
@@ -30,7 +30,7 @@ def part_of_comparison(comparison: Mapping[str, Any]) -> Part:
         plots=tuple(plots_of(comparison, "compare-")) if comparison["rows"] else (),
         sentences=tuple(
             Sentence(
-                text=one["label"],
+                text=shown(one["label"]),
                 kind="",
                 length=None,
                 cosine=figure(one["cosine"]),
@@ -50,7 +50,7 @@ def sides_of(comparison: Mapping[str, Any]) -> Rows:
     a, b = comparison["a"], comparison["b"]
     rows = [(name, _text(a[key]), _text(b[key])) for name, key in _FACTS.items()]
     rows.append(("size", _size(a["size_bytes"]), _size(b["size_bytes"])))
-    rows.append(("mean length of a vector", small(a["norm"]["mean"]), small(b["norm"]["mean"])))
+    rows.append(("mean length of a vector", _length(a["norm"]), _length(b["norm"])))
     return tuple(row for row in rows if row[1:] != (_UNKNOWN, _UNKNOWN))
 
 
@@ -103,6 +103,10 @@ def _coverage(text: Mapping[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     return _UNKNOWN if value is None else str(value)
+
+
+def _length(norm: Mapping[str, Any] | None) -> str:
+    return _UNKNOWN if norm is None else small(norm["mean"])
 
 
 def _size(size: int | None) -> str:

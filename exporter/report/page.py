@@ -37,6 +37,7 @@ class PageData:
     Attributes:
         reports: Parity reports as JSON data (``ParityReport.to_dict``); the first one gives the page its title.
         checks: Checks of all of them together (``Check.to_dict``).
+        compared_with: Whose answers the reports compare with, where that is neither a checkpoint nor a golden file.
         comparison: A comparison of two sides (``Comparison.to_dict``), with its own speed; then there are no reports.
         throughput: What was measured of speed (``Throughput.to_dict``).
         manifest: The manifest of the bundle.
@@ -50,6 +51,7 @@ class PageData:
 
     reports: Sequence[Mapping[str, Any]] = ()
     checks: Sequence[Mapping[str, Any]] = ()
+    compared_with: str | None = None
     comparison: Mapping[str, Any] | None = None
     throughput: Mapping[str, Any] | None = None
     manifest: Mapping[str, Any] | None = None
@@ -80,7 +82,10 @@ def report_page(data: PageData) -> bytes:
     """
     if not data.reports and data.comparison is None and data.throughput is None:
         raise ValueError("a page needs a parity report, a comparison or a throughput")
-    parts = [part_of(report, f"r{place}-", data.split) for place, report in enumerate(data.reports, start=1)]
+    parts = [
+        part_of(report, f"r{place}-", data.split, data.compared_with)
+        for place, report in enumerate(data.reports, start=1)
+    ]
     if data.comparison is not None:
         parts = [part_of_comparison(data.comparison)]
     speed = data.throughput if data.comparison is None else data.comparison["speed"]

@@ -68,20 +68,21 @@ class Part:
     scores: tuple[tuple[str, str, str, str], ...]
 
 
-def part_of(report: Mapping[str, Any], prefix: str, split: Split | None) -> Part:
+def part_of(report: Mapping[str, Any], prefix: str, split: Split | None, compared_with: str | None = None) -> Part:
     """Return what the page shows of ``ParityReport.to_dict()``.
 
     Args:
         report: The report.
         prefix: Begins the ids of its elements.
         split: The tokenizer of what was judged, where it is known.
+        compared_with: Whose answers it was compared with, where the report does not say.
     """
     statistics = report["statistics"]
     return Part(
         prefix=prefix,
         subject=report["subject"],
         passed=report["passed"],
-        verdict=verdict_of(report),
+        verdict=verdict_of(report, compared_with),
         cause=_cause(report),
         execution=report["execution"],
         figures=(
@@ -100,9 +101,9 @@ def part_of(report: Mapping[str, Any], prefix: str, split: Split | None) -> Part
     )
 
 
-def verdict_of(report: Mapping[str, Any]) -> str:
+def verdict_of(report: Mapping[str, Any], compared_with: str | None = None) -> str:
     """Return in one sentence what was compared with what, whether it passed, and by what it failed."""
-    against = "the answers in a golden file" if report["golden"] else "its PyTorch checkpoint"
+    against = compared_with or ("the answers in a golden file" if report["golden"] else "its PyTorch checkpoint")
     begin = f"{report['subject']}, compared with {against} on {plural(len(report['rows']), 'probe')},"
     bounds, checks = report["verdicts"], [check for check in report["checks"] if check["compared"]]
     missed = [verdict for verdict in bounds if not verdict["passed"]]
@@ -218,12 +219,17 @@ def _kinds(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]
     return [(kind, number, span, told) for _, kind, number, span, told in sorted(found)]
 
 
+def shown(text: str) -> str:
+    """Return the beginning of a text, in one line."""
+    line = " ".join(text.split())
+    return f"{line[:_SHOWN]}…" if len(line) > _SHOWN else line
+
+
 def _sentence(one: Mapping[str, Any], split: Split | None) -> Sentence:
-    text = " ".join(one["text"].split())
     tokens = list(split(one["text"])) if split is not None else []
     cosine = one["cosine"]
     return Sentence(
-        text=f"{text[:_SHOWN]}{'…' if len(text) > _SHOWN else ''}",
+        text=shown(one["text"]),
         kind=one["kind"],
         length=one["tokens"],
         cosine=figure(cosine),

@@ -156,9 +156,7 @@ class _Pairs:
     overlap: Matrix
 
 
-def _compare_pairs(
-    wanted: Matrix, found: Matrix, text: npt.NDArray[np.int64], finite: npt.NDArray[np.bool_]
-) -> _Pairs:
+def _compare_pairs(wanted: Matrix, found: Matrix, text: npt.NDArray[np.int64], finite: npt.NDArray[np.bool_]) -> _Pairs:
     """Compare (rows, dimension) vectors of length 1 in pairs. Memory does not grow with the number of pairs."""
     rows, counts = len(wanted), np.zeros(len(DRIFT_EDGES) - 1, np.int64)
     neighbor, margin, drift = np.zeros(rows, np.int64), np.zeros(rows), 0.0

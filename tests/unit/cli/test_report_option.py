@@ -58,3 +58,15 @@ def test_a_missing_package_is_told_before_the_work(page: Path, package: str, mon
         Reports(page=page)
     assert failure.value.next_step == "pip install 'korsbert[report]'"
     Reports(junit=page.with_name("junit.xml"))  # which needs neither
+
+
+def test_the_command_is_told_without_secrets(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = ["--header", "Authorization: Bearer a=hush", "--header=X-Key: hush", "--header-b", "X: hush"]
+    words = ["https://me:word@host:1/x", *secret, "--clients", "4"]
+    monkeypatch.setattr(sys, "argv", ["korsbert", "verify", *words])
+    Reports(page=page).write([parity_report(SWEEP)])
+    text = page.read_text(encoding="utf-8")
+    assert "hush" not in text
+    assert "word@" not in text
+    for told in ("//…@host:1/x", "Authorization: …", "--header=X-Key: …", "X: …", "--clients 4"):
+        assert told in text

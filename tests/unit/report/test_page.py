@@ -90,6 +90,11 @@ def test_a_golden_file_is_named_as_what_was_compared_with() -> None:
     assert "cd" * 32 in found.text
 
 
+def test_whose_answers_were_compared_with_can_be_told() -> None:
+    found = page(parity_report(), compared_with="the answers of the bundle here")
+    assert "onnxruntime, compared with the answers of the bundle here on 80 probes" in found.of("h1")[0]
+
+
 def test_several_comparisons_have_a_section_each_and_fail_together() -> None:
     http, grpc = parity_report(execution="HTTP"), parity_report(execution="gRPC")
     assert page(http, grpc).of("h1") == ["demo fp16 on onnxruntime: all 2 comparisons passed (HTTP, gRPC)."]
