@@ -92,6 +92,13 @@ class TestOfCommands:
         assert "model.onnx: altered since it was published" in heading(page)
         assert {path.name for path in tmp_path.iterdir()} == {"my-bundle", "page.html"}
 
+    def test_compare(self, python: WarmPython, demo_fp16: Path, tmp_path: Path) -> None:
+        page = tmp_path / "page.html"
+        done = python.run(CLI, "compare", demo_fp16, demo_fp16, "--no-speed", "--report", page)
+        assert done.status == 0, done.stderr
+        assert heading(page).startswith("vectors stored with A can be searched with B: yes, top-10 overlap 1")
+        assert "Error against length" in page.read_text(encoding="utf-8")
+
     def test_bench(self, python: WarmPython, bundle: Path, tmp_path: Path) -> None:
         text, page = tmp_path / "text.txt", tmp_path / "page.html"
         text.write_text("문장 하나\n문장 둘\n", encoding="utf-8")
