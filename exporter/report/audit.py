@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, FiniteFloat
 
 from exporter.report.numbers import count, figure, plural
 
-_Positive = Annotated[FiniteFloat, Field(gt=0)]
+_AboveOne = Annotated[FiniteFloat, Field(gt=1)]
 
 
 class _Node(BaseModel):
@@ -21,8 +21,8 @@ class _Node(BaseModel):
 class Audit(BaseModel):
     """What a page reads of ``fp16.json``."""
 
-    limit: _Positive
-    headroom: _Positive
+    limit: _AboveOne
+    headroom: _AboveOne
     sentences: int
     nodes: int
     kept_in_float32: int

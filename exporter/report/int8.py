@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, FiniteFloat
+from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from exporter.report.numbers import small
 from exporter.report.svg import PLACEHOLDER, Canvas, Plot
 
-_Positive = Annotated[FiniteFloat, Field(gt=0)]
+_Time = Annotated[FiniteFloat, Field(ge=1e-3, le=1e3)]
 _Cosine = Annotated[FiniteFloat, Field(ge=-1.1, le=1.1)]
 _EXACT = 1e-9  # a smaller distance from 1 is drawn here
 
@@ -24,7 +24,7 @@ class _Loss(BaseModel):
 class _Candidate(BaseModel):
     label: Annotated[str, Field(min_length=1, max_length=2, pattern="^[A-Z]+$")]
     share_excluded: FiniteFloat
-    relative_time: _Positive
+    relative_time: _Time
     emulated: _Loss
     engine: _Loss | None
     result: Literal["chosen", "rejected", "not needed", "not tried"]
@@ -52,6 +52,12 @@ class Int8(BaseModel):
     text: str
     gate: _Gate
     candidates: Annotated[tuple[_Candidate, ...], Field(min_length=1, max_length=26)]
+
+    @model_validator(mode="after")
+    def _one_is_chosen(self) -> Self:
+        if sum(one.result == "chosen" for one in self.candidates) != 1:
+            raise ValueError("not one candidate is chosen")
+        return self
 
     @property
     def chosen(self) -> _Candidate:

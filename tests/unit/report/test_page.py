@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -194,6 +195,27 @@ def test_a_file_that_cannot_be_read_has_no_section(content: bytes) -> None:
     found = page(parity_report(), files={"int8.json": content, "fp16.json": content})
     assert "INT8 candidates" not in found.text
     assert "Range audit" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("int8.json", lambda content: content["candidates"][0].update(relative_time=1e-320)),
+        ("int8.json", lambda content: content["candidates"][0].update(label="<b>")),
+        ("int8.json", lambda content: content["candidates"][2].update(result="rejected")),
+        ("int8.json", lambda content: content["candidates"][0].update(result="chosen")),
+        ("int8.json", lambda content: content["candidates"][0]["emulated"].update(min_cosine=1e300)),
+        ("fp16.json", lambda content: content.update(limit=1.0)),
+        ("fp16.json", lambda content: content.update(largest=[])),
+        ("fp16.json", lambda content: content["largest"][0].update(value=-1.0)),
+    ],
+)
+def test_impossible_figures_of_a_stranger_have_no_section(name: str, wrong: Callable[[Any], object]) -> None:
+    content = {"int8.json": reports.int8_json(), "fp16.json": reports.fp16_json()}[name]
+    wrong(content)
+    text = page(parity_report(), files={name: json.dumps(content).encode()}).text
+    assert "INT8 candidates" not in text
+    assert "Range audit" not in text
 
 
 def test_speed_is_told_beside_the_first_encoder() -> None:
