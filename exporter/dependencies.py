@@ -18,7 +18,8 @@ EXTRAS = {
     "onnx_ir": "export",
     "onnxscript": "export",
     "optimum": "export",
-    "matplotlib": "export",
+    "jinja2": "report",
+    "matplotlib": "report",
     "onnxruntime": "cpu",
     "openvino": "openvino",
     "tensorrt": "tensorrt",
@@ -36,8 +37,8 @@ EXTRAS = {
 
 REFERENCE_PACKAGES = ("torch", "sentence_transformers", "optimum")
 """What the PyTorch reference needs."""
-EXPORT_PACKAGES = (*REFERENCE_PACKAGES, "onnxscript", "onnxruntime")
-"""What an export needs besides its engine."""
+EXPORT_PACKAGES = (*REFERENCE_PACKAGES, "onnxscript", "onnxruntime", "jinja2", "matplotlib")
+"""What an export needs besides its engine. The last two draw ``report.html``."""
 
 
 def release_of(version: str) -> tuple[int, ...]:

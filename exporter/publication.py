@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from exporter.bundle import (
     PARITY,
     TOKENIZER,
@@ -27,6 +29,8 @@ from exporter.graph import Graph
 from exporter.machine import machine, tool_versions
 from exporter.precisions import ConversionReport
 from exporter.recipe import Recipe
+from exporter.report import PAGE, PageData, report_page
+from exporter.runtime.tokens import pieces
 from exporter.runtime.vector_types import RANGES, Ranges
 from exporter.targets import Device, Precision
 from exporter.validator import ParityReport
@@ -168,12 +172,23 @@ def refuse_to_record(bundle: Bundle, device: str | None) -> None:
 
 
 def write_files(manifest: Manifest, judged: Judged, added: ConversionReport, folder: Path) -> None:
-    """Write what lies beside engine and tokenizer: reports and model card."""
+    """Write what lies beside engine and tokenizer: reports, page and model card."""
     for name, content in added.files.items():
         (folder / name).write_bytes(content)
     (folder / RANGES).write_bytes(judged.ranges.to_json())
     _write_json(folder / PARITY, _parity_of(judged))
     (folder / "README.md").write_text(_card(manifest, judged, added, folder), encoding="utf-8")
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    (folder / PAGE).write_bytes(
+        report_page(
+            PageData(
+                reports=(judged.report.to_dict(),),
+                manifest=manifest.model_dump(mode="json"),
+                files=added.files,
+                split=lambda text: pieces(tokenizer, manifest.encoder.prompt + text),
+            )
+        )
+    )
 
 
 def _card(manifest: Manifest, judged: Judged, added: ConversionReport, folder: Path) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from exporter.cli.arguments import BatchSizeOption, BundleArgument, CheckpointOption, JsonFlag
 from exporter.cli.output import print_json, print_table, spinner, stderr_console
+from exporter.cli.reports import PageOption, Reports
 
 TORCH = "torch"  # the name of the PyTorch checkpoint in --against
 
@@ -33,6 +34,7 @@ def bench_command(
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: all cores).")] = None,
     batch_size: BatchSizeOption = 32,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed rounds; the median is reported.")] = 5,
+    page: PageOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure the throughput and latency of a bundle."""
@@ -40,19 +42,25 @@ def bench_command(
     from exporter.bundle import Bundle
     from exporter.bundle.finding import find_bundle
 
-    opened = Bundle.open(find_bundle(bundle).folder)
-    given = [Bundle.open(find_bundle(other).folder) for other in against or () if other != TORCH]
-    with spinner(stderr_console(), "measuring"):
-        result = bench_bundle(
-            opened,
-            against_torch=TORCH in (against or ()),
-            against=given or siblings_of(opened),
-            text=text,
-            checkpoint=checkpoint,
-            threads=threads,
-            batch_size=batch_size,
-            rounds=rounds,
-        )
+    reports = Reports(page=page)
+    with reports.telling(str(bundle)):
+        opened = Bundle.open(find_bundle(bundle).folder)
+        given = [Bundle.open(find_bundle(other).folder) for other in against or () if other != TORCH]
+        with spinner(stderr_console(), "measuring"):
+            result = bench_bundle(
+                opened,
+                against_torch=TORCH in (against or ()),
+                against=given or siblings_of(opened),
+                text=text,
+                checkpoint=checkpoint,
+                threads=threads,
+                batch_size=batch_size,
+                rounds=rounds,
+            )
+    if page is not None:
+        from exporter.report import PageData
+
+        reports.write_page(PageData(throughput=result.to_dict()), opened)
     if as_json:
         print_json(result.to_dict())
         return

@@ -23,7 +23,7 @@ from exporter.cli.arguments import (
     StsOption,
 )
 from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console, table_width, write_output
-from exporter.cli.reports import BaselineOption, JunitOption, Reports, SummaryOption
+from exporter.cli.reports import BaselineOption, JunitOption, PageOption, Reports, SummaryOption
 from exporter.errors import InputError
 from exporter.files import TEXT, read_file
 from exporter.runtime.contract import VectorType
@@ -122,6 +122,7 @@ def validate_command(
     junit: JunitOption = None,
     summary: SummaryOption = None,
     baseline: BaselineOption = None,
+    page: PageOption = None,
     record: Annotated[
         bool, typer.Option("--record", help="Record the result in a bundle that was published unvalidated.")
     ] = False,
@@ -132,7 +133,7 @@ def validate_command(
     from exporter.bundle.finding import find_bundle
     from exporter.bundle.minimum_gate import minimum_gate_of
 
-    reports, stderr = Reports(junit, summary, baseline), stderr_console()
+    reports, stderr = Reports(junit, summary, baseline, page), stderr_console()
     with reports.telling(str(bundle)):
         other = "checkpoint" if checkpoint is not None else "sts" if sts else "record" if record else None
         if golden is not None and other is not None:
@@ -151,7 +152,7 @@ def validate_command(
             report = _validate_with_golden(opened, golden, require_signature, device, minimum_gate)
         else:
             report = _validate_with_checkpoint(opened, checkpoint, sts or (), device, minimum_gate, record=record)
-    reports.write([report])
+    reports.write([report], bundle=opened)
     if as_json:
         print_json({**report.to_dict(), "weaker_own_gate": list(minimum_gate.weaker_bounds(opened.manifest))})
     else:

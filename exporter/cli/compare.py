@@ -9,7 +9,7 @@ import typer
 
 from exporter.cli.arguments import JsonFlag, RequireSignatureOption, StsOption
 from exporter.cli.output import print_json, print_table, spinner, stderr_console
-from exporter.cli.reports import JunitOption, Reports, SummaryOption
+from exporter.cli.reports import JunitOption, PageOption, Reports, SummaryOption
 from exporter.cli.verify import (
     Api,
     ApiOption,
@@ -97,12 +97,13 @@ def compare_command(
     require_signature: RequireSignatureOption = None,
     junit: JunitOption = None,
     summary: SummaryOption = None,
+    page: PageOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say whether vectors that are stored with A can be searched with B."""
     import exporter
 
-    reports, stderr = Reports(junit, summary), stderr_console()
+    reports, stderr = Reports(junit, summary, page=page), stderr_console()
     told: list[str] = []
 
     def tell(note: str) -> None:

@@ -1,11 +1,19 @@
-"""Files that a command writes for CI systems: JUnit XML, and a summary in Markdown. Also where nothing was judged."""
+"""Files that a command writes: JUnit XML and a summary in Markdown for CI systems, a page to read.
+
+All of them are also written where nothing could be judged.
+"""
 
 from __future__ import annotations
 
+import datetime
 import json
+import re
+import shlex
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +23,9 @@ from exporter.cli.output import write_output
 from exporter.errors import BundleError, ExportError, InputError, first_line
 
 if TYPE_CHECKING:
+    from exporter.bundle import Bundle
     from exporter.comparison import Comparison
+    from exporter.report import PageData
     from exporter.validator import Check, ParityReport
 
 JunitOption = Annotated[
@@ -25,6 +35,14 @@ JunitOption = Annotated[
 SummaryOption = Annotated[
     Path | None,
     typer.Option("--summary", metavar="FILE", help="Append a summary in Markdown, for $GITHUB_STEP_SUMMARY."),
+]
+PageOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        help="Write a page with the result and its plots, also if nothing can be judged.",
+    ),
 ]
 BaselineOption = Annotated[
     Path | None,
@@ -41,25 +59,38 @@ class Reports:
         junit: File of the JUnit XML, if it is wanted.
         summary: File that the Markdown is appended to, if it is wanted.
         baseline: An earlier report.
+        page: File of the page, if it is wanted.
 
     Raises:
         InputError: A file cannot be written, or the baseline cannot be read.
+        MissingDependencyError: A page is wanted, and what draws it is not installed.
     """
 
-    def __init__(self, junit: Path | None, summary: Path | None, baseline: Path | None = None) -> None:
-        for path in (junit, summary):
+    def __init__(
+        self,
+        junit: Path | None = None,
+        summary: Path | None = None,
+        baseline: Path | None = None,
+        page: Path | None = None,
+    ) -> None:
+        for path in (junit, summary, page):
             if path is not None and not path.parent.is_dir():
                 raise InputError(
                     f"{path}: cannot be written: No such file or directory", next_step=f"create {path.parent}"
                 )
         if baseline is not None and summary is None:
             raise InputError("`baseline` is given without `summary`", next_step="give `summary` too")
-        self._junit, self._summary, self._before = junit, summary, baseline
+        if page is not None:
+            from exporter.report import refuse_without_packages
+
+            refuse_without_packages()
+        self._junit, self._summary, self._before, self._page = junit, summary, baseline, page
         self._baseline: dict[str, Any] | None = None
         self._started = time.monotonic()
-        if junit is not None and junit.is_file() and not junit.is_symlink():
-            with suppress(OSError):  # what cannot be removed cannot be written either, which is told then
-                junit.unlink()  # an old one must not be taken for that of this run
+        for path in (junit, page):
+            if path is not None and path.is_file() and not path.is_symlink():
+                with suppress(OSError):  # what cannot be removed cannot be written either, which is told then
+                    path.unlink()  # an old one must not be taken for that of this run
 
     @contextmanager
     def telling(self, subject: str) -> Iterator[None]:
@@ -79,10 +110,58 @@ class Reports:
             told = error if isinstance(error, ExportError) else ExportError(f"{type(error).__name__}: {error}")
             with suppress(InputError):  # the first error is the one to be told
                 self._write(junit_of_error(subject, told, self._seconds), markdown_of_error(subject, told))
+            if self._page is not None:
+                from exporter.report import error_page
+
+                with suppress(InputError):
+                    write_output(self._page, error_page(subject, str(told), command=_command(), date=_now()))
             raise
 
-    def write(self, reports: Sequence[ParityReport], checks: Sequence[Check] = ()) -> None:
-        """Write what was judged."""
+    def write(
+        self,
+        reports: Sequence[ParityReport],
+        checks: Sequence[Check] = (),
+        *,
+        bundle: Bundle | None = None,
+        compared_with: str | None = None,
+    ) -> None:
+        """Write what was judged.
+
+        Args:
+            reports: One or more.
+            checks: Of all of them together.
+            bundle: What was judged, or what a server serves, where it is known: the page shows where it came from.
+            compared_with: Whose answers it was compared with, where that is neither its checkpoint nor a golden file.
+        """
+        self._write_for_ci(reports, checks)
+        if self._page is not None:
+            from exporter.report import PageData
+
+            data = PageData(
+                reports=[report.to_dict() for report in reports],
+                checks=[check.to_dict() for check in checks],
+                compared_with=compared_with,
+            )
+            self.write_page(data, bundle)
+
+    def write_page(self, data: PageData, bundle: Bundle | None = None) -> None:
+        """Write the page, if it is wanted, with this machine, the command and the date.
+
+        Args:
+            data: What was judged or measured.
+            bundle: What it is about, where that is one bundle: the page shows where it came from.
+        """
+        if self._page is None:
+            return
+        from exporter.machine import machine, tool_versions
+        from exporter.report import report_page
+
+        data = replace(data, machine=machine(), tools=tool_versions(_TOOLS), command=_command(), date=_now())
+        if bundle is not None:
+            data = replace(data, **_of_bundle(bundle))
+        write_output(self._page, report_page(data))
+
+    def _write_for_ci(self, reports: Sequence[ParityReport], checks: Sequence[Check]) -> None:
         if self._junit is None and self._summary is None:
             return
         from exporter.machine import machine, tool_versions
@@ -97,6 +176,10 @@ class Reports:
 
     def write_comparison(self, comparison: Comparison) -> None:
         """Write what was compared."""
+        if self._page is not None:
+            from exporter.report import PageData
+
+            self.write_page(PageData(comparison=comparison.to_dict()))
         if self._junit is None and self._summary is None:
             return
         from exporter.comparison.summary import markdown_of_comparison
@@ -120,6 +203,42 @@ class Reports:
             except (OSError, UnicodeEncodeError) as error:
                 told = getattr(error, "strerror", None) or first_line(error)
                 raise InputError(f"{self._summary}: cannot be written: {told}") from error
+
+
+def _of_bundle(bundle: Bundle) -> dict[str, Any]:
+    """Return what a page shows of a bundle, under the names of ``PageData``."""
+    from exporter.bundle import TOKENIZER
+    from exporter.bundle.bundle import parse_tokenizer
+    from exporter.report import SHOWN_FILES
+    from exporter.runtime.tokens import pieces
+
+    tokenizer = parse_tokenizer(bundle.folder / TOKENIZER, bundle.read(TOKENIZER))
+    prompt = bundle.manifest.encoder.prompt
+    return {
+        "manifest": bundle.manifest.model_dump(mode="json"),
+        "files": {name: bundle.read(name) for name in SHOWN_FILES if name in bundle.manifest.files},
+        "split": lambda text: pieces(tokenizer, prompt + text),
+    }
+
+
+def _command() -> str:
+    """Return the command that runs, without what may be secret: values of headers, and credentials in addresses."""
+    return shlex.join(["korsbert", *_without_secrets(sys.argv[1:])])
+
+
+def _without_secrets(words: Sequence[str]) -> Iterator[str]:
+    value_follows = False
+    for word in words:
+        is_header, has_value = word.startswith("--header"), "=" in word
+        if value_follows or (is_header and has_value):
+            yield f"{word.partition(':')[0]}: …"
+        else:
+            yield re.sub(r"//[^/@\s]*@", "//…@", word)
+        value_follows = is_header and not has_value and not value_follows
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 _TOOLS = (

@@ -12,7 +12,7 @@ import typer
 
 from exporter.cli.arguments import GatesOption, GoldenOption, JsonFlag, RecipeOption, RequireSignatureOption
 from exporter.cli.output import print_json, print_table, spinner, stderr_console
-from exporter.cli.reports import BaselineOption, JunitOption, Reports, SummaryOption
+from exporter.cli.reports import BaselineOption, JunitOption, PageOption, Reports, SummaryOption
 from exporter.cli.triton import NameOption
 from exporter.errors import InputError, printable
 from exporter.serving.limits import REQUEST_S, TOTAL_S
@@ -112,10 +112,11 @@ def verify_command(
     junit: JunitOption = None,
     summary: SummaryOption = None,
     baseline: BaselineOption = None,
+    page: PageOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare a running server with a bundle, a checkpoint or a golden file: every text, in batches and under load."""
-    reports = Reports(junit, summary, baseline)
+    reports = Reports(junit, summary, baseline, page)
     with reports.telling("the server" if bundle is None else f"a server of {bundle}"):
         of_others = {"model": model, "header": header, "key_env": key_env, "precision": precision}
         _refuse_useless(api, {"name": name, "grpc": grpc}, of_others | {"normalize": normalize})
@@ -131,7 +132,7 @@ def verify_command(
                 outcome = _verify_embeddings(
                     url, options, asked, precision, clients=clients, requests=requests, normalize=normalize
                 )
-    reports.write(outcome.reports, outcome.together)
+    reports.write(outcome.reports, outcome.together, bundle=asked.bundle, compared_with=outcome.compared_with)
     if as_json:
         print_json(outcome.content)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from exporter.calibration import TokenBatches
@@ -14,10 +14,17 @@ from exporter.validator import Reference
 
 @dataclass(frozen=True)
 class Cast:
-    """A precision with one candidate: the graph cast to a floating-point format."""
+    """A precision with one candidate: the graph cast to a floating-point format.
+
+    Attributes:
+        request: What the precision is asked for.
+        convert: Returns the graph in the format.
+        files: Returns what is added to a bundle, once the graph is converted: contents by file name.
+    """
 
     request: ConversionRequest
     convert: Callable[[Graph, TokenBatches, tuple[str, ...]], Graph]
+    files: Callable[[], Mapping[str, bytes]] = dict
 
     @property
     def hint(self) -> str:
@@ -43,8 +50,8 @@ class Cast:
         return ""
 
     def report(self) -> ConversionReport:
-        """Return nothing to add."""
-        return ConversionReport()
+        """Return the files that the precision adds."""
+        return ConversionReport(files=self.files())
 
 
 def any_target(target: Target) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -23,10 +26,22 @@ from exporter.targets import Precision
 
 check = any_target
 
+JSON = "fp16.json"
+_WRITTEN = 20  # nodes, of the hundreds of a graph
+
 
 def prepare(request: ConversionRequest) -> Conversion:
-    """Return the conversion, which has one candidate."""
-    return Cast(request, convert)
+    """Return the conversion, which has one candidate and adds its range audit to the bundle."""
+    audits: list[Audit] = []
+
+    def audit_and_cast(graph: Graph, batches: TokenBatches, keep_fp32: tuple[str, ...]) -> Graph:
+        audits.append(audit(graph, batches))
+        return cast(graph, audits[-1], keep_fp32)
+
+    def files() -> Mapping[str, bytes]:
+        return {JSON: json.dumps(audits[-1].to_dict(), indent=1, allow_nan=False).encode() + b"\n"}
+
+    return Cast(request, audit_and_cast, files)
 
 
 def convert(graph: Graph, batches: TokenBatches, keep_fp32: tuple[str, ...]) -> Graph:
@@ -56,6 +71,27 @@ class Audit:
     def hot(self) -> dict[str, float]:
         """What comes too near the end of float16."""
         return {name: value for name, value in self.largest.items() if not value <= FP16_MAX / HEADROOM}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return as JSON data what the nodes with the largest values reach. An infinite value becomes null."""
+        order = sorted(self.largest, key=lambda name: (-self.largest[name], name))
+        hot = self.hot
+        return {
+            "limit": FP16_MAX,
+            "headroom": HEADROOM,
+            "sentences": self.sentences,
+            "text_sha256": self.text_sha256,
+            "nodes": len(order),
+            "kept_in_float32": len(hot),
+            "largest": [
+                {
+                    "node": name,
+                    "value": float(f"{self.largest[name]:.6g}") if np.isfinite(self.largest[name]) else None,
+                    "float32": name in hot,
+                }
+                for name in order[:_WRITTEN]
+            ],
+        }
 
 
 def audit(graph: Graph, batches: TokenBatches) -> Audit:

@@ -52,6 +52,26 @@ class TextTokenizer:
         return ids, mask
 
 
+def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
+    """Return the tokens of a text, special tokens included, truncated, as a reader can read them.
+
+    A byte-level tokenizer writes each byte as a letter of its own alphabet. Of such a token the part of the text is
+    returned that it stands for.
+
+    Args:
+        tokenizer: Any.
+        text: With the prompt, if there is one.
+    """
+    encoding = tokenizer.encode(text)
+    special = encoding.special_tokens_mask
+    if type(tokenizer.decoder).__name__ != "ByteLevel":
+        return list(encoding.tokens)
+    return [
+        token if special[place] or start == end else text[start:end]
+        for place, (token, (start, end)) in enumerate(zip(encoding.tokens, encoding.offsets, strict=True))
+    ]
+
+
 def batches_by_length(lengths: Sequence[int], *, batch_size: int, token_budget: int) -> Iterator[list[int]]:
     """Yield batches of row numbers, longest rows first, so that little of a batch is padding.
 

@@ -15,6 +15,10 @@ NEAREST = 10
 _PAIRS_AT_ONCE = 2**20
 """Cosines of so many pairs are in memory at once, 8 MiB for each of some ten arrays."""
 
+DRIFT_EDGES = 10.0 ** (np.arange(-36, 2) / 4)
+"""The edges of the bins of ``Parity.drift_counts``, four in every power of ten: 1e-9 to 1.8. A change of a cosine is
+at most 2; what is outside is counted in the first and in the last bin."""
+
 Matrix = npt.NDArray[np.float64]
 
 
@@ -54,6 +58,8 @@ class Parity:
         neighbor_overlap: (different texts,) share of the ten nearest texts, by reference vectors, that are also the ten
             nearest by candidate vectors.
         similarity_drift: Largest change of any pairwise cosine.
+        drift_counts: (bins,) how many pairs of rows have cosines that change so much; see ``DRIFT_EDGES``. Pairs with a
+            row that is not finite are left out.
         non_finite: How many rows have a NaN or Inf.
     """
 
@@ -66,6 +72,7 @@ class Parity:
     margin: Matrix
     neighbor_overlap: Matrix
     similarity_drift: float
+    drift_counts: npt.NDArray[np.int64]
     non_finite: int
 
     @property
@@ -106,7 +113,7 @@ def compare(reference: npt.ArrayLike, candidate: npt.ArrayLike, token_ids: Seque
     for column in (cosine, centered, error, ratio):
         column[~finite] = np.nan
     text = text_numbers(token_ids)
-    pairs = _compare_pairs(_unit(wanted), _unit(safe), text)
+    pairs = _compare_pairs(_unit(wanted), _unit(safe), text, finite)
     return Parity(
         cosine=cosine,
         centered_cosine=centered,
@@ -117,6 +124,7 @@ def compare(reference: npt.ArrayLike, candidate: npt.ArrayLike, token_ids: Seque
         margin=pairs.margin,
         neighbor_overlap=np.where(finite[pairs.first], pairs.overlap, 0.0),
         similarity_drift=pairs.drift if finite.all() else float("nan"),
+        drift_counts=pairs.drift_counts,
         non_finite=int((~finite).sum()),
     )
 
@@ -135,6 +143,7 @@ class _Pairs:
         neighbor: (rows,) see there.
         margin: (rows,) see there.
         drift: Largest change of a cosine.
+        drift_counts: (bins,) see there.
         first: (different texts,) the first row of each text.
         overlap: (different texts,) share of the nearest texts that both sides agree on.
     """
@@ -142,13 +151,14 @@ class _Pairs:
     neighbor: npt.NDArray[np.int64]
     margin: Matrix
     drift: float
+    drift_counts: npt.NDArray[np.int64]
     first: npt.NDArray[np.int64]
     overlap: Matrix
 
 
-def _compare_pairs(wanted: Matrix, found: Matrix, text: npt.NDArray[np.int64]) -> _Pairs:
+def _compare_pairs(wanted: Matrix, found: Matrix, text: npt.NDArray[np.int64], finite: npt.NDArray[np.bool_]) -> _Pairs:
     """Compare (rows, dimension) vectors of length 1 in pairs. Memory does not grow with the number of pairs."""
-    rows = len(wanted)
+    rows, counts = len(wanted), np.zeros(len(DRIFT_EDGES) - 1, np.int64)
     neighbor, margin, drift = np.zeros(rows, np.int64), np.zeros(rows), 0.0
     numbers, first = np.unique(text, return_index=True)
     overlap = np.ones(len(first))
@@ -157,7 +167,10 @@ def _compare_pairs(wanted: Matrix, found: Matrix, text: npt.NDArray[np.int64]) -
     for start in range(0, rows, step):
         block = slice(start, start + step)
         similarity, other = wanted[block] @ wanted.T, found[block] @ found.T
-        drift = max(drift, float(np.abs(other - similarity).max(initial=0.0)))
+        changes = np.abs(other - similarity)
+        drift = max(drift, float(changes.max(initial=0.0)))
+        once = np.arange(rows) > np.arange(rows)[block, None]  # of (a, b) and (b, a), one is counted
+        counts += _drift_counts(changes[once & finite & finite[block, None]])
         neighbor[block] = (found[block] @ wanted.T).argmax(axis=1)
         margin[block] = _margin(similarity, text[block, None] != text)
         mine = first[(first >= start) & (first < start + step)]
@@ -166,7 +179,14 @@ def _compare_pairs(wanted: Matrix, found: Matrix, text: npt.NDArray[np.int64]) -
         own = text[mine, None] == numbers
         near, nearer = (_nearest(each[mine - start][:, first], own, count) for each in (similarity, other))
         overlap[text[mine]] = (near & nearer).sum(axis=1) / count
-    return _Pairs(neighbor, margin, drift, first, overlap)
+    return _Pairs(neighbor, margin, drift, counts, first, overlap)
+
+
+def _drift_counts(changes: Matrix) -> npt.NDArray[np.int64]:
+    """Count changes of cosines in the bins of ``DRIFT_EDGES``."""
+    bins = len(DRIFT_EDGES) - 1
+    places = np.searchsorted(DRIFT_EDGES, changes, side="right") - 1
+    return np.bincount(np.clip(places, 0, bins - 1), minlength=bins)
 
 
 def _margin(similarity: Matrix, others: npt.NDArray[np.bool_]) -> Matrix:

@@ -13,10 +13,14 @@ from exporter.errors import printable
 from exporter.validator.check import Check
 from exporter.validator.format_loss import FormatLoss
 from exporter.validator.gates import Verdict, significant
-from exporter.validator.parity import Parity
+from exporter.validator.parity import DRIFT_EDGES, Parity
 from exporter.validator.probes import Probe, coverage_of
 from exporter.validator.stored import Storage
 from exporter.validator.sts import StsScore
+
+WORST = 10
+"""How many of the sentences that differ most are written down with their text."""
+_TEXT = 1000  # characters of such a sentence
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,13 @@ class ParityReport:
     @property
     def worst(self) -> int:
         """Row of the probe that differs most: the first with NaN or Inf, or else that of the smallest cosine."""
-        return int(np.argmin(np.nan_to_num(self.parity.cosine, nan=-np.inf)))
+        return self.worst_rows(1)[0]
+
+    def worst_rows(self, count: int) -> list[int]:
+        """Return the rows of the probes that differ most, the worst first."""
+        order = np.argsort(np.nan_to_num(self.parity.cosine, nan=-np.inf), kind="stable")
+        rows: list[int] = order[:count].tolist()
+        return rows
 
     @property
     def statistics(self) -> dict[str, float]:
@@ -143,6 +153,13 @@ class ParityReport:
             "checks": [check.to_dict() for check in self.checks],
             "sts": [clean(asdict(score)) for score in self.sts],
             "worst": {"row": self.worst, "text": self.probes[self.worst].text, **rows[self.worst]},
+            "worst_sentences": [
+                {"row": row, "text": self.probes[row].text[:_TEXT], **rows[row]} for row in self.worst_rows(WORST)
+            ],
+            "pairwise_drift": {
+                "edges": [float(f"{edge:.3g}") for edge in DRIFT_EDGES],
+                "pairs": self.parity.drift_counts.tolist(),
+            },
             "cause": self.cause,
             "rows": rows,
         }

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from exporter.errors import ExportError, printable
 from exporter.validator.check import Check
 from exporter.validator.gates import significant
@@ -67,8 +65,7 @@ def _sections_of(report: ParityReport) -> Iterator[str]:
 
 
 def _worst(report: ParityReport) -> Iterator[tuple[str, ...]]:
-    order = np.argsort(np.nan_to_num(report.parity.cosine, nan=-np.inf), kind="stable")[:WORST]
-    for row in order.tolist():
+    for row in report.worst_rows(WORST):
         text = " ".join(report.probes[row].text.split())
         yield (
             significant(float(report.parity.cosine[row])),

@@ -67,7 +67,14 @@ class TestExport:
     def test_the_folder_holds_what_the_design_says(self, demo_fp16: Path) -> None:
         names = {path.name for path in demo_fp16.iterdir()}
         wanted = {"model.onnx", "tokenizer.json", "tokenizer_config.json", "config.json"}
-        assert names == wanted | {"manifest.json", "parity.json", "ranges.json", "README.md"}
+        assert names == wanted | {
+            "manifest.json",
+            "parity.json",
+            "fp16.json",
+            "ranges.json",
+            "report.html",
+            "README.md",
+        }
         assert stat.S_IMODE(demo_fp16.stat().st_mode) == 0o755
 
     def test_manifest_says_that_fp16_was_judged_on_a_cpu(self, demo_fp16: Path) -> None:

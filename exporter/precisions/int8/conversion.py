@@ -15,7 +15,7 @@ from exporter.errors import GateError
 from exporter.graph import Graph
 from exporter.precisions import Candidate, ConversionReport, ConversionRequest
 from exporter.precisions.int8.plan import Plan, Request, make_plan
-from exporter.precisions.int8.report import JSON, PLOT, Tried, plot_of, report_of, table_of
+from exporter.precisions.int8.report import JSON, PLOT, Tried, candidates_table, plot_of, report_of, table_of
 from exporter.precisions.int8.scheme import scheme_of
 from exporter.precisions.int8.search import Assignment, describe
 from exporter.recipe import Gate
@@ -33,7 +33,7 @@ Convert = Callable[[Plan, Assignment, TokenBatches], Graph]
 def check(target: Target) -> None:
     """Refuse a target without int8 kernels, before any work."""
     scheme_of(target.precision, target.backend, target.device)
-    require("matplotlib")
+    require("matplotlib", "report")
 
 
 def prepare(request: ConversionRequest, convert: Convert) -> Int8Conversion:
@@ -141,11 +141,12 @@ class Int8Conversion:
         return "".join(f"\n  {line}" for line in lines)
 
     def report(self) -> ConversionReport:
-        """Return int8.json, int8.svg, the facts for the manifest, and the table of modules for the model card."""
+        """Return int8.json, int8.svg, the facts for the manifest, and the tables for the model card."""
         assignment, text = self.tried[-1].assignment, self.plan.request.calibration
-        content = json.dumps(report_of(self.plan, self.tried), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+        said = report_of(self.plan, self.tried)
+        content = json.dumps(said, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
         return ConversionReport(
-            files={JSON: content.encode(), PLOT: plot_of(self.plan, assignment)},
+            files={JSON: content.encode(), PLOT: plot_of(said)},
             quantization=QuantizationFacts(
                 source=text.source,
                 sha256=text.sha256,
@@ -153,5 +154,5 @@ class Int8Conversion:
                 method=self.plan.calibrated.trial.name,
                 ranges=JSON,
             ),
-            modules=table_of(self.plan, assignment),
+            modules=f"{candidates_table(said)}\n{table_of(self.plan, assignment)}",
         )

@@ -43,22 +43,34 @@ class Loss:
     max_norm_error: float
 
     def budget_used(self, gate: Gate) -> float:
-        """Return the largest share of what ``gate`` allows that is used up: above 1 it fails.
+        """Return the largest share of what ``gate`` allows that is used up: above 1 it fails."""
+        return max(self.shares_used(gate).values())
+
+    def shares_used(self, gate: Gate) -> dict[str, float]:
+        """Return the share of what each bound of ``gate`` allows that is used up, by the name of the statistic.
 
         Every share is one of squared distances, which the distance of a cosine from 1 is by itself: half the error is
         a quarter of the share, whatever bound it is measured by. None of the bounds is all or nothing, so that less
         error is always a smaller share.
         """
         at_least = (
-            (self.min_cosine, gate.min_cosine, 1),
-            (self.p01_cosine, gate.p01_cosine, 1),
-            (self.mean_cosine, gate.mean_cosine, 1),
-            (self.neighbor_overlap, gate.mean_neighbor_overlap, 2),
+            ("min cosine", self.min_cosine, gate.min_cosine, 1),
+            ("1st percentile of cosine", self.p01_cosine, gate.p01_cosine, 1),
+            ("mean cosine", self.mean_cosine, gate.mean_cosine, 1),
+            ("mean neighbor overlap", self.neighbor_overlap, gate.mean_neighbor_overlap, 2),
         )
-        at_most = ((self.max_relative_error, gate.max_relative_error), (self.max_norm_error, gate.max_norm_error))
-        used = [((1 - value) / max(1 - bound, 1e-12)) ** power for value, bound, power in at_least if bound is not None]
-        used += [(value / bound) ** 2 for value, bound in at_most if bound is not None]
-        return max(used)
+        at_most = (
+            ("max relative error", self.max_relative_error, gate.max_relative_error),
+            ("norm error", self.max_norm_error, gate.max_norm_error),
+        )
+        return {
+            **{
+                name: ((1 - value) / max(1 - bound, 1e-12)) ** power
+                for name, value, bound, power in at_least
+                if bound is not None
+            },
+            **{name: (value / bound) ** 2 for name, value, bound in at_most if bound is not None},
+        }
 
     def passes(self, gate: Gate) -> bool:
         """Return whether ``gate`` holds on the held-out sentences with a margin: the probes are other sentences."""

@@ -1,16 +1,20 @@
-"""What a bundle says of its int8: every figure as JSON, and parity against speed as a plot."""
+"""What a bundle says of its int8: every figure as JSON, the choice as a plot and as a table, the loss of each MatMul.
+
+Plot, table and the page of the bundle all read the list ``candidates`` of the JSON data, so that they agree.
+"""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from string import ascii_uppercase
 from typing import Any
 
-from exporter.dependencies import require
-from exporter.precisions.int8.judge import Loss
+from exporter.precisions.int8.judge import MARGIN, Loss
 from exporter.precisions.int8.plan import Plan
 from exporter.precisions.int8.search import Assignment
+from exporter.recipe import Gate
+from exporter.report.int8 import Int8, plot_file
 
 JSON, PLOT = "int8.json", "int8.svg"
 
@@ -79,11 +83,91 @@ def report_of(plan: Plan, tried: Sequence[Tried]) -> dict[str, Any]:
             for other in plan.found.frontier
         ],
         "built": [{"share_excluded": one.assignment.share, **asdict(one.loss)} for one in tried],
+        "text": f"{request.calibration.held_out.count} held-out sentences (calibration: {request.calibration.source})",
+        "gate": {"min_cosine": request.gate.min_cosine, "mean_cosine": request.gate.mean_cosine, "margin": MARGIN},
+        "candidates": candidates_of(plan.found.frontier, tried, request.gate),
         "error_by_layer": [
             {"layer": matmul.layer, "relative_error": round(error, 6)}
             for matmul, error in plan.growth[assignment.excluded]
         ],
     }
+
+
+def candidates_of(frontier: Sequence[Assignment], tried: Sequence[Tried], gate: Gate) -> list[dict[str, Any]]:
+    """Return what could have been published, the fastest first: its label, its loss, what became of it, and why.
+
+    Args:
+        frontier: The assignments that were measured, the fastest first.
+        tried: Those that an engine was built of; the last one is published.
+        gate: The bounds that the losses are judged by.
+    """
+    engines = {one.assignment.excluded: one.loss for one in tried}
+    chosen = tried[-1].assignment
+    return [
+        {
+            "label": label,
+            "share_excluded": one.share,
+            "relative_time": one.time,
+            "emulated": _loss(one.loss, gate),
+            "engine": _loss(engines[one.excluded], gate) if one.excluded in engines else None,
+            **_outcome(one, chosen, engines.get(one.excluded), gate),
+        }
+        for label, one in zip(ascii_uppercase, frontier, strict=False)
+    ]
+
+
+def _loss(loss: Loss, gate: Gate) -> dict[str, Any]:
+    shares = loss.shares_used(gate)
+    tightest = max(shares, key=lambda name: shares[name])
+    return {
+        "min_cosine": loss.min_cosine,
+        "mean_cosine": loss.mean_cosine,
+        "neighbor_overlap": loss.neighbor_overlap,
+        "budget_used": shares[tightest],
+        "tightest": tightest,
+    }
+
+
+def _outcome(one: Assignment, chosen: Assignment, engine: Loss | None, gate: Gate) -> dict[str, str]:
+    if one.excluded == chosen.excluded:
+        within = engine is None or engine.passes(gate)
+        why = "the fastest that passes" if within else f"none stays below {MARGIN:.0%}, and this one loses least"
+        return {"result": "chosen", "reason": f"{why}: its engine uses {_used(engine or one.loss, gate)}"}
+    if engine is not None:
+        return {"result": "rejected", "reason": f"its engine uses {_used(engine, gate)}; {MARGIN:.0%} is the most"}
+    if one.share > chosen.share:
+        return {"result": "not needed", "reason": "slower than the chosen one"}
+    if one.loss.passes(gate):
+        return {
+            "result": "not tried",
+            "reason": f"the search passed it over; emulated, it uses {_used(one.loss, gate)}",
+        }
+    return {"result": "rejected", "reason": f"emulated, it uses {_used(one.loss, gate)}; {MARGIN:.0%} is the most"}
+
+
+def _used(loss: Loss, gate: Gate) -> str:
+    said = _loss(loss, gate)
+    return f"{said['budget_used']:.0%} of what the gate allows ({said['tightest']})"
+
+
+def candidates_table(said: Mapping[str, Any]) -> str:
+    """Return the candidates as Markdown, for the model card.
+
+    Args:
+        said: What ``report_of`` returned.
+    """
+    fallback = said["scheme"]["fallback_dtype"]
+    rows = [
+        f"| {one['label']} | {one['share_excluded']:.1%} | {1 / one['relative_time']:.2f}x "
+        f"| {1 - one['emulated']['min_cosine']:.2g} | {1 - one['emulated']['mean_cosine']:.2g} "
+        f"| {'**chosen**' if one['result'] == 'chosen' else one['result']} | {one['reason']} |\n"
+        for one in said["candidates"]
+    ]
+    head = (
+        f"| candidate | work in {fallback} | speed of the MatMuls (modeled) | 1 - min cosine, emulated | 1 - mean "
+        "| result | reason |\n|---|---|---|---|---|---|---|\n"
+    )
+    return f"The candidates, judged on {said['text']}, not on the probes:\n\n{head}{''.join(rows)}"
 
 
 def table_of(plan: Plan, assignment: Assignment) -> str:
@@ -102,30 +186,13 @@ def _steps(scale: float, zero_point: int) -> dict[str, float | int]:
     return {"scale": scale, "zero_point": zero_point}
 
 
-def plot_of(plan: Plan, assignment: Assignment) -> bytes:
-    """Return parity against modeled time as SVG; equal plans give equal bytes.
+def plot_of(said: Mapping[str, Any]) -> bytes:
+    """Return the candidates as SVG: parity against modeled speed. Equal data give equal bytes.
+
+    Args:
+        said: What ``report_of`` returned.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    require("matplotlib")
-    import matplotlib as mpl  # noqa: PLC0415 - only where a plot is drawn
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    with mpl.rc_context({"svg.hashsalt": "korsbert", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.add_subplot()
-        times = [1 / other.time for other in plan.found.frontier]
-        for label, mark, values in (
-            ("min cosine", "o-", [other.loss.min_cosine for other in plan.found.frontier]),
-            ("mean cosine", "s-", [other.loss.mean_cosine for other in plan.found.frontier]),
-        ):
-            axes.plot(times, values, mark, label=label)
-        axes.axhline(plan.request.gate.min_cosine, linestyle="--", color="grey", label="gate, min cosine")
-        axes.plot([1 / assignment.time], [assignment.loss.min_cosine], "*", markersize=14, label="in this bundle")
-        axes.set_xlabel(f"speed of the MatMuls, {plan.request.scheme.fallback_dtype} = 1 (modeled)")
-        axes.set_ylabel("cosine to float32, held-out sentences")
-        axes.legend()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "korsbert"})
-    return buffer.getvalue()
+    return plot_file(Int8.model_validate(said))

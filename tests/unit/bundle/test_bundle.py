@@ -24,6 +24,7 @@ FILES = (
     "model.onnx",
     "parity.json",
     "ranges.json",
+    "report.html",
     "tokenizer.json",
     "tokenizer_config.json",
 )

@@ -84,6 +84,7 @@ OTHER_PROGRAMS = {
     | {"--repository-poll-secs", "--cache-config", "--http-restricted-api", "--grpc-restricted-protocol"}
     | {"--no-cache-dir", "--no-deps", "--target", "--wheel-dir"}
     | {"--interval", "--timeout", "--start-period", "--retries"},
+    "report/svg.py": {"--{...}"},  # variables of CSS
     "serving/triton/lint/engine.py": {"--query-gpu", "--format"},
     "serving/triton/readme.py": {"--build", "--build-arg", "--target", "--no-deps", "--wheel-dir"}
     | {"--concurrency-range", "--shape", "--string-data", "--from-literal", "--install", "--values"}

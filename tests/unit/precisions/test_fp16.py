@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -12,6 +14,7 @@ from exporter.calibration import TokenBatches
 from exporter.graph import Graph
 from exporter.precisions import bf16, fp16
 from exporter.precisions.range_audit import largest_activations
+from exporter.report.audit import Audit
 from tests.support.graphs import model_of
 from tests.support.surgery import stored_array
 
@@ -175,3 +178,16 @@ def test_converting_leaves_the_source_as_it_was(batches: TokenBatches) -> None:
     before = source.to_bytes()
     fp16.convert(source, batches, ())
     assert source.to_bytes() == before
+
+
+def test_the_audit_is_written_down_with_the_largest_first() -> None:
+    largest = {f"node {place:02}": float(place) for place in range(40)} | {"hot": 30000.0, "endless": float("inf")}
+    found = fp16.Audit(largest, 582, "ab" * 32).to_dict()
+    assert found["largest"][:3] == [
+        {"node": "endless", "value": None, "float32": True},
+        {"node": "hot", "value": 30000.0, "float32": True},
+        {"node": "node 39", "value": 39.0, "float32": False},
+    ]
+    assert (found["nodes"], found["kept_in_float32"], len(found["largest"])) == (42, 2, 20)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert "so 2 nodes stay float32." in Audit.model_validate(found).summary

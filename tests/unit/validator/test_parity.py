@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from exporter.validator.parity import compare, relative_deviation, row_cosine
+from exporter.validator.parity import DRIFT_EDGES, compare, relative_deviation, row_cosine
 
 RNG = np.random.default_rng(0)
 REFERENCE = RNG.standard_normal((20, 8))
@@ -146,7 +146,7 @@ def test_pairs_are_compared_in_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -
     whole = compare(reference, candidate, ids)
     monkeypatch.setattr("exporter.validator.parity._PAIRS_AT_ONCE", 7 * 90)
     in_blocks = compare(reference, candidate, ids)
-    for name in ("neighbor", "own_neighbor", "neighbor_overlap"):
+    for name in ("neighbor", "own_neighbor", "neighbor_overlap", "drift_counts"):
         np.testing.assert_array_equal(getattr(in_blocks, name), getattr(whole, name), err_msg=name)
     np.testing.assert_allclose(in_blocks.margin, whole.margin, atol=1e-14)
     candidate[11, 2] = 0
@@ -167,3 +167,28 @@ def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
 def test_of_equally_near_texts_the_first_ones_count() -> None:
     corners = np.concatenate([np.eye(12), np.eye(12)])
     assert compare(corners, corners, [[row] for row in range(24)]).neighbor_overlap.min() == 1
+
+
+def test_changes_of_pairs_are_counted_by_their_size() -> None:
+    reference = np.eye(4)
+    candidate = np.eye(4)
+    candidate[0, 1] = 0.01  # its cosine with row 1 changes by 0.01, with the others by nothing
+    counts = compare(reference, candidate, [[row] for row in range(4)]).drift_counts
+    assert counts.sum() == 6
+    assert counts[0] == 5
+    assert [(DRIFT_EDGES[place], number) for place, number in enumerate(counts) if number][1:] == [
+        (pytest.approx(10**-2.25), 1)  # 0.0099995 lies below 0.01
+    ]
+
+
+def test_pairs_with_a_row_that_is_not_finite_are_not_counted() -> None:
+    candidate = REFERENCE.copy()
+    candidate[3] = np.nan
+    assert compare(REFERENCE, candidate, IDS).drift_counts.sum() == 19 * 18 // 2
+    assert compare(REFERENCE[:1], REFERENCE[:1], IDS[:1]).drift_counts.sum() == 0
+
+
+def test_the_largest_change_there_can_be_is_counted() -> None:
+    reference, candidate = np.array([[1.0, 0.0], [1.0, 1e-9]]), np.array([[1.0, 0.0], [-1.0, 1e-9]])
+    counts = compare(reference, candidate, IDS[:2]).drift_counts
+    assert (counts[-1], counts.sum()) == (1, 1)

@@ -100,6 +100,12 @@ def test_a_failure_of_checks_alone_names_them() -> None:
     assert report.failure().split("\n") == ["demo: weights: one differs", "  weights: one is missing"]
 
 
+def test_a_long_sentence_is_written_down_by_its_beginning() -> None:
+    report = report_of(spoiled())
+    probes = (*report.probes[:4], Probe("가" * 5000, "kind"), *report.probes[5:])
+    assert replace(report, probes=probes).to_dict()["worst_sentences"][0]["text"] == "가" * 1000
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -122,7 +128,7 @@ def test_as_json_everything_is_there_and_what_is_no_number_is_null() -> None:
     found = json.loads(report.to_json())
     assert list(found) == [
         "subject", "execution", "passed", "golden", "probes", "probes_sha256", "statistics", "verdicts", "format",
-        "stored", "checks", "sts", "worst", "cause", "rows",
+        "stored", "checks", "sts", "worst", "worst_sentences", "pairwise_drift", "cause", "rows",
     ]  # fmt: skip
     assert (found["subject"], found["execution"], found["passed"]) == ("demo", "CPU", False)
     assert (found["probes_sha256"], found["cause"], found["format"]) == ("ab" * 32, "a guess", None)
@@ -161,6 +167,11 @@ def test_as_json_everything_is_there_and_what_is_no_number_is_null() -> None:
         }
     ]
     assert found["worst"] == {"row": 20, "text": "문장 20", **found["rows"][20]}
+    assert [one["row"] for one in found["worst_sentences"]][:2] == [20, 4]
+    assert found["worst_sentences"][1] == {"row": 4, "text": "문장 4", **found["rows"][4]}
+    assert len(found["worst_sentences"]) == 10
+    assert found["pairwise_drift"]["pairs"] == report.parity.drift_counts.tolist()
+    assert len(found["pairwise_drift"]["edges"]) == len(found["pairwise_drift"]["pairs"]) + 1
     assert found["rows"][20] == {"kind": "kind 20", "tokens": 23, "cosine": None, "relative_error": None}
     assert found["rows"][9]["relative_error"] == pytest.approx(0.5)
     assert found["rows"][9]["cosine"] == pytest.approx(1)

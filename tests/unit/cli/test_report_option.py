@@ -1,0 +1,72 @@
+"""``--report``: a page however the command ends, and nothing half written."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter.cli.reports import Reports
+from exporter.errors import BundleError, InputError, MissingDependencyError
+from tests.support.reports import SWEEP, parity_report
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sys, "argv", ["korsbert", "validate", "a b", "--report", "page.html"])
+    return tmp_path / "page.html"
+
+
+def test_it_is_written_where_the_gate_passed_and_where_it_failed(page: Path) -> None:
+    for worst, verdict in ((1e-4, "passed"), (0.1, "FAILED")):
+        reports = Reports(page=page)
+        reports.write([parity_report(SWEEP, worst=worst)])
+        text = page.read_text(encoding="utf-8")
+        assert f"<title>{verdict}: demo fp16" in text
+        assert "korsbert validate &#39;a b&#39; --report page.html" in text
+    assert [path.name for path in page.parent.iterdir()] == ["page.html"]
+
+
+def test_it_says_why_nothing_could_be_judged(page: Path) -> None:
+    def refuse() -> None:
+        raise BundleError("my/bundle: altered <b>", next_step="export it again")
+
+    with pytest.raises(BundleError), Reports(page=page).telling("my/bundle"):
+        refuse()
+    text = page.read_text(encoding="utf-8")
+    assert "my/bundle could not be judged: my/bundle: altered &lt;b&gt;" in text
+    assert "next: export it again" in text
+
+
+def test_an_old_page_is_not_taken_for_the_new_one(page: Path) -> None:
+    page.write_text("old")
+    Reports(page=page)
+    assert not page.exists()
+
+
+def test_a_folder_that_is_not_there_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"page\.html: cannot be written: No such file") as failure:
+        Reports(page=tmp_path / "no" / "page.html")
+    assert failure.value.next_step == f"create {tmp_path / 'no'}"
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
+def test_a_missing_package_is_told_before_the_work(page: Path, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependencyError, match=f"{package} is not installed") as failure:
+        Reports(page=page)
+    assert failure.value.next_step == "pip install 'korsbert[report]'"
+    Reports(junit=page.with_name("junit.xml"))  # which needs neither
+
+
+def test_the_command_is_told_without_secrets(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = ["--header", "Authorization: Bearer a=hush", "--header=X-Key: hush", "--header-b", "X: hush"]
+    words = ["https://me:word@host:1/x", *secret, "--clients", "4"]
+    monkeypatch.setattr(sys, "argv", ["korsbert", "verify", *words])
+    Reports(page=page).write([parity_report(SWEEP)])
+    text = page.read_text(encoding="utf-8")
+    assert "hush" not in text
+    assert "word@" not in text
+    for told in ("//…@host:1/x", "Authorization: …", "--header=X-Key: …", "X: …", "--clients 4"):
+        assert told in text
