@@ -170,21 +170,20 @@ def _published(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _int8(int8: Mapping[str, Any] | None, modules: str) -> tuple[str, ...]:
-    """Return what was chosen, as ``int8.json`` and the star in the plot have it, and the table of modules."""
+    """Return which candidate was chosen, as in ``int8.json`` and the plot, and the tables of candidates and modules."""
     if int8 is None:
         return ()
-    chosen, matmuls = int8["built"][-1], int8["matmuls"]
-    share = chosen["share_excluded"]
-    drawn = min(int8["frontier"], key=lambda other: abs(other["share_excluded"] - share))
+    (chosen,) = (one for one in int8["candidates"] if one["result"] == "chosen")
+    matmuls, found = int8["matmuls"], chosen["engine"] or chosen["emulated"]
     quantized = sum(matmul["precision"] == "int8" for matmul in matmuls)
     told = (
-        f"In this bundle, {quantized} of {len(matmuls)} MatMuls are in int8, and {share:.1%} of the multiplications "
-        f"are excluded. On {int8['calibration']['held_out']} held-out texts, the engine has a min cosine of "
-        f"{chosen['min_cosine']:.4f} and a mean cosine of {chosen['mean_cosine']:.4f} to float32. By the model of "
-        f"speed, its MatMuls are {1 / drawn['relative_time']:.2f} times as fast as in "
-        f"{int8['scheme']['fallback_dtype']}. This is the star in the plot, which also shows the other choices."
+        f"This bundle is candidate {chosen['label']}: {quantized} of {len(matmuls)} MatMuls are in int8, and "
+        f"{chosen['share_excluded']:.1%} of the multiplications are excluded. On "
+        f"{int8['calibration']['held_out']} held-out texts, the engine has a min cosine of {found['min_cosine']:.4f} "
+        f"and a mean cosine of {found['mean_cosine']:.4f} to float32. By the model of speed, its MatMuls are "
+        f"{1 / chosen['relative_time']:.2f} times as fast as in {int8['scheme']['fallback_dtype']}."
     )
-    plot = "![Cosine to float32 against the modeled speed of the MatMuls. A star marks this bundle.](int8.svg)"
+    plot = "![Loss of the candidates against the modeled speed of their MatMuls.](int8.svg)"
     listed = "`int8.json` lists every scale, the loss of each module on its own, and what was tried."
     return "## INT8", told, plot, listed, modules.strip()
 

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import sys
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -147,59 +146,22 @@ class TestInt8:
     def test_card_plot_and_figures_name_the_same_candidate(self, int8: Bundle) -> None:
         text = (int8.folder / "README.md").read_text(encoding="utf-8")
         stated = re.search(
-            r"(\d+) of (\d+) MatMuls are in int8, and ([\d.]+)% of the multiplications are excluded.*min cosine of "
-            r"([\d.]+) and a mean cosine of ([\d.]+) .*MatMuls are ([\d.]+) times as fast",
+            r"This bundle is candidate ([A-Z]): (\d+) of (\d+) MatMuls are in int8, and ([\d.]+)% of the "
+            r"multiplications are excluded.*min cosine of ([\d.]+) and a mean cosine of ([\d.]+) .*MatMuls are "
+            r"([\d.]+) times as fast",
             text,
         )
         assert stated is not None
-        quantized, matmuls, share, least, mean, speed = (float(figure) for figure in stated.groups())
+        label, *told = stated.groups()
+        quantized, matmuls, share, least, mean, speed = map(float, told)
         found = facts(int8)
-        assert [quantized, matmuls] == [
-            sum(one["precision"] == "int8" for one in found["matmuls"]),
-            len(found["matmuls"]),
-        ]
+        computed = [one["precision"] for one in found["matmuls"]]
+        assert [quantized, matmuls] == [computed.count("int8"), len(computed)]
         built = found["built"][-1]
         assert share == pytest.approx(100 * built["share_excluded"], abs=0.05)
         assert [least, mean] == pytest.approx([built["min_cosine"], built["mean_cosine"]], abs=5e-5)
-        drawn_speed, drawn_cosine = star_of((int8.folder / "int8.svg").read_text(encoding="utf-8"))
-        assert drawn_speed == pytest.approx(speed, abs=0.006)  # the card has two digits
-        assert drawn_cosine == pytest.approx(least, abs=2e-4)  # the emulator's, which the engine's differs from
-
-
-SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
-
-
-def star_of(svg: str) -> tuple[float, float]:
-    """Return where the star of the plot is, in the units of its axes."""
-    root = ET.fromstring(svg)
-    (axes,) = (group for group in root.iter(f"{SVG}g") if group.get("id") == "axes_1")
-    lines = [group for group in axes if (group.get("id") or "").startswith("line2d")]
-    star = max(
-        lines,
-        key=lambda line: (
-            len("".join(path.get("d", "") for path in line.iter(f"{SVG}path")))
-            if len(list(line.iter(f"{SVG}use"))) == 1
-            else 0
-        ),
-    )
-    (mark,) = star.iter(f"{SVG}use")
-    at = (float(mark.get("x", "nan")), float(mark.get("y", "nan")))
-    horizontal, vertical = (_ticks(axes, f"matplotlib.axis_{number}") for number in (1, 2))
-    return _value(horizontal, "x", at[0]), _value(vertical, "y", at[1])
-
-
-def _ticks(axes: ET.Element, name: str) -> list[tuple[ET.Element, float]]:
-    """Return the mark and the value of every tick of an axis."""
-    (axis,) = (group for group in axes.iter(f"{SVG}g") if group.get("id") == name)
-    found = []
-    for tick in axis:
-        mark, text = tick.find(f".//{SVG}use"), tick.find(f".//{SVG}text")
-        if mark is not None and text is not None and text.text is not None:
-            found.append((mark, float(text.text.replace("\N{MINUS SIGN}", "-"))))
-    return found
-
-
-def _value(ticks: list[tuple[ET.Element, float]], coordinate: str, at: float) -> float:
-    (first, low), (last, high) = ticks[0], ticks[-1]
-    start, end = float(first.get(coordinate, "nan")), float(last.get(coordinate, "nan"))
-    return low + (at - start) / (end - start) * (high - low)
+        (chosen,) = (one for one in found["candidates"] if one["result"] == "chosen")
+        assert label == chosen["label"]
+        assert speed == pytest.approx(1 / chosen["relative_time"], abs=0.006)  # the card has two digits
+        assert re.findall(r"^\| ([A-Z]) \|.*\*\*chosen\*\*", text, re.MULTILINE) == [label]
+        assert f"{label} was chosen" in (int8.folder / "int8.svg").read_text(encoding="utf-8")

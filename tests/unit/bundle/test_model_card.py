@@ -148,18 +148,30 @@ class TestText:
         assert told in card(manifest(validation=made.validation.model_copy(update={"state": state})))
 
     def test_says_which_int8_was_chosen(self) -> None:
-        frontier = [{"share_excluded": 0.02, "relative_time": 0.4}, {"share_excluded": 0.1, "relative_time": 0.5}]
-        loss = {"min_cosine": 0.99412, "mean_cosine": 0.99743}
+        engine = {"min_cosine": 0.99412, "mean_cosine": 0.99743}
+        emulated = {"min_cosine": 0.5, "mean_cosine": 0.6}
         int8 = {
-            "built": [{"share_excluded": 0.02, **loss}, {"share_excluded": 0.1, **loss}],
+            "candidates": [
+                {"label": "A", "result": "rejected", "share_excluded": 0.02, "relative_time": 0.4, "engine": engine},
+                {
+                    "label": "B",
+                    "result": "chosen",
+                    "share_excluded": 0.1,
+                    "relative_time": 0.5,
+                    "engine": engine,
+                    "emulated": emulated,
+                },
+            ],
             "matmuls": [{"precision": "int8"}, {"precision": "fp32"}],
-            "frontier": frontier,
             "calibration": {"held_out": 120},
             "scheme": {"fallback_dtype": "fp32"},
         }
         table = "| module | precision |\n|---|---|\n| layer 0 | int8 |\n"
         text = card(manifest(), modules=table, int8=int8)
-        assert "1 of 2 MatMuls are in int8, and 10.0% of the multiplications are excluded" in text
+        assert (
+            "This bundle is candidate B: 1 of 2 MatMuls are in int8, and 10.0% of the multiplications are excluded"
+            in text
+        )
         assert "a min cosine of 0.9941 and a mean cosine of 0.9974 to float32" in text
         assert "2.00 times as fast as in fp32" in text
         assert "](int8.svg)\n" in text
