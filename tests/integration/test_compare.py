@@ -216,6 +216,14 @@ class TestCommand:
         found = json.loads(done.stdout)
         assert (found["search"]["k"], found["speed"], len(found["rows"])) == (3, None, found["text"]["rows"])
 
+    def test_a_key_in_an_address_is_told_nowhere(self, python: WarmPython, tmp_path: Path) -> None:
+        urls = ("https://me:s3cret@host/", "http://host/?key=s3cret")
+        done = python.run(CLI, "compare", *urls, "--api", "tei", "--junit", "c.xml", "--summary", "c.md", cwd=tmp_path)
+        refused(done, 2, "the URL has a user name or a password")
+        junit, summary = ((tmp_path / name).read_text(encoding="utf-8") for name in ("c.xml", "c.md"))
+        assert "host" in junit
+        assert "s3cret" not in done.stderr + junit + summary
+
     @pytest.mark.parametrize(
         ("arguments", "status", "told"),
         [

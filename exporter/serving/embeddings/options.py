@@ -13,6 +13,8 @@ from exporter.serving.limits import REQUEST_S, TOTAL_S
 Api = Literal["triton", "tei", "openai"]
 
 RETRIES = 4
+HIDDEN = "***"
+_TELLING = 8  # characters of a secret that must not be told
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _OWN = {"content-type", "content-length", "host", "connection", "transfer-encoding", "accept-encoding"}
 
@@ -69,12 +71,28 @@ class ServerOptions:
         key = {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
         return {**dict(self.headers), **key}
 
+    @property
+    def has_secrets(self) -> bool:
+        """Whether a key or headers are sent."""
+        return bool(self._secrets())
+
     def without_secrets(self, said: str) -> str:
-        """Return what a server says without the key and the values of headers, which it may repeat."""
-        for secret in (self.key, *(value for _, value in self.headers)):
-            if secret:
-                said = said.replace(secret, "***")
+        """Return what a server says without the key and the values of headers, which it may repeat.
+
+        The beginning of a secret is taken out too: what is said may have been cut. So are the credentials behind a
+        scheme, such as those of ``Authorization: Bearer``.
+        """
+        for secret in self._secrets():
+            said = said.replace(secret, HIDDEN)
+            for length in range(len(secret) - 1, _TELLING - 1, -1):
+                said = said.replace(secret[:length], HIDDEN)
         return said
+
+    def _secrets(self) -> list[str]:
+        """Return what no message repeats, the longest first: one may be a part of another."""
+        values = [value for _, value in self.headers]
+        credentials = [value.partition(" ")[2].strip() for value in values]
+        return sorted({each for each in (self.key, *values, *credentials) if each}, key=lambda each: (-len(each), each))
 
 
 def header_of(text: str) -> tuple[str, str]:
