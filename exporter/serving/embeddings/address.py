@@ -67,7 +67,8 @@ def base_url(url: str) -> BaseUrl:
 
 
 def _refused(url: str) -> InputError:
+    told = without_credentials(url)[:200]
     return InputError(
-        f"{without_credentials(url)[:200]!r} is no address of a server: scheme (http or https), host, port (1 to 65535) and path",
+        f"{told!r} is no address of a server: scheme (http or https), host, port (1 to 65535) and path",
         next_step="give http://HOST:PORT, or https://HOST/PATH",
     )

@@ -97,7 +97,9 @@ class EmbeddingServer:
         return np.concatenate([self.encode_batch(batch, prompt_name) for batch in batches])
 
     def encode_batch(self, sentences: Sequence[str], prompt_name: str | None = None) -> Vectors:
-        """Return (len(sentences), dimension) float32, asked for in one request; see ``encode``."""
+        """Return (len(sentences), dimension) float32, in one request if it may have so many; see ``encode``."""
+        if len(sentences) > self.texts_per_request:
+            return self.encode(sentences, prompt_name)
         vectors = self.ask(Question(sentences, prompt_name))
         if self._dimension is None:
             self._dimension = vectors.shape[1]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from exporter.errors import ServerError
@@ -39,8 +40,8 @@ class RefusedError(ServerError):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the server says that the request was wrong, and not that it has failed itself."""
-        return 400 <= self.status < 500
+        """Whether the server says that the request was wrong or is not supported, and not that it has failed itself."""
+        return 400 <= self.status < 500 or self.status == HTTPStatus.NOT_IMPLEMENTED
 
 
 _NEXT = {

@@ -188,6 +188,14 @@ def test_any_info(info: bytes) -> None:
         connect(server.url, ServerOptions(api="tei"))
 
 
+@pytest.mark.parametrize("api", [Tei("/embed", None, None), OpenAi("/v1/embeddings", "m", "")], ids=["tei", "openai"])
+def test_more_numbers_than_a_vector_has_are_not_read(api: Tei | OpenAi) -> None:
+    numbers = [0.0] * 200_000
+    content = [numbers] if isinstance(api, Tei) else {"data": [datum(numbers)]}
+    with pytest.raises(AnswerError, match="1 texts were answered with more than 65,536 numbers each"):
+        api.vectors(json.dumps(content).encode(), Question(["a"]))
+
+
 def test_an_answer_that_never_ends_is_ended() -> None:
     def drips(head: bytes) -> Iterable[bytes]:
         if head.startswith(b"GET"):
