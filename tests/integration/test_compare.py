@@ -229,7 +229,7 @@ class TestCommand:
         [
             (("none", "BUNDLE"), 2, "none: there is no such file or folder"),
             (("BUNDLE", "BUNDLE", "--text", "none.txt"), 2, "none.txt: cannot be read"),
-            (("BUNDLE", "BUNDLE", "--min-overlap", "2"), 2, "--min-overlap is 2.0, and must be between 0 and 1"),
+            (("BUNDLE", "BUNDLE", "--min-overlap", "2"), 2, "--min-overlap is 2.0, and must be above 0 and at most 1"),
             (("BUNDLE", "BUNDLE", "--id", "id"), 2, "--id is given, and no side has rows with ids"),
             (("BUNDLE", "http://127.0.0.1:9"), 2, "Triton serves models by name, and none is given"),
             (("BUNDLE", "http://127.0.0.1:9", "--model", "x"), 3, "127.0.0.1:9"),

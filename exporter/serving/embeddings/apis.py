@@ -209,7 +209,7 @@ def said_by(body: bytes) -> str | None:
 
 
 def _refuse_too_long(answer: bytes, texts: int) -> None:
-    """Refuse JSON with more numbers than so many vectors have: each takes 32 bytes of memory, and many clients read at once."""
+    """Refuse JSON with more numbers than so many vectors have: each takes 32 bytes of memory, and many clients read."""
     if answer.count(b",") > (texts + 1) * MOST_NUMBERS:
         raise AnswerError(f"{texts} texts were answered with more than {MOST_NUMBERS:,} numbers each")
 
