@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+import pytest
 
 from exporter.recipe import Gates
 from exporter.runtime.facts import EncoderFacts
 from exporter.runtime.vector_types import Vectors
 from exporter.serving.embeddings import ServerOptions
+from exporter.serving.embeddings.probing import rows_of
+from exporter.serving.embeddings.requests import RefusedError
 from exporter.serving.embeddings.verify import Judged, verify
 from exporter.serving.expected import Expected
 from exporter.validator import Check, ParityReport, Reference
+from exporter.validator.format_loss import FormatLoss
+from exporter.validator.gates import judge as judge_parity
+from exporter.validator.parity import compare
 from exporter.validator.probes import Probe
 
 LONGEST, DIMENSION = 12, 16
@@ -219,6 +225,51 @@ def test_a_server_that_breaks_when_it_is_asked_for_dimensions() -> None:
     for status in (400, 422, 501):
         with word_server(lambda request, s=status: (s, {}) if "dimensions" in request else soundly(request)) as server:  # type: ignore[misc]
             assert not result_of(judge(server), "dimensions").compared
+
+
+def refusing(most: int) -> Callable[[dict[str, Any]], tuple[int, Any]]:
+    def answer(request: dict[str, Any]) -> tuple[int, Any]:
+        longest = max((len(text.split()) for text in request["inputs"]), default=0)
+        return (413, {"error": "too long"}) if longest > most else soundly(request)
+
+    return answer
+
+
+def test_only_texts_that_are_too_long_may_be_refused() -> None:
+    with word_server(refusing(20)) as server:
+        report = judge(server)
+        assert report.passed, report.failure()
+        refused = result_of(report, "refused texts")
+        told = "1 of 64 probes, which the server refuses: far beyond max_seq_length (HTTP 413: too long)"
+        assert (refused.compared, refused.coverage) == (False, f"not compared: {told}")
+        assert len(report.probes) == 63
+        server.answer = refusing(LONGEST - 2)
+        with pytest.raises(RefusedError, match="HTTP 413: too long"):
+            judge(server)
+
+
+def test_what_rounding_loses_stays_with_its_probe_where_others_are_left_out() -> None:
+    """PyTorch in float32 is as far from float64 on the last probe as the server is from PyTorch."""
+    whole = expected().reference
+    moved = whole.vectors.copy()
+    moved[-1] += np.float32(3e-5 / np.sqrt(DIMENSION))
+    asked: list[list[int]] = []
+
+    def rounding(rows: Sequence[int]) -> FormatLoss:
+        asked.append(list(rows))
+        exact = np.full(moved.shape, np.nan, np.float32)
+        exact[rows] = moved[rows]
+        return FormatLoss("PyTorch in float32", compare(whole.vectors, exact, whole.token_ids))
+
+    reference = rows_of(replace(whole, rounding=rounding), [3, 5, *range(20, 60), 63])
+    candidate = moved[[3, 5, *range(20, 60), 63]]
+    parity = compare(reference.vectors, candidate, reference.token_ids)
+    gate = Gates().fp32
+    assert not all(verdict.passed for verdict in judge_parity(parity, 0.0, (), gate))
+    assert reference.rounding is not None
+    loss = reference.rounding([len(candidate) - 1])
+    assert asked == [[63]]
+    assert all(verdict.passed for verdict in judge_parity(parity, 0.0, (), gate, loss))
 
 
 def test_too_few_values_say_nothing_of_their_type() -> None:
