@@ -58,9 +58,12 @@ class ServerOptions:
             if not _NAME.fullmatch(name) or name.lower() in _OWN:
                 raise InputError(f"`header` {name[:40]!r} cannot be sent", next_step="give 'Name: value'")
             _refuse_unsendable(value, f"the value of `header` {name}")
+        names = [name.lower() for name, _ in self.headers]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"`header` {twice[:40]!r} is given twice", next_step="give it once")
         if self.key is not None:
             _refuse_unsendable(self.key, "the key")
-            if any(name.lower() == "authorization" for name, _ in self.headers):
+            if "authorization" in names:
                 raise InputError(
                     "a key and a header Authorization are both given", next_step="omit `key_env` or the header"
                 )

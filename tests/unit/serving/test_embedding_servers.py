@@ -288,6 +288,11 @@ def test_a_header_that_cannot_be_sent(header: str) -> None:
     assert "\r" not in refused.value.message
 
 
+def test_a_header_that_is_given_twice() -> None:
+    with pytest.raises(InputError, match="'x-team' is given twice"):
+        ServerOptions(headers=(("X-Team", "a"), ("x-team", "b")))
+
+
 def test_a_key_and_a_header_of_the_same_name() -> None:
     with pytest.raises(InputError, match="both given"):
         ServerOptions(key="k", headers=(("authorization", "Basic x"),))
