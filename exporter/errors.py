@@ -18,6 +18,7 @@ Every message says what happened, where, and what to do next::
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
@@ -124,6 +125,11 @@ def printable(text: str, most: int | None = None) -> str:
 def printable_lines(text: str) -> str:
     """Return a text with its control characters escaped, less its line breaks."""
     return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def without_credentials(url: str) -> str:
+    """Return a URL for a message: without the user's name, the query and the fragment, which may hold a key."""
+    return re.sub(r"([?#]).*", r"\1...", re.sub(r"(?<=://)[^/?#]*@", "***@", url), flags=re.DOTALL)
 
 
 def quoted(value: object) -> str:

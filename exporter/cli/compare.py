@@ -21,6 +21,7 @@ from exporter.cli.verify import (
     TimeoutOption,
     server_options,
 )
+from exporter.errors import without_credentials
 from exporter.serving.limits import REQUEST_S, TOTAL_S
 from exporter.targets import Precision
 
@@ -110,7 +111,8 @@ def compare_command(
         told.append(note)
         stderr.print(f"note: {note}")
 
-    with reports.telling(f"{a} against {b}"), spinner(stderr, "opening A and B") as shown:
+    subject = " against ".join(without_credentials(side) if "://" in side else side for side in (a, b))
+    with reports.telling(subject), spinner(stderr, "opening A and B") as shown:
         from exporter.comparison import Watcher
         from exporter.comparison.sides import is_url
 

@@ -248,6 +248,8 @@ def _open(
         raise InputError(
             "nothing to compare the server with is given", next_step="give a bundle, `golden`, or `checkpoint`"
         )
+    if require_signature is not None and bundle is None and golden is None:
+        raise InputError("`require_signature` is given, and a checkpoint has no signature", next_step="omit it")
     minimum_gate = minimum_gate_of(gates, recipe)
     opened = None
     if bundle is not None:

@@ -70,6 +70,11 @@ def compare(
             stack.enter_context(opened_side(given, options, open_server))
             for given, open_server in zip((a, b), open_servers, strict=True)
         )
+        if options.require_signature and not (isinstance(first, BundleSide) or isinstance(second, BundleSide)):
+            raise InputError(
+                "`require_signature` is given, and only bundles have a signature: neither A nor B is one",
+                next_step="leave it out",
+            )
         _settle(first, second)
         if options.sts and (isinstance(first, FileSide) or isinstance(second, FileSide)):
             raise InputError("`sts` is given, and vectors in a file encode nothing", next_step="leave it out")

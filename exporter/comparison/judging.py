@@ -90,7 +90,7 @@ def judged(
         options: ``k`` and the least overlap.
 
     Raises:
-        InputError: There are too few rows for ``k``.
+        InputError: There are too few rows for ``k``, or no bound of the overlap.
     """
     if rows.text.rows < _FEWEST * options.k:
         raise InputError(
@@ -106,7 +106,7 @@ def judged(
     documents, queries = (_scaled(pair, metric) for pair in (rows.documents, rows.queries))
     ids = [[row] for row in range(rows.text.rows)]
     parity = compare(*documents, ids)
-    verdicts = list(_of_search(search, gate, a, options.min_overlap))
+    verdicts = list(_of_search(search, gate, a, b, options.min_overlap))
     if of_numbers:
         verdicts += _of_parity(parity, gate, metric)
         if rows.queries is not rows.documents:
@@ -188,21 +188,30 @@ def _overlap(shares: np.ndarray) -> Overlap:
     return Overlap(float(shares.mean()), float(shares.min()))
 
 
-def _of_search(search: SearchResult, gate: Gate, a: Side, least: float | None) -> list[Verdict]:
-    """Return the verdicts on searches. A bound that the gates lack is taken from the option, or is not judged."""
+def _of_search(search: SearchResult, gate: Gate, a: Side, b: Side, least: float | None) -> list[Verdict]:
+    """Return the verdicts on searches. The bound is that of the option, or else what the gates leave.
+
+    Raises:
+        InputError: The gates leave none: any two sides would pass.
+    """
     by_kind = {
         "numbers": gate.mean_neighbor_overlap,
         "codes": gate.mean_stored_overlap,
         "bits": gate.mean_binary_overlap,
     }
     bound = by_kind[kind_of(a.dtype)] if least is None else least
+    if not bound:
+        raise InputError(
+            f"the gates of {a.judged_as} (A) and {b.judged_as} (B) leave no bound of the {search.bound_name}",
+            next_step="give `min_overlap`",
+        )
     found = {
         "stored with A, searched with B": search.a_searched_with_b,
         "stored with B, searched with A": search.b_searched_with_a,
         "A in A, B in B": search.within,
     }
     return [
-        Verdict(f"{search.bound_name}, {name}", each.mean, 0.0 if bound is None else bound, ">=")
+        Verdict(f"{search.bound_name}, {name}", each.mean, bound, ">=")
         for name, each in found.items()
         if each is not None
     ]

@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.lib import format as npy
 
-from exporter.corpus.vectors import MOST_NUMBERS, VectorRows
+from exporter.corpus.vectors import VectorRows
 from exporter.errors import InputError, first_line
+from exporter.runtime.vector_types import MOST_NUMBERS
 
 _HEADER = 65_536  # bytes that a header may have
 _ROWS_AT_ONCE = 4096

@@ -59,8 +59,8 @@ class CompareOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"`{name}` is {value}, and must be {least} or more")
-        if self.min_overlap is not None and not 0 <= self.min_overlap <= 1:
-            raise InputError(f"`min_overlap` is {self.min_overlap}, and must be between 0 and 1")
+        if self.min_overlap is not None and not 0 < self.min_overlap <= 1:
+            raise InputError(f"`min_overlap` is {self.min_overlap}, and must be above 0 and at most 1")
         if self.similarity is not None and self.similarity not in METRICS:
             raise InputError(f"`similarity` is {self.similarity!r}", next_step=f"use one of {', '.join(METRICS)}")
 

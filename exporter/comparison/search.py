@@ -81,13 +81,16 @@ class Index:
             scores[block] = self._scored(products, self._scale[chosen], self._offset[chosen])
         return scores
 
-    def rounding(self, queries: Vectors) -> Vectors:
-        """Return (queries, 1) by how much equal scores may differ."""
+    def rounding(self, queries: Vectors, rows: Rows) -> Vectors:
+        """Return (queries, k) by how much equal scores of given rows of the corpus, (queries, k), may differ.
+
+        It is that of these rows: one very long vector of the corpus makes no others equal.
+        """
         if self._metric == "cosine":
             return np.full((len(queries), 1), _ROUNDING, np.float32)
-        longest = float(np.sqrt(2 * self._offset.max(initial=0.0)))
+        lengths = np.sqrt(2 * self._offset[rows])
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
-        return np.asarray(_ROUNDING * longest * np.maximum(norms, longest if self._metric == "euclidean" else 0.0))
+        return np.asarray(_ROUNDING * lengths * (np.maximum(norms, lengths) if self._metric == "euclidean" else norms))
 
     def _asked(self, queries: Vectors) -> Vectors:
         if self._metric != "cosine":
@@ -122,7 +125,8 @@ def overlap(index: Index, queries: Vectors, own: Rows, wanted: Nearest, found: R
         found: (queries, k) the rows that another search has found.
     """
     scores = index.scores_of(queries, found)
-    kept = scores >= wanted.scores[:, -1:] - index.rounding(queries)
+    rounding = (index.rounding(queries, rows) for rows in (found, wanted.rows[:, -1:]))
+    kept = scores >= wanted.scores[:, -1:] - np.maximum(*rounding)
     kept &= found != own[:, None]
     return np.asarray(kept.mean(axis=1), np.float64)
 

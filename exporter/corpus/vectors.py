@@ -17,9 +17,8 @@ from exporter.corpus.output import METADATA, PLAN, SUCCESS
 from exporter.corpus.rows import refuse_missing, unreadable
 from exporter.dependencies import require, require_all
 from exporter.errors import InputError, first_line, quoted
+from exporter.runtime.vector_types import MOST_NUMBERS
 
-MOST_NUMBERS = 65_536
-"""Numbers of one vector, at most. The longest in use have some 12,000."""
 _ROWS_AT_ONCE = 4096
 VECTOR, POSITION = "vector", "position"
 

@@ -17,6 +17,7 @@ from exporter.runtime.facts import EncoderFacts
 from exporter.runtime.vector_types import Ranges, Vectors
 from exporter.validator import Reference
 from exporter.validator.format_loss import FormatLoss
+from exporter.validator.parity import Figures
 from exporter.validator.probes import Probe
 from exporter.validator.prompts import PromptVectors, named_prompts, sampled
 
@@ -75,22 +76,6 @@ class GoldenFacts(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Errors:
-    """See ``parity.RowErrors``; NaN where a row is not known."""
-
-    cosine: npt.NDArray[np.float64]
-    centered_cosine: npt.NDArray[np.float64]
-    relative_error: npt.NDArray[np.float64]
-
-    def of_rows(self, rows: Sequence[int]) -> _Errors:
-        known = np.zeros(len(self.cosine), bool)
-        known[list(rows)] = True
-        return _Errors(
-            *(np.where(known, each, np.nan) for each in (self.cosine, self.centered_cosine, self.relative_error))
-        )
-
-
-@dataclass(frozen=True)
 class Golden:
     """The content of a golden file.
 
@@ -129,8 +114,7 @@ class Golden:
     def _rounding(self, rows: Sequence[int]) -> FormatLoss:
         """Return what float32 itself loses on some probes, as ``reference.rounding_loss_of`` does."""
         whole = self.losses["fp32"]
-        errors = _Errors(whole.parity.cosine, whole.parity.centered_cosine, whole.parity.relative_error)
-        return replace(whole, parity=errors.of_rows(rows))
+        return replace(whole, parity=Figures.known(whole.parity, rows))
 
 
 def tensors_of(golden: Golden) -> Tensors:
@@ -175,7 +159,7 @@ def golden_from(facts: GoldenFacts, tensors: Tensors) -> Golden:
         raise ValueError("token_counts has a number below 0")
     ids = _tensor(tensors, "token_ids", (int(counts.sum()),), "int32")
     losses = {
-        precision: FormatLoss(source, _Errors(*_tensor(tensors, f"loss.{precision}", (3, rows), "float64")))
+        precision: FormatLoss(source, Figures(*_tensor(tensors, f"loss.{precision}", (3, rows), "float64")))
         for precision, source in facts.losses.items()
     }
 

@@ -21,6 +21,9 @@ from exporter.runtime.contract import VECTOR_TYPES, VectorType
 RANGES = "ranges.json"
 """The file of a bundle that holds its ranges."""
 
+MOST_NUMBERS = 65_536
+"""Numbers of one vector in a stranger's file or answer, at most. The longest in use have some 12,000."""
+
 Vectors = npt.NDArray[np.float32]
 Stored = npt.NDArray[Any]
 

@@ -42,6 +42,31 @@ class RowErrors(Protocol):
 
 
 @dataclass(frozen=True)
+class Figures:
+    """``RowErrors`` of rows that were compared elsewhere: (rows,) each, NaN where a row is not known."""
+
+    cosine: Matrix
+    centered_cosine: Matrix
+    relative_error: Matrix
+
+    @classmethod
+    def only(cls, errors: RowErrors, rows: Sequence[int]) -> Figures:
+        """Return the figures of some rows, in their order."""
+        return cls(*(column[list(rows)] for column in _columns(errors)))
+
+    @classmethod
+    def known(cls, errors: RowErrors, rows: Sequence[int]) -> Figures:
+        """Return as many figures, of which those of other rows are not known."""
+        known = np.zeros(len(errors.cosine), bool)
+        known[list(rows)] = True
+        return cls(*(np.where(known, column, np.nan) for column in _columns(errors)))
+
+
+def _columns(errors: RowErrors) -> tuple[Matrix, Matrix, Matrix]:
+    return errors.cosine, errors.centered_cosine, errors.relative_error
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far a candidate is from its reference. Rows are probes, in order.
 

@@ -10,6 +10,12 @@ _STEPS = 255  # between the smallest and the largest number of 8 bits
 _OFF_STEP = 0.03  # of a step: what scaling in float32 leaves
 
 
+def can_be_told(vectors: npt.NDArray[np.float32]) -> bool:
+    """Whether ``rounded_to`` says anything about (rows, dimension) vectors: they are enough, and all are numbers."""
+    found = np.asarray(vectors, np.float32)
+    return bool(len(found) >= FEWEST_ROWS and found.shape[1] >= 8 and np.isfinite(found).all() and found.any())
+
+
 def rounded_to(vectors: npt.NDArray[np.float32]) -> str | None:
     """Return ``"float16"``, ``"bfloat16"`` or ``"8 bits"``, if every value is such a number; None where not.
 
@@ -19,9 +25,9 @@ def rounded_to(vectors: npt.NDArray[np.float32]) -> str | None:
     Args:
         vectors: (rows, dimension).
     """
-    found = np.asarray(vectors, np.float32)
-    if len(found) < FEWEST_ROWS or found.shape[1] < 8 or not np.isfinite(found).all() or not found.any():
+    if not can_be_told(vectors):
         return None
+    found = np.asarray(vectors, np.float32)
     if all(_has_256_steps(row) for row in found.astype(np.float64)):
         return "8 bits"
     if not (np.ascontiguousarray(found).view(np.uint32) & 0xFFFF).any():

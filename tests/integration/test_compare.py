@@ -216,12 +216,20 @@ class TestCommand:
         found = json.loads(done.stdout)
         assert (found["search"]["k"], found["speed"], len(found["rows"])) == (3, None, found["text"]["rows"])
 
+    def test_a_key_in_an_address_is_told_nowhere(self, python: WarmPython, tmp_path: Path) -> None:
+        urls = ("https://me:s3cret@host/", "http://host/?key=s3cret")
+        done = python.run(CLI, "compare", *urls, "--api", "tei", "--junit", "c.xml", "--summary", "c.md", cwd=tmp_path)
+        refused(done, 2, "the URL has a user name or a password")
+        junit, summary = ((tmp_path / name).read_text(encoding="utf-8") for name in ("c.xml", "c.md"))
+        assert "host" in junit
+        assert "s3cret" not in done.stderr + junit + summary
+
     @pytest.mark.parametrize(
         ("arguments", "status", "told"),
         [
             (("none", "BUNDLE"), 2, "none: there is no such file or folder"),
             (("BUNDLE", "BUNDLE", "--text", "none.txt"), 2, "none.txt: cannot be read"),
-            (("BUNDLE", "BUNDLE", "--min-overlap", "2"), 2, "--min-overlap is 2.0, and must be between 0 and 1"),
+            (("BUNDLE", "BUNDLE", "--min-overlap", "2"), 2, "--min-overlap is 2.0, and must be above 0 and at most 1"),
             (("BUNDLE", "BUNDLE", "--id", "id"), 2, "--id is given, and no side has rows with ids"),
             (("BUNDLE", "http://127.0.0.1:9"), 2, "Triton serves models by name, and none is given"),
             (("BUNDLE", "http://127.0.0.1:9", "--model", "x"), 3, "127.0.0.1:9"),

@@ -121,6 +121,7 @@ BAD: dict[str, tuple[tuple[str, ...], int, str]] = {
     "two sources": (("--golden", "x", "--checkpoint", "demo"), 2, "--golden and --checkpoint are both given"),
     "the answers of no bundle": (("--golden", "x", "--reference", "bundle"), 2, "is given without a bundle"),
     "a name of Triton's": (("--golden", "x", "--name", "n"), 2, "--name is of Triton only, and --api is tei"),
+    "a signature of a checkpoint": (("--checkpoint", "demo", "--require-signature", "x"), 2, "has no signature"),
     "no golden file": (("--golden", "x"), 2, "x: cannot be read"),
     "a key that is not set": (("--golden", "GOLDEN", "--key-env", "NO_SUCH"), 2, "--key-env is not set"),
     "a header without a name": (("--golden", "GOLDEN", "--header", "s3cret"), 2, "--header has no name"),

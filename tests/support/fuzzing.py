@@ -32,7 +32,7 @@ JSON = st.recursive(
 # What a reader may take for a size, a number, a name or a path.
 _TELLING: st.SearchStrategy[Any] = st.sampled_from(
     [0, -1, 1, 2**31, 2**63, 10**7, 1e308, "", "x", "../x", "/dev/zero", "\ud800", "x" * 5000, [], {}, [[]], None, True]
-)
+).map(copy.deepcopy)  # a case may change what it has drawn
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from exporter.errors import InputError
+from exporter.errors import InputError, without_credentials
 
 _PATH = re.compile(r"(/[\w.~%!$&'()*+,;=:@-]*)*", re.ASCII)
 _HOST = re.compile(r"[0-9A-Za-z_.:-]+", re.ASCII)
@@ -67,7 +67,8 @@ def base_url(url: str) -> BaseUrl:
 
 
 def _refused(url: str) -> InputError:
+    told = without_credentials(url)[:200]
     return InputError(
-        f"{url[:200]!r} is no address of a server: scheme (http or https), host, port (1 to 65535) and path",
+        f"{told!r} is no address of a server: scheme (http or https), host, port (1 to 65535) and path",
         next_step="give http://HOST:PORT, or https://HOST/PATH",
     )

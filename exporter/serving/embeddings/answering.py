@@ -21,7 +21,7 @@ from exporter.validator import Check
 from exporter.validator.gates import significant
 from exporter.validator.parity import row_cosine
 from exporter.validator.prompts import check_prompts
-from exporter.validator.rounding import rounded_to
+from exporter.validator.rounding import can_be_told, rounded_to
 
 UNIT_TOLERANCE = 1e-2
 """How far from 1 the lengths of normalized vectors may be: float16 and bfloat16 leave as much."""
@@ -98,14 +98,18 @@ def check_dimensions(server: EmbeddingServer, expected: Expected, gate: Gate) ->
     full = expected.reference.vectors.shape[1]
     declared = expected.truncate_dims
     asked = declared or ((full // 2,) if full > 1 else ())
-    rows = [row for row, probe in enumerate(expected.reference.probes) if not probe.kind.startswith("edge")][:8]
+    rows = [row for row, probe in enumerate(expected.reference.probes) if not probe.kind.startswith("edge")]
+    rows = rows[: min(8, server.texts_per_request)]
     texts = [expected.reference.probes[row].text for row in rows]
     told, failures, compared = [f"{full}"], [], False
     for size in asked:
         try:
             found = server.ask(Question(texts, dimensions=size))
         except RefusedError as error:
-            told.append(f"{size} asked for and refused (HTTP {error.status}: {error.said})")
+            if not error.is_refusal:
+                failures.append(f"{size} dimensions were asked for, and the server failed: {_told(error)}")
+                continue
+            told.append(f"{size} asked for and refused ({_told(error)})")
             continue
         if found.shape[1] == full:
             told.append(f"{size} asked for, which the server ignores")
@@ -141,7 +145,9 @@ def check_encoding(server: EmbeddingServer, texts: Sequence[str], alone: Vectors
     try:
         found = server.ask(Question(texts, encoded=True))
     except RefusedError as error:
-        return Check.skipped("encoding", f"base64 is refused (HTTP {error.status}: {error.said})")
+        if error.is_refusal:
+            return Check.skipped("encoding", f"base64 is refused ({_told(error)})")
+        return Check("encoding", f"{len(texts)} texts in base64", (f"base64: the server failed: {_told(error)}",))
     except ServerError as error:
         return Check("encoding", f"{len(texts)} texts in base64", (f"base64: {error.message}",))
     coverage = f"{len(texts)} texts in base64 and in JSON numbers"
@@ -156,6 +162,8 @@ def check_encoding(server: EmbeddingServer, texts: Sequence[str], alone: Vectors
 
 def check_rounding(vectors: Vectors, precision: Precision) -> Check:
     """Find out whether answers are rounded to a coarser format; the check is called ``"dtype"``."""
+    if not can_be_told(vectors):
+        return Check.skipped("dtype", "there are too few values, or some are NaN or Inf")
     found = rounded_to(vectors)
     if found is None:
         return Check("dtype", f"{vectors.size:,} values, which are not rounded to a coarser format than float32")
@@ -193,6 +201,10 @@ def _status_of(server: EmbeddingServer, question: Question) -> str:
     except ServerError:  # HTTP 200 with something that is no vector
         return _ANSWER
     return _ANSWER
+
+
+def _told(error: RefusedError) -> str:
+    return f"HTTP {error.status}: {error.said}"
 
 
 def _range(norms: npt.NDArray[np.float64]) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from exporter.runtime.vector_types import Vectors
+from exporter.runtime.vector_types import MOST_NUMBERS, Vectors
 from exporter.serving.answers import AnswerError, parse
 
 TEXTS_PER_REQUEST = 32
@@ -148,6 +148,7 @@ class Tei:
 
     def vectors(self, answer: bytes, question: Question) -> Vectors:
         """Return (texts, dimension) float32; see ``EmbeddingApi``."""
+        _refuse_too_long(answer, len(question.texts))
         return _matrix(parse(_Rows, answer, self.title).root, len(question.texts))
 
 
@@ -182,6 +183,7 @@ class OpenAi:
 
     def vectors(self, answer: bytes, question: Question) -> Vectors:
         """Return (texts, dimension) float32; see ``EmbeddingApi``."""
+        _refuse_too_long(answer, len(question.texts))
         data = sorted(parse(_Answer, answer, f"the {self.title}").data, key=lambda datum: datum.index)
         numbers = [datum.index for datum in data]
         if numbers != list(range(len(question.texts))):
@@ -204,6 +206,12 @@ def said_by(body: bytes) -> str | None:
         elif isinstance(found, dict):
             found = next((found[name] for name in ("error", "message", "detail", "msg") if name in found), None)
     return found if isinstance(found, str) and found.strip() else None
+
+
+def _refuse_too_long(answer: bytes, texts: int) -> None:
+    """Refuse JSON with more numbers than so many vectors have: each takes 32 bytes of memory, and many clients read."""
+    if answer.count(b",") > (texts + 1) * MOST_NUMBERS:
+        raise AnswerError(f"{texts} texts were answered with more than {MOST_NUMBERS:,} numbers each")
 
 
 def _decoded(embedding: list[float | None] | str, *, encoded: bool) -> Sequence[float | None] | Vectors:

@@ -13,6 +13,8 @@ from exporter.serving.limits import REQUEST_S, TOTAL_S
 Api = Literal["triton", "tei", "openai"]
 
 RETRIES = 4
+HIDDEN = "***"
+_TELLING = 8  # characters of a secret that must not be told
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _OWN = {"content-type", "content-length", "host", "connection", "transfer-encoding", "accept-encoding"}
 
@@ -56,9 +58,12 @@ class ServerOptions:
             if not _NAME.fullmatch(name) or name.lower() in _OWN:
                 raise InputError(f"`header` {name[:40]!r} cannot be sent", next_step="give 'Name: value'")
             _refuse_unsendable(value, f"the value of `header` {name}")
+        names = [name.lower() for name, _ in self.headers]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"`header` {twice[:40]!r} is given twice", next_step="give it once")
         if self.key is not None:
             _refuse_unsendable(self.key, "the key")
-            if any(name.lower() == "authorization" for name, _ in self.headers):
+            if "authorization" in names:
                 raise InputError(
                     "a key and a header Authorization are both given", next_step="omit `key_env` or the header"
                 )
@@ -69,12 +74,28 @@ class ServerOptions:
         key = {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
         return {**dict(self.headers), **key}
 
+    @property
+    def has_secrets(self) -> bool:
+        """Whether a key or headers are sent."""
+        return bool(self._secrets())
+
     def without_secrets(self, said: str) -> str:
-        """Return what a server says without the key and the values of headers, which it may repeat."""
-        for secret in (self.key, *(value for _, value in self.headers)):
-            if secret:
-                said = said.replace(secret, "***")
+        """Return what a server says without the key and the values of headers, which it may repeat.
+
+        The beginning of a secret is taken out too: what is said may have been cut. So are the credentials behind a
+        scheme, such as those of ``Authorization: Bearer``.
+        """
+        for secret in self._secrets():
+            said = said.replace(secret, HIDDEN)
+            for length in range(len(secret) - 1, _TELLING - 1, -1):
+                said = said.replace(secret[:length], HIDDEN)
         return said
+
+    def _secrets(self) -> list[str]:
+        """Return what no message repeats, the longest first: one may be a part of another."""
+        values = [value for _, value in self.headers]
+        credentials = [value.partition(" ")[2].strip() for value in values]
+        return sorted({each for each in (self.key, *values, *credentials) if each}, key=lambda each: (-len(each), each))
 
 
 def header_of(text: str) -> tuple[str, str]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-
-import numpy as np
-import numpy.typing as npt
 
 from exporter.runtime.vector_types import Vectors
 from exporter.serving.embeddings.remote import EmbeddingServer
@@ -15,6 +12,7 @@ from exporter.serving.embeddings.requests import RefusedError
 from exporter.serving.expected import Expected
 from exporter.validator import Check, Reference
 from exporter.validator.format_loss import FormatLoss
+from exporter.validator.parity import Figures
 
 NAME = "refused texts"
 _MAY_BE_REFUSED = (
@@ -49,15 +47,6 @@ def answerable(server: EmbeddingServer, expected: Expected) -> tuple[Expected, C
     return replace(expected, reference=rows_of(expected.reference, kept)), Check.skipped(NAME, told)
 
 
-@dataclass(frozen=True)
-class _Errors:
-    """See ``parity.RowErrors``."""
-
-    cosine: npt.NDArray[np.float64]
-    centered_cosine: npt.NDArray[np.float64]
-    relative_error: npt.NDArray[np.float64]
-
-
 def rows_of(reference: Reference, rows: Sequence[int]) -> Reference:
     """Return some of the probes, with all that is known of them."""
     kept = list(rows)
@@ -76,7 +65,5 @@ def _rounding_of(of_all: Callable[[Sequence[int]], FormatLoss], kept: list[int],
 
 
 def _loss_of(loss: FormatLoss, rows: list[int]) -> FormatLoss:
-    parity = loss.parity
-    errors = _Errors(parity.cosine[rows], parity.centered_cosine[rows], parity.relative_error[rows])
     emulated: Vectors | None = None if loss.emulated is None else loss.emulated[rows]
-    return replace(loss, parity=errors, emulated=emulated)
+    return replace(loss, parity=Figures.only(loss.parity, rows), emulated=emulated)

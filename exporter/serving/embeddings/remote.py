@@ -12,7 +12,7 @@ import numpy as np
 
 from exporter.errors import InputError, ServerError
 from exporter.runtime.vector_types import Vectors
-from exporter.serving.answers import AnswerError, parse, shown
+from exporter.serving.answers import AnswerError, parse
 from exporter.serving.embeddings.address import BaseUrl, base_url
 from exporter.serving.embeddings.apis import (
     TEXTS_PER_REQUEST,
@@ -72,7 +72,7 @@ class EmbeddingServer:
         stated = TEXTS_PER_REQUEST if info is None else info.max_client_batch_size or TEXTS_PER_REQUEST
         self.texts_per_request = min(stated, TEXTS_PER_REQUEST)
         self._requests, self._dimension = requests, dimension
-        of_itself = "" if info is None else shown(f"{info.version} ({info.model_id}, {info.model_dtype})") + " "
+        of_itself = "" if info is None else requests.said(f"{info.version} ({info.model_id}, {info.model_dtype})") + " "
         self.execution = f"{api.title} {of_itself}at {requests.url}"
 
     @property
@@ -97,7 +97,9 @@ class EmbeddingServer:
         return np.concatenate([self.encode_batch(batch, prompt_name) for batch in batches])
 
     def encode_batch(self, sentences: Sequence[str], prompt_name: str | None = None) -> Vectors:
-        """Return (len(sentences), dimension) float32, asked for in one request; see ``encode``."""
+        """Return (len(sentences), dimension) float32, in one request if it may have so many; see ``encode``."""
+        if len(sentences) > self.texts_per_request:
+            return self.encode(sentences, prompt_name)
         vectors = self.ask(Question(sentences, prompt_name))
         if self._dimension is None:
             self._dimension = vectors.shape[1]
@@ -197,8 +199,8 @@ def _info(requests: Requests, where: BaseUrl) -> Info | None:
         return parse(Info, content, "TEI")
     except AnswerError as error:
         raise ServerError(
-            f"{requests.url}: {shown(error)}", next_step="check the URL, or choose another `api`"
-        ) from error
+            f"{requests.url}: {requests.said(error)}", next_step="check the URL, or choose another `api`"
+        ) from requests.told(error)
 
 
 def _model(requests: Requests, path: str) -> str:
@@ -213,6 +215,6 @@ def _model(requests: Requests, path: str) -> str:
     except (RefusedError, AnswerError):
         listed = []
     if len(listed) != 1:
-        told = f"several: {', '.join(shown(name) for name in listed[:8])}" if listed else "none"
+        told = f"several: {', '.join(requests.said(name) for name in listed[:8])}" if listed else "none"
         raise InputError(f"no `model` is given, and the server lists {told}", next_step="give `model`")
     return listed[0]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from exporter.errors import ServerError
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 AGAIN = (429, 502, 503, 504)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 60.0
+_MOST_SAID = 10_000  # characters that are searched for secrets; a message shows fewer
 
 
 class RefusedError(ServerError):
@@ -38,8 +40,8 @@ class RefusedError(ServerError):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the server says that the request was wrong, and not that it has failed itself."""
-        return 400 <= self.status < 500
+        """Whether the server says that the request was wrong or is not supported, and not that it has failed itself."""
+        return 400 <= self.status < 500 or self.status == HTTPStatus.NOT_IMPLEMENTED
 
 
 _NEXT = {
@@ -109,15 +111,23 @@ class Requests:
                     return read(response.body)
             except (BrokenOffError, ConnectionResetError, BrokenPipeError) as error:
                 if last:
-                    raise self._failed(error, seconds) from error
+                    raise self._failed(error, seconds) from self.told(error)
                 self._wait("broken connections", None, attempt)
             except (AnswerError, OSError) as error:
-                raise self._failed(error, seconds) from error
+                raise self._failed(error, seconds) from self.told(error)
             else:
                 if response.status not in AGAIN or last:
                     raise self._refused(response)
                 self._wait(f"HTTP {response.status}", _retry_after(response), attempt)
             attempt += 1
+
+    def said(self, said: object) -> str:
+        """Return the first line of what the server says, for a message: without secrets, and not too long."""
+        return shown(self._options.without_secrets(str(said)[:_MOST_SAID]))
+
+    def told(self, error: Exception) -> Exception | None:
+        """Return an error if a traceback may show it: where there are secrets, it may repeat them."""
+        return None if self._options.has_secrets else error
 
     def _headers(self, body: bytes | None) -> dict[str, str]:
         json_body = {} if body is None else {"Content-Type": "application/json"}
@@ -135,8 +145,7 @@ class Requests:
         time.sleep(wanted)
 
     def _refused(self, response: Response) -> RefusedError:
-        said = self._said_by(response.body) or f"{response.reason}, and no error message"
-        told = shown(self._options.without_secrets(said))
+        told = self.said(self._said_by(response.body) or f"{response.reason}, and no error message")
         return RefusedError(f"{self.url}: HTTP {response.status}: {told}", response.status, told)
 
     def _failed(self, error: Exception, seconds: float) -> ServerError:
@@ -145,7 +154,7 @@ class Requests:
         elif isinstance(error, ConnectionRefusedError):
             told, next_step = "nothing answers there", "start the server, or check host and port"
         else:
-            told, next_step = shown(self._options.without_secrets(str(error))), "look into the server's log"
+            told, next_step = self.said(error), "look into the server's log"
         return ServerError(f"{self.url}: {told}", next_step=next_step)
 
 

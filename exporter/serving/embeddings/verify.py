@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from exporter.serving.embeddings.answering import (
     check_server_prompts,
     is_normalized,
 )
+from exporter.serving.embeddings.apis import TEXTS_PER_REQUEST
 from exporter.serving.embeddings.batches import Load, check_batches, check_concurrency
 from exporter.serving.embeddings.options import ServerOptions
 from exporter.serving.embeddings.probing import answerable
@@ -93,10 +94,11 @@ def verify(url: str, options: ServerOptions, expected: Expected, judged: Judged)
     with embedding_server(url, _as_a_client_must(options, expected)) as server:
         expected = _of_its_dimension(server, expected)
         expected, refused = answerable(server, expected)
+        load = Load(judged.clients, judged.requests, load_bound(gate, precision))
+        # First of all: a wrong answer that a cache of the server keeps is then judged by the gate.
+        under_load = check_concurrency(server, *_sentences(expected), load)
         report = validate(expected.reference, server, gate, f"{expected.name}, {precision}", precision)
-        bound = load_bound(gate, precision)
-        load = Load(judged.clients, judged.requests, bound)
-        checks = [refused, *_checks_of(server, expected, gate, report, load, precision)]
+        checks = [refused, *_checks_of(server, expected, gate, report, under_load, load.bound, precision)]
         checks.append(Check("connection", server.requests))
     return replace(report, golden=expected.golden).with_checks(*expected.checks, *checks)
 
@@ -110,27 +112,38 @@ def _as_a_client_must(options: ServerOptions, expected: Expected) -> ServerOptio
 
 
 def _checks_of(
-    server: EmbeddingServer, expected: Expected, gate: Gate, report: ParityReport, load: Load, precision: Precision
+    server: EmbeddingServer,
+    expected: Expected,
+    gate: Gate,
+    report: ParityReport,
+    under_load: Sequence[Check],
+    bound: float,
+    precision: Precision,
 ) -> list[Check]:
-    rows = [row for row, probe in enumerate(expected.reference.probes) if not probe.kind.startswith("edge")]
-    texts = [expected.reference.probes[row].text for row in rows]
-    tokens = [report.tokens[row] for row in rows]
+    texts, tokens = _sentences(expected)
     order = np.argsort(np.array(tokens), kind="stable")
-    chosen = order[np.linspace(0, len(order) - 1, min(server.texts_per_request, len(order))).astype(int)]
+    chosen = order[np.linspace(0, len(order) - 1, min(TEXTS_PER_REQUEST, len(order))).astype(int)]
     some = [texts[row] for row in dict.fromkeys(chosen.tolist())]
-    requests, in_order, alone = check_batches(server, some, load.bound)
+    requests, in_order, alone = check_batches(server, some, bound)
     return [
         requests,
         in_order,
-        *check_concurrency(server, texts, tokens, load),
-        check_truncation(server, expected, gate, load.bound),
+        *under_load,
+        check_truncation(server, expected, gate, bound),
         *check_server_prompts(server, expected, gate),
         check_norms(expected, report.parity.norm_ratio),
         check_dimensions(server, expected, gate),
-        check_encoding(server, some, alone, load.bound),
+        check_encoding(server, some, alone, bound),
         check_rounding(alone, precision),
         check_refusals(server, some[0]),
     ]
+
+
+def _sentences(expected: Expected) -> tuple[list[str], list[int]]:
+    """Return the probes that are ordinary sentences, and how many tokens each has."""
+    reference = expected.reference
+    rows = [row for row, probe in enumerate(reference.probes) if not probe.kind.startswith("edge")]
+    return [reference.probes[row].text for row in rows], [len(reference.token_ids[row]) for row in rows]
 
 
 def _of_its_dimension(server: EmbeddingServer, expected: Expected) -> Expected:

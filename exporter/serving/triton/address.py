@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from exporter.errors import InputError
+from exporter.errors import InputError, without_credentials
 
 Protocol = Literal["http", "grpc"]
 
@@ -80,16 +80,17 @@ def address_of(url: str, protocol: Protocol, *, tls: bool = False) -> Address:
         raise InputError(
             f"the {protocol} address has a user name or a password, which would not be sent", next_step=example
         )
+    told = without_credentials(url)
     found = _URL.fullmatch(url)
     scheme, ipv6, name, port = found.groups() if found else (None, None, None, None)
     scheme = scheme.lower() if scheme else (encrypted if tls else plain)
     number = int(port) if port else _PORTS[protocol]
     labels = (name or "a").removesuffix(".").split(".")
     if not all(1 <= len(label) <= 63 for label in labels):
-        raise InputError(f"{url!r} is no server address: a part of the host's name is empty or longer than 63 letters")
+        raise InputError(f"{told!r} is no server address: a part of the host's name is empty or longer than 63 letters")
     if not found or scheme not in _SCHEMES[protocol] or not 1 <= number <= 65535 or (ipv6 and not _is_ipv6(ipv6)):
         raise InputError(
-            f"{url!r} is no server address: scheme ({plain} or {encrypted}), host, port (1 to 65535), nothing else",
+            f"{told!r} is no server address: scheme ({plain} or {encrypted}), host, port (1 to 65535), nothing else",
             next_step=example,
         )
     return Address(protocol, str(ipv6 or name), number, scheme == encrypted)

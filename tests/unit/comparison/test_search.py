@@ -77,3 +77,13 @@ def test_a_search_repeats_itself_whatever_the_scale(metric: Metric) -> None:
     assert overlap(index, corpus, own, wanted, wanted.rows).tolist() == [1] * 60
     random = np.stack([RNG.permutation(np.delete(own, row))[:10] for row in own])
     assert overlap(index, corpus, own, wanted, random).mean() < 0.35, "10 of 59 by chance"
+
+
+@pytest.mark.parametrize("metric", ["dot", "euclidean"])
+def test_one_very_long_vector_makes_no_others_equal(metric: Metric) -> None:
+    corpus = RNG.standard_normal((60, 5)).astype(np.float32)
+    corpus[0] *= 1e8
+    index, own = Index(corpus, metric), all_rows(corpus)
+    wanted = index.nearest(corpus, own, 10)
+    random = np.stack([RNG.permutation(own[(own != row) & (own != 0)])[:10] for row in own])
+    assert overlap(index, corpus, own, wanted, random)[1:].mean() < 0.35, "10 of 59 by chance"

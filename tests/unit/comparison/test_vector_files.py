@@ -135,6 +135,19 @@ class TestAnswers:
         with pytest.raises(RecipeError, match=r"none\.yaml"):
             exporter.compare(*pair, gates=tmp_path / "none.yaml")
 
+    @pytest.mark.parametrize("bound", ["null", "0.5", "0.1"])
+    def test_gates_that_leave_no_bound_of_the_overlap(
+        self, npy: Callable[..., Path], tmp_path: Path, bound: str
+    ) -> None:
+        """Half of the neighbors of each side may be none that both have."""
+        pair = npy("a", VECTORS), npy("b", VECTORS @ ROTATION)
+        gates = tmp_path / "gates.yaml"
+        gates.write_text(f"gates: {{fp16: {{mean_neighbor_overlap: {bound}}}}}")
+        with pytest.raises(InputError, match=r"leave no bound of the top-10 overlap") as refused:
+            exporter.compare(*pair, gates=gates)
+        assert refused.value.next_step == "give `min_overlap`"
+        assert not exporter.compare(*pair, gates=gates, min_overlap=0.9).passed
+
 
 class TestLengths:
     UNIT = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
@@ -349,10 +362,13 @@ class TestRefusals:
             ({"k": 0}, "`k` is 0"),
             ({"rows": 0}, "`rows` is 0"),
             ({"min_overlap": 1.5}, r"`min_overlap` is 1\.5"),
+            ({"min_overlap": 0.0}, r"`min_overlap` is 0\.0, and must be above 0"),
+            ({"min_overlap": float("nan")}, "`min_overlap` is nan"),
             ({"similarity": "manhattan"}, "`similarity` is 'manhattan'"),
             ({"precision_a": "fp8"}, "`precision_a` is 'fp8'"),
             ({"sts": ["x.tsv"]}, "`sts` is given, and vectors in a file encode nothing"),
             ({"id_column": "id"}, r"a\.npy: has no ids"),
+            ({"require_signature": "key.pem"}, "`require_signature` is given, and only bundles have a signature"),
         ],
     )
     def test_options_that_mean_nothing(self, options: dict[str, Any], told: str, npy: Callable[..., Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -22,6 +23,7 @@ from exporter.serving.embeddings.apis import OpenAi, Question, Tei, said_by
 from exporter.serving.embeddings.options import Api
 from exporter.serving.embeddings.requests import RefusedError
 from exporter.serving.limits import ANSWER_BYTES
+from exporter.serving.triton.address import addresses
 from tests.support.fuzzing import CASES, changed_json_bytes, told_in_a_sentence
 from tests.support.hostile_servers import http_answer, raw_server, repeated
 
@@ -186,6 +188,14 @@ def test_any_info(info: bytes) -> None:
         connect(server.url, ServerOptions(api="tei"))
 
 
+@pytest.mark.parametrize("api", [Tei("/embed", None, None), OpenAi("/v1/embeddings", "m", "")], ids=["tei", "openai"])
+def test_more_numbers_than_a_vector_has_are_not_read(api: Tei | OpenAi) -> None:
+    numbers = [0.0] * 200_000
+    content = [numbers] if isinstance(api, Tei) else {"data": [datum(numbers)]}
+    with pytest.raises(AnswerError, match="1 texts were answered with more than 65,536 numbers each"):
+        api.vectors(json.dumps(content).encode(), Question(["a"]))
+
+
 def test_an_answer_that_never_ends_is_ended() -> None:
     def drips(head: bytes) -> Iterable[bytes]:
         if head.startswith(b"GET"):
@@ -234,11 +244,53 @@ def test_keys_and_headers_are_sent_and_never_told() -> None:
     assert b"X-Team: t0p" in server.heads[0]
 
 
+KEY = "sk-0123456789-abcdefghij"
+ECHOES: dict[str, tuple[bytes, bytes]] = {
+    "credentials behind a scheme": (
+        b"{}",
+        http_answer(json.dumps({"error": f"bad key: {KEY}"}).encode(), status="401 No"),
+    ),
+    "the beginning of a key that the message cuts": (b"{}", http_answer(f"not for you, Bearer {KEY}".encode())),
+    "no HTTP": (b"{}", f"Bearer {KEY}\r\n\r\n".encode()),
+    "what /info says that is no JSON": (f"Bearer {KEY}".encode(), b""),
+}
+
+
+@pytest.mark.parametrize("case", ECHOES)
+def test_no_part_of_a_key_in_a_header_is_told(case: str) -> None:
+    info, answer = ECHOES[case]
+
+    def answers(head: bytes) -> Iterable[bytes]:
+        return [http_answer(info) if head.startswith(b"GET") else answer]
+
+    options = ServerOptions(api="tei", headers=(header_of(f"Authorization: Bearer {KEY}"),), retries=0)
+    with raw_server(answers) as server, pytest.raises(ServerError) as refused:
+        connect(server.url, options).encode_batch(["a"])
+    told = "".join(traceback.format_exception(refused.value))
+    assert "***" in told
+    assert KEY[:10] not in told
+
+
+def test_what_a_server_says_of_itself_has_no_key() -> None:
+    info = {"model_id": KEY, "model_dtype": "float32", "version": KEY[:-4]}
+    with raw_server(lambda _: [http_answer(json.dumps(info).encode())]) as server:
+        found = connect(server.url, ServerOptions(api="tei", key=KEY)).execution
+    assert found == f"TEI *** (***, float32) at http://{server.url}"
+    listed = json.dumps({"data": [{"id": KEY}, {"id": "b"}]}).encode()
+    with raw_server(lambda _: [http_answer(listed)]) as server, pytest.raises(InputError, match=r"several: \*\*\*, b"):
+        connect(server.url, ServerOptions(api="openai", key=KEY))
+
+
 @pytest.mark.parametrize("header", ["no colon", ": x", "Host: x", "A B: x", "X: a\r\nY: b", "X: é", "X:"])
 def test_a_header_that_cannot_be_sent(header: str) -> None:
     with pytest.raises(InputError) as refused:
         ServerOptions(headers=(header_of(header),))
     assert "\r" not in refused.value.message
+
+
+def test_a_header_that_is_given_twice() -> None:
+    with pytest.raises(InputError, match="'x-team' is given twice"):
+        ServerOptions(headers=(("X-Team", "a"), ("x-team", "b")))
 
 
 def test_a_key_and_a_header_of_the_same_name() -> None:
@@ -309,6 +361,14 @@ def test_a_password_in_the_address_is_not_repeated() -> None:
     with pytest.raises(InputError) as refused:
         base_url("https://me:s3cret@host")
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["http://host/?api_key=s3cret", "host:80/v1?key=s3cret", "http://host/#s3cret"])
+def test_a_key_in_the_address_is_not_repeated(url: str) -> None:
+    for of_url in (base_url, addresses):
+        with pytest.raises(InputError, match="host") as refused:
+            of_url(url)
+        assert "s3cret" not in str(refused.value)
 
 
 @settings(max_examples=CASES)
