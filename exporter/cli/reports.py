@@ -62,7 +62,7 @@ class Reports:
         page: File of the page, if it is wanted.
 
     Raises:
-        InputError: A file cannot be written, or the baseline cannot be read.
+        InputError: A file cannot be written, or would be one of a bundle; or the baseline cannot be read.
         MissingDependencyError: A page is wanted, and what draws it is not installed.
     """
 
@@ -73,10 +73,17 @@ class Reports:
         baseline: Path | None = None,
         page: Path | None = None,
     ) -> None:
+        from exporter.bundle.manifest import MANIFEST, PARITY
+
         for path in (junit, summary, page):
             if path is not None and not path.parent.is_dir():
                 raise InputError(
                     f"{path}: cannot be written: No such file or directory", next_step=f"create {path.parent}"
+                )
+            if path is not None and all((path.parent / name).is_file() for name in (MANIFEST, PARITY)):
+                raise InputError(
+                    f"{path}: is in the folder of a bundle, which holds only what its {MANIFEST} lists",
+                    next_step="write it to another folder",
                 )
         if baseline is not None and summary is None:
             raise InputError("`baseline` is given without `summary`", next_step="give `summary` too")

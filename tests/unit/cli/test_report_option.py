@@ -51,6 +51,16 @@ def test_a_folder_that_is_not_there_is_refused_before_the_work(tmp_path: Path) -
     assert failure.value.next_step == f"create {tmp_path / 'no'}"
 
 
+@pytest.mark.parametrize("option", ["junit", "summary", "page"])
+def test_a_file_of_a_bundle_is_neither_removed_nor_replaced(tmp_path: Path, option: str) -> None:
+    for name in ("manifest.json", "parity.json", "report.html"):
+        (tmp_path / name).write_text("published")
+    with pytest.raises(InputError, match=r"report\.html: is in the folder of a bundle") as failure:
+        Reports(**{option: tmp_path / "report.html"})
+    assert failure.value.next_step == "write it to another folder"
+    assert (tmp_path / "report.html").read_text() == "published"
+
+
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
 def test_a_missing_package_is_told_before_the_work(page: Path, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
