@@ -26,9 +26,9 @@ from exporter.bundle.bundle import Bundle
 from exporter.bundle.manifest import MANIFEST, RECORD
 from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate, refuse_weak_gate
 from exporter.bundle.signing import SIGNATURE
-from exporter.errors import BundleError, ExportError, HubError, InputError, first_line
+from exporter.errors import BundleError, ExportError, HubError, InputError
 from exporter.files import MiB
-from exporter.hub.client import Asked, is_offline, prepared
+from exporter.hub.client import Asked, first_line, is_offline, prepared
 from exporter.hub.names import is_hub_id
 
 _IN_MEMORY = 10 * MiB  # files up to this size are committed as bytes; larger ones are LFS on the hub, and hashed
