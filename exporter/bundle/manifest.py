@@ -32,7 +32,8 @@ UNLISTED = frozenset(
     {
         *(MANIFEST, RECORD, SIGNATURE),
         *(f".{RECORD}.partial", f".{SIGNATURE}.partial"),  # left by a process that was killed
-        *(".cache", ".git", ".gitattributes", ".gitignore"),  # of git and huggingface_hub, which nothing here reads
+        # Of git, of huggingface_hub, and of a repository that a bundle was pushed to. Nothing here reads them.
+        *(".cache", ".git", ".gitattributes", ".gitignore", "LICENSE"),
     }
 )
 """Files that a bundle's folder may hold although its manifest does not list them."""

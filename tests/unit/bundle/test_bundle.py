@@ -85,7 +85,9 @@ class TestOpening:
             Bundle.open(bundle)
         assert failure.value.message.startswith(f"{bundle / name}: ")
 
-    @pytest.mark.parametrize("name", [".cache", ".git", ".gitattributes", ".gitignore", ".validation.json.partial"])
+    @pytest.mark.parametrize(
+        "name", [".cache", ".git", ".gitattributes", ".gitignore", "LICENSE", ".validation.json.partial"]
+    )
     def test_what_git_and_the_hub_and_a_killed_process_leave_is_not_refused(self, bundle: Path, name: str) -> None:
         (bundle / name).mkdir() if name in {".cache", ".git"} else (bundle / name).write_text("")
         assert name not in Bundle.open(bundle).names

@@ -81,6 +81,7 @@ class TestFiles:
             ".gitignore",
             ".model.sig.partial",
             ".validation.json.partial",
+            "LICENSE",
             "manifest.json",
             "model.sig",
             "validation.json",
