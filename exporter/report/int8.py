@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, FiniteFloat, model_validator
@@ -12,6 +13,7 @@ from exporter.report.svg import PLACEHOLDER, Canvas, Plot
 _Time = Annotated[FiniteFloat, Field(ge=1e-3, le=1e3)]
 _Cosine = Annotated[FiniteFloat, Field(ge=-1.1, le=1.1)]
 _EXACT = 1e-9  # a smaller distance from 1 is drawn here
+_APART = 0.01  # speeds that are nearer have one label
 
 
 class _Loss(BaseModel):
@@ -65,9 +67,9 @@ class Int8(BaseModel):
         return next(one for one in self.candidates if one.result == "chosen")
 
     @property
-    def refused(self) -> tuple[_Candidate, ...]:
-        """The candidates that were refused, the fastest first."""
-        return tuple(one for one in self.candidates if one.result == "rejected")
+    def faster(self) -> tuple[_Candidate, ...]:
+        """The candidates that are faster than the published one, the fastest first."""
+        return tuple(one for one in self.candidates if one.speed > self.chosen.speed)
 
 
 TITLE = "INT8 candidates: loss against modeled speed"
@@ -133,13 +135,11 @@ def plot_of(said: Int8) -> Plot:
 
 def note_of(said: Int8) -> str:
     """Say which text the plot shows, and why no faster candidate was published."""
-    chosen = said.chosen
-    faster = [one for one in said.refused if one.speed > chosen.speed]
-    why = (
-        " ".join(f"{one.label} is faster and was refused: {one.reason}." for one in faster)
-        if faster
-        else f"{chosen.label} is the fastest candidate; none was refused."
+    why = " ".join(
+        f"{one.label} is faster and was {'refused' if one.result == 'rejected' else one.result}: {one.reason}."
+        for one in said.faster
     )
+    why = why or f"{said.chosen.label} is the fastest candidate."
     return f"Judged on {said.text}. The probes of the gate take no part in the choice. {why}"
 
 
@@ -173,12 +173,11 @@ def _drawn(said: Int8) -> Canvas:
     )
     axes.plot([chosen.speed], [_distance(chosen.emulated.min_cosine)], "*", color=PLACEHOLDER["ink"], markersize=13)
     canvas.bound(y=_distance(said.gate.min_cosine))
-    for place, one in enumerate(said.candidates):
-        if place and abs(speeds[place] - speeds[place - 1]) < 0.01:  # a label over another one
-            continue
+    for group in _side_by_side(said.candidates):
+        lost = [loss.min_cosine for one in group for loss in (one.emulated, one.engine) if loss is not None]
         axes.annotate(
-            one.label,
-            (one.speed, max(worst[place], _distance(one.engine.min_cosine) if one.engine is not None else 0.0)),
+            ", ".join(one.label for one in group),
+            (group[0].speed, _distance(min(lost))),
             xytext=(0, 9),
             textcoords="offset points",
             ha="center",
@@ -194,6 +193,17 @@ def _drawn(said: Int8) -> Canvas:
         "1 − cosine, held-out text (lower is nearer)",
     )
     return canvas
+
+
+def _side_by_side(candidates: Sequence[_Candidate]) -> list[list[_Candidate]]:
+    """Return the candidates in groups that have one label, because labels of their own would lie on each other."""
+    groups: list[list[_Candidate]] = []
+    for one in candidates:
+        if groups and abs(one.speed - groups[-1][0].speed) < _APART:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
 
 
 def _distance(cosine: float) -> float:

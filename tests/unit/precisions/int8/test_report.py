@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -110,6 +111,26 @@ def test_the_plot_has_the_label_of_each_candidate_and_equal_data_give_equal_byte
         assert str(element.get("href")).removeprefix("#") in names
 
 
-def test_where_the_fastest_was_chosen_nothing_was_refused() -> None:
-    content = {**said(), "candidates": candidates_of((CHOSEN, SLOWER), [Tried(CHOSEN, EXACT)], GATE)}
-    assert note_of(Int8.model_validate(content)).endswith("A is the fastest candidate; none was refused.")
+def note_about(frontier: Sequence[Assignment], *tried: Tried) -> str:
+    content = {**said(), "candidates": candidates_of(frontier, tried, GATE)}
+    return note_of(Int8.model_validate(content)).partition(" take no part in the choice. ")[2]
+
+
+def test_the_fastest_is_called_so_also_where_a_slower_one_was_refused() -> None:
+    assert note_about((CHOSEN, SLOWER), Tried(CHOSEN, EXACT)) == "A is the fastest candidate."
+    worse, bad = replace(EXACT, min_cosine=0.971), replace(EXACT, min_cosine=0.9705)
+    assert note_about((CHOSEN, SLOWER), Tried(SLOWER, bad), Tried(CHOSEN, worse)) == "A is the fastest candidate."
+
+
+def test_a_faster_one_that_was_not_tried_is_told() -> None:
+    assert note_about((FASTER, CHOSEN), Tried(CHOSEN, EXACT)) == (
+        "A is faster and was not tried: the search passed it over; emulated, it uses 67% of what the gate allows "
+        "(min cosine)."
+    )
+
+
+def test_candidates_side_by_side_have_one_label() -> None:
+    near = assignment(0.2001, 0.991)
+    content = {**said(), "candidates": candidates_of((FASTER, CHOSEN, near), [Tried(near, EXACT)], GATE)}
+    texts = [element.text for element in ET.fromstring(plot_of(content)).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"A", "B, C"} <= set(texts)
