@@ -174,7 +174,7 @@ def _int8(int8: Mapping[str, Any] | None, modules: str) -> tuple[str, ...]:
     if int8 is None:
         return ()
     (chosen,) = (one for one in int8["candidates"] if one["result"] == "chosen")
-    matmuls, found = int8["matmuls"], chosen["engine"] or chosen["emulated"]
+    matmuls, found = int8["matmuls"], chosen["engine"]
     quantized = sum(matmul["precision"] == "int8" for matmul in matmuls)
     told = (
         f"This bundle is candidate {chosen['label']}: {quantized} of {len(matmuls)} MatMuls are in int8, and "

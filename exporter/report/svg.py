@@ -15,6 +15,7 @@ from textwrap import wrap
 from typing import Any
 
 from exporter.dependencies import require
+from exporter.errors import printable
 
 WIDTH, HEIGHT = 380, 240  # little, so that the labels are still readable on a phone
 FONT = 12
@@ -136,7 +137,7 @@ class Canvas:
         for name, color in PLACEHOLDER.items():
             text = text.replace(color, FIXED[name])
         inner = text[text.index(">", text.index("<svg")) + 1 :]
-        lines = wrap(note, _LINE)
+        lines = wrap(printable(note), _LINE)  # XML has no control characters, and the name of a file may have them
         height = self._height + (_SPACING * len(lines) + _SPACING if lines else 0)
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{2 * WIDTH}" role="img" '

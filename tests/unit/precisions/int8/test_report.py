@@ -99,6 +99,11 @@ def test_plot_card_and_page_say_the_same() -> None:
         assert re.sub(r"\s", "", wanted) in re.sub(r"\s", "", plot)
 
 
+def test_the_plot_can_be_read_whatever_the_file_of_calibration_text_is_called() -> None:
+    made = plot_of({**said(), "text": "<b> & \x1b[31m\udcff.txt"})
+    assert "<b> & \\x1b[31m\\udcff.txt" in "".join(ET.fromstring(made).itertext())
+
+
 def test_the_plot_has_the_label_of_each_candidate_and_equal_data_give_equal_bytes() -> None:
     made = plot_of(said())
     assert made == plot_of(said())
