@@ -183,6 +183,7 @@ def write_files(manifest: Manifest, judged: Judged, added: ConversionReport, fol
         report_page(
             PageData(
                 reports=(judged.report.to_dict(),),
+                not_validated=manifest.validation.note if manifest.validation.state == "pending" else None,
                 manifest=manifest.model_dump(mode="json"),
                 files=added.files,
                 split=lambda text: pieces(tokenizer, manifest.encoder.prompt + text),

@@ -39,6 +39,7 @@ class PageData:
         checks: Checks of all of them together (``Check.to_dict``).
         compared_with: Whose answers the reports compare with, where that is neither a checkpoint nor a golden file.
         comparison: A comparison of two sides (``Comparison.to_dict``), with its own speed; then there are no reports.
+        not_validated: Why the reports are not about the engine of the bundle: no machine has run it yet.
         throughput: What was measured of speed (``Throughput.to_dict``).
         manifest: The manifest of the bundle.
         files: Contents of further files of it, by name: ``SHOWN_FILES`` are shown. They may be a stranger's.
@@ -53,6 +54,7 @@ class PageData:
     checks: Sequence[Mapping[str, Any]] = ()
     compared_with: str | None = None
     comparison: Mapping[str, Any] | None = None
+    not_validated: str | None = None
     throughput: Mapping[str, Any] | None = None
     manifest: Mapping[str, Any] | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -92,10 +94,10 @@ def report_page(data: PageData) -> bytes:
     passed = all(part.passed for part in parts) and all(check["passed"] for check in data.checks)
     candidates, audit = _read(Int8, data.files.get(INT8)), _read(Audit, data.files.get(AUDIT))
     return _rendered(
-        state=("passed" if passed else "FAILED") if parts else "measured",
+        state=_state(data, passed=passed),
         title=_title(parts, data),
         verdict=_verdict(parts, data.checks, speed),
-        cause=next((part.cause for part in parts if part.cause), ""),
+        cause=data.not_validated or next((part.cause for part in parts if part.cause), ""),
         parts=parts,
         comparison=_sides(data.comparison),
         together=[(check["name"], _result(check), _told(check)) for check in data.checks],
@@ -157,6 +159,14 @@ def _environment() -> Environment:
     )
     environment.globals["css"] = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     return environment
+
+
+def _state(data: PageData, *, passed: bool) -> str:
+    if not data.reports and data.comparison is None:
+        return "measured"
+    if not passed:
+        return "FAILED"
+    return "passed" if data.not_validated is None else "not validated"
 
 
 def _title(parts: Sequence[Part], data: PageData) -> str:

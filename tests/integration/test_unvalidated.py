@@ -113,6 +113,13 @@ def test_options_that_would_not_be_heeded(python: WarmPython, tmp_path: Path) ->
 
 
 class TestPending:
+    def test_its_page_and_its_card_do_not_say_that_it_has_passed(self, pending: Path) -> None:
+        text = (pending / "report.html").read_text(encoding="utf-8")
+        assert "<title>not validated: twin fp16, the graph the engine was built from" in text
+        assert text.index("UNVALIDATED: no machine has run this engine yet.") < text.index("<main")
+        card = (pending / "README.md").read_text(encoding="utf-8")
+        assert "It was published before any machine had run it" in card
+
     def test_it_says_so_wherever_it_says_anything(self, pending: Path) -> None:
         opened = Bundle.open(pending)
         assert not opened.validated

@@ -91,6 +91,14 @@ def test_a_golden_file_is_named_as_what_was_compared_with() -> None:
     assert "cd" * 32 in found.text
 
 
+def test_an_engine_that_no_machine_has_run_has_not_passed() -> None:
+    told = "UNVALIDATED: no machine has run this engine yet."
+    found = page(parity_report(SWEEP), not_validated=told)
+    assert found.of("title")[0] == "not validated: demo fp16 on onnxruntime · korsbert"
+    assert found.text.index(told) < found.text.index("What was measured, what the gate asks for")
+    assert page(parity_report(TOKENIZER), not_validated=told).of("title")[0].startswith("FAILED: ")
+
+
 def test_whose_answers_were_compared_with_can_be_told() -> None:
     found = page(parity_report(), compared_with="the answers of the bundle here")
     assert "onnxruntime, compared with the answers of the bundle here on 80 probes" in found.of("h1")[0]
