@@ -1,9 +1,7 @@
-"""``korsbert list``, ``show``, ``validate`` and ``encode``: the recipes, and what can be done with a bundle."""
+"""``korsbert list``, ``show`` and ``validate``: the recipes, and what a bundle is and whether it is sound."""
 
 from __future__ import annotations
 
-import io
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from exporter.cli.arguments import (
-    BatchSizeOption,
     BundleArgument,
     CheckpointOption,
     GatesOption,
@@ -22,11 +19,17 @@ from exporter.cli.arguments import (
     RequireSignatureOption,
     StsOption,
 )
-from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console, table_width, write_output
+from exporter.cli.output import (
+    parity_of,
+    print_json,
+    print_parity,
+    print_table,
+    spinner,
+    stderr_console,
+    table_width,
+)
 from exporter.cli.reports import BaselineOption, JunitOption, PageOption, Reports, SummaryOption
 from exporter.errors import InputError
-from exporter.files import TEXT, read_file
-from exporter.runtime.contract import VectorType
 
 if TYPE_CHECKING:
     from exporter.bundle import Bundle
@@ -156,9 +159,7 @@ def validate_command(
     if as_json:
         print_json({**report.to_dict(), "weaker_own_gate": list(minimum_gate.weaker_bounds(opened.manifest))})
     else:
-        rows = [("passed" if v.passed else "FAILED", v.name, str(v)) for v in report.verdicts]
-        rows += [(check.result, check.name, check.coverage) for check in report.checks]
-        print_table(("", "bound", f"{report.subject}, {len(report.probes)} probes, {report.execution}"), rows)
+        print_parity(report, f"{report.subject}, {len(report.probes)} probes, {report.execution}")
         if not report.passed:
             print(report.failure(), file=sys.stderr)  # noqa: T201
     if (result := _record(opened, report, asked=record)) is not None:
@@ -221,78 +222,6 @@ def _record(bundle: Bundle, report: ParityReport, *, asked: bool) -> str | None:
     return None
 
 
-def encode_command(
-    bundle: BundleArgument,
-    file: Annotated[
-        Path | None,
-        typer.Argument(metavar="FILE", help="Text file with one sentence per line (default, or -: stdin)."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE.npy", help="Write the vectors as an array of shape (lines, dimension)."),
-    ] = None,
-    normalize: Annotated[
-        bool, typer.Option("--normalize", help="Normalize every vector to length 1, after it is truncated.")
-    ] = False,
-    precision: Annotated[
-        VectorType,
-        typer.Option(
-            "--precision",
-            help="Type of the vectors. int8 and uint8 use the ranges of the bundle; binary and ubinary pack the signs "
-            "of eight dimensions into one number.",
-        ),
-    ] = "float32",
-    truncate_dim: Annotated[
-        int | None,
-        typer.Option(
-            "--truncate-dim", metavar="N", min=1, help="Keep the first N dimensions (default: as the checkpoint says)."
-        ),
-    ] = None,
-    prompt_name: Annotated[
-        str | None,
-        typer.Option(
-            "--prompt-name",
-            metavar="NAME",
-            help="Put the model's prompt of this name before every sentence (default: the model's default prompt).",
-        ),
-    ] = None,
-    batch_size: BatchSizeOption = 32,
-) -> None:
-    """Encode text to a .npy file, or to stdout as one JSON array per line."""
-    import numpy as np
-
-    from exporter.bundle import Bundle
-    from exporter.bundle.finding import find_bundle
-
-    if file is not None and out is not None and file.exists() and out.exists() and file.samefile(out):
-        raise InputError(f"{out}: is the text to encode", next_step="write the vectors to another file")
-    lines = _lines(file)
-    with Bundle.open(find_bundle(bundle).folder, for_encoding=True).encoder(truncate_dim=truncate_dim) as encoder:
-        if prompt_name is not None and prompt_name not in encoder.prompts:
-            known = ", ".join(encoder.prompts) or "none"
-            raise InputError(f"the model has no prompt {prompt_name!r}", next_step=f"its prompts are: {known}")
-        vectors = encoder.encode(
-            lines,
-            prompt_name,
-            batch_size=batch_size,
-            show_progress_bar=sys.stderr.isatty(),
-            precision=precision,
-            normalize_embeddings=normalize,
-        )
-    if not lines:
-        columns = -(-encoder.dimension // 8) if precision in ("binary", "ubinary") else encoder.dimension
-        vectors = vectors.reshape(0, columns)
-    if out is None:
-        for vector in vectors:
-            numbers = vector.tolist() if vector.dtype.kind in "iu" else [float(f"{x:.9g}") for x in vector]
-            sys.stdout.write(json.dumps(numbers) + "\n")
-        return
-    buffer = io.BytesIO()
-    np.save(buffer, vectors)
-    write_output(out, buffer.getbuffer())
-    stderr_console().print(f"{vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype} in {out}")
-
-
 def _contents(bundle: Bundle, objections: Sequence[str]) -> list[tuple[str, str]]:
     """Return the rows that describe a bundle."""
     manifest = bundle.manifest
@@ -338,24 +267,3 @@ def _recorded(bundle: Bundle) -> list[tuple[str, str]]:
     worst = record.report["statistics"].get("min_cosine")
     told = f"{worst:.8f}" if isinstance(worst, float) else "unknown"
     return [("recorded", f"passed on {record.report.get('execution')}, min cosine {told}, {record.created}")]
-
-
-def _lines(file: Path | None) -> list[str]:
-    """Read one sentence per line. An empty line is an empty sentence, so rows and lines have the same numbers."""
-    try:
-        data = _stdin() if file is None or str(file) == "-" else read_file(file, TEXT, stream=True)
-        # Not str.splitlines, which also splits at U+2028 and others: lines are counted as `wc -l` counts them.
-        return [line.removesuffix("\n") for line in io.StringIO(data.decode("utf-8-sig"), newline=None)]
-    except OSError as error:
-        raise InputError(
-            f"{file}: cannot be read: {error.strerror}", next_step="give a text file with one sentence per line"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file or 'stdin'}: not UTF-8 at byte {error.start}", next_step="save it as UTF-8") from error
-
-
-def _stdin() -> bytes:
-    data = sys.stdin.buffer.read(TEXT + 1)
-    if len(data) > TEXT:
-        raise InputError(f"stdin: larger than {TEXT // 2**20:,} MiB", next_step="encode the text in parts")
-    return data

@@ -22,8 +22,9 @@ import typer
 
 from exporter.cli import embed, export
 from exporter.cli.bench import bench_command
-from exporter.cli.bundles import encode_command, list_command, show_command, validate_command
+from exporter.cli.bundles import list_command, show_command, validate_command
 from exporter.cli.compare import compare_command
+from exporter.cli.encode import encode_command
 from exporter.cli.flags import Command
 from exporter.cli.golden import golden_command
 from exporter.cli.hub import push_command

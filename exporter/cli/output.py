@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from exporter.bundle import Bundle
+    from exporter.validator import ParityReport
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells have it
 
@@ -88,6 +89,13 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, who
     for row in rows:
         table.add_row(*(Text(printable_lines(cell)) for cell in row))
     console.print(table)
+
+
+def print_parity(report: ParityReport, title: str) -> None:
+    """Print a table of the bounds and the checks of a report on stdout."""
+    rows = [("passed" if verdict.passed else "FAILED", verdict.name, str(verdict)) for verdict in report.verdicts]
+    rows += [(check.result, check.name, check.coverage) for check in report.checks]
+    print_table(("", "bound", title), rows)
 
 
 def print_json(content: dict[str, Any]) -> None:

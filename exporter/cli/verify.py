@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from exporter.cli.arguments import GatesOption, GoldenOption, JsonFlag, RecipeOption, RequireSignatureOption
-from exporter.cli.output import print_json, print_table, spinner, stderr_console
+from exporter.cli.output import print_json, print_parity, print_table, spinner, stderr_console
 from exporter.cli.reports import BaselineOption, JunitOption, PageOption, Reports, SummaryOption
 from exporter.cli.triton import NameOption
 from exporter.errors import InputError, printable
@@ -319,10 +319,8 @@ def _verify_embeddings(
 def _print(outcome: _Outcome) -> None:
     stderr = stderr_console()
     for report in outcome.reports:
-        rows = [("passed" if v.passed else "FAILED", v.name, str(v)) for v in report.verdicts]
-        rows += [(check.result, check.name, check.coverage) for check in report.checks]
         print(printable(f"{report.subject}, {report.execution}, compared with {outcome.compared_with}"))  # noqa: T201
-        print_table(("", "bound", report.coverage), rows)
+        print_parity(report, report.coverage)
     if outcome.together:
         rows = [(check.result, check.name, check.coverage) for check in outcome.together]
         print_table(("", "check", "all protocols together"), rows)

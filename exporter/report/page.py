@@ -17,7 +17,7 @@ from exporter.report.audit import Audit
 from exporter.report.comparison import part_of_comparison, search_of, sides_of
 from exporter.report.int8 import Int8
 from exporter.report.origin import files_of, machine_of, origin_of, versions_of
-from exporter.report.parity import Part, Split, part_of
+from exporter.report.parity import Part, Split, check_of, part_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -100,7 +100,7 @@ def report_page(data: PageData) -> bytes:
         cause=data.not_validated or next((part.cause for part in parts if part.cause), ""),
         parts=parts,
         comparison=_sides(data.comparison),
-        together=[(check["name"], _result(check), _told(check)) for check in data.checks],
+        together=tuple(map(check_of, data.checks)),
         int8=candidates,
         int8_plot=None if candidates is None else int8.plot_of(candidates),
         audit=audit,
@@ -200,14 +200,6 @@ def _speed_verdict(throughput: Mapping[str, Any]) -> str:
     if own is subjects[0]:
         return f"{told}."
     return f"{told}, {own['ratio']:.2f} times {subjects[0]['name']}."
-
-
-def _result(check: Mapping[str, Any]) -> str:
-    return "skipped" if not check["compared"] else "passed" if check["passed"] else "FAILED"
-
-
-def _told(check: Mapping[str, Any]) -> str:
-    return "; ".join(check["failures"]) or check["coverage"]
 
 
 def _sides(comparison: Mapping[str, Any] | None) -> dict[str, Any] | None:

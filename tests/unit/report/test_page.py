@@ -112,6 +112,8 @@ def test_several_comparisons_have_a_section_each_and_fail_together() -> None:
     load = replace(SWEEP, name="load", failures=("3 answers of 512 are another request's",))
     lost = page(http, grpc, checks=[load.to_dict()])
     assert lost.of("h1") == ["demo fp16 on onnxruntime FAILED by load: 3 answers of 512 are another request's"]
+    assert "load ✕ FAILED 3 answers of 512 are another request's. Covered: 256 widths were compared" in lost.text
+    assert "load – skipped" in page(http, grpc, checks=[replace(SKIPPED, name="load").to_dict()]).text
     ids = [attributes["id"] for _, attributes in lost.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
 
