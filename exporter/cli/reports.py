@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exporter.cli.output import write_output
-from exporter.errors import BundleError, ExportError, InputError, first_line
+from exporter.errors import BundleError, ExportError, InputError, first_line, without_credentials
 
 if TYPE_CHECKING:
     from exporter.bundle import Bundle
@@ -233,6 +233,10 @@ def _command() -> str:
     return shlex.join(["korsbert", *_without_secrets(sys.argv[1:])])
 
 
+_AS_OF_ADDRESS = re.compile(r"^([^/@]*:).*(?=@)|([?&][^=]*=).*", re.DOTALL)
+"""A password, or a query with a value, of an address without its scheme."""
+
+
 def _without_secrets(words: Sequence[str]) -> Iterator[str]:
     value_follows = False
     for word in words:
@@ -240,7 +244,7 @@ def _without_secrets(words: Sequence[str]) -> Iterator[str]:
         if value_follows or (is_header and has_value):
             yield f"{word.partition(':')[0]}: …"
         else:
-            yield re.sub(r"//[^/@\s]*@", "//…@", word)
+            yield without_credentials(word) if "://" in word else _AS_OF_ADDRESS.sub(r"\1\2…", word)
         value_follows = is_header and not has_value and not value_follows
 
 

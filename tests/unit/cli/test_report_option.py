@@ -72,11 +72,19 @@ def test_a_missing_package_is_told_before_the_work(page: Path, package: str, mon
 
 def test_the_command_is_told_without_secrets(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = ["--header", "Authorization: Bearer a=hush", "--header=X-Key: hush", "--header-b", "X: hush"]
-    words = ["https://me:word@host:1/x", *secret, "--clients", "4"]
+    addresses = [
+        "https://me:wo@rd@host:1/x",
+        "http://host/v1?key=hush#hush",
+        "me:word@host:2",
+        "host/v1?key=hush&b=hush",
+    ]
+    words = [*addresses, *secret, "--clients", "4", "owner/name@v1", "--out=a@b"]
     monkeypatch.setattr(sys, "argv", ["korsbert", "verify", *words])
     Reports(page=page).write([parity_report(SWEEP)])
     text = page.read_text(encoding="utf-8")
     assert "hush" not in text
-    assert "word@" not in text
-    for told in ("//…@host:1/x", "Authorization: …", "--header=X-Key: …", "X: …", "--clients 4"):
+    assert "rd@" not in text
+    for told in ("//***@host:1/x", "http://host/v1?...", "me:…@host:2", "host/v1?key=…", "owner/name@v1", "--out=a@b"):
+        assert told in text
+    for told in ("Authorization: …", "--header=X-Key: …", "X: …", "--clients 4"):
         assert told in text
