@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +63,8 @@ class Reports:
         page: File of the page, if it is wanted.
 
     Raises:
-        InputError: A file cannot be written, or would be one of a bundle; or the baseline cannot be read.
+        InputError: A file cannot be written, or would be one of a bundle, or would replace something else than an
+            earlier report; two of them are one file; or the baseline cannot be read.
         MissingDependencyError: A page is wanted, and what draws it is not installed.
     """
 
@@ -85,6 +87,12 @@ class Reports:
                     f"{path}: is in the folder of a bundle, which holds only what its {MANIFEST} lists",
                     next_step="write it to another folder",
                 )
+        given = [path.resolve() for path in (junit, summary, page) if path is not None]
+        if len(set(given)) < len(given):
+            raise InputError("two of `junit`, `summary` and `report` are the same file", next_step="give each its own")
+        _refuse_other_file(junit, "JUnit XML", _is_junit)
+        _refuse_other_file(page, "page of korsbert", _is_page)
+        _refuse_other_file(summary, "text", _is_text)
         if baseline is not None and summary is None:
             raise InputError("`baseline` is given without `summary`", next_step="give `summary` too")
         if page is not None:
@@ -114,7 +122,7 @@ class Reports:
             from exporter.validator.junit import junit_of_error
             from exporter.validator.summary import markdown_of_error
 
-            told = error if isinstance(error, ExportError) else ExportError(f"{type(error).__name__}: {error}")
+            told = error if isinstance(error, ExportError) else _told(error, self._seconds)
             with suppress(InputError):  # the first error is the one to be told
                 self._write(junit_of_error(subject, told, self._seconds), markdown_of_error(subject, told))
             if self._page is not None:
@@ -212,6 +220,39 @@ class Reports:
                 raise InputError(f"{self._summary}: cannot be written: {told}") from error
 
 
+def _told(error: BaseException, seconds: float) -> ExportError:
+    if isinstance(error, KeyboardInterrupt):
+        return ExportError(f"interrupted after {seconds:.0f} s; nothing was judged")
+    return ExportError(f"{type(error).__name__}: {error}")
+
+
+def _refuse_other_file(path: Path | None, kind: str, is_own: Callable[[bytes], bool]) -> None:
+    """Refuse to replace a file that is no earlier report: an input of the command, for example."""
+    if path is None or path.is_symlink() or not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(_BEGINNING)
+    except OSError:  # what cannot be read cannot be written either, which is told then
+        return
+    if beginning and not is_own(beginning):
+        raise InputError(
+            f"{path}: is there, and is no {kind}, so nothing is written to it", next_step="give another file"
+        )
+
+
+def _is_junit(beginning: bytes) -> bool:
+    return beginning.startswith(b"<?xml") and b"<testsuite" in beginning
+
+
+def _is_page(beginning: bytes) -> bool:
+    return beginning.startswith(b"<!DOCTYPE html>") and b"korsbert" in beginning
+
+
+def _is_text(beginning: bytes) -> bool:
+    return b"\0" not in beginning
+
+
 def _of_bundle(bundle: Bundle) -> dict[str, Any]:
     """Return what a page shows of a bundle, under the names of ``PageData``."""
     from exporter.bundle import TOKENIZER
@@ -233,15 +274,23 @@ def _command() -> str:
     return shlex.join(["korsbert", *_without_secrets(sys.argv[1:])])
 
 
+_BEGINNING = 65_536  # bytes of a file that tell what it is
 _AS_OF_ADDRESS = re.compile(r"^([^/@]*:).*(?=@)|([?&][^=]*=).*", re.DOTALL)
 """A password, or a query with a value, of an address without its scheme."""
 
 
 def _without_secrets(words: Sequence[str]) -> Iterator[str]:
-    value_follows = False
+    value_follows = variable_follows = False
     for word in words:
+        if variable_follows and word not in os.environ:  # a key, given where the name of its variable belongs
+            yield "…"
+            variable_follows = False
+            continue
+        variable_follows = word in {"--key-env", "--key-env-b"}
         is_header, has_value = word.startswith("--header"), "=" in word
-        if value_follows or (is_header and has_value):
+        if word.startswith(("--key-env=", "--key-env-b=")) and word.partition("=")[2] not in os.environ:
+            yield f"{word.partition('=')[0]}=…"
+        elif value_follows or (is_header and has_value):
             yield f"{word.partition(':')[0]}: …"
         else:
             yield without_credentials(word) if "://" in word else _AS_OF_ADDRESS.sub(r"\1\2…", word)

@@ -159,7 +159,10 @@ def server_options(
 
     key = None if key_env is None else os.environ.get(key_env)
     if key_env is not None and not key:
-        raise InputError("the environment variable of `key_env` is not set, or empty", next_step=f"set {key_env[:80]}")
+        raise InputError(  # the value is not repeated: it may be the key
+            "the environment variable of `key_env` is not set, or empty",
+            next_step="give the name of a variable that holds the key, not the key",
+        )
     return ServerOptions(
         api=api,
         model=model,
@@ -273,7 +276,10 @@ def _verify_triton(url: str, asked: _Asked, limits: _Limits, *, name: str | None
     from exporter.serving.triton.verify import verify
 
     if asked.bundle is None:
-        raise InputError("a Triton server is compared with a bundle, and none is given", next_step="give its folder")
+        raise InputError(
+            "a Triton server is compared with a bundle, and none is given",
+            next_step="give its folder, or `api=tei` or `api=openai` for another server",
+        )
     result = verify(
         asked.bundle,
         url,

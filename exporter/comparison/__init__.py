@@ -29,7 +29,7 @@ from exporter.comparison.rows import Compared, compared_rows
 from exporter.comparison.search import Metric
 from exporter.comparison.sides import AnySide, BundleSide, FileSide, OpenServer, opened_side
 from exporter.comparison.speed import measured_speed
-from exporter.errors import InputError
+from exporter.errors import GateError, InputError
 from exporter.recipe import Gate
 from exporter.runtime.contract import VectorType
 from exporter.targets import Precision
@@ -62,6 +62,7 @@ def compare(
         InputError: A side or a text cannot be used, or there are too few rows.
         BundleError: A bundle is damaged.
         ServerError: A server cannot be reached, or refuses.
+        GateError: No row is finite on both sides.
         MissingDependencyError: A package for a side is not installed.
     """
     with ExitStack() as stack:
@@ -92,6 +93,8 @@ def _compared(
     a: AnySide, b: AnySide, rows: Compared, notes: list[str], options: CompareOptions, watcher: Watcher
 ) -> Comparison:
     rows, finite, told = usable_rows(rows)
+    if finite.failures and not rows.text.rows:
+        raise GateError(f"no vector can be compared: {'; '.join(finite.failures)}", report={})
     notes += told
     metric = _metric(a, b, options, notes)
     sides = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -94,6 +95,12 @@ class Asked:
             raise self.error(
                 f"{repository}: the hub lists a file that it does not have: {first_line(error)}"
             ) from error
+        except json.JSONDecodeError as error:
+            raise HubError(
+                f"{repository}: what answers at {without_credentials(constants.ENDPOINT)} is no hub: it does not "
+                "answer in JSON",
+                next_step="check HF_ENDPOINT, and whether a proxy answers in place of the hub",
+            ) from error
         except (HTTPError, HfHubHTTPError, OSError) as error:
             raise self._unreachable(error) from error
 
@@ -101,8 +108,8 @@ class Asked:
         cached = ", set HF_HUB_OFFLINE=1 if it is in the cache" if self.cached else ""
         resumed = "a broken download is resumed" if self.cached else "what was uploaded is not uploaded again"
         return HubError(
-            f"{self.repository}: the hub at {without_credentials(constants.ENDPOINT)} cannot be reached or "
-            f"disconnected: {first_line(error)}",
+            f"{self.repository}: {self.elsewhere}the hub at {without_credentials(constants.ENDPOINT)} cannot be "
+            f"reached or disconnected: {first_line(error)}",
             next_step=f"try again ({resumed}){cached}, or {self.otherwise}",
         )
 

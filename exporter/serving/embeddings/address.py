@@ -45,6 +45,8 @@ def base_url(url: str) -> BaseUrl:
     """
     if "@" in url:  # the message does not repeat the URL: it may hold a password
         raise InputError("the URL has a user name or a password, which would not be sent", next_step="give `key_env`")
+    if re.match(r"https?:(?!//)[^0-9]", url):
+        raise _refused(url)
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname, parts.port
@@ -68,6 +70,10 @@ def base_url(url: str) -> BaseUrl:
 
 def _refused(url: str) -> InputError:
     told = without_credentials(url)[:200]
+    if "?" in url:
+        raise InputError(
+            f"{told!r} has a query, which is not sent", next_step="give scheme, host, port and path; a key by `key_env`"
+        )
     return InputError(
         f"{told!r} is no address of a server: scheme (http or https), host, port (1 to 65535) and path",
         next_step="give http://HOST:PORT, or https://HOST/PATH",

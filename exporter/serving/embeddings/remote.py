@@ -172,7 +172,10 @@ def _triton(url: str, options: ServerOptions) -> RemoteServer:
     from exporter.serving.triton.remote import RemoteEncoder  # noqa: PLC0415
 
     if options.model is None:
-        raise InputError("Triton serves models by name, and none is given", next_step="give `model`")
+        raise InputError(
+            "Triton serves models by name, and none is given",
+            next_step="give `model`, or `api=tei` or `api=openai` for another server",
+        )
     if options.headers or options.key is not None:
         raise InputError("headers and keys are not sent to Triton", next_step="omit `header` and `key_env`")
     where = address_of(url, "http")
@@ -209,12 +212,19 @@ def _model(requests: Requests, path: str) -> str:
     Raises:
         InputError: It lists none, or several.
     """
+    place = f"{path.removesuffix('/embeddings')}/models"
     try:
-        answer = requests.get(f"{path.removesuffix('/embeddings')}/models")
-        listed = [model.id for model in parse(Models, answer, "it").data]
-    except (RefusedError, AnswerError):
-        listed = []
-    if len(listed) != 1:
-        told = f"several: {', '.join(requests.said(name) for name in listed[:8])}" if listed else "none"
-        raise InputError(f"no `model` is given, and the server lists {told}", next_step="give `model`")
-    return listed[0]
+        listed = [model.id for model in parse(Models, requests.get(place), "it").data]
+    except RefusedError as error:
+        told = f"{place} of the server answers HTTP {error.status}"
+    except AnswerError:
+        told = f"{place} of the server is no list of models"
+    else:
+        if len(listed) == 1:
+            return listed[0]
+        told = f"the server lists {'several' if listed else 'none'}"
+        told += f": {', '.join(requests.said(name) for name in listed[:8])}" if listed else ""
+    raise InputError(
+        f"no `model` is given, and {told}",
+        next_step="give `model`, or an address that ends in /embeddings if the path is another one",
+    )

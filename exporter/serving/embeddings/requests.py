@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -44,6 +46,7 @@ class RefusedError(ServerError):
         return 400 <= self.status < 500 or self.status == HTTPStatus.NOT_IMPLEMENTED
 
 
+_OF_KEYS = (401, 403)
 _NEXT = {
     401: "give the key in an environment variable, with `key_env`",
     403: "give the key in an environment variable, with `key_env`",
@@ -146,13 +149,20 @@ class Requests:
 
     def _refused(self, response: Response) -> RefusedError:
         told = self.said(self._said_by(response.body) or f"{response.reason}, and no error message")
-        return RefusedError(f"{self.url}: HTTP {response.status}: {told}", response.status, told)
+        error = RefusedError(f"{self.url}: HTTP {response.status}: {told}", response.status, told)
+        if response.status in _OF_KEYS and self._options.has_secrets:
+            error.next_step = "check the key or the headers that are sent: the server refuses them"
+        return error
 
     def _failed(self, error: Exception, seconds: float) -> ServerError:
         if isinstance(error, TimeoutError):
             told, next_step = f"the answer was not complete within {seconds:.3g} s", "raise `timeout_s`"
         elif isinstance(error, ConnectionRefusedError):
             told, next_step = "nothing answers there", "start the server, or check host and port"
+        elif isinstance(error, socket.gaierror):
+            told, next_step = "there is no such host", "check the name of the host"
+        elif isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+            told, next_step = "it does not speak TLS", "give http:// in place of https://"
         else:
             told, next_step = self.said(error), "look into the server's log"
         return ServerError(f"{self.url}: {told}", next_step=next_step)

@@ -40,9 +40,52 @@ def test_it_says_why_nothing_could_be_judged(page: Path) -> None:
 
 
 def test_an_old_page_is_not_taken_for_the_new_one(page: Path) -> None:
-    page.write_text("old")
+    Reports(page=page).write([parity_report(SWEEP)])
     Reports(page=page)
     assert not page.exists()
+
+
+@pytest.mark.parametrize("option", ["junit", "page"])
+def test_what_is_no_earlier_report_is_neither_removed_nor_replaced(tmp_path: Path, option: str) -> None:
+    given = tmp_path / "corpus.txt"
+    given.write_text("한국어 문장\n")
+    with pytest.raises(InputError, match=r"corpus\.txt: is there, and is no .*, so nothing is written to it"):
+        Reports(**{option: given})
+    assert given.read_text() == "한국어 문장\n"
+
+
+def test_a_summary_is_not_appended_to_a_file_that_is_no_text(tmp_path: Path) -> None:
+    given = tmp_path / "demo.golden"
+    given.write_bytes(b"\x08\0\0\0{}")
+    with pytest.raises(InputError, match="is no text"):
+        Reports(summary=given)
+    for _ in range(2):
+        Reports(summary=tmp_path / "summary.md").write([parity_report(SWEEP)])
+    assert (tmp_path / "summary.md").read_text().count("demo fp16") >= 2
+
+
+def test_an_earlier_report_is_replaced(tmp_path: Path) -> None:
+    junit, page = tmp_path / "junit.xml", tmp_path / "page.html"
+    for _ in range(2):
+        Reports(junit=junit, page=page).write([parity_report(SWEEP)])
+        assert b"<testsuite" in junit.read_bytes()
+    for _ in range(2):
+        with pytest.raises(InputError, match="refused"), Reports(junit=junit, page=page).telling("x"):
+            raise InputError("refused")
+
+
+def test_two_reports_are_two_files(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="are the same file"):
+        Reports(junit=tmp_path / "a", page=tmp_path / "link" / "a")
+
+
+def test_an_interrupted_command_says_so(page: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Reports(page=page).telling("the server"):
+        raise KeyboardInterrupt
+    text = page.read_text(encoding="utf-8")
+    assert "interrupted after 0 s; nothing was judged" in text
+    assert "KeyboardInterrupt" not in text
 
 
 def test_a_folder_that_is_not_there_is_refused_before_the_work(tmp_path: Path) -> None:
@@ -78,11 +121,15 @@ def test_the_command_is_told_without_secrets(page: Path, monkeypatch: pytest.Mon
         "me:word@host:2",
         "host/v1?key=hush&b=hush",
     ]
-    words = [*addresses, *secret, "--clients", "4", "owner/name@v1", "--out=a@b"]
+    monkeypatch.setenv("KEY_OF_SERVER", "a key")
+    mistaken = ["--key-env", "sk-hush", "--key-env-b=sk-hush", "--key-env", "KEY_OF_SERVER"]
+    words = [*addresses, *secret, *mistaken, "--clients", "4", "owner/name@v1", "--out=a@b"]
     monkeypatch.setattr(sys, "argv", ["korsbert", "verify", *words])
     Reports(page=page).write([parity_report(SWEEP)])
     text = page.read_text(encoding="utf-8")
     assert "hush" not in text
+    assert "--key-env KEY_OF_SERVER" in text
+    assert "--key-env-b" in text
     assert "rd@" not in text
     for told in ("//***@host:1/x", "http://host/v1?...", "me:…@host:2", "host/v1?key=…", "owner/name@v1", "--out=a@b"):
         assert told in text

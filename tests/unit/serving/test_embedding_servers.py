@@ -319,7 +319,11 @@ def test_the_only_model_of_a_server_is_taken() -> None:
 
 @pytest.mark.parametrize(
     ("listed", "told"),
-    [(b'{"data": [{"id": "a"}, {"id": "b"}]}', "several: a, b"), (b'{"data": []}', "none"), (HTML, "none")],
+    [
+        (b'{"data": [{"id": "a"}, {"id": "b"}]}', "several: a, b"),
+        (b'{"data": []}', "none"),
+        (HTML, "no list of models"),
+    ],
 )
 def test_a_model_that_cannot_be_guessed(listed: bytes, told: str) -> None:
     with raw_server(lambda _: [http_answer(listed)]) as server, pytest.raises(InputError, match=told):
@@ -346,7 +350,8 @@ def test_addresses(url: str, told: str) -> None:
         "ftp://h",
         "http://h:0",
         "http://h:99999",
-        "http://h/?q=1",
+        "http:/h",
+        "http:h/v1",
         "http://h/#f",
         "http://h/a b",
         "http://a..b",
@@ -355,6 +360,11 @@ def test_addresses(url: str, told: str) -> None:
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(InputError, match="is no address of a server"):
         base_url(url)
+
+
+def test_a_query_is_named_as_what_is_wrong() -> None:
+    with pytest.raises(InputError, match="has a query, which is not sent"):
+        base_url("https://h/embeddings?api-version=1")
 
 
 def test_a_password_in_the_address_is_not_repeated() -> None:
