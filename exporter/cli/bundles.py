@@ -242,7 +242,10 @@ def _contents(bundle: Bundle, objections: Sequence[str]) -> list[tuple[str, str]
             f"{validation.execution}, min cosine {validation.min_cosine:.8f}; {validation.note}",
         ),
     ]
-    rows += [("checked", f"{check['name']}: {check['coverage']}") for check in parity_of(bundle).get("checks", ())]
+    rows += [
+        ("checked" if check.get("compared", True) else "skipped", f"{check['name']}: {check['coverage']}")
+        for check in parity_of(bundle).get("checks", ())
+    ]
     rows += _recorded(bundle)
     rows += [("BELOW THE DEFAULT GATE", objection) for objection in objections]
     if bundle.signed:

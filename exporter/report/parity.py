@@ -109,7 +109,9 @@ def verdict_of(report: Mapping[str, Any], compared_with: str | None = None) -> s
     missed = [verdict for verdict in bounds if not verdict["passed"]]
     failed = [check["name"] for check in checks if not check["passed"]]
     if not missed and not failed:
-        return f"{begin} passed: {plural(len(bounds), 'bound')} and {plural(len(checks), 'check')} hold."
+        skipped = len(report["checks"]) - len(checks)
+        left = f"; {plural(skipped, 'check')} {'was' if skipped == 1 else 'were'} skipped" if skipped else ""
+        return f"{begin} passed: {plural(len(bounds), 'bound')} and {plural(len(checks), 'check')} hold{left}."
     told = []
     if missed:
         others = f" and {plural(len(missed) - 1, 'other bound')}" if len(missed) > 1 else ""

@@ -60,7 +60,7 @@ def test_a_passed_gate_is_told_in_one_sentence() -> None:
     found = page(parity_report(SWEEP, SKIPPED))
     assert found.of("h1") == [
         "demo fp16 on onnxruntime, compared with its PyTorch checkpoint on 80 probes, "
-        "passed: 9 bounds and 1 check hold."
+        "passed: 9 bounds and 1 check hold; 1 check was skipped."
     ]
     assert found.of("title")[0] == "passed: demo fp16 on onnxruntime · korsbert"
     assert "Likely cause" not in found.text
