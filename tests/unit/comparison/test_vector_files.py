@@ -15,7 +15,7 @@ import pytest
 
 import exporter
 from exporter.comparison import Comparison
-from exporter.errors import InputError, RecipeError
+from exporter.errors import GateError, InputError, RecipeError
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.standard_normal((300, 16)).astype(np.float32)
@@ -325,6 +325,10 @@ class TestStoredTypes:
 
 
 class TestRefusals:
+    def test_a_side_of_nothing_but_nan_is_a_missed_gate(self, npy: Callable[..., Path]) -> None:
+        with pytest.raises(GateError, match="no vector can be compared: B has NaN, Inf or impossible lengths in"):
+            exporter.compare(npy("a", VECTORS), npy("b", np.full_like(VECTORS, np.nan)))
+
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
     @pytest.mark.parametrize("bad", [0, 1])
     def test_numbers_that_are_none_are_left_out_and_fail(
