@@ -254,6 +254,6 @@ def _validation_note(engine: Engine, device: str) -> str:
     if device == "cpu" and engine.precision is not Precision.FP32:
         return (
             f"the gate was passed on a CPU; where {engine.precision} runs on other hardware, "
-            "run `korsbert validate` there, on a GPU with device cuda"
+            "run `korsbert validate` there, on a GPU with the option `device=cuda`"
         )
     return f"the gate was passed on this machine's {device}"
