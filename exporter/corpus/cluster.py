@@ -98,18 +98,20 @@ class RayWorkers:
         Raises:
             ServerError: There is no such cluster, or it has no processors yet and nobody says what a worker needs.
         """
-        with _connected(job.options.address) as ray, _errors_of(ray), _without_logging():
-            gpus = 1 if bundle.manifest.validation.device is Device.CUDA else 0
-            threads, room = shares(ray.nodes(), job.options.threads, job.options.workers, gpus)
-            if not room:
-                gpu = " and a GPU" if gpus else ""
-                on_warning(f"no machine of the Ray cluster has {threads} CPUs{gpu} yet: waiting for one")
-            files = {path.name: ray.put(_mapped(path)) for path in sorted(bundle.folder.iterdir()) if path.is_file()}
-            shipment = Shipment(job, place.url, bundle.folder.resolve(), threads, max(room, 1))
-            try:
+        try:
+            with _connected(job.options.address) as ray, _errors_of(ray), _without_logging():
+                gpus = 1 if bundle.manifest.validation.device is Device.CUDA else 0
+                threads, room = shares(ray.nodes(), job.options.threads, job.options.workers, gpus)
+                if not room:
+                    gpu = " and a GPU" if gpus else ""
+                    on_warning(f"no machine of the Ray cluster has {threads} CPUs{gpu} yet: waiting for one")
+                files = {
+                    path.name: ray.put(_mapped(path)) for path in sorted(bundle.folder.iterdir()) if path.is_file()
+                }
+                shipment = Shipment(job, place.url, bundle.folder.resolve(), threads, max(room, 1))
                 yield cls(shipment, files, gpus, place, on_processor, on_parts)
-            finally:
-                Output(place).remove_partial_files()
+        finally:  # after the workers have ended with the connection: until then they write
+            Output(place).remove_partial_files()
 
     def embed(self, parts: Sequence[Part], sampled: Sequence[Part], on_counts: Callable[[Counts], None]) -> Made:
         """Write and commit parts, in any order, and compare rows of each when it is there; see ``job.Workers``."""
