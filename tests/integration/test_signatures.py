@@ -76,7 +76,7 @@ class TestSigned:
         require = ("--require-signature", keys / "publisher.pub")
         done = python.run(CLI, "verify-signature", signed, "--public-key", keys / "publisher.pub")
         assert (done.status, done.stderr) == (0, "")
-        assert done.stdout == f"{signed}: signed by the public key {keys / 'publisher.pub'}, 8 files verified\n"
+        assert done.stdout == f"{signed}: signed by the public key {keys / 'publisher.pub'}, 9 files verified\n"
         done = python.run(CLI, "validate", signed, "--checkpoint", twin, *require)
         assert (done.status, done.stderr) == (0, "")
         done = python.run(CLI, "ship", signed, "--repository", tmp_path / "models", "--runtime", "python", *require)
