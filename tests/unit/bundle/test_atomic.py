@@ -290,7 +290,8 @@ class TestPlaces:
         with pytest.raises(BundleError) as failure, staging(place, force=False):
             pass
         assert failure.value.message == f"{place}: already exists"
-        assert failure.value.next_step == "`force` replaces it once the new bundle has passed"
+        replaced = "`force` replaces it once the new bundle has passed"
+        assert failure.value.next_step == f"{replaced}; `name` gives this one another folder"
         with staging(place, force=True):  # and the place is free again
             pass
 
