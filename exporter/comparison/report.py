@@ -193,18 +193,7 @@ class Comparison:
         """The figures of the comparison row by row, by name."""
         if self.parity is None:
             return None
-        parity = self.parity
-        return {
-            "min_cosine": float(np.min(parity.cosine)),
-            "p01_cosine": float(np.percentile(parity.cosine, 1)),
-            "mean_cosine": float(np.mean(parity.cosine)),
-            "min_centered_cosine": float(np.min(parity.centered_cosine)),
-            "max_relative_error": float(np.max(parity.relative_error)),
-            "mean_relative_error": float(np.mean(parity.relative_error)),
-            "min_norm_ratio": float(np.min(parity.norm_ratio)),
-            "max_norm_ratio": float(np.max(parity.norm_ratio)),
-            "max_similarity_drift": parity.similarity_drift,
-        }
+        return {**self.parity.row_statistics, "max_similarity_drift": self.parity.similarity_drift}
 
     @property
     def worst(self) -> list[int]:

@@ -101,6 +101,20 @@ class Parity:
     non_finite: int
 
     @property
+    def row_statistics(self) -> dict[str, float]:
+        """The smallest, largest and mean figures of the rows, by name."""
+        return {
+            "min_cosine": float(np.min(self.cosine)),
+            "p01_cosine": float(np.percentile(self.cosine, 1)),
+            "mean_cosine": float(np.mean(self.cosine)),
+            "min_centered_cosine": float(np.min(self.centered_cosine)),
+            "max_relative_error": float(np.max(self.relative_error)),
+            "mean_relative_error": float(np.mean(self.relative_error)),
+            "min_norm_ratio": float(np.min(self.norm_ratio)),
+            "max_norm_ratio": float(np.max(self.norm_ratio)),
+        }
+
+    @property
     def neighbor_identity(self) -> float:
         """Share of rows whose nearest reference vector is their own, whatever their margin."""
         return float(self.own_neighbor.mean())

@@ -96,14 +96,7 @@ class ParityReport:
         """The figures of the report, by name."""
         parity = self.parity
         return {
-            "min_cosine": float(np.min(parity.cosine)),
-            "p01_cosine": float(np.percentile(parity.cosine, 1)),
-            "mean_cosine": float(np.mean(parity.cosine)),
-            "min_centered_cosine": float(np.min(parity.centered_cosine)),
-            "max_relative_error": float(np.max(parity.relative_error)),
-            "mean_relative_error": float(np.mean(parity.relative_error)),
-            "min_norm_ratio": float(np.min(parity.norm_ratio)),
-            "max_norm_ratio": float(np.max(parity.norm_ratio)),
+            **parity.row_statistics,
             "neighbor_identity": parity.neighbor_identity,
             "mean_neighbor_overlap": float(np.mean(parity.neighbor_overlap)),
             "min_neighbor_overlap": float(np.min(parity.neighbor_overlap)),
