@@ -232,7 +232,7 @@ class TestFilesForCi:
         self, python: WarmPython, golden: Path, bundle: Path, tmp_path: Path
     ) -> None:
         junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
-        junit.write_text("<old/>")
+        junit.write_text("<?xml version='1.0'?><testsuites errors='0'/>")
         files = ("--junit", junit, "--summary", summary, "--baseline", tmp_path / "none.json")
         refused(python.run(CLI, "validate", bundle, "--golden", golden, *files), 2, "none.json: cannot be read")
         assert ElementTree.parse(junit).getroot().get("errors") == "1"
