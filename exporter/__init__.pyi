@@ -4,6 +4,7 @@ from .api import assert_embeddings_match as assert_embeddings_match
 from .api import compare as compare
 from .api import embed as embed
 from .api import export as export
+from .api import export_precisions as export_precisions
 from .api import load as load
 from .api import push as push
 from .api import record_validation as record_validation

@@ -12,7 +12,7 @@ from exporter.bundle import Bundle
 from exporter.bundle.finding import Found, download_bundle, find_bundle
 from exporter.bundle.minimum_gate import minimum_gate_of
 from exporter.dependencies import EXPORT_PACKAGES, REFERENCE_PACKAGES, require_all
-from exporter.errors import InputError
+from exporter.errors import ExportError, InputError
 from exporter.options import ExportOptions
 from exporter.recipe import Gates, Recipe, find_recipe
 from exporter.runtime.encoder import Encoder
@@ -132,14 +132,51 @@ def export(
         GateError: The result differs by more than the recipe's gates allow; nothing was published.
         ExportError: Anything else that stops it; see ``exporter.errors``.
     """
-    if options is not None and named:
-        raise InputError("options are given twice", next_step=f"put {', '.join(named)} into the ExportOptions")
-    options = options or ExportOptions.of(**named)
+    options = _export_options(options, named)
     recipe = model if isinstance(model, Recipe) else find_recipe(model)
     require_all(EXPORT_PACKAGES)
     from exporter import pipeline  # noqa: PLC0415 - imports torch
 
     return pipeline.export(recipe, options, stages)
+
+
+def export_precisions(
+    model: str | Recipe,
+    precisions: Sequence[str],
+    options: ExportOptions | None = None,
+    *,
+    stages: Stages | None = None,
+    **named: Any,
+) -> dict[Precision, Bundle | ExportError]:
+    """Export a checkpoint in several precisions, which share the work that does not depend on the precision.
+
+    The checkpoint is loaded, encoded and folded once, and the float32 graph is judged once. Each bundle is published as
+    soon as it has passed. That one precision is refused does not stop the others.
+
+    Args:
+        model: Name of a recipe, a local folder, a hub id (``owner/name``), or a recipe.
+        precisions: ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"int8"``, ``"int8_dynamic"``: one or more, each once.
+        options: How to export, all but the precision.
+        stages: Who is told about progress.
+        **named: Fields of ``ExportOptions``, instead of ``options``.
+
+    Returns:
+        By precision, in the order that was asked for: the bundle, or the error of the gate or of the engine's build.
+
+    Raises:
+        InputError: No precision, an unknown one, or one twice.
+        GateError: The float32 graph is wrong, and so would every bundle be.
+        ExportError: Anything else that stops them all: a precision that this machine cannot run, for example.
+    """
+    chosen = [_precision("precisions", name) for name in precisions]
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise InputError("`precisions` is empty or names one twice", next_step="name each once")
+    options = _export_options(options, named)
+    recipe = model if isinstance(model, Recipe) else find_recipe(model)
+    require_all(EXPORT_PACKAGES)
+    from exporter import pipeline  # noqa: PLC0415 - imports torch
+
+    return dict(zip(chosen, pipeline.export_precisions(recipe, chosen, options, stages), strict=True))
 
 
 def write_golden(
@@ -470,6 +507,12 @@ def record_validation(bundle: str | Path | Bundle, report: ParityReport) -> Bund
 
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
     return publication.record_validation(opened, report)
+
+
+def _export_options(options: ExportOptions | None, named: dict[str, Any]) -> ExportOptions:
+    if options is not None and named:
+        raise InputError("options are given twice", next_step=f"put {', '.join(named)} into the ExportOptions")
+    return options or ExportOptions.of(**named)
 
 
 def _path(path: str | Path | None) -> Path | None:

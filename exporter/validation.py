@@ -52,7 +52,7 @@ def validate_bundle(
     with bundle.encoder(device=device, truncate_dim=dimension) as candidate:
         reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
         reference = replace(
-            reference_of(reference_model, sts, precision),
+            reference_of(reference_model, sts, (precision,)),
             ranges=bundle.ranges(),
             truncate_dims=reference_model.truncate_dims(manifest.recipe.truncate_dims),
         )

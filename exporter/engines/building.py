@@ -8,7 +8,7 @@ from pathlib import Path
 from exporter.engines import DEFAULTS, BuildOptions, Engine, EngineFiles, backend_of
 from exporter.engines.onnxruntime import OnnxRuntimeRunner
 from exporter.graph import Graph
-from exporter.graph.passes import passes_for, run_passes
+from exporter.graph.passes import Pass, passes_for, run_passes
 from exporter.graph.storage import open_model
 from exporter.recipe import Shapes
 from exporter.runtime.runner import Runner
@@ -78,6 +78,17 @@ def open_on_cpu(graph: Graph, threads: int | None = None) -> Runner:
     return OnnxRuntimeRunner(session, right_padded=graph.padding is Padding.RIGHT)
 
 
+def target_passes(target: Target, padding: str = "right") -> tuple[Pass, ...]:
+    """Return the passes that a target needs. Targets with equal passes run the same float32 graph.
+
+    Args:
+        target: Precision, backend and device.
+        padding: The side on which the tokenizer pads, ``"right"`` or ``"left"``.
+    """
+    missing = backend_of(target.backend).missing_operators()
+    return passes_for(target.backend, target.device, target.precision, padding=padding, missing=missing)
+
+
 def with_target_passes(graph: Graph, target: Target, padding: str = "right") -> Graph:
     """Return a graph after the passes that a target needs.
 
@@ -86,8 +97,7 @@ def with_target_passes(graph: Graph, target: Target, padding: str = "right") -> 
         target: Precision, backend and device.
         padding: The side on which the tokenizer pads, ``"right"`` or ``"left"``.
     """
-    missing = backend_of(target.backend).missing_operators()
-    passes = passes_for(target.backend, target.device, target.precision, padding=padding, missing=missing)
+    passes = target_passes(target, padding)
     if not passes:
         return graph
     model = graph.editable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from exporter.precisions import precision_of
 from exporter.recipe import Gate, Recipe
 from exporter.runtime.vector_types import Ranges
 from exporter.stages import Stages
-from exporter.targets import Device, Target
+from exporter.targets import Backend, Device, Precision, Target
 from exporter.validator import Reference
 from exporter.validator.proof import Proof
 from exporter.validator.reference import reference_of
@@ -45,6 +46,11 @@ class Job:
         return self.options.target
 
     @property
+    def is_as_folded(self) -> bool:
+        """Whether the engine is the folded float32 graph itself, so that its gate is gate 1 too."""
+        return self.target == Target(Precision.FP32, Backend.ONNXRUNTIME, Device.CPU)
+
+    @property
     def place(self) -> Path:
         """The folder of the bundle."""
         return self.options.out / self.recipe.name / f"{self.target.precision}-{self.target.backend}"
@@ -67,7 +73,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Subject:
-    """A job with its checkpoint, and what the checkpoint answers.
+    """A job with its checkpoint, and what the checkpoint answers: jobs of one checkpoint share all but the first two.
 
     Attributes:
         job: What is asked for.
@@ -129,8 +135,13 @@ def build_options(options: ExportOptions) -> BuildOptions:
     )
 
 
-def load(job: Job, folder: Path) -> Subject:
-    """Load the checkpoint, and encode the probes with PyTorch."""
+def load(jobs: Sequence[Job], folder: Path) -> Subject:
+    """Load the checkpoint of some jobs, which differ in their target alone, and encode the probes with PyTorch.
+
+    Returns:
+        The subject of the first job, whose staging folder is ``folder``.
+    """
+    job = jobs[0]
     options, stages = job.options, job.stages
     with stages("load checkpoint") as stage:
         checkpoint = load_checkpoint(
@@ -139,13 +150,13 @@ def load(job: Job, folder: Path) -> Subject:
             revision=options.revision,
             pooling=options.pooling,
             max_seq_length=options.max_seq_length,
-            device=options.device if job.runs_here else Device.CPU,
+            device=options.device if all(one.runs_here for one in jobs) else Device.CPU,
         )
         pooling = ", ".join(checkpoint.facts.pooling)
         stage.result = f"{checkpoint.facts.architecture}, {pooling} pooling, {checkpoint.facts.dimension}-d"
     truncate_dims = checkpoint.truncate_dims(job.recipe.truncate_dims)
     with stages("encode the probes with PyTorch") as stage:
-        reference = reference_of(checkpoint, options.sts, job.target.precision)
+        reference = reference_of(checkpoint, options.sts, [one.target.precision for one in jobs])
         sentences = measured_sentences(options.calibration, reference.texts)
         text = audit_text(sentences, checkpoint.tokenizer, checkpoint.facts.prompt)
         stage.result = reference.coverage

@@ -19,27 +19,22 @@ from exporter.precisions import Conversion
 from exporter.publication import write_tokenizer
 from exporter.runtime.encoder import Encoder
 from exporter.runtime.runner import Runner
-from exporter.targets import Backend, Device, Padding, Precision, Target
+from exporter.targets import Backend, Device, Padding
 from exporter.validator import Check, ParityReport, validate
 from exporter.validator.proof import stored_graph, tables_proven
 from exporter.validator.provenance import read_onnx
 
-_AS_FOLDED = Target(Precision.FP32, Backend.ONNXRUNTIME, Device.CPU)
-"""The target whose engine is the folded graph itself."""
 
-
-def judge_float32(graph: Graph, subject: Subject) -> ParityReport | None:
+def judge_float32(graph: Graph, subject: Subject) -> ParityReport:
     """Gate 1: judge the folded graph, after the passes of its target, in float32 on ONNX Runtime's CPU provider.
 
-    It separates export errors from rounding: no other precision judges folding and passes. None is returned where
-    gate 2 judges this very graph.
+    It separates export errors from rounding: no other precision judges folding and passes. It is left out where gate 2
+    judges this very graph (``Job.is_as_folded``).
 
     Raises:
         GateError: The export is wrong.
     """
     job, proof = subject.job, subject.proof
-    if job.target == _AS_FOLDED:
-        return None
     gate = job.recipe.gates.fp32
     with open_on_cpu(graph) as runner:
         encoder = _whole_vectors(subject, subject.checkpoint.tokenizer, runner)

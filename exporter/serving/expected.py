@@ -139,7 +139,7 @@ def expected_of_bundle(
 
     manifest = bundle.manifest
     loaded = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
-    reference = reference_of(loaded, precision=precision)
+    reference = reference_of(loaded, precisions=(precision,))
     return Expected(
         "the checkpoint",
         manifest.recipe.name,
@@ -165,7 +165,7 @@ def expected_of_model(model: str, precision: Precision) -> Expected:
     from exporter.validator.reference import reference_of  # noqa: PLC0415 - imports torch
 
     loaded, recipe = load_model(model)
-    reference = reference_of(loaded, precision=precision)
+    reference = reference_of(loaded, precisions=(precision,))
     return Expected(
         "the checkpoint",
         recipe.name,

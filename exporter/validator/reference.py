@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,13 +28,15 @@ SAMPLED = 16
 FORMATS = {"fp16": (torch.float16, SAMPLED), "bf16": (torch.bfloat16, 1)}
 
 
-def reference_of(checkpoint: Checkpoint, sts_files: Sequence[Path] = (), precision: str = "fp32") -> Reference:
+def reference_of(
+    checkpoint: Checkpoint, sts_files: Sequence[Path] = (), precisions: Collection[str] = ("fp32",)
+) -> Reference:
     """Encode the probes, and the sentences of the STS files, with ``SentenceTransformer.encode``.
 
     Args:
         checkpoint: The model, in float32.
         sts_files: Task sets.
-        precision: What the candidate will compute in. For ``"fp16"`` and ``"bf16"`` the probes are encoded in that
+        precisions: What the candidates will compute in. For ``"fp16"`` and ``"bf16"`` the probes are encoded in that
             format too, to know what it loses by itself.
     """
     sets = [read_sts(path) for path in sts_files]
@@ -43,9 +45,10 @@ def reference_of(checkpoint: Checkpoint, sts_files: Sequence[Path] = (), precisi
     scored = tuple((sts, checkpoint.encode(list(sts.first)), checkpoint.encode(list(sts.second))) for sts in sets)
     token_ids = TextTokenizer(checkpoint.tokenizer).ids([checkpoint.facts.prompt + text for text in texts])
     vectors = checkpoint.encode(texts)
-    own = format_loss_of(checkpoint, precision, texts, vectors, token_ids)
+    losses = {name: format_loss_of(checkpoint, name, texts, vectors, token_ids) for name in dict.fromkeys(precisions)}
+    known = {name: loss for name, loss in losses.items() if loss is not None}
     rounding = partial(rounding_loss_of, checkpoint, texts, vectors, token_ids)
-    return Reference(probes, vectors, token_ids, scored, {} if own is None else {precision: own}, rounding)
+    return Reference(probes, vectors, token_ids, scored, known, rounding)
 
 
 def format_loss_of(

@@ -23,6 +23,7 @@ PUBLIC = {
     "compare",
     "embed",
     "export",
+    "export_precisions",
     "validate",
     "write_golden",
     "load",

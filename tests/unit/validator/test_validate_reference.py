@@ -107,7 +107,7 @@ def test_what_the_precision_itself_loses_is_kept_under_its_name(model: Any, monk
         return FormatLoss("by heart", compare(vectors, vectors, ids)) if precision == "bf16" else None
 
     monkeypatch.setattr(import_module("exporter.validator.reference"), "format_loss_of", format_loss_of)
-    plain, typed = reference_of(model), reference_of(model, precision="bf16")
+    plain, typed = reference_of(model), reference_of(model, precisions=("fp32", "bf16"))
     assert dict(plain.format_losses) == {}
     assert [*typed.format_losses] == ["bf16"]
     expected = [(model, name, plain.texts, len(plain.texts), plain.token_ids) for name in ("fp32", "bf16")]
