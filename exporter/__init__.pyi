@@ -8,6 +8,7 @@ from .api import export_precisions as export_precisions
 from .api import load as load
 from .api import push as push
 from .api import record_validation as record_validation
+from .api import tune as tune
 from .api import validate as validate
 from .api import write_golden as write_golden
 from .bundle import Bundle as Bundle
@@ -29,10 +30,12 @@ from .errors import ServerError as ServerError
 from .errors import UnsupportedModelError as UnsupportedModelError
 from .golden import GoldenFacts as GoldenFacts
 from .options import ExportOptions as ExportOptions
+from .options import TuneOptions as TuneOptions
 from .recipe import Recipe as Recipe
 from .runtime.encoder import Encoder as Encoder
 from .runtime.vector_types import quantize_embeddings as quantize_embeddings
 from .stages import Stages as Stages
+from .tuning import Tuned as Tuned
 from .version import __version__ as __version__
 
 __all__: list[str]

@@ -13,7 +13,7 @@ from exporter.bundle.finding import Found, download_bundle, find_bundle
 from exporter.bundle.minimum_gate import minimum_gate_of
 from exporter.dependencies import EXPORT_PACKAGES, REFERENCE_PACKAGES, require_all
 from exporter.errors import ExportError, InputError
-from exporter.options import ExportOptions
+from exporter.options import ExportOptions, TuneOptions
 from exporter.recipe import Gates, Recipe, find_recipe
 from exporter.runtime.encoder import Encoder
 from exporter.targets import Device, Precision
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from exporter.golden import GoldenFacts
     from exporter.serving.embeddings import ServerOptions
     from exporter.stages import Stages
+    from exporter.tuning import Tuned
     from exporter.validator import ParityReport
 
 
@@ -177,6 +178,46 @@ def export_precisions(
     from exporter import pipeline  # noqa: PLC0415 - imports torch
 
     return dict(zip(chosen, pipeline.export_precisions(recipe, chosen, options, stages), strict=True))
+
+
+def tune(
+    model: str | Recipe,
+    tuning: TuneOptions | None = None,
+    options: ExportOptions | None = None,
+    *,
+    stages: Stages | None = None,
+    **named: Any,
+) -> Tuned:
+    """Export a checkpoint for every engine of this machine, measure them side by side, and publish the best one.
+
+    ``tune("demo", goal="latency", max_seq_length=128)``: the name says which options it belongs to. The engines share
+    the work that does not depend on the target. Only the winner is published. If the call is interrupted, the same call
+    goes on from what has passed by then.
+
+    Args:
+        model: Name of a recipe, a local folder, a hub id (``owner/name``), or a recipe.
+        tuning: What is compared, how it is measured, and what is chosen.
+        options: How to export, all but the precision and the backend.
+        stages: Who is told about progress.
+        **named: Fields of ``TuneOptions`` and ``ExportOptions``, instead of ``tuning`` and ``options``.
+
+    Raises:
+        GateError: No engine passes its gate, or none has ``min_cosine``; nothing was published.
+        BundleError: A bundle is where the winner may go, and ``force`` is off.
+        ExportError: Anything else that stops it; see ``exporter.errors``.
+    """
+    own = {name: named.pop(name) for name in [*named] if name in TuneOptions.model_fields}
+    if tuning is not None and own:
+        raise InputError("options are given twice", next_step=f"put {', '.join(own)} into the TuneOptions")
+    chosen = [name for name in ("precision", "backend") if name in named]
+    if chosen:
+        raise InputError(f"`tune` chooses the {chosen[0]}", next_step=f"name those to compare in `{chosen[0]}s`")
+    tuning, options = tuning or TuneOptions.of(**own), _export_options(options, named)
+    recipe = model if isinstance(model, Recipe) else find_recipe(model)
+    require_all(EXPORT_PACKAGES)
+    from exporter.tuning import tune  # noqa: PLC0415 - imports torch
+
+    return tune(recipe, tuning, options, stages)
 
 
 def write_golden(

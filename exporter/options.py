@@ -1,8 +1,9 @@
-"""Options, and those of an export: one description for the command line, the Python function and the pipeline."""
+"""Options, of an export and of tuning: one description for the command line, the Python functions and the pipeline."""
 
 from __future__ import annotations
 
 import difflib
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -125,6 +126,49 @@ class ExportOptions(Options):
     def target(self) -> Target:
         """What the engine is built for."""
         return Target(self.precision, self.backend, self.backend.device(self.device))
+
+
+class Goal(StrEnum):
+    """What the best engine is best at."""
+
+    THROUGHPUT = "throughput"
+    LATENCY = "latency"
+    SIZE = "size"
+
+
+class TuneOptions(Options):
+    """What is compared, how it is measured, and what is chosen."""
+
+    goal: Goal = Field(
+        default=Goal.THROUGHPUT,
+        description="What the published engine is to be best at: sentences per second in batches, the median latency "
+        "of a single sentence, or the size of its files.",
+    )
+    min_cosine: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Publish only an engine whose worst cosine to the checkpoint, over all probes, is at least this. "
+        "It comes on top of the gates.",
+    )
+    precisions: tuple[Precision, ...] = Field(
+        default=tuple(Precision), min_length=1, description="Precisions to compare (default: all)."
+    )
+    backends: tuple[Backend, ...] = Field(
+        default=tuple(Backend), min_length=1, description="Backends to compare (default: all)."
+    )
+    text: Path | None = Field(
+        default=None,
+        description="Text to measure with: one sentence per line, or JSONL with a text field (default: the calibration "
+        "sentences that ship).",
+        json_schema_extra={"metavar": "FILE"},
+    )
+    sentences: int = Field(
+        default=256, ge=1, description="Sentences of the text that are encoded in each round, evenly spread."
+    )
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of each engine (default: all cores).")
+    batch_size: int = Field(default=32, ge=1, description="Sentences in a batch.")
+    rounds: int = Field(default=5, ge=1, description="Timed rounds. Each round times every engine.")
 
 
 def _input_error(error: ValidationError) -> InputError:

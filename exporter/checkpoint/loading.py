@@ -66,6 +66,20 @@ def load_checkpoint(
     return checkpoint
 
 
+def hashes_of(
+    recipe: Recipe, *, folder: Path | None = None, revision: str | None = None, pooling: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Return the SHA-256 of every file that ``load_checkpoint`` would load, by its name. Nothing is loaded.
+
+    Raises:
+        CheckpointError: No checkpoint there, or a file of it cannot be used.
+        HubError: The hub cannot be reached.
+    """
+    local, _ = _resolve(recipe, folder, revision)
+    with snapshot_of(local, pooling or recipe.expect.pooling) as snapshot:
+        return dict(snapshot.files)
+
+
 def _load_compared(snapshot: Snapshot, device: str) -> tuple[SentenceTransformer, Equality]:
     """Load a model and compare its parameters with the weight files, which are closed again at the end."""
     # Every weight file is opened as data before a library may open it.

@@ -4,6 +4,7 @@
 
     main.py           the table of commands, entry points, exit codes
     export.py         export
+    tune.py           tune
     bundles.py        list, show, validate
     encode.py         encode
     embed.py          embed

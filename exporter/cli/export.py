@@ -19,6 +19,7 @@ from exporter.targets import Precision
 
 if TYPE_CHECKING:
     from exporter.bundle import Bundle
+    from exporter.recipe import Recipe
     from exporter.stages import Stages
 
 _PRECISIONS = {
@@ -50,13 +51,10 @@ def export_command(
     """Export a checkpoint, prove the result equal to it, and publish it."""
     from exporter import api
     from exporter.errors import GateError
-    from exporter.recipe import find_recipe, load_recipe
     from exporter.stages import Stages
 
-    if (model is None) == (recipe is None):
-        raise InputError("give a model or a recipe, one of the two", next_step="--model demo, or --recipe FILE")
     options = ExportOptions.of(**_options(given, precisions))
-    chosen = load_recipe(recipe) if recipe is not None else find_recipe(str(model))
+    chosen = chosen_recipe(model, recipe)
     stderr = stderr_console()
     with spinner(stderr, "importing torch") as show:
         stages = Stages(
@@ -66,7 +64,7 @@ def export_command(
         )
         try:
             if precisions is not None:
-                done = api.export_precisions(chosen, _split(precisions), options, stages=stages)
+                done = api.export_precisions(chosen, split(precisions, "_"), options, stages=stages)
             else:
                 bundle = api.export(chosen, options, stages=stages)
         except GateError as error:
@@ -106,8 +104,24 @@ def _finish(done: Mapping[Precision, Bundle | ExportError], stages: Stages, *, a
         raise refusals[0]
 
 
-def _split(precisions: str) -> list[str]:
-    return [name.strip().replace("-", "_") for name in precisions.split(",") if name.strip()]
+def chosen_recipe(model: str | None, recipe: Path | None) -> Recipe:
+    """Return the recipe that ``--model`` or ``--recipe`` names.
+
+    Raises:
+        InputError: Both are given, or neither.
+        RecipeError: There is no such recipe, or it cannot be read.
+    """
+    from exporter.recipe import find_recipe, load_recipe
+
+    if (model is None) == (recipe is None):
+        raise InputError("give a model or a recipe, one of the two", next_step="--model demo, or --recipe FILE")
+    return load_recipe(recipe) if recipe is not None else find_recipe(str(model))
+
+
+def split(names: str, joined_by: str) -> list[str]:
+    """Return the names in a list with commas; ``-`` and ``_`` in them are the same."""
+    parts = [name.strip() for name in names.split(",")]
+    return [name.replace("-", "_").replace("_", joined_by) for name in parts if name]
 
 
 def _options(given: dict[str, Any], several: str | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from exporter.cli import embed, export
+from exporter.cli import embed, export, tune
 from exporter.cli.bench import bench_command
 from exporter.cli.bundles import list_command, show_command, validate_command
 from exporter.cli.compare import compare_command
@@ -38,6 +38,7 @@ INTERRUPTED = 130  # 128 + SIGINT
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "export": export.command(),
+    "tune": tune.command(),
     "list": list_command,
     "show": show_command,
     "validate": validate_command,

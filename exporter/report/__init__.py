@@ -7,6 +7,7 @@ out::
     parity.py     the sections of one parity report: verdict, gates, coverage, worst sentences
     plots.py      its plots: distribution, error by length, pairwise drift
     comparison.py the sides of a comparison, and its sections
+    tuning.py     the engines that were compared: a plot of accuracy against throughput
     int8.py       the candidates of an int8 export: the plot of a page and of ``int8.svg``
     audit.py      the range audit of fp16
     origin.py     where the judged came from

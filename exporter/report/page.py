@@ -18,6 +18,7 @@ from exporter.report.comparison import part_of_comparison, search_of, sides_of
 from exporter.report.int8 import Int8
 from exporter.report.origin import files_of, machine_of, origin_of, versions_of
 from exporter.report.parity import Part, Split, check_of, part_of
+from exporter.report.tuning import plot_of, refusals_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -41,6 +42,7 @@ class PageData:
         comparison: A comparison of two sides (``Comparison.to_dict``), with its own speed; then there are no reports.
         not_validated: Why the reports are not about the engine of the bundle: no machine has run it yet.
         throughput: What was measured of speed (``Throughput.to_dict``).
+        tuning: The engines that were compared, and the one that was published (``Tuned.to_dict``).
         manifest: The manifest of the bundle.
         files: Contents of further files of it, by name: ``SHOWN_FILES`` are shown. They may be a stranger's.
         machine: The machine that judged (``exporter.machine.machine``).
@@ -56,6 +58,7 @@ class PageData:
     comparison: Mapping[str, Any] | None = None
     not_validated: str | None = None
     throughput: Mapping[str, Any] | None = None
+    tuning: Mapping[str, Any] | None = None
     manifest: Mapping[str, Any] | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
@@ -80,10 +83,10 @@ def report_page(data: PageData) -> bytes:
 
     Raises:
         MissingDependencyError: jinja2 or matplotlib is not installed.
-        ValueError: There is neither a report nor a throughput.
+        ValueError: There is nothing to show.
     """
-    if not data.reports and data.comparison is None and data.throughput is None:
-        raise ValueError("a page needs a parity report, a comparison or a throughput")
+    if not data.reports and (data.comparison, data.throughput, data.tuning) == (None, None, None):
+        raise ValueError("a page needs a parity report, a comparison, a throughput or engines that were compared")
     parts = [
         part_of(report, f"r{place}-", data.split, data.compared_with)
         for place, report in enumerate(data.reports, start=1)
@@ -96,7 +99,7 @@ def report_page(data: PageData) -> bytes:
     return _rendered(
         state=_state(data, passed=passed),
         title=_title(parts, data),
-        verdict=_verdict(parts, data.checks, speed),
+        verdict=_verdict(parts, data.checks, speed) if data.tuning is None else data.tuning["sentence"],
         cause=data.not_validated or next((part.cause for part in parts if part.cause), ""),
         parts=parts,
         comparison=_sides(data.comparison),
@@ -104,6 +107,7 @@ def report_page(data: PageData) -> bytes:
         int8=candidates,
         int8_plot=None if candidates is None else int8.plot_of(candidates),
         audit=audit,
+        tuning=None if data.tuning is None else _tuning(data.tuning),
         speed=speed,
         fastest=max((one["sentences_per_s"] for one in (speed or {}).get("subjects", ())), default=1.0),
         origin=_origin(data),
@@ -131,7 +135,7 @@ def error_page(subject: str, error: str, *, command: str | None = None, date: st
     )
 
 
-_NOTHING = {"comparison": None, "together": (), "int8": None, "audit": None, "speed": None, "files": ()}
+_NOTHING = {"comparison": None, "together": (), "int8": None, "audit": None, "tuning": None, "speed": None, "files": ()}
 
 
 def _rendered(**content: Any) -> bytes:
@@ -172,6 +176,8 @@ def _state(data: PageData, *, passed: bool) -> str:
 def _title(parts: Sequence[Part], data: PageData) -> str:
     if parts:
         return parts[0].subject
+    if data.tuning is not None:
+        return str(data.tuning["winner"])
     return str((data.throughput or {})["subjects"][0]["name"])
 
 
@@ -207,6 +213,10 @@ def _sides(comparison: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     k = (comparison["search"] or {}).get("k")
     return {"k": k, "search": search_of(comparison), "sides": sides_of(comparison)}
+
+
+def _tuning(tuning: Mapping[str, Any]) -> dict[str, Any]:
+    return {"plot": plot_of(tuning), "refusals": refusals_of(tuning), "conditions": tuning["conditions"]}
 
 
 def _origin(data: PageData) -> tuple[tuple[str, str], ...]:

@@ -200,3 +200,38 @@ def data(*reports: ParityReport, **changes: Any) -> PageData:
         split=split,
     )
     return replace(made, **changes)
+
+
+def tuning() -> dict[str, Any]:
+    """Return a result of ``korsbert tune`` as JSON data."""
+    rows = (
+        ("fp32", "onnxruntime", 0.9999999999998, 96.0, 10.5, ["latency"], True),
+        ("fp16", "onnxruntime", 0.99999986, 89.0, 5.5, [], False),
+        ("bf16", "openvino", 0.99983, 205.0, 5.6, [], True),
+        ("int8", "openvino", 0.9926, 232.0, 3.4, ["throughput", "size"], True),
+    )
+    candidates = [
+        {
+            "precision": precision, "backend": backend, "device": "cpu", "verdict": "passed", "reason": None,
+            "best_at": best_at, "on_front": on_front,
+            "measured": {
+                "speed": {"sentences_per_s": speed, "p50_ms": 8.0, "p99_ms": 40.0},
+                "peak_bytes": 300_000_000, "size_bytes": int(size * 1e6), "min_cosine": cosine,
+                "mean_neighbor_overlap": 0.99,
+            },
+        }
+        for precision, backend, cosine, speed, size, best_at, on_front in rows
+    ]  # fmt: skip
+    refused = {"precision": "bf16", "backend": "onnxruntime", "device": "cpu", "verdict": "not available"}
+    candidates.append(
+        {**refused, "reason": "the CPU provider cannot", "best_at": [], "on_front": False, "measured": None}
+    )
+    return {
+        "bundle": "artifacts/demo/int8-openvino",
+        "winner": "int8 on openvino",
+        "goal": "throughput",
+        "candidates": candidates,
+        "sentence": "int8 on openvino has 1.13 times the throughput of bf16 on openvino: int8 is worth it here",
+        "conditions": "256 sentences, batch 32, CPU threads 2",
+        "facts": {},
+    }

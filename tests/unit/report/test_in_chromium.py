@@ -33,6 +33,7 @@ PAGES: dict[str, Callable[[], bytes]] = {
     ),
     "compared": lambda: report_page(data(manifest=None, comparison=reports.comparison(worst=0.1))),
     "bench": lambda: report_page(data(throughput=reports.throughput(), files=FILES)),
+    "tune": lambda: report_page(data(tuning=reports.tuning())),
     "everything": lambda: report_page(data(parity_report(SWEEP), throughput=reports.throughput(), files=FILES)),
     "not judged": lambda: error_page("a bundle", "model.onnx: altered\n  next: export it again"),
     "long names": lambda: report_page(data(parity_report(subject=LONG, execution=LONG), command=LONG)),

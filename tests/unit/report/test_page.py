@@ -237,6 +237,18 @@ def test_speed_is_told_beside_the_first_encoder() -> None:
     assert page(throughput=verdict).of("h1") == ["int8 1.8x fp16 here: int8 is worth it"]
 
 
+def test_engines_that_were_compared() -> None:
+    tuning = reports.tuning()
+    found = page(tuning=tuning)
+    assert found.of("h1") == [tuning["sentence"]]
+    assert found.of("title")[0] == "measured: int8 on openvino · korsbert"
+    for part in (tuning["conditions"], "4 int8 on openvino", "published, best throughput", "the CPU provider cannot"):
+        assert part in found.text
+    assert "2 fp16 on onnxruntime" in found.text
+    assert found.text.count("another is better in everything") == 1
+    assert "Accuracy against throughput" in found.text
+
+
 def test_a_comparison_says_whether_vectors_can_be_searched() -> None:
     found = page(comparison=reports.comparison())
     sentence = "vectors stored with A can be searched with B: yes, top-10 overlap 0.998 (at least 0.979)"
@@ -318,5 +330,5 @@ def test_a_page_is_small() -> None:
 
 
 def test_a_page_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="a parity report, a comparison or a throughput"):
+    with pytest.raises(ValueError, match="a parity report, a comparison, a throughput"):
         report_page(PageData())
