@@ -33,7 +33,7 @@ QUICKLY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def tune(python: WarmPython, model: Path, out: Path, *options: object) -> Done:
+def tune(python: WarmPython, model: Path, out: Path, *options: str | Path) -> Done:
     return python.run(CLI, "tune", "--model", model, "--out", out, *QUICK, *options)
 
 
