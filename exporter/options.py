@@ -151,6 +151,7 @@ class TuneOptions(Options):
         description="Publish only an engine whose worst cosine to the checkpoint, over all probes, is at least this. "
         "It comes on top of the gates.",
     )
+    keep: bool = Field(default=False, description="Publish every engine that passes its gate, not only the best one.")
     precisions: tuple[Precision, ...] = Field(
         default=tuple(Precision), min_length=1, description="Precisions to compare (default: all)."
     )

@@ -10,7 +10,17 @@ from exporter.report.numbers import MISSING, bytes_size, plural, small
 from exporter.report.svg import PLACEHOLDER, Canvas, Plot
 
 _NEAREST = 1e-13  # distances below are roundings of the cosine itself
-_HEADER = ("engine", "worst 1 − cosine", "neighbors kept", "sentences/s", "p50 ms", "p99 ms", "peak memory", "size", "")
+_HEADER = (
+    "engine",
+    "worst 1 − cosine",
+    "neighbors kept",
+    "sentences/s",
+    "p50 ms",
+    "p99 ms",
+    "peak memory",
+    "size",
+    "note",
+)
 
 
 def plot_of(tuning: Mapping[str, Any]) -> Plot:

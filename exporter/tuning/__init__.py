@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from exporter.calibration import calibration_sentences
 from exporter.errors import ExportError, GateError, MissingDependencyError
 from exporter.options import ExportOptions, Goal, TuneOptions
 from exporter.pipeline import export_jobs
@@ -44,6 +45,7 @@ def tune(recipe: Recipe, tuning: TuneOptions, options: ExportOptions, stages: St
         ExportError: Anything else that stops it; see ``exporter.errors``.
     """
     stages = stages or Stages()
+    text = calibration_sentences(tuning.text, probes=())
     there = options.model_copy(update={"out": work_place(recipe, options), "force": False, "unvalidated": False})
     jobs, unavailable = jobs_of(recipe, tuning, there, stages)
     if not jobs:
@@ -54,18 +56,18 @@ def tune(recipe: Recipe, tuning: TuneOptions, options: ExportOptions, stages: St
         passed = {one.name: one.bundle for one in judged if one.bundle is not None}
         if not passed:
             raise _no_candidate(judged)
-        measured, facts = measure_bundles(passed, tuning, jobs[0].target.device, stages)
+        measured, facts = measure_bundles(passed, text, tuning, jobs[0].target.device, stages)
         eligible = enough(measured, tuning.min_cosine)
         if not eligible:
             raise _none_near_enough(measured, tuning)
         winner = best(eligible, tuning.goal)
-        target = next(one.target for one in judged if one.name == winner.name)
-        place = options.out / work.name / f"{target.precision}-{target.backend}"
         with stages("publish") as stage:
-            bundle = work.publish(winner.bundle, place, force=options.force)
-            stage.result = f"{bundle.size_bytes / 1e6:.1f} MB in {place}"
+            wanted = passed if tuning.keep else {winner.name: winner.bundle}
+            published = {name: work.publish(one, options.out, force=options.force) for name, one in wanted.items()}
+            work.remove()
+            stage.result = ", ".join(str(bundle.folder) for bundle in published.values())
     return Tuned(
-        bundle=bundle,
+        bundle=published[winner.name],
         goal=tuning.goal,
         candidates=(*judged, *unavailable),
         measured=measured,

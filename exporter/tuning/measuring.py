@@ -11,7 +11,6 @@ from exporter.benchmark import Encode, Subject, encode_of, evenly_spread, measur
 from exporter.benchmark.bundles import conditions
 from exporter.bundle import Bundle
 from exporter.bundle.manifest import PARITY, parse_report
-from exporter.calibration import calibration_sentences
 from exporter.errors import EngineError
 from exporter.machine import cores, machine, tool_versions
 from exporter.options import TuneOptions
@@ -66,21 +65,21 @@ class Measured:
 
 
 def measure_bundles(
-    bundles: Mapping[str, Bundle], tuning: TuneOptions, device: str, stages: Stages
+    bundles: Mapping[str, Bundle], text: Sequence[str], tuning: TuneOptions, device: str, stages: Stages
 ) -> tuple[tuple[Measured, ...], dict[str, Any]]:
     """Measure bundles of one checkpoint on one device: memory one by one, then speed in turns.
 
     Args:
         bundles: By the name that tables give them; ratios are relative to the first.
-        tuning: Text, threads, batch size and rounds.
+        text: What is encoded; ``tuning`` says how many sentences of it.
+        tuning: Threads, batch size and rounds.
         device: ``"cpu"`` or ``"cuda"``.
         stages: Who is told about progress.
 
     Returns:
         What was measured, in the order of ``bundles``, and the conditions as JSON data.
     """
-    every = calibration_sentences(tuning.text, probes=())
-    sentences = evenly_spread(every, tuning.sentences)
+    sentences = evenly_spread(text, tuning.sentences)
     threads = tuning.threads or cores()
     with ExitStack() as stack:
         encoders = {name: stack.enter_context(bundle.encoder(threads=threads)) for name, bundle in bundles.items()}
@@ -123,8 +122,3 @@ def _peaks(bundles: Mapping[str, Bundle], load: Load, stages: Stages) -> dict[st
 def _measured(bundle: Bundle, speed: Subject, peak: int | None) -> Measured:
     report = parse_report(bundle.folder / PARITY, bundle.read(PARITY))["statistics"]
     return Measured(bundle, speed, peak, report["min_cosine"], report["mean_neighbor_overlap"])
-
-
-def names_of(bundles: Sequence[Bundle]) -> dict[str, Bundle]:
-    """Return bundles by what tables call them: precision and backend."""
-    return {f"{one.manifest.engine.precision} on {one.manifest.engine.backend}": one for one in bundles}

@@ -58,13 +58,17 @@ class Work:
         """Keep why a target is refused."""
         write_file(self.folder / _REFUSALS, _json({**self._refusals(), str(target): reason}))
 
-    def publish(self, bundle: Bundle, place: Path, *, force: bool) -> Bundle:
-        """Rename a bundle to its place, and remove all others."""
+    def publish(self, bundle: Bundle, out: Path, *, force: bool) -> Bundle:
+        """Rename a bundle to its place in the folder of bundles."""
+        place = out / self.name / bundle.folder.name
         with staging(place, force=force, command="tune") as folder, writing(place):
             folder.rmdir()
             put_in_place(bundle.folder, place)
-        shutil.rmtree(self.folder, ignore_errors=True)
         return Bundle.open(place)
+
+    def remove(self) -> None:
+        """Remove the folder, and the candidates in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _place(self, target: Target) -> Path:
         return self.folder / self.name / f"{target.precision}-{target.backend}"
@@ -105,9 +109,7 @@ def _empty_unless(folder: Path, identity: bytes) -> None:
     before = folder / _IDENTITY
     if folder.exists() and (not before.is_file() or before.read_bytes() != identity):
         if any(folder.iterdir()) and not before.is_file():
-            raise BundleError(
-                f"{folder}: not a folder of `korsbert tune`", next_step="move it, or choose another `out`"
-            )
+            raise BundleError(f"{folder}: not a folder of korsbert tune", next_step="move it, or choose another `out`")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_file(before, identity)

@@ -85,6 +85,13 @@ def test_the_table(python: WarmPython, twin: Path, tmp_path: Path) -> None:
     assert "fp32 on onnxruntime is the best here; no int8 was measured beside it" in done.stdout
 
 
+def test_all_that_pass_are_kept_if_asked(twin: Path, tmp_path: Path) -> None:
+    tuned = exporter.tune(str(twin), out=tmp_path, keep=True, **QUICKLY)
+    assert left(tmp_path) == ["twin", "twin/fp16-onnxruntime", "twin/fp32-onnxruntime"]
+    assert tuned.bundle.folder.parent == tmp_path / "twin"
+    assert [Bundle.open(folder).validated for folder in (tmp_path / "twin").iterdir()] == [True, True]
+
+
 def test_it_goes_on_where_it_was_interrupted(twin: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(StoppedError):
