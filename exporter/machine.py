@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+_MEMINFO = Path("/proc/meminfo")
 
 
 def machine() -> dict[str, Any]:
@@ -18,6 +21,18 @@ def machine() -> dict[str, Any]:
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_bytes() -> int | None:
+    """Return how much memory new processes can have without swapping; None where the system does not say (Linux does).
+
+    Source: ``MemAvailable`` of proc_meminfo(5).
+    """
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB$", _MEMINFO.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return None
+    return None if found is None else int(found[1]) * 1024
 
 
 def tool_versions(tools: Sequence[str]) -> dict[str, str]:

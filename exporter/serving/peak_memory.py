@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from exporter.errors import EngineError, ExportError
+from exporter.machine import available_bytes
 
 LIMIT_S = 180.0
 """A batch that takes longer is not measured: whoever ships the bundle waits for it."""
@@ -94,10 +95,11 @@ def spare_other_processes(device: str) -> None:
         (_OURS / "oom_score_adj").write_text("1000")
     if device != "cpu":  # CUDA reserves more addresses than there is memory
         return
+    free = available_bytes()
     with suppress(OSError, ValueError):
-        (kibibytes,) = re.findall(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text("utf-8"), re.MULTILINE)
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (int(kibibytes) * 1024, most))
+        if free is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (free, most))
 
 
 def _peak_of_this_process() -> int:

@@ -41,6 +41,7 @@ def tune(recipe: Recipe, tuning: TuneOptions, options: ExportOptions, stages: St
 
     Raises:
         GateError: No candidate passes its gate, or none has ``min_cosine``; nothing was published.
+        EngineError: The machine has not the memory to open the engines side by side.
         BundleError: A bundle is at a place where the winner may go, and ``force`` is off.
         ExportError: Anything else that stops it; see ``exporter.errors``.
     """

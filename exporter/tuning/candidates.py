@@ -65,7 +65,7 @@ def jobs_of(
             try:
                 jobs.append(accept(recipe, asked, stages))
             except (BuildError, MissingDependencyError) as error:
-                unavailable.append(Candidate(asked.target, refusal=error.message, available=False))
+                unavailable.append(Candidate(asked.target, refusal=error.message.splitlines()[0], available=False))
     return jobs, unavailable
 
 

@@ -12,7 +12,7 @@ from exporter.benchmark.bundles import conditions
 from exporter.bundle import Bundle
 from exporter.bundle.manifest import PARITY, parse_report
 from exporter.errors import EngineError
-from exporter.machine import cores, machine, tool_versions
+from exporter.machine import available_bytes, cores, machine, tool_versions
 from exporter.options import TuneOptions
 from exporter.serving.peak_memory import Load, peak_bytes
 from exporter.stages import Stages
@@ -81,14 +81,15 @@ def measure_bundles(
     """
     sentences = evenly_spread(text, tuning.sentences)
     threads = tuning.threads or cores()
+    with next(iter(bundles.values())).encoder(threads=threads) as encoder:
+        tokens = encoder.count_tokens(sentences)
+    load = Load(device, threads, tuning.batch_size, max(tokens))
+    with stages("measure memory") as stage:
+        peaks = _peaks(bundles, load, stages)
+        stage.result = f"one batch of {load.rows} sentences of {load.tokens} tokens, in a process of its own each"
+    _refuse_without_memory(peaks)
     with ExitStack() as stack:
         encoders = {name: stack.enter_context(bundle.encoder(threads=threads)) for name, bundle in bundles.items()}
-        first = next(iter(encoders.values()))
-        tokens = first.count_tokens(sentences)
-        load = Load(device, threads, tuning.batch_size, max(tokens))
-        with stages("measure memory") as stage:
-            peaks = _peaks(bundles, load, stages)
-            stage.result = f"one batch of {load.rows} sentences of {load.tokens} tokens, in a process of its own each"
         with stages("measure speed") as stage:
             encodes: dict[str, Encode] = {name: encode_of(encoder) for name, encoder in encoders.items()}
             subjects = measure(encodes, sentences, batch_size=tuning.batch_size, rounds=tuning.rounds)
@@ -117,6 +118,21 @@ def _peaks(bundles: Mapping[str, Bundle], load: Load, stages: Stages) -> dict[st
         with suppress(EngineError):  # it did not run in the time or the memory that there is
             found[name] = peak_bytes(bundle.folder, load)
     return found
+
+
+def _refuse_without_memory(peaks: Mapping[str, int | None]) -> None:
+    """Refuse to open all engines at once where the machine has not the memory: the system would end the process.
+
+    Raises:
+        EngineError: It has not. What was exported is kept.
+    """
+    needed, free = sum(peak or 0 for peak in peaks.values()), available_bytes()
+    if free is not None and needed > free:
+        raise EngineError(
+            f"{len(peaks)} engines that are measured in turns need {needed / 1e9:.1f} GB of memory, and "
+            f"{free / 1e9:.1f} GB are free",
+            next_step="compare fewer at a time with `precisions` or `backends`; what was exported is kept",
+        )
 
 
 def _measured(bundle: Bundle, speed: Subject, peak: int | None) -> Measured:

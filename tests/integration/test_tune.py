@@ -123,6 +123,15 @@ def test_what_was_interrupted_is_used_only_where_nothing_has_changed(twin: Path,
     assert not kept.parent.exists()
 
 
+def test_engines_that_do_not_fit_into_memory_together(
+    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.tuning.measuring.available_bytes", lambda: 10**8)
+    with pytest.raises(exporter.EngineError, match=r"2 engines that are measured in turns need .* 0\.1 GB are free"):
+        exporter.tune(str(twin), out=tmp_path / "out", **QUICKLY)
+    assert left(tmp_path / "out") == [".twin.tune"]
+
+
 def test_no_engine_is_near_enough_and_then_one_is(python: WarmPython, twin: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = tune(python, twin, out, "--min-cosine", "1.0", "--precisions", "fp16")
