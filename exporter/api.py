@@ -16,6 +16,7 @@ from exporter.errors import InputError
 from exporter.options import ExportOptions
 from exporter.recipe import Gates, Recipe, find_recipe
 from exporter.runtime.encoder import Encoder
+from exporter.stages import Stages
 from exporter.targets import Device, Precision
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from exporter.corpus.options import EmbedOptions
     from exporter.golden import GoldenFacts
     from exporter.serving.embeddings import ServerOptions
-    from exporter.stages import Stages
     from exporter.validator import ParityReport
 
 
@@ -149,6 +149,7 @@ def write_golden(
     dtype: Literal["float32", "float16"] = "float32",
     checkpoint: str | Path | None = None,
     revision: str | None = None,
+    stages: Stages | None = None,
 ) -> GoldenFacts:
     """Write what a checkpoint answers to the probes to a golden file, for gates without torch, weights and hub.
 
@@ -159,6 +160,7 @@ def write_golden(
         dtype: Type of the vectors in it. float16 makes it half as large, and too coarse to judge float32.
         checkpoint: A local copy of the checkpoint, used instead of its source.
         revision: Branch, tag or commit on the hub, instead of the recipe's.
+        stages: Who is told about progress.
 
     Returns:
         What the file says besides its tensors.
@@ -174,8 +176,11 @@ def write_golden(
 
     refuse_to_replace_other_file(Path(out))
     named = model if isinstance(model, Recipe) else str(model)
-    loaded, recipe = making.load_model(named, checkpoint=_path(checkpoint), revision=revision)
-    return write(Path(out), making.golden_of(loaded, recipe, dtype))
+    stages = stages or Stages()
+    with stages("load checkpoint") as stage:
+        loaded, recipe = making.load_model(named, checkpoint=_path(checkpoint), revision=revision)
+        stage.result = loaded.facts.summary
+    return write(Path(out), making.golden_of(loaded, recipe, dtype, stages))
 
 
 def validate(

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exporter.cli.arguments import JsonFlag
+from exporter.cli.arguments import JsonFlag, QuietFlag
+from exporter.cli.completion import recipe_names
 from exporter.cli.from_options import flag_of, own_parameters, parameter, parameters_of, with_parameters
-from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console
+from exporter.cli.interruption import resumable
+from exporter.cli.output import parity_of, print_json
+from exporter.cli.progress import print_stages, progress
 from exporter.errors import InputError
 from exporter.options import ExportOptions
 from exporter.targets import Precision
@@ -19,21 +22,35 @@ from exporter.targets import Precision
 if TYPE_CHECKING:
     from exporter.bundle import Bundle
     from exporter.stages import Stages
-
 _PRECISIONS = {
+    Precision.FP32: "float32, the default.",
     Precision.FP16: "float16, after an audit of every activation's range.",
     Precision.BF16: "bfloat16 (openvino, tensorrt, or CUDA).",
     Precision.INT8: "int8 with scales from calibration text.",
     Precision.INT8_DYNAMIC: "int8 with scales from each batch (onnxruntime on the CPU).",
 }
+_GROUPS = {
+    "Engine": ("backend", "device"),
+    "Bundle": ("out", "name", "force", "unvalidated"),
+    "Checkpoint": ("checkpoint", "revision", "pooling", "max_seq_length"),
+    "Text": ("calibration", "sts"),
+    "TensorRT": ("workspace_mib", "version_compatible", "hardware_compatible"),
+}
+"""Fields of ``ExportOptions`` by their group on the help page."""
 
 
 def export_command(
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="NAME|FOLDER|HUB-ID", help="A recipe, a local folder, or owner/name."),
+        typer.Option(
+            "--model",
+            metavar="NAME|FOLDER|HUB-ID",
+            help="A recipe, a local folder, or owner/name.",
+            autocompletion=recipe_names,
+        ),
     ] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Your own recipe (YAML).")] = None,
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
     **given: Any,
 ) -> None:
@@ -41,24 +58,17 @@ def export_command(
     from exporter import api
     from exporter.errors import GateError
     from exporter.recipe import find_recipe, load_recipe
-    from exporter.stages import Stages
 
     if (model is None) == (recipe is None):
         raise InputError("give a model or a recipe, one of the two", next_step="--model demo, or --recipe FILE")
     options = ExportOptions.of(**_options(given))
     chosen = load_recipe(recipe) if recipe is not None else find_recipe(str(model))
-    stderr = stderr_console()
-    with spinner(stderr, "importing torch") as show:
-        stages = Stages(
-            on_start=show.stage,
-            on_progress=show.detail,
-            on_warning=lambda warning: stderr.print(f"warning: {warning}"),
-        )
+    with progress("importing torch", quiet=quiet) as stages, resumable(stages.kept):
         try:
             bundle = api.export(chosen, options, stages=stages)
         except GateError as error:
             if as_json:
-                print_json({"error": error.message, "parity": error.report})
+                print_json({"error": error.message, "stages": _stages(stages), "parity": error.report})
             raise
     if as_json:
         print_json(_as_json(bundle, stages))
@@ -78,15 +88,18 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
 
 def command() -> Callable[..., None]:
     """Return ``export_command`` with a signature that typer reads: one option per field of ``ExportOptions``."""
-    precisions = (parameter(str(precision), bool, False, help=text) for precision, text in _PRECISIONS.items())
+    precisions = (
+        parameter(str(precision), bool, False, help=text, rich_help_panel="Precision")
+        for precision, text in _PRECISIONS.items()
+    )
     return with_parameters(
         export_command,
         "export",
         (
             *own_parameters(export_command, "model", "recipe"),
             *precisions,
-            *parameters_of(ExportOptions, without=("precision",)),
-            *own_parameters(export_command, "as_json"),
+            *parameters_of(ExportOptions, without=("precision",), groups=_GROUPS),
+            *own_parameters(export_command, "quiet", "as_json"),
         ),
     )
 
@@ -95,16 +108,18 @@ def _as_json(bundle: Bundle, stages: Stages) -> dict[str, Any]:
     return {
         "bundle": str(bundle.folder),
         "size_bytes": bundle.size_bytes,
-        "stages": [{**asdict(stage), "seconds": round(stage.seconds, 3)} for stage in stages.done],
+        "stages": _stages(stages),
         "manifest": bundle.manifest.model_dump(mode="json"),
         "parity": parity_of(bundle),
     }
 
 
+def _stages(stages: Stages) -> list[dict[str, Any]]:
+    return [{**asdict(stage), "seconds": round(stage.seconds, 3)} for stage in stages.done]
+
+
 def _print(bundle: Bundle, stages: Stages) -> None:
-    rows = [(stage.name, f"{stage.seconds:.1f} s", stage.result) for stage in stages.done]
-    rows.append(("total", f"{sum(stage.seconds for stage in stages.done):.1f} s", ""))
-    print_table(("stage", "time", "result"), rows)
+    print_stages(stages)
     for decision in bundle.manifest.decisions:
         print(f"- {decision}")  # noqa: T201
     print(f"{bundle.folder}: {bundle.manifest.validation.note}")  # noqa: T201

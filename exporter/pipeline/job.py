@@ -141,8 +141,7 @@ def load(job: Job, folder: Path) -> Subject:
             max_seq_length=options.max_seq_length,
             device=options.device if job.runs_here else Device.CPU,
         )
-        pooling = ", ".join(checkpoint.facts.pooling)
-        stage.result = f"{checkpoint.facts.architecture}, {pooling} pooling, {checkpoint.facts.dimension}-d"
+        stage.result = checkpoint.facts.summary
     truncate_dims = checkpoint.truncate_dims(job.recipe.truncate_dims)
     with stages("encode the probes with PyTorch") as stage:
         reference = reference_of(checkpoint, options.sts, job.target.precision)
