@@ -5,6 +5,7 @@
     main.py           entry points, exit codes
     commands.py       the table of commands, each imported on use
     export.py         export
+    dry_run.py        export --dry-run
     bundles.py        list, show, validate
     encode.py         encode
     embed.py          embed

@@ -50,7 +50,7 @@ COMMANDS: dict[str, Entry] = {
         (
             "korsbert export --model demo --fp16",
             "korsbert export --model ./my-model --pooling mean",
-            "korsbert export --model owner/name --int8 -q",
+            "korsbert export --model owner/name --int8 --dry-run",
         ),
     ),
     "list": Entry(

@@ -11,6 +11,7 @@ import typer
 
 from exporter.cli.arguments import JsonFlag, QuietFlag
 from exporter.cli.completion import recipe_names
+from exporter.cli.dry_run import show_dry_run
 from exporter.cli.from_options import flag_of, own_parameters, parameter, parameters_of, with_parameters
 from exporter.cli.interruption import resumable
 from exporter.cli.output import parity_of, print_json
@@ -50,6 +51,9 @@ def export_command(
         ),
     ] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Your own recipe (YAML).")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and what is missing here, and do nothing.")
+    ] = False,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
     **given: Any,
@@ -63,6 +67,9 @@ def export_command(
         raise InputError("give a model or a recipe, one of the two", next_step="--model demo, or --recipe FILE")
     options = ExportOptions.of(**_options(given))
     chosen = load_recipe(recipe) if recipe is not None else find_recipe(str(model))
+    if dry_run:
+        show_dry_run(chosen, options, as_json=as_json)
+        return
     with progress("importing torch", quiet=quiet) as stages, resumable(stages.kept):
         try:
             bundle = api.export(chosen, options, stages=stages)
@@ -96,7 +103,7 @@ def command() -> Callable[..., None]:
         export_command,
         "export",
         (
-            *own_parameters(export_command, "model", "recipe"),
+            *own_parameters(export_command, "model", "recipe", "dry_run"),
             *precisions,
             *parameters_of(ExportOptions, without=("precision",), groups=_GROUPS),
             *own_parameters(export_command, "quiet", "as_json"),
