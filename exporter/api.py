@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from exporter.bundle import Bundle
 from exporter.bundle.finding import Found, download_bundle, find_bundle
 from exporter.bundle.minimum_gate import minimum_gate_of
-from exporter.dependencies import EXPORT_PACKAGES, REFERENCE_PACKAGES, require_all
+from exporter.dependencies import EXPORT_PACKAGES, REFERENCE_PACKAGES, refuse_missing, require_all
 from exporter.errors import InputError
 from exporter.options import ExportOptions
 from exporter.recipe import Gates, Recipe, find_recipe
@@ -136,6 +136,10 @@ def export(
         raise InputError("options are given twice", next_step=f"put {', '.join(named)} into the ExportOptions")
     options = options or ExportOptions.of(**named)
     recipe = model if isinstance(model, Recipe) else find_recipe(model)
+    refuse_missing(EXPORT_PACKAGES)
+    from exporter import acceptance  # noqa: PLC0415 - imports onnx_ir
+
+    acceptance.refuse_what_cannot_be_done(recipe, options)
     require_all(EXPORT_PACKAGES)
     from exporter import pipeline  # noqa: PLC0415 - imports torch
 
@@ -169,12 +173,14 @@ def write_golden(
         InputError: ``out`` cannot be written, or the vectors do not fit into ``dtype``.
         CheckpointError: The checkpoint cannot be loaded, or holds other weights than the bundle was made from.
     """
-    require_all(REFERENCE_PACKAGES)
-    from exporter.golden import making  # noqa: PLC0415 - imports torch
+    refuse_missing(REFERENCE_PACKAGES)
     from exporter.golden.file import refuse_to_replace_other_file  # noqa: PLC0415 - imports safetensors
     from exporter.golden.file import write_golden as write  # noqa: PLC0415 - imports safetensors
 
     refuse_to_replace_other_file(Path(out))
+    require_all(REFERENCE_PACKAGES)
+    from exporter.golden import making  # noqa: PLC0415 - imports torch
+
     named = model if isinstance(model, Recipe) else str(model)
     stages = stages or Stages()
     with stages("load checkpoint") as stage:
@@ -216,7 +222,7 @@ def validate(
     """
     device, trusted = _device(device), _path(require_signature)
     if golden is None:
-        require_all(REFERENCE_PACKAGES)
+        refuse_missing(REFERENCE_PACKAGES)
     elif checkpoint is not None or sts:
         raise InputError(
             f"`golden` is given with `{'checkpoint' if checkpoint is not None else 'sts'}`, which it does not need",
@@ -232,6 +238,7 @@ def validate(
 
         answers = read_golden(Path(golden), require_signature=trusted)
         return judging.validate_with_golden(bundle, answers, device=device, minimum_gate=minimum_gate_of(gates))
+    require_all(REFERENCE_PACKAGES)
     from exporter.validation import validate_bundle  # noqa: PLC0415 - imports torch
 
     return validate_bundle(

@@ -1,7 +1,7 @@
 """Imports run one way: which room may import which, in one table, compared with the source.
 
-    cli -> api -> pipeline -> {precisions, publication, serving, benchmark} -> validator -> engines -> graph
-        -> checkpoint -> runtime -> {recipe, dependencies, machine} -> errors
+    cli -> api -> pipeline -> {acceptance, publication, serving, benchmark} -> precisions -> validator -> engines
+        -> graph -> checkpoint -> runtime -> {recipe, dependencies, machine} -> errors
 
 An import inside a function or under ``TYPE_CHECKING`` counts like any other.
 """
@@ -33,6 +33,7 @@ PACKAGE = Path(exporter.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "cli": {
+        "acceptance",
         "api",
         "benchmark",
         "bundle",
@@ -55,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
         "validator",
     },
     "api": {
+        "acceptance",
         "bundle",
         "comparison",
         "corpus",
@@ -101,6 +103,7 @@ ALLOWED: dict[str, set[str]] = {
         "version",
     },
     "pipeline": {
+        "acceptance",
         "bundle",
         "calibration",
         "checkpoint",
@@ -114,6 +117,17 @@ ALLOWED: dict[str, set[str]] = {
         "runtime",
         "stages",
         "targets",
+        "validator",
+    },
+    "acceptance": {
+        "bundle",
+        "calibration",
+        "checkpoint",
+        "engines",
+        "errors",
+        "options",
+        "precisions",
+        "recipe",
         "validator",
     },
     "validation": {
