@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from exporter.bundle import Bundle
 from exporter.bundle.finding import Found, download_bundle, find_bundle
 from exporter.bundle.minimum_gate import minimum_gate_of
-from exporter.dependencies import EXPORT_PACKAGES, REFERENCE_PACKAGES, require_all
+from exporter.dependencies import EXPORT_PACKAGES, REFERENCE_PACKAGES, refuse_missing, require_all
 from exporter.errors import ExportError, InputError
 from exporter.options import ExportOptions, TuneOptions
 from exporter.recipe import Gates, Recipe, find_recipe
 from exporter.runtime.encoder import Encoder
+from exporter.stages import Stages
 from exporter.targets import Device, Precision
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from exporter.corpus.options import EmbedOptions
     from exporter.golden import GoldenFacts
     from exporter.serving.embeddings import ServerOptions
-    from exporter.stages import Stages
     from exporter.tuning import Tuned
     from exporter.validator import ParityReport
 
@@ -135,6 +135,10 @@ def export(
     """
     options = _export_options(options, named)
     recipe = model if isinstance(model, Recipe) else find_recipe(model)
+    refuse_missing(EXPORT_PACKAGES)
+    from exporter import acceptance  # noqa: PLC0415 - imports onnx_ir
+
+    acceptance.refuse_what_cannot_be_done(recipe, options)
     require_all(EXPORT_PACKAGES)
     from exporter import pipeline  # noqa: PLC0415 - imports torch
 
@@ -174,6 +178,11 @@ def export_precisions(
         raise InputError("`precisions` is empty or names one twice", next_step="name each once")
     options = _export_options(options, named)
     recipe = model if isinstance(model, Recipe) else find_recipe(model)
+    refuse_missing(EXPORT_PACKAGES)
+    from exporter import acceptance  # noqa: PLC0415 - imports onnx_ir
+
+    for one in chosen:
+        acceptance.refuse_what_cannot_be_done(recipe, options.model_copy(update={"precision": one}))
     require_all(EXPORT_PACKAGES)
     from exporter import pipeline  # noqa: PLC0415 - imports torch
 
@@ -214,6 +223,10 @@ def tune(
         raise InputError(f"`tune` chooses the {chosen[0]}", next_step=f"name those to compare in `{chosen[0]}s`")
     tuning, options = tuning or TuneOptions.of(**own), _export_options(options, named)
     recipe = model if isinstance(model, Recipe) else find_recipe(model)
+    refuse_missing(EXPORT_PACKAGES)
+    from exporter import acceptance  # noqa: PLC0415 - imports onnx_ir
+
+    acceptance.refuse_source(recipe, options)
     require_all(EXPORT_PACKAGES)
     from exporter.tuning import tune  # noqa: PLC0415 - imports torch
 
@@ -227,6 +240,7 @@ def write_golden(
     dtype: Literal["float32", "float16"] = "float32",
     checkpoint: str | Path | None = None,
     revision: str | None = None,
+    stages: Stages | None = None,
 ) -> GoldenFacts:
     """Write what a checkpoint answers to the probes to a golden file, for gates without torch, weights and hub.
 
@@ -237,6 +251,7 @@ def write_golden(
         dtype: Type of the vectors in it. float16 makes it half as large, and too coarse to judge float32.
         checkpoint: A local copy of the checkpoint, used instead of its source.
         revision: Branch, tag or commit on the hub, instead of the recipe's.
+        stages: Who is told about progress.
 
     Returns:
         What the file says besides its tensors.
@@ -245,15 +260,20 @@ def write_golden(
         InputError: ``out`` cannot be written, or the vectors do not fit into ``dtype``.
         CheckpointError: The checkpoint cannot be loaded, or holds other weights than the bundle was made from.
     """
-    require_all(REFERENCE_PACKAGES)
-    from exporter.golden import making  # noqa: PLC0415 - imports torch
+    refuse_missing(REFERENCE_PACKAGES)
     from exporter.golden.file import refuse_to_replace_other_file  # noqa: PLC0415 - imports safetensors
     from exporter.golden.file import write_golden as write  # noqa: PLC0415 - imports safetensors
 
     refuse_to_replace_other_file(Path(out))
+    require_all(REFERENCE_PACKAGES)
+    from exporter.golden import making  # noqa: PLC0415 - imports torch
+
     named = model if isinstance(model, Recipe) else str(model)
-    loaded, recipe = making.load_model(named, checkpoint=_path(checkpoint), revision=revision)
-    return write(Path(out), making.golden_of(loaded, recipe, dtype))
+    stages = stages or Stages()
+    with stages("load checkpoint") as stage:
+        loaded, recipe = making.load_model(named, checkpoint=_path(checkpoint), revision=revision)
+        stage.result = loaded.facts.summary
+    return write(Path(out), making.golden_of(loaded, recipe, dtype, stages))
 
 
 def validate(
@@ -289,7 +309,7 @@ def validate(
     """
     device, trusted = _device(device), _path(require_signature)
     if golden is None:
-        require_all(REFERENCE_PACKAGES)
+        refuse_missing(REFERENCE_PACKAGES)
     elif checkpoint is not None or sts:
         raise InputError(
             f"`golden` is given with `{'checkpoint' if checkpoint is not None else 'sts'}`, which it does not need",
@@ -305,6 +325,7 @@ def validate(
 
         answers = read_golden(Path(golden), require_signature=trusted)
         return judging.validate_with_golden(bundle, answers, device=device, minimum_gate=minimum_gate_of(gates))
+    require_all(REFERENCE_PACKAGES)
     from exporter.validation import validate_bundle  # noqa: PLC0415 - imports torch
 
     return validate_bundle(

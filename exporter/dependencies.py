@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from collections.abc import Iterable
 from types import ModuleType
@@ -47,6 +48,22 @@ def release_of(version: str) -> tuple[int, ...]:
     return tuple(map(int, found[0].split("."))) if found else ()
 
 
+def refuse_missing(packages: Iterable[str]) -> None:
+    """Refuse optional packages that are not installed. None is imported, so one that is broken is not found out.
+
+    Raises:
+        MissingDependencyError: One is not installed; the message names the pip command.
+    """
+    for package in packages:
+        if not is_installed(package):
+            raise _missing(package)
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be found by the name that it is imported under. It is not imported."""
+    return importlib.util.find_spec(package) is not None
+
+
 def require_all(packages: Iterable[str]) -> None:
     """Import optional packages.
 
@@ -72,7 +89,10 @@ def require(package: str, extra: str | None = None) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = (error.name or package).partition(".")[0]
         wanted = "" if missing in EXTRAS else f", which {package} needs"
-        extra = extra or EXTRAS.get(missing) or EXTRAS[package.partition(".")[0]]
-        raise MissingDependencyError(
-            f"{missing} is not installed{wanted}", next_step=f"pip install 'korsbert[{extra}]'"
-        ) from error
+        raise _missing(missing, extra or EXTRAS.get(missing) or EXTRAS[package.partition(".")[0]], wanted) from error
+
+
+def _missing(package: str, extra: str | None = None, wanted: str = "") -> MissingDependencyError:
+    return MissingDependencyError(
+        f"{package} is not installed{wanted}", next_step=f"pip install 'korsbert[{extra or EXTRAS[package]}]'"
+    )

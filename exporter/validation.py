@@ -14,9 +14,10 @@ from exporter.checkpoint import Checkpoint, load_source
 from exporter.engines.building import with_target_passes
 from exporter.graph import Graph
 from exporter.graph.folding import fold
+from exporter.stages import Stages
 from exporter.targets import Target
 from exporter.validator import Check, ParityReport, validate
-from exporter.validator.check import check_facts
+from exporter.validator.check import all_passed, check_facts, coverage_of_checks
 from exporter.validator.proof import Proof, at_least_default, other_tools, stored_graph, tables_proven
 from exporter.validator.reference import reference_of
 
@@ -28,6 +29,7 @@ def validate_bundle(
     sts: Sequence[Path] = (),
     device: str | None = None,
     minimum_gate: MinimumGate = DEFAULT_MINIMUM_GATE,
+    stages: Stages | None = None,
 ) -> ParityReport:
     """Repeat a bundle's gate and checks on this machine, against a checkpoint loaded anew.
 
@@ -40,30 +42,42 @@ def validate_bundle(
         sts: Task sets to score both sides on.
         device: Where the bundle runs; by default where it was validated.
         minimum_gate: Bounds that count where those of the bundle's own gate are weaker.
+        stages: Who is told about progress.
 
     Returns:
         The report, passed or not. Nothing is written: ``publication.record_validation`` records it.
     """
-    manifest = bundle.manifest
+    manifest, stages = bundle.manifest, stages or Stages()
     engine, precision = manifest.engine, manifest.engine.precision
     name = f"{manifest.recipe.name} {precision} on {engine.backend}"
     # The engine first: whether it opens here is known sooner than what PyTorch answers.
     dimension = manifest.encoder.dimension  # what the checkpoint truncates is judged by slices of whole vectors
     with bundle.encoder(device=device, truncate_dim=dimension) as candidate:
-        reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
-        reference = replace(
-            reference_of(reference_model, sts, (precision,)),
-            ranges=bundle.ranges(),
-            truncate_dims=reference_model.truncate_dims(manifest.recipe.truncate_dims),
-        )
+        with stages("load checkpoint") as stage:
+            reference_model = load_source(manifest.recipe, manifest.source, checkpoint, str(bundle.folder))
+            stage.result = reference_model.facts.summary
+        with stages("encode the probes with PyTorch") as stage:
+            reference = replace(
+                reference_of(reference_model, sts, (precision,)),
+                ranges=bundle.ranges(),
+                truncate_dims=reference_model.truncate_dims(manifest.recipe.truncate_dims),
+            )
+            stage.result = reference.coverage
         # The manifest states its shapes; smaller ones than korsbert's own do not count.
         proof = Proof(reference_model, reference.texts, at_least_default(manifest.recipe.shapes, engine.backend))
-        checks = _check_files(bundle, reference_model, proof)
+        with stages("check the files") as stage:
+            checks = _check_files(bundle, reference_model, proof)
+            stage.result, stage.failed = coverage_of_checks(checks), not all_passed(checks)
         gate = minimum_gate.gate_for(manifest)
-        report = validate(reference, candidate, gate, name, precision)
-        proven = tables_proven(checks, engine.backend)
-        checks.append(proof.sweep(candidate, gate, precision, tables_proven=proven, lengths=engine.facts.right_padded))
-        checks += proof.prompts(candidate, gate)
+        with stages(f"gate: {precision} on {engine.backend}") as stage:
+            report = validate(reference, candidate, gate, name, precision)
+            stage.result, stage.failed = report.summary(), not report.passed
+        with stages(f"sweep: {precision} on {engine.backend}") as stage:
+            lengths, proven = engine.facts.right_padded, tables_proven(checks, engine.backend)
+            swept = [proof.sweep(candidate, gate, precision, tables_proven=proven, lengths=lengths)]
+            swept += proof.prompts(candidate, gate)
+            stage.result, stage.failed = coverage_of_checks(swept), not all_passed(swept)
+        checks += swept
     if precision.is_int8 and gate.max_emulator_ratio is not None:
         checks.append(Check.skipped("emulator", "only an export emulates int8"))
     report = replace(report, bundle=manifest.seal, device=device or manifest.validation.device)

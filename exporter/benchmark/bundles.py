@@ -16,6 +16,7 @@ from exporter.calibration import calibration_sentences
 from exporter.dependencies import require
 from exporter.errors import BundleError, InputError
 from exporter.machine import cores, machine, tool_versions
+from exporter.stages import Stages
 
 if TYPE_CHECKING:
     from exporter.checkpoint import Checkpoint
@@ -63,6 +64,7 @@ def bench_bundle(
     threads: int | None = None,
     batch_size: int = 32,
     rounds: int = 5,
+    stages: Stages | None = None,
 ) -> Throughput:
     """Measure a bundle, beside the checkpoint it was made from if asked, on the device it was validated on.
 
@@ -76,12 +78,14 @@ def bench_bundle(
             themselves: both sides use the same library.
         batch_size: Rows per batch, at most.
         rounds: Timed rounds, after one that warms up.
+        stages: Who is told about progress.
 
     Raises:
         InputError: ``text`` cannot be used, or a bundle of ``against`` is of another checkpoint.
         CheckpointError: The checkpoint cannot be loaded, or holds other weights than the bundle was made from.
         MissingDependencyError: The engine, or torch where it is asked for, is not installed.
     """
+    stages = stages or Stages()
     sentences = list(calibration_sentences(text, probes=()))
     threads = threads or cores()
     engine, device = bundle.manifest.engine, bundle.manifest.validation.device
@@ -97,7 +101,10 @@ def bench_bundle(
     name = names[0]
     encoders: dict[str, Encode] = {}
     if against_torch:
-        encoders[REFERENCE] = reference_encode(_reference(bundle, checkpoint, device))
+        with stages("load checkpoint") as stage:
+            reference = _reference(bundle, checkpoint, device)
+            stage.result = reference.facts.summary
+        encoders[REFERENCE] = reference_encode(reference)
     with ExitStack() as stack:
         encoder = stack.enter_context(bundle.encoder(threads=threads))
         stack.enter_context(torch_threads(threads if against_torch else None))
@@ -105,7 +112,9 @@ def bench_bundle(
         for other, other_name in zip(against, names[1:], strict=True):
             encoders[other_name] = encode_of(stack.enter_context(other.encoder(threads=threads)))
         tokens = float(np.mean(encoder.count_tokens(sentences)))
-        subjects = measure(encoders, sentences, batch_size=batch_size, rounds=rounds)
+        with stages("measure") as stage:
+            stage.result = f"{len(sentences)} sentences, rounds: {rounds}, in turns: {', '.join(encoders)}"
+            subjects = measure(encoders, sentences, batch_size=batch_size, rounds=rounds, progress=stages.progress)
     tools = (
         *_TOOLS,
         engine.backend,

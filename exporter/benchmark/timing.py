@@ -68,6 +68,7 @@ def measure(
     rounds: int,
     singles: int = SINGLES,
     clock: Callable[[], float] = time.perf_counter,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Subject, ...]:
     """Time encoders in turns.
 
@@ -80,6 +81,7 @@ def measure(
         rounds: Counted rounds, 1 or more.
         singles: How many of the sentences, evenly spread, are also encoded alone for latency.
         clock: Returns seconds.
+        progress: Told what is timed next, outside of the time that is measured.
     """
     if not encoders or not sentences or rounds < 1 or singles < 1:
         raise ValueError("there must be an encoder, a sentence, a round and a single sentence at least")
@@ -89,6 +91,7 @@ def measure(
     in_order = tuple(encoders.items())
     for number in range(rounds + 1):
         for name, encode in in_order if number % 2 else in_order[::-1]:
+            progress(f"{name}, {f'round {number} of {rounds}' if number else 'warm-up'}")
             started = clock()
             encode(list(sentences), batch_size)
             elapsed_s = clock() - started

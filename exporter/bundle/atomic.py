@@ -49,11 +49,8 @@ def staging(target: Path, *, force: bool, command: str = "export", option: str =
     with locked(target, command, option):
         if _aside(target).exists():
             _finish_replacement(target)
-        if not force and os.path.lexists(target):
-            raise BundleError(
-                f"{target}: already exists",
-                next_step="`force` replaces it once the new bundle has passed; `name` gives this one another folder",
-            )
+        if not force:
+            refuse_taken(target)
         _remove_staging(target)
         try:
             with writing(target, option):
@@ -61,6 +58,19 @@ def staging(target: Path, *, force: bool, command: str = "export", option: str =
             yield folder
         finally:
             _remove_staging(target)  # by its name: a signal may come when it is made and not yet known here
+
+
+def refuse_taken(target: Path) -> None:
+    """Refuse a place where something stands.
+
+    Raises:
+        BundleError: Something does.
+    """
+    if os.path.lexists(target):
+        raise BundleError(
+            f"{target}: already exists",
+            next_step="`force` replaces it once the new bundle has passed; `name` gives this one another folder",
+        )
 
 
 @contextmanager

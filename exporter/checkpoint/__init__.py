@@ -8,6 +8,8 @@
     configuration.py     the rules of each of a checkpoint's JSON files
     snapshot.py          a private copy of a checkpoint's files, hashed as it is written
     declared_sizes.py    sizes in the configuration, compared with the weight files before a model is built
+    limits.py            how many tokens per sentence may be asked for
+    headers.py           safetensors files, as far as their headers go
     weights.py           weight files, opened as data
     stored_names.py      which tensor of the files each parameter comes from
     parameters.py        the parameters of a loaded module, compared with these tensors bit for bit
@@ -17,9 +19,12 @@
     facts.py             what is read from a loaded reference
     checks.py            what a loaded reference must be: able to encode, and what its recipe says
     loading.py           a recipe to the reference: all of this in order
+    place.py             where the checkpoint of a recipe stands: a folder, or a commit of the hub
+    early.py             what a folder's JSON files and the headers of its weights are refused for, without torch
+
+The public names are those of ``__init__.pyi``. They are imported on use: ``early.py`` must not wait for torch.
 """
 
-from exporter.checkpoint.loading import load_checkpoint, load_source
-from exporter.checkpoint.reference import TOKEN_BUDGET, Checkpoint
+import lazy_loader
 
-__all__ = ["TOKEN_BUDGET", "Checkpoint", "load_checkpoint", "load_source"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from transformers import CONFIG_MAPPING
-
 from exporter.checkpoint.rules import Rules
 from exporter.dependencies import release_of
 from exporter.errors import MissingDependencyError, UnsupportedModelError, quoted
@@ -32,6 +30,8 @@ RELATIVE_POSITIONS = (
     *("eurobert", "gemma3_text", "gte", "jina_embeddings_v3", "modernbert", "nomic_bert", "qwen3", "roformer"),
 )
 """Architectures whose positions are rotations or distances: no table has a row for each."""
+WITHOUT_POSITIONS = ("t5",)
+"""Architectures whose class has no ``max_position_embeddings``: what ``config.json`` says of it is not read."""
 
 _ROPE = ("rope_theta", "rope_scaling")
 _READ_BUT_NO_FIELD: Mapping[str, tuple[str, ...]] = {
@@ -78,7 +78,23 @@ _TRANSFORMER_WITHOUT_EFFECT = frozenset(
 
 
 def transformer_rules(model_type: object, where: str) -> Rules:
-    """Return the rules of a transformer's ``config.json``: the fields of its own class in transformers.
+    """Return the rules of a transformer's ``config.json``: the fields of its own class in transformers are known.
+
+    Raises:
+        UnsupportedModelError: The architecture cannot be folded.
+        MissingDependencyError: It needs newer packages than those that are installed.
+    """
+    rules = transformer_rules_without_class(model_type, where)
+    kind = _class_of(str(model_type))
+    fields = {entry.name for entry in dataclasses.fields(kind)} | set(kind.attribute_map)
+    fields |= {"model_type", "tokenizer_class", *_READ_BUT_NO_FIELD.get(str(model_type), ())}
+    return dataclasses.replace(rules, known=frozenset(fields) - _TRANSFORMER_WITHOUT_EFFECT)
+
+
+def transformer_rules_without_class(model_type: object, where: str) -> Rules:
+    """Return ``transformer_rules`` without known keys: importing the class that has them imports torch.
+
+    They refuse nothing that ``transformer_rules`` accept, as no class has a field that steers a loader.
 
     Raises:
         UnsupportedModelError: The architecture cannot be folded.
@@ -90,11 +106,8 @@ def transformer_rules(model_type: object, where: str) -> Rules:
             next_step=f"use one of {', '.join(MODEL_TYPES)}",
         )
     _require_versions(str(model_type), where)
-    kind = CONFIG_MAPPING[model_type]
-    fields = {entry.name for entry in dataclasses.fields(kind)} | set(kind.attribute_map)
-    fields |= {"model_type", "tokenizer_class", *_READ_BUT_NO_FIELD.get(str(model_type), ())}
     return Rules(
-        known=frozenset(fields) - _TRANSFORMER_WITHOUT_EFFECT,
+        known=frozenset(),
         values={**_TRANSFORMER_VALUES, **_VALUES_OF.get(str(model_type), {})},
         without_effect=_TRANSFORMER_WITHOUT_EFFECT,
     )
@@ -118,9 +131,22 @@ def _require_versions(model_type: str, where: str) -> None:
         )
 
 
+def _class_of(model_type: str) -> Any:
+    """Return the class of an architecture's configuration in transformers."""
+    from transformers import CONFIG_MAPPING  # noqa: PLC0415 - imports torch
+
+    return CONFIG_MAPPING[model_type]
+
+
+def own_names(model_type: str) -> Mapping[str, str]:
+    """Return what an architecture calls sizes that have another standard name, by these names."""
+    names: Mapping[str, str] = _class_of(model_type).attribute_map
+    return names
+
+
 def hidden_size(config: Mapping[str, Any]) -> Any:
     """Return the width of a token's vector that a transformer's ``config.json`` states, or its class's default."""
-    kind = CONFIG_MAPPING[config["model_type"]]
+    kind = _class_of(config["model_type"])
     own = kind.attribute_map.get("hidden_size", "hidden_size")
     return config.get(own, config.get("hidden_size", getattr(kind(), own)))
 

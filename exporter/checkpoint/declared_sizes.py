@@ -12,9 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING
-
-from exporter.checkpoint.configuration import RELATIVE_POSITIONS
+from exporter.checkpoint.configuration import RELATIVE_POSITIONS, own_names
 from exporter.checkpoint.weights import StoredWeights
 from exporter.errors import CheckpointError
 
@@ -87,7 +85,7 @@ def _check_transformer(config: Mapping[str, Any], shapes: Mapping[str, tuple[int
 
 def _stated(config: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
     """Return the keys of a configuration that state these sizes, by their standard names or the architecture's own."""
-    own = CONFIG_MAPPING[config["model_type"]].attribute_map
+    own = own_names(config["model_type"])
     return [key for name in names for key in dict.fromkeys((name, own.get(name, name))) if key in config]
 
 

@@ -9,13 +9,14 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from exporter.checkpoint.layout import MODULES
+from exporter.checkpoint.layout import check_order, check_prompt_is_pooled
+from exporter.checkpoint.limits import refuse_more_tokens, refuse_no_room
 from exporter.checkpoint.parameters import Equality
 from exporter.checkpoint.reference import Checkpoint
 from exporter.checkpoint.snapshot import Snapshot
 from exporter.checkpoint.tokenizer_anchor import build_anchor, splits_first
 from exporter.checkpoint.weights import hash_of, hash_of_parameter
-from exporter.errors import CheckpointError, InputError, UnsupportedModelError, quoted
+from exporter.errors import CheckpointError, UnsupportedModelError, quoted
 from exporter.runtime.facts import EncoderFacts
 
 _NO_LIMIT = 2**20  # tokens; transformers gives a tokenizer whose files state no limit 10^30
@@ -48,20 +49,9 @@ def read_facts(
         UnsupportedModelError: A module or a tokenizer that a bundle cannot carry.
     """
     names = tuple(type(module).__name__ for module in model)
-    foreign = [name for name in names if name not in MODULES]
-    if foreign or names[:2] != ("Transformer", "Pooling"):
-        wrong = foreign[0] if foreign else " then ".join(names)
-        raise UnsupportedModelError(
-            f"{source}: {wrong} cannot be folded",
-            next_step=f"use a Transformer, a Pooling, then any of {', '.join(MODULES[2:])}",
-        )
+    check_order(names, source)
     transformer, pooling = model[0], model[1]
-    if not pooling.include_prompt:
-        raise UnsupportedModelError(
-            f"{source}: Pooling with include_prompt=false cannot be folded: it leaves the prompt out of the vector, "
-            "and an engine does not know which tokens the prompt is",
-            next_step="use a checkpoint whose vectors include the prompt",
-        )
+    check_prompt_is_pooled(pooling.include_prompt, source)
     if not isinstance(transformer.tokenizer, PreTrainedTokenizerFast):
         raise UnsupportedModelError(
             f"{source}: its tokenizer {type(transformer.tokenizer).__name__} is not one of the tokenizers library, and "
@@ -186,12 +176,8 @@ def _limit_by_positions(model: SentenceTransformer, source: str) -> int:
 
 def _limit_as_asked(model: SentenceTransformer, wanted: int, source: str) -> None:
     """Let the reference truncate earlier than the checkpoint states."""
-    own, special = int(model.max_seq_length), model[0].tokenizer.num_special_tokens_to_add()
-    if not special < wanted <= own:
-        raise InputError(
-            f"`max_seq_length` is {wanted}, and {source} serves {special + 1} to {own} tokens, special tokens included",
-            next_step="choose a number within these bounds, or leave it out",
-        )
+    refuse_more_tokens(wanted, int(model.max_seq_length), source)
+    refuse_no_room(wanted, model[0].tokenizer.num_special_tokens_to_add(), source)
     model.max_seq_length = wanted
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -62,7 +63,45 @@ def read_modules(content: Any, where: Path) -> tuple[Module, ...]:
     transformers = [module for module in modules if module.name == "Transformer"]
     if len(transformers) != 1:
         raise UnsupportedModelError(f"{where}: {'no' if not transformers else 'more than one'} Transformer in it")
+    check_order([module.name for module in modules], str(where))
     return modules
+
+
+def check_order(names: Sequence[str], where: str) -> None:
+    """Refuse modules that cannot be folded, or in another order than transformer, pooling, then others.
+
+    Args:
+        names: Class names of the modules, in order.
+        where: The file or the checkpoint, for messages.
+
+    Raises:
+        UnsupportedModelError: The module or the order is named.
+    """
+    foreign = [name for name in names if name not in MODULES]
+    if foreign or tuple(names[:2]) != MODULES[:2]:
+        wrong = foreign[0] if foreign else " then ".join(names)
+        raise UnsupportedModelError(
+            f"{where}: {wrong} cannot be folded",
+            next_step=f"use a Transformer, a Pooling, then any of {', '.join(MODULES[2:])}",
+        )
+
+
+def check_prompt_is_pooled(include_prompt: bool, where: str) -> None:
+    """Refuse a pooling that leaves the prompt out of the vector.
+
+    Args:
+        include_prompt: ``include_prompt`` of the pooling.
+        where: The file or the checkpoint, for messages.
+
+    Raises:
+        UnsupportedModelError: It does.
+    """
+    if not include_prompt:
+        raise UnsupportedModelError(
+            f"{where}: Pooling with include_prompt=false cannot be folded: it leaves the prompt out of the vector, "
+            "and an engine does not know which tokens the prompt is",
+            next_step="use a checkpoint whose vectors include the prompt",
+        )
 
 
 def transformer_and_pooling() -> tuple[Module, ...]:

@@ -14,6 +14,7 @@ from exporter.checkpoint.facts import read_facts
 from exporter.checkpoint.hub import download
 from exporter.checkpoint.libraries import quiet_transformers, told_as_checkpoint_error
 from exporter.checkpoint.parameters import Equality, check_parameters
+from exporter.checkpoint.place import local_folder
 from exporter.checkpoint.reference import Checkpoint
 from exporter.checkpoint.snapshot import Snapshot, snapshot_of
 from exporter.checkpoint.weights import StoredWeights
@@ -150,12 +151,8 @@ def _check_same_files(checkpoint: Checkpoint, source: Source, bundle: str) -> No
 
 def _resolve(recipe: Recipe, folder: Path | None, revision: str | None) -> tuple[Path, str | None]:
     """Return the local folder, and the commit where it is the hub's."""
-    local = folder if folder is not None else recipe.local_source()
-    if local is None:
-        return download(recipe.source, revision or recipe.revision)
-    if revision is not None and folder is None:
-        raise CheckpointError(f"{local}: a local folder has no revision {revision!r}", next_step="leave out `revision`")
-    return local, None
+    local = local_folder(recipe, folder, revision)
+    return (local, None) if local is not None else download(recipe.source, revision or recipe.revision)
 
 
 def _load(folder: Path, device: str) -> SentenceTransformer:

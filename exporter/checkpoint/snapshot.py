@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,12 +24,16 @@ from exporter.checkpoint.configuration import (
     SENTENCE_TRANSFORMERS,
     SPECIAL_TOKENS,
     TOKENIZER,
+    WITHOUT_POSITIONS,
     hidden_size,
     transformer_rules,
+    transformer_rules_without_class,
 )
+from exporter.checkpoint.headers import open_safetensors
 from exporter.checkpoint.layout import (
     MODULES_FILE,
     Module,
+    check_prompt_is_pooled,
     check_task,
     read_json,
     read_modules,
@@ -62,6 +66,8 @@ class Snapshot:
         ignored: Keys that were left out because nothing here knows them, as ``"config.json: key"``.
         stated_pooling: Pooling modes that were asked for because the checkpoint states none, or None.
         lower_case: Whether sentence-transformers puts lower-casing before the tokenizer's own steps.
+        stated_limit: The smallest number of tokens per sentence that its JSON files state as a limit: it serves no
+            more, and maybe fewer. None where they state none.
     """
 
     folder: Path
@@ -71,6 +77,7 @@ class Snapshot:
     ignored: tuple[str, ...]
     stated_pooling: tuple[str, ...] | None
     lower_case: bool
+    stated_limit: int | None = None
 
     def weight_names(self) -> list[str]:
         """Return the names of all weight files, relative to the checkpoint."""
@@ -78,7 +85,7 @@ class Snapshot:
 
 
 @contextmanager
-def snapshot_of(origin: Path, pooling: Sequence[str] | None = None) -> Iterator[Snapshot]:
+def snapshot_of(origin: Path, pooling: Sequence[str] | None = None, *, weights: bool = True) -> Iterator[Snapshot]:
     """Copy what a checkpoint consists of to a private folder, which is removed when the block ends.
 
     Weights that were mapped into memory from it stay readable: the system keeps a file until nobody has it open.
@@ -86,6 +93,8 @@ def snapshot_of(origin: Path, pooling: Sequence[str] | None = None) -> Iterator[
     Args:
         origin: The checkpoint's folder. Links are followed, as those of the hub's cache are.
         pooling: Pooling modes for a folder without ``modules.json``, which states none.
+        weights: Whether it is to be loaded. If not, weights are not copied, and torch is not imported: ``config.json``
+            is judged by the rules that need no class of transformers, and of safetensors only the headers are read.
 
     Raises:
         CheckpointError: No checkpoint there, a file of it is missing or unreadable, a key steers a loader, or nothing
@@ -94,7 +103,7 @@ def snapshot_of(origin: Path, pooling: Sequence[str] | None = None) -> Iterator[
     """
     with _private_folder(origin) as folder:
         try:
-            yield _copy(origin, folder, pooling)
+            yield _copy(origin, folder, pooling, weights=weights)
         except ExportError as error:
             raise _naming(error, str(folder), str(origin)) from error.__cause__
 
@@ -113,9 +122,9 @@ def _private_folder(origin: Path) -> Iterator[Path]:
         yield Path(name).resolve()
 
 
-def _copy(origin: Path, folder: Path, pooling: Sequence[str] | None) -> Snapshot:
+def _copy(origin: Path, folder: Path, pooling: Sequence[str] | None, *, weights: bool) -> Snapshot:
     """Copy a checkpoint, and say which side failed where the system refuses to read or to write."""
-    copier = _Copier(origin, folder)
+    copier = _Copier(origin, folder, weights=weights)
     try:
         if not origin.is_dir():
             raise CheckpointError(f"{origin}: no such folder")
@@ -140,8 +149,8 @@ def _naming(error: ExportError, private: str, origin: str) -> ExportError:
 class _Copier:
     """Copies the files of a checkpoint one by one, and keeps their hashes."""
 
-    def __init__(self, origin: Path, folder: Path) -> None:
-        self._origin, self._folder = origin, folder
+    def __init__(self, origin: Path, folder: Path, *, weights: bool) -> None:
+        self._origin, self._folder, self._with_weights = origin, folder, weights
         self._files: dict[str, str] = {}
         self._ignored: list[str] = []
         self._size = 0
@@ -167,7 +176,8 @@ class _Copier:
             self._json(_SENTENCE_TRANSFORMERS, SENTENCE_TRANSFORMERS)
         else:
             self._leave_out(_SENTENCE_TRANSFORMERS, *_SENTENCE_BERT)
-            self._state_pooling(modules, pooling or (), hidden_size(config))
+            if self._with_weights:
+                self._state_pooling(modules, pooling or (), hidden_size(config))
         transformer = next(module.path for module in modules if module.name == "Transformer")
         return Snapshot(
             folder=self._folder,
@@ -177,6 +187,7 @@ class _Copier:
             ignored=tuple(self._ignored),
             stated_pooling=None if stated else tuple(pooling or ()),
             lower_case=settings.get("do_lower_case") is True,
+            stated_limit=_stated_limit(config, settings),
         )
 
     def _modules(self, pooling: Sequence[str] | None) -> tuple[Module, ...]:
@@ -206,7 +217,7 @@ class _Copier:
         return read_json(content, dict, self._shown("config.json")).get("architectures")
 
     def _transformer(self, place: str) -> dict[str, Any]:
-        """Copy configuration and tokenizer of the transformer; return the configuration."""
+        """Copy configuration and tokenizer of the transformer; return the configuration as the checkpoint has it."""
         name = _join(place, "config.json")
         where = self._shown(name)
         if not self._exists(name):
@@ -216,11 +227,12 @@ class _Copier:
                 f"{self._shown(_join(place, 'adapter_config.json'))}: adapters cannot be folded",
                 next_step="merge the adapter into the weights and save the checkpoint again",
             )
-        content = read_json(self._copy_file(name), dict, where)
-        rules = transformer_rules(content.get("model_type"), where)
+        content: dict[str, Any] = read_json(self._copy_file(name), dict, where)
+        rules_of = transformer_rules if self._with_weights else transformer_rules_without_class
+        rules = rules_of(content.get("model_type"), where)
         embedder = self._exists(MODULES_FILE) and content.get("model_type") in DECODERS
         check_task(content.get("architectures"), where, may_generate=embedder)
-        config = self._select(name, content, rules)
+        self._select(name, content, rules)
         if not any(self._exists(_join(place, file)) for file in _VOCABULARIES):
             raise CheckpointError(
                 f"{self._origin / place}: no tokenizer: none of {', '.join(_VOCABULARIES)} is there",
@@ -233,7 +245,7 @@ class _Copier:
                 data = self._copy_file(_join(place, file))
                 if file in {"tokenizer.json", "added_tokens.json"}:
                     read_json(data, dict, self._shown(_join(place, file)))
-        return config
+        return content
 
     def _sentence_settings(self, place: str) -> dict[str, Any]:
         """Copy what sentence-transformers adds to a transformer: its maximum of tokens and its lower-casing."""
@@ -252,6 +264,7 @@ class _Copier:
         config = self._json(name, MODULES[module.name])
         if module.name == "Pooling":
             self._check_pooling(config, name)
+            check_prompt_is_pooled(config.get("include_prompt") is not False, self._shown(name))
         activation = config.get("activation_function")
         if activation is not None and not str(activation).startswith("torch.nn."):
             # sentence-transformers would take Tanh instead and say so in a log: the wrong reference.
@@ -283,9 +296,18 @@ class _Copier:
             if self._exists(_join(place, name)):
                 names = self._shards(place, name) if name.endswith(".json") else (name,)
                 for file in names:
-                    self._copy_file(_join(place, file), keep=False)
+                    self._take_weights(_join(place, file))
                 return tuple(self._folder / place / file for file in names)
         raise CheckpointError(f"{self._origin / place}: no weights: neither {_SAFE} nor {_PICKLED} is there")
+
+    def _take_weights(self, name: str) -> None:
+        """Copy a file of weights, or only read its header, if it has one."""
+        if self._with_weights:
+            self._copy_file(name, keep=False)
+            return
+        self._refuse_link_elsewhere(name)
+        if name.endswith(".safetensors"):
+            open_safetensors(self._origin / name)
 
     def _shards(self, place: str, index: str) -> tuple[str, ...]:
         """Copy an index of weight files; return the files it names, which must stand beside it."""
@@ -379,6 +401,13 @@ class _Copier:
     def _shown(self, name: str) -> str:
         """Return how a message names a file of the checkpoint."""
         return str(self._origin / name)
+
+
+def _stated_limit(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
+    """Return the smallest limit of tokens per sentence that a checkpoint states, or None."""
+    positions = None if config.get("model_type") in WITHOUT_POSITIONS else config.get("max_position_embeddings")
+    limits = [value for value in (positions, settings.get("max_seq_length")) if type(value) is int and value > 0]
+    return min(limits, default=None)
 
 
 def _join(place: str, name: str) -> str:

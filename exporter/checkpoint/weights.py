@@ -9,12 +9,12 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
+from exporter.checkpoint.headers import open_safetensors
 from exporter.errors import CheckpointError, first_sentence
 
 # What torch's reader of old pickles raises when bytes are missing or out of place.
@@ -77,7 +77,7 @@ def _open(path: Path) -> tuple[dict[str, Callable[[], Tensor]], dict[str, tuple[
     """Return a reader and the shape of each tensor in a ``.safetensors`` or ``.bin`` file, reading it as data only."""
     try:
         if path.suffix == ".safetensors":
-            file: Any = safe_open(path, framework="pt")
+            file = open_safetensors(path, "pt")
             names = list(file.keys())
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
             return {name: partial(file.get_tensor, name) for name in names}, shapes

@@ -2,9 +2,11 @@
 
 ::
 
-    main.py           the table of commands, entry points, exit codes
+    main.py           entry points, exit codes
+    commands.py       the table of commands, each imported on use
     export.py         export
     tune.py           tune
+    dry_run.py        export --dry-run
     bundles.py        list, show, validate
     encode.py         encode
     embed.py          embed
@@ -18,8 +20,13 @@
     arguments.py      arguments and options that several commands have
     from_options.py   options of a command from the fields of a model
     flags.py          errors: option names of the library become flags
+    help.py           help pages: groups of options, examples
+    completion.py     what a shell completes: recipes, bundles
     reports.py        JUnit XML, a summary in Markdown, a page
-    output.py         tables, JSON, progress
+    output.py         tables, JSON
+    columns.py        how wide the columns of a table are
+    progress.py       stages on stderr: a spinner, or lines
+    interruption.py   what Ctrl-C says
 """
 
 from exporter.cli.main import export_main, main

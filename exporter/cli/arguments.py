@@ -7,10 +7,17 @@ from typing import Annotated
 
 import typer
 
+from exporter.cli.completion import bundle_folders, recipe_names
+from exporter.cli.help import OUTPUT
+
+GATES = "Gates and trust"
+
 BundleArgument = Annotated[
     Path,
     typer.Argument(
-        metavar="BUNDLE", help="Folder of the bundle, or its id on the hub: owner/name, owner/name@revision."
+        metavar="BUNDLE",
+        help="Folder of the bundle, or its id on the hub: owner/name, owner/name@revision.",
+        autocompletion=bundle_folders,
     ),
 ]
 CheckpointOption = Annotated[
@@ -31,11 +38,18 @@ RecipeOption = Annotated[
         "--recipe",
         metavar="FILE|NAME",
         help="Recipe whose gates bundles must pass besides their own (default: korsbert's gates).",
+        rich_help_panel=GATES,
+        autocompletion=recipe_names,
     ),
 ]
 GatesOption = Annotated[
     Path | None,
-    typer.Option("--gates", metavar="FILE", help="Like --recipe, but a YAML file with only the key `gates`."),
+    typer.Option(
+        "--gates",
+        metavar="FILE",
+        help="Like --recipe, but a YAML file with only the key `gates`.",
+        rich_help_panel=GATES,
+    ),
 ]
 RequireSignatureOption = Annotated[
     Path | None,
@@ -43,6 +57,7 @@ RequireSignatureOption = Annotated[
         "--require-signature",
         metavar="FILE",
         help="Refuse bundles and golden files that are not signed by this public key or certificate chain (PEM).",
+        rich_help_panel=GATES,
     ),
 ]
 GoldenOption = Annotated[
@@ -54,4 +69,7 @@ GoldenOption = Annotated[
     ),
 ]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per batch.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print a single JSON object to stdout.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print a single JSON object to stdout.", rich_help_panel=OUTPUT)]
+QuietFlag = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show no progress, only warnings and errors.", rich_help_panel=OUTPUT)
+]

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.arguments import BatchSizeOption, BundleArgument, CheckpointOption, JsonFlag
-from exporter.cli.output import print_json, print_table, spinner, stderr_console
+from exporter.cli.arguments import BatchSizeOption, BundleArgument, CheckpointOption, JsonFlag, QuietFlag
+from exporter.cli.output import print_json, print_table
+from exporter.cli.progress import progress
 from exporter.cli.reports import PageOption, Reports
 
 TORCH = "torch"  # the name of the PyTorch checkpoint in --against
@@ -35,6 +36,7 @@ def bench_command(
     batch_size: BatchSizeOption = 32,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed rounds; the median is reported.")] = 5,
     page: PageOption = None,
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure the throughput and latency of a bundle."""
@@ -46,7 +48,7 @@ def bench_command(
     with reports.telling(str(bundle)):
         opened = Bundle.open(find_bundle(bundle).folder)
         given = [Bundle.open(find_bundle(other).folder) for other in against or () if other != TORCH]
-        with spinner(stderr_console(), "measuring"):
+        with progress("opening the bundles", quiet=quiet) as stages:
             result = bench_bundle(
                 opened,
                 against_torch=TORCH in (against or ()),
@@ -56,6 +58,7 @@ def bench_command(
                 threads=threads,
                 batch_size=batch_size,
                 rounds=rounds,
+                stages=stages,
             )
     if page is not None:
         from exporter.report import PageData

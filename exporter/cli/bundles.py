@@ -15,6 +15,7 @@ from exporter.cli.arguments import (
     GatesOption,
     GoldenOption,
     JsonFlag,
+    QuietFlag,
     RecipeOption,
     RequireSignatureOption,
     StsOption,
@@ -24,10 +25,10 @@ from exporter.cli.output import (
     print_json,
     print_parity,
     print_table,
-    spinner,
     stderr_console,
     table_width,
 )
+from exporter.cli.progress import progress
 from exporter.cli.reports import BaselineOption, JunitOption, PageOption, Reports, SummaryOption
 from exporter.errors import InputError
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from exporter.bundle.minimum_gate import MinimumGate
     from exporter.recipe import Recipe
     from exporter.runtime.facts import EncoderFacts
+    from exporter.stages import Stages
     from exporter.validator import ParityReport
 
 
@@ -129,6 +131,7 @@ def validate_command(
     record: Annotated[
         bool, typer.Option("--record", help="Record the result in a bundle that was published unvalidated.")
     ] = False,
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare a bundle with its checkpoint on this machine: the parity gate and all checks."""
@@ -151,10 +154,13 @@ def validate_command(
         opened = Bundle.open(found.folder, require_signature=require_signature, for_encoding=True)
         if (warning := minimum_gate.warning(opened.manifest)) is not None:
             stderr.print(f"warning: {warning}")
-        if golden is not None:
-            report = _validate_with_golden(opened, golden, require_signature, device, minimum_gate)
-        else:
-            report = _validate_with_checkpoint(opened, checkpoint, sts or (), device, minimum_gate, record=record)
+        with progress("opening the bundle" if golden is not None else "importing torch", quiet=quiet) as stages:
+            if golden is not None:
+                report = _validate_with_golden(opened, golden, require_signature, device, minimum_gate, stages)
+            else:
+                report = _validate_with_checkpoint(
+                    opened, checkpoint, sts or (), device, minimum_gate, stages, record=record
+                )
     reports.write([report], bundle=opened)
     if as_json:
         print_json({**report.to_dict(), "weaker_own_gate": list(minimum_gate.weaker_bounds(opened.manifest))})
@@ -169,13 +175,20 @@ def validate_command(
 
 
 def _validate_with_golden(
-    bundle: Bundle, golden: Path, require_signature: Path | None, device: str | None, minimum_gate: MinimumGate
+    bundle: Bundle,
+    golden: Path,
+    require_signature: Path | None,
+    device: str | None,
+    minimum_gate: MinimumGate,
+    stages: Stages,
 ) -> ParityReport:
     from exporter.golden import judging, read_golden
 
     answers = read_golden(golden, require_signature=require_signature)
-    with spinner(stderr_console(), "the bundle encodes the probes"):
-        return judging.validate_with_golden(bundle, answers, device=device, minimum_gate=minimum_gate)
+    with stages("gate and checks") as stage:
+        report = judging.validate_with_golden(bundle, answers, device=device, minimum_gate=minimum_gate)
+        stage.result, stage.failed = report.summary(), not report.passed
+    return report
 
 
 def _validate_with_checkpoint(
@@ -184,20 +197,21 @@ def _validate_with_checkpoint(
     sts: Sequence[Path],
     device: str | None,
     minimum_gate: MinimumGate,
+    stages: Stages,
     *,
     record: bool,
 ) -> ParityReport:
     from exporter.dependencies import REFERENCE_PACKAGES, require_all
 
-    stderr = stderr_console()
-    with spinner(stderr, "importing torch"):
-        require_all(REFERENCE_PACKAGES)
-        from exporter.publication import refuse_to_record
-        from exporter.validation import validate_bundle
+    require_all(REFERENCE_PACKAGES)
+    from exporter.publication import refuse_to_record
+    from exporter.validation import validate_bundle
+
     if record:
         refuse_to_record(bundle, device or bundle.manifest.validation.device)
-    with spinner(stderr, "the checkpoint and the bundle encode the probes"):
-        return validate_bundle(bundle, checkpoint=checkpoint, sts=sts, device=device, minimum_gate=minimum_gate)
+    return validate_bundle(
+        bundle, checkpoint=checkpoint, sts=sts, device=device, minimum_gate=minimum_gate, stages=stages
+    )
 
 
 def _record(bundle: Bundle, report: ParityReport, *, asked: bool) -> str | None:

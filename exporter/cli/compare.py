@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from exporter.cli.arguments import JsonFlag, RequireSignatureOption, StsOption
-from exporter.cli.output import print_json, print_table, spinner, stderr_console
+from exporter.cli.arguments import GATES, JsonFlag, QuietFlag, RequireSignatureOption, StsOption
+from exporter.cli.output import print_json, print_table, stderr_console
+from exporter.cli.progress import in_turn, progress
 from exporter.cli.reports import JunitOption, PageOption, Reports, SummaryOption
 from exporter.cli.verify import (
+    SERVER,
     Api,
     ApiOption,
     CaFileOption,
@@ -61,36 +63,60 @@ def compare_command(
             metavar="FILE",
             help="YAML file with the key `gates`: how far each side may be from its checkpoint, by precision. A and B "
             "may be as far from each other as both together (default: korsbert's gates).",
+            rich_help_panel=GATES,
         ),
     ] = None,
     min_overlap: Annotated[
         float | None,
-        typer.Option("--min-overlap", metavar="SHARE", help="Least mean overlap of searches (default: by the gates)."),
+        typer.Option(
+            "--min-overlap",
+            metavar="SHARE",
+            help="Least mean overlap of searches (default: by the gates).",
+            rich_help_panel=GATES,
+        ),
     ] = None,
     precision_a: Annotated[
         Precision | None,
-        typer.Option("--precision-a", help="Whose gate counts for A (default: what A says, or fp16)."),
+        typer.Option(
+            "--precision-a", help="Whose gate counts for A (default: what A says, or fp16).", rich_help_panel=GATES
+        ),
     ] = None,
     precision_b: Annotated[
         Precision | None,
-        typer.Option("--precision-b", help="Whose gate counts for B (default: what B says, or fp16)."),
+        typer.Option(
+            "--precision-b", help="Whose gate counts for B (default: what B says, or fp16).", rich_help_panel=GATES
+        ),
     ] = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure the speed of two bundles.")] = True,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: all cores).")] = None,
     api: ApiOption = "triton",
-    api_b: Annotated[Api | None, typer.Option("--api-b", help="What B speaks (default: as --api).")] = None,
+    api_b: Annotated[
+        Api | None, typer.Option("--api-b", help="What B speaks (default: as --api).", rich_help_panel=SERVER)
+    ] = None,
     model: ModelOption = None,
     model_b: Annotated[
-        str | None, typer.Option("--model-b", metavar="NAME", help="Model of B (default: as --model).")
+        str | None,
+        typer.Option("--model-b", metavar="NAME", help="Model of B (default: as --model).", rich_help_panel=SERVER),
     ] = None,
     header: HeaderOption = None,
     header_b: Annotated[
         list[str] | None,
-        typer.Option("--header-b", metavar="'NAME: VALUE'", help="Header of every request to B, if A is a server too."),
+        typer.Option(
+            "--header-b",
+            metavar="'NAME: VALUE'",
+            help="Header of every request to B, if A is a server too.",
+            rich_help_panel=SERVER,
+        ),
     ] = None,
     key_env: KeyEnvOption = None,
     key_env_b: Annotated[
-        str | None, typer.Option("--key-env-b", metavar="VARIABLE", help="As --key-env for B, if A is a server too.")
+        str | None,
+        typer.Option(
+            "--key-env-b",
+            metavar="VARIABLE",
+            help="As --key-env for B, if A is a server too.",
+            rich_help_panel=SERVER,
+        ),
     ] = None,
     ca_file: CaFileOption = None,
     timeout_s: TimeoutOption = REQUEST_S,
@@ -99,6 +125,7 @@ def compare_command(
     junit: JunitOption = None,
     summary: SummaryOption = None,
     page: PageOption = None,
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Say whether vectors that are stored with A can be searched with B."""
@@ -112,7 +139,11 @@ def compare_command(
         stderr.print(f"note: {note}")
 
     subject = " against ".join(without_credentials(side) if "://" in side else side for side in (a, b))
-    with reports.telling(subject), spinner(stderr, "opening A and B") as shown:
+    with (
+        reports.telling(subject),
+        progress("opening A and B", quiet=quiet) as stages,
+        in_turn(stages) as begin,
+    ):
         from exporter.comparison import Watcher
         from exporter.comparison.sides import is_url
 
@@ -144,7 +175,7 @@ def compare_command(
             server=server,
             server_b=server_b,
             require_signature=require_signature,
-            watcher=Watcher(on_stage=shown.stage, on_note=tell),
+            watcher=Watcher(on_stage=begin, on_note=tell),
         )
     reports.write_comparison(result)
     if as_json:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exporter.cli.arguments import BundleArgument, JsonFlag
+from exporter.cli.arguments import BundleArgument, JsonFlag, QuietFlag
 from exporter.cli.from_options import flags_of, own_parameters, parameters_of, with_parameters
+from exporter.cli.interruption import resumable
 from exporter.cli.output import print_json, print_table, stderr_console
 from exporter.corpus.options import EmbedEngine, EmbedOptions
+from exporter.errors import without_credentials
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
     from exporter.corpus.results import Counts
 
 _SECONDS_BETWEEN_LINES = 10
+_RAY = "Ray"
+_GROUPS = {
+    "Run": ("resume", "dry_run", "on_error", "batch_size", "threads", "require_signature"),
+    "Input and output": ("column", "id", "keep", "rows_per_part"),
+    "Vectors": ("dtype", "truncate_dim", "normalize", "prompt_name"),
+    _RAY: ("engine", "address", "workers", "stall_timeout"),
+}
+"""Fields of ``EmbedOptions`` by their group on the help page."""
 
 
 def embed_command(
@@ -43,9 +53,13 @@ def embed_command(
     rayjob: Annotated[
         str | None,
         typer.Option(
-            "--rayjob", metavar="IMAGE", help="Run nothing; print a manifest for KubeRay that does it with this image."
+            "--rayjob",
+            metavar="IMAGE",
+            help="Run nothing; print a manifest for KubeRay that does it with this image.",
+            rich_help_panel=_RAY,
         ),
     ] = None,
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
     **given: Any,
 ) -> None:
@@ -59,7 +73,11 @@ def embed_command(
         return
     stderr = stderr_console()
     # Ray prints to stdout what its processes report.
-    with redirect_stdout(sys.stderr), _progress(stderr) as shown:
+    with (
+        redirect_stdout(sys.stderr),
+        _progress(stderr, quiet=quiet) as shown,
+        resumable(lambda: without_credentials(out) if options.resume and shown.has_parts else None),
+    ):
         report = api.embed(
             bundle,
             inputs,
@@ -86,8 +104,8 @@ def command() -> Callable[..., None]:
         "embed",
         (
             *own_parameters(embed_command, "bundle", "inputs", "out"),
-            *parameters_of(EmbedOptions),
-            *own_parameters(embed_command, "rayjob", "as_json"),
+            *parameters_of(EmbedOptions, groups=_GROUPS),
+            *own_parameters(embed_command, "rayjob", "quiet", "as_json"),
         ),
     )
 
@@ -111,26 +129,31 @@ def _rayjob(image: str, bundle: Path, inputs: Sequence[str], out: str, options: 
 
 
 @contextmanager
-def _progress(stderr: Console) -> Iterator[_Shown]:
+def _progress(stderr: Console, *, quiet: bool = False) -> Iterator[_Shown]:
     """Show a bar on a terminal, and a line now and then elsewhere."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-        yield _Shown(stderr, bar, bar.add_task("reading the input"))
+    with Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal) as bar:
+        yield _Shown(stderr, bar, bar.add_task("reading the input"), quiet=quiet)
 
 
 class _Shown:
-    def __init__(self, stderr: Console, bar: Any, task: Any) -> None:
-        self._stderr, self._bar, self._task = stderr, bar, task
+    def __init__(self, stderr: Console, bar: Any, task: Any, *, quiet: bool) -> None:
+        self._stderr, self._bar, self._task, self._quiet = stderr, bar, task, quiet
         self._started = self._told = time.monotonic()
         self._rows = self._done = self._tokens = self._faults = self._total = 0
         self._parts_done = self._parts = 0
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether there are parts that are complete, of this run or of an earlier one."""
+        return self._parts_done > 0
+
     def stage(self, name: str) -> None:
         self._bar.update(self._task, description=name)
         if not self._stderr.is_terminal:
-            self._stderr.print(name)
+            self._tell(name)
 
     def plan(self, plan: Plan, done: Sequence[PartManifest]) -> None:
         self._total = sum(plan.rows)
@@ -140,7 +163,7 @@ class _Shown:
         self._bar.update(self._task, total=self._total, completed=self._done)
         resumed = f", {len(done)} of them from an earlier run" if done else ""
         parts = "1 part" if len(plan.parts) == 1 else f"{len(plan.parts):,} parts"
-        self._stderr.print(f"{self._total:,} rows in {parts}{resumed}")
+        self._tell(f"{self._total:,} rows in {parts}{resumed}")
 
     def parts(self, count: int) -> None:
         self._parts_done += count
@@ -159,7 +182,11 @@ class _Shown:
             self._told = now
             if self._rows:  # a task on a cluster may have nothing to do but to compare rows of a part that is there
                 text += f", {(self._total - self._done - self._rows) * seconds / self._rows:,.0f} s left"
-            self._stderr.print(f"{self._done + self._rows:,} of {self._total:,} rows, {text}")
+            self._tell(f"{self._done + self._rows:,} of {self._total:,} rows, {text}")
+
+    def _tell(self, line: str) -> None:
+        if not self._quiet:
+            self._stderr.print(line)
 
 
 def _rows(report: EmbedReport) -> list[tuple[str, str]]:

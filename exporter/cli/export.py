@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exporter.cli.arguments import JsonFlag
+from exporter.cli.arguments import JsonFlag, QuietFlag
+from exporter.cli.completion import recipe_names
+from exporter.cli.dry_run import show_dry_run
 from exporter.cli.from_options import flag_of, own_parameters, parameter, parameters_of, with_parameters
-from exporter.cli.output import parity_of, print_json, print_table, spinner, stderr_console
+from exporter.cli.interruption import resumable
+from exporter.cli.output import parity_of, print_json
+from exporter.cli.progress import print_stages, progress
 from exporter.errors import ExportError, InputError
 from exporter.options import ExportOptions
 from exporter.targets import Precision
@@ -23,17 +27,31 @@ if TYPE_CHECKING:
     from exporter.stages import Stages
 
 _PRECISIONS = {
+    Precision.FP32: "float32, the default.",
     Precision.FP16: "float16, after an audit of every activation's range.",
     Precision.BF16: "bfloat16 (openvino, tensorrt, or CUDA).",
     Precision.INT8: "int8 with scales from calibration text.",
     Precision.INT8_DYNAMIC: "int8 with scales from each batch (onnxruntime on the CPU).",
 }
+_GROUPS = {
+    "Engine": ("backend", "device"),
+    "Bundle": ("out", "name", "force", "unvalidated"),
+    "Checkpoint": ("checkpoint", "revision", "pooling", "max_seq_length"),
+    "Text": ("calibration", "sts"),
+    "TensorRT": ("workspace_mib", "version_compatible", "hardware_compatible"),
+}
+"""Fields of ``ExportOptions`` by their group on the help page."""
 
 
 def export_command(
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="NAME|FOLDER|HUB-ID", help="A recipe, a local folder, or owner/name."),
+        typer.Option(
+            "--model",
+            metavar="NAME|FOLDER|HUB-ID",
+            help="A recipe, a local folder, or owner/name.",
+            autocompletion=recipe_names,
+        ),
     ] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Your own recipe (YAML).")] = None,
     precisions: Annotated[
@@ -43,41 +61,44 @@ def export_command(
             metavar="P,P,...",
             help="Several precisions in one run, for example fp16,int8: the work that does not depend on the precision "
             "is done once.",
+            rich_help_panel="Precision",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and what is missing here, and do nothing.")
+    ] = False,
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
     **given: Any,
 ) -> None:
     """Export a checkpoint, prove the result equal to it, and publish it."""
     from exporter import api
     from exporter.errors import GateError
-    from exporter.stages import Stages
 
-    options = ExportOptions.of(**_options(given, precisions))
     chosen = chosen_recipe(model, recipe)
-    stderr = stderr_console()
-    with spinner(stderr, "importing torch") as show:
-        stages = Stages(
-            on_start=show.stage,
-            on_progress=show.detail,
-            on_warning=lambda warning: stderr.print(f"warning: {warning}"),
-        )
+    options = ExportOptions.of(**_options(given, precisions))
+    if dry_run and precisions is not None:
+        raise InputError("--dry-run is given with --precisions", next_step="give it with one precision at a time")
+    if dry_run:
+        show_dry_run(chosen, options, as_json=as_json)
+        return
+    with progress("importing torch", quiet=quiet) as stages, resumable(stages.kept):
         try:
-            if precisions is not None:
-                done = api.export_precisions(chosen, split(precisions, "_"), options, stages=stages)
-            else:
+            if precisions is None:
                 bundle = api.export(chosen, options, stages=stages)
+            else:
+                done = api.export_precisions(chosen, split(precisions, "_"), options, stages=stages)
         except GateError as error:
             if as_json:
-                print_json({"error": error.message, "parity": error.report})
+                print_json({"error": error.message, "stages": _stages(stages), "parity": error.report})
             raise
     if precisions is not None:
         _finish(done, stages, as_json=as_json)
     elif as_json:
-        print_json({**_as_json(bundle), "stages": _stages_as_json(stages)})
+        print_json({**_as_json(bundle), "stages": _stages(stages)})
     else:
-        _print_stages(stages)
-        _print_bundle(bundle)
+        print_stages(stages)
+        _print(bundle)
 
 
 def _finish(done: Mapping[Precision, Bundle | ExportError], stages: Stages, *, as_json: bool) -> None:
@@ -92,12 +113,12 @@ def _finish(done: Mapping[Precision, Bundle | ExportError], stages: Stages, *, a
             _refusal_as_json(name, result) if isinstance(result, ExportError) else _as_json(result)
             for name, result in done.items()
         ]
-        print_json({"exports": exports, "stages": _stages_as_json(stages)})
+        print_json({"exports": exports, "stages": _stages(stages)})
     else:
-        _print_stages(stages)
+        print_stages(stages)
         for result in done.values():
             if not isinstance(result, ExportError):
-                _print_bundle(result)
+                _print(result)
     for other in refusals[1:]:
         print(f"error: {other}", file=sys.stderr)  # noqa: T201
     if refusals:
@@ -139,16 +160,19 @@ def _options(given: dict[str, Any], several: str | None) -> dict[str, Any]:
 
 def command() -> Callable[..., None]:
     """Return ``export_command`` with a signature that typer reads: one option per field of ``ExportOptions``."""
-    precisions = (parameter(str(precision), bool, False, help=text) for precision, text in _PRECISIONS.items())
+    precisions = (
+        parameter(str(precision), bool, False, help=text, rich_help_panel="Precision")
+        for precision, text in _PRECISIONS.items()
+    )
     return with_parameters(
         export_command,
         "export",
         (
-            *own_parameters(export_command, "model", "recipe"),
+            *own_parameters(export_command, "model", "recipe", "dry_run"),
             *precisions,
             *own_parameters(export_command, "precisions"),
-            *parameters_of(ExportOptions, without=("precision",)),
-            *own_parameters(export_command, "as_json"),
+            *parameters_of(ExportOptions, without=("precision",), groups=_GROUPS),
+            *own_parameters(export_command, "quiet", "as_json"),
         ),
     )
 
@@ -166,17 +190,11 @@ def _refusal_as_json(precision: Precision, error: ExportError) -> dict[str, Any]
     return {"precision": precision, "error": error.message, "parity": getattr(error, "report", None)}
 
 
-def _stages_as_json(stages: Stages) -> list[dict[str, Any]]:
+def _stages(stages: Stages) -> list[dict[str, Any]]:
     return [{**asdict(stage), "seconds": round(stage.seconds, 3)} for stage in stages.done]
 
 
-def _print_stages(stages: Stages) -> None:
-    rows = [(stage.name, f"{stage.seconds:.1f} s", stage.result) for stage in stages.done]
-    rows.append(("total", f"{sum(stage.seconds for stage in stages.done):.1f} s", ""))
-    print_table(("stage", "time", "result"), rows)
-
-
-def _print_bundle(bundle: Bundle) -> None:
+def _print(bundle: Bundle) -> None:
     for decision in bundle.manifest.decisions:
         print(f"- {decision}")  # noqa: T201
     print(f"{bundle.folder}: {bundle.manifest.validation.note}")  # noqa: T201

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
@@ -31,13 +31,25 @@ def parameter(name: str, kind: Any, default: Any, **settings: Any) -> inspect.Pa
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def parameters_of(options: type[BaseModel], *, without: Iterable[str] = ()) -> Iterator[inspect.Parameter]:
-    """Yield an option for each field of a model."""
-    for name, field in options.model_fields.items():
+def parameters_of(
+    options: type[BaseModel], *, without: Iterable[str] = (), groups: Mapping[str, Iterable[str]] | None = None
+) -> Iterator[inspect.Parameter]:
+    """Yield an option for each field of a model, in the order of the groups on the help page; then those of no group.
+
+    Args:
+        options: The model.
+        without: Fields that are no options.
+        groups: The titles of the groups, with the names of the fields in each.
+    """
+    group_of = {name: title for title, names in (groups or {}).items() for name in names}
+    order = [*group_of, *(name for name in options.model_fields if name not in group_of)]
+    for name in order:
         if name not in without:
+            field = options.model_fields[name]
             extra = field.json_schema_extra
             metavar = extra.get("metavar") if isinstance(extra, dict) else None
-            yield parameter(name, *_type_and_default(field), help=field.description, metavar=metavar)
+            settings = {"help": field.description, "metavar": metavar, "rich_help_panel": group_of.get(name)}
+            yield parameter(name, *_type_and_default(field), **settings)
 
 
 def with_parameters(

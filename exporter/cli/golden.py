@@ -7,13 +7,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from exporter.cli.arguments import CheckpointOption, JsonFlag
-from exporter.cli.output import print_json, print_table, spinner, stderr_console
+from exporter.cli.arguments import CheckpointOption, JsonFlag, QuietFlag
+from exporter.cli.completion import recipe_names
+from exporter.cli.output import print_json, print_table
+from exporter.cli.progress import progress
 
 
 def golden_command(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Folder of a bundle or a checkpoint, name of a recipe, or hub id.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Folder of a bundle or a checkpoint, name of a recipe, or hub id.",
+            autocompletion=recipe_names,
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Golden file to write; replaced if it is there.")],
     dtype: Annotated[
@@ -24,17 +31,14 @@ def golden_command(
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="REVISION", help="Branch, tag or commit on the hub.")
     ] = None,
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Write what a checkpoint answers to the probes to a file, for gates that have no torch and no weights."""
     from exporter.api import write_golden
-    from exporter.dependencies import REFERENCE_PACKAGES, require_all
 
-    stderr = stderr_console()
-    with spinner(stderr, "importing torch"):
-        require_all(REFERENCE_PACKAGES)
-    with spinner(stderr, "the checkpoint encodes the probes"):
-        facts = write_golden(model, out, dtype=dtype, checkpoint=checkpoint, revision=revision)
+    with progress("importing torch", quiet=quiet) as stages:
+        facts = write_golden(model, out, dtype=dtype, checkpoint=checkpoint, revision=revision, stages=stages)
     size = out.stat().st_size
     if as_json:
         print_json({"golden": str(out), "size_bytes": size, "facts": facts.model_dump(mode="json")})

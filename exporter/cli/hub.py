@@ -7,12 +7,21 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.arguments import GatesOption, JsonFlag, RecipeOption
-from exporter.cli.output import print_json, print_table, spinner, stderr_console
+from exporter.cli.arguments import GatesOption, JsonFlag, QuietFlag, RecipeOption
+from exporter.cli.completion import bundle_folders
+from exporter.cli.output import print_json, print_table
+from exporter.cli.progress import progress
 
 
 def push_command(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
+    bundle: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BUNDLE",
+            help="Folder of the bundle.",
+            autocompletion=bundle_folders,
+        ),
+    ],
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository; created if missing.")],
     private: Annotated[bool, typer.Option("--private", help="Create the repository as a private one.")] = False,
     revision: Annotated[
@@ -28,6 +37,7 @@ def push_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the files and their sizes, and make no request.")
     ] = False,
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Push a bundle to the Hugging Face hub, in one commit. The token is that of HF_TOKEN or of `hf auth login`."""
@@ -37,8 +47,11 @@ def push_command(
 
     minimum_gate = minimum_gate_of(gates, recipe)
     options = PushOptions(private, revision, message, create_pr, unvalidated, dry_run)
-    with spinner(stderr_console(), f"pushing to {repository}"):
-        pushed = push(Bundle.open(bundle), repository, options, minimum_gate)
+    with progress("opening the bundle", quiet=quiet or dry_run) as stages:
+        opened = Bundle.open(bundle)
+        with stages(f"push to {repository}") as stage:
+            pushed = push(opened, repository, options, minimum_gate)
+            stage.result = f"{len(pushed.files)} files, {sum(pushed.files.values()) / 1e6:.1f} MB"
     if as_json:
         print_json(
             {

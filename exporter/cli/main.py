@@ -1,7 +1,7 @@
 """The ``korsbert`` command: its subcommands and its exit codes.
 
 Each command parses its arguments, calls one function of the library and prints the result. Results go to stdout,
-progress goes to stderr (only on a terminal). With ``--json``, stdout holds a single JSON object.
+progress goes to stderr. With ``--json``, stdout holds a single JSON object.
 
 Exit codes: 0 success; 1 a gate or check failed; 2 bad input or usage; 3 a package, a device, the hub or a server is not
 available; 70 a bug in korsbert; 129, 130, 141 and 143 on SIGHUP, SIGINT, SIGPIPE and SIGTERM.
@@ -20,53 +20,28 @@ from typing import Annotated, Any
 
 import typer
 
-from exporter.cli import embed, export, tune
-from exporter.cli.bench import bench_command
-from exporter.cli.bundles import list_command, show_command, validate_command
-from exporter.cli.compare import compare_command
-from exporter.cli.encode import encode_command
-from exporter.cli.flags import Command
-from exporter.cli.golden import golden_command
-from exporter.cli.hub import push_command
+from exporter.cli.commands import Commands, load
+from exporter.cli.help import HELP_OPTIONS, examples
+from exporter.cli.interruption import print_interrupted
 from exporter.cli.output import CLOSED_PIPE
-from exporter.cli.signing import sign_command, verify_signature_command
-from exporter.cli.triton import check_command, ship_command
-from exporter.cli.verify import verify_command
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "export": export.command(),
-    "tune": tune.command(),
-    "list": list_command,
-    "show": show_command,
-    "validate": validate_command,
-    "golden": golden_command,
-    "encode": encode_command,
-    "embed": embed.command(),
-    "bench": bench_command,
-    "compare": compare_command,
-    "push": push_command,
-    "ship": ship_command,
-    "check": check_command,
-    "verify": verify_command,
-    "sign": sign_command,
-    "verify-signature": verify_signature_command,
-}
-
 app = typer.Typer(
+    cls=Commands,
     name="korsbert",
     help="Export a sentence-transformers checkpoint to a serving bundle that is proven equal to it.",
+    epilog=examples(
+        "korsbert export --model demo --fp16",
+        "korsbert COMMAND --help",
+        "korsbert --install-completion",
+    ),
     no_args_is_help=True,
-    add_completion=False,
+    context_settings=HELP_OPTIONS,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-export_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-export_app.command(cls=Command)(COMMANDS["export"])
-for _name, _command in COMMANDS.items():
-    app.command(_name, cls=Command)(_command)
 
 
 def _print_version(asked: bool) -> None:
@@ -95,7 +70,7 @@ def _run(command: Callable[[], Any]) -> None:
         # If stdout is a closed pipe (`| head`), typer exits with 1, which is the exit code of a failed gate.
         gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"
         if stop.code == INTERRUPTED:
-            print("interrupted", file=sys.stderr)  # noqa: T201
+            print_interrupted(stop)
         sys.exit(CLOSED_PIPE if gone and stop.code == 1 else stop.code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -138,4 +113,4 @@ def main() -> None:
 
 def export_main() -> None:
     """Entry point of ``korsbert-export``, which is ``korsbert export``."""
-    _run(export_app)
+    _run(load("export"))

@@ -1,16 +1,16 @@
-"""Output of the commands: a table or one JSON object on stdout, progress on stderr."""
+"""Output of the commands: a table or one JSON object on stdout. ``progress`` has what stderr shows meanwhile."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.cli.columns import column_widths
 from exporter.errors import InputError, printable_lines
 
 if TYPE_CHECKING:
@@ -29,41 +29,21 @@ def stderr_console() -> Console:
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
-@dataclass(frozen=True)
-class Shown:
-    """Callbacks that update a spinner: with the name of the next stage, and with progress within a stage."""
-
-    stage: Callable[[str], None]
-    detail: Callable[[str], None]
+_PIPE_WIDTH = 160  # a file or a pipe has room for more than 80 columns, if COLUMNS does not say otherwise
 
 
-@contextmanager
-def spinner(stderr: Console, text: str) -> Iterator[Shown]:
-    """Show the current stage and its elapsed time, if stderr is a terminal."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
-        task = progress.add_task(text)
-        yield Shown(
-            stage=lambda name: progress.reset(task, description=name),
-            detail=lambda text: progress.update(task, description=text),
-        )
-
-
-_PIPE_WIDTH = 160  # a file or a pipe has room for more than 80 columns
-
-
-def table_width() -> int:
-    """Return how many columns ``print_table`` has."""
+def table_width(*, stderr: bool = False) -> int:
+    """Return how many columns ``print_table`` has: those of COLUMNS, of the terminal, or 160."""
     from rich.console import Console
 
-    console = Console()
-    return console.width if console.is_terminal else _PIPE_WIDTH
+    console = Console(stderr=stderr)
+    return console.width if console.is_terminal or os.environ.get("COLUMNS", "").isdigit() else _PIPE_WIDTH
 
 
-def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, whole_columns: int = 0) -> None:
-    """Print a table on stdout, as wide as ``table_width`` says.
+def print_table(
+    header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, whole_columns: int = 0, stderr: bool = False
+) -> None:
+    """Print a table, as wide as ``table_width`` says. Lines are broken at spaces; a hash or a path also within.
 
     Control characters are escaped: a terminal would obey those of a stranger's manifest.
 
@@ -71,6 +51,7 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, who
         header: The titles.
         rows: The cells, as many in each row as there are titles.
         whole_columns: How many columns, from the left, are not wrapped.
+        stderr: Print on stderr instead of stdout.
     """
     from rich import box
     from rich.console import Console
@@ -82,13 +63,17 @@ def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, who
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(CLOSED_PIPE)
 
-    console = Output(highlight=False, markup=False, width=table_width())
+    width = table_width(stderr=stderr)
+    cells = [[Text(printable_lines(cell)) for cell in row] for row in (header, *rows)]
+    columns = list(zip(*cells, strict=True))
+    frame = 2 + 3 * (len(columns) - 1)  # the columns that edges and gaps of the box take
+    widths = column_widths([tuple(map(str, column)) for column in columns], width - frame, whole_columns)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, title in enumerate(header):
-        table.add_column(Text(printable_lines(title)), overflow="fold", no_wrap=number < whole_columns)
-    for row in rows:
-        table.add_row(*(Text(printable_lines(cell)) for cell in row))
-    console.print(table)
+    for (title, *_), wide in zip(columns, widths, strict=True):
+        table.add_column(title, overflow="fold", width=wide)
+    for row in cells[1:]:
+        table.add_row(*row)
+    Output(stderr=stderr, highlight=False, markup=False, width=width).print(table)
 
 
 def print_parity(report: ParityReport, title: str) -> None:

@@ -29,13 +29,24 @@ if TYPE_CHECKING:
     from exporter.report import PageData
     from exporter.validator import Check, ParityReport
 
+REPORTS = "Reports"
 JunitOption = Annotated[
     Path | None,
-    typer.Option("--junit", metavar="FILE", help="Write the report as JUnit XML, also if nothing can be judged."),
+    typer.Option(
+        "--junit",
+        metavar="FILE",
+        help="Write the report as JUnit XML, also if nothing can be judged.",
+        rich_help_panel=REPORTS,
+    ),
 ]
 SummaryOption = Annotated[
     Path | None,
-    typer.Option("--summary", metavar="FILE", help="Append a summary in Markdown, for $GITHUB_STEP_SUMMARY."),
+    typer.Option(
+        "--summary",
+        metavar="FILE",
+        help="Append a summary in Markdown, for $GITHUB_STEP_SUMMARY.",
+        rich_help_panel=REPORTS,
+    ),
 ]
 PageOption = Annotated[
     Path | None,
@@ -43,12 +54,16 @@ PageOption = Annotated[
         "--report",
         metavar="FILE.html",
         help="Write a page with the result and its plots, also if nothing can be judged.",
+        rich_help_panel=REPORTS,
     ),
 ]
 BaselineOption = Annotated[
     Path | None,
     typer.Option(
-        "--baseline", metavar="FILE", help="Earlier report to compare with in the summary: parity.json, or --json."
+        "--baseline",
+        metavar="FILE",
+        help="Earlier report to compare with in the summary: parity.json, or --json.",
+        rich_help_panel=REPORTS,
     ),
 ]
 

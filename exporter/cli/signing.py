@@ -8,10 +8,18 @@ from typing import Annotated
 import typer
 
 from exporter.cli.arguments import JsonFlag
+from exporter.cli.completion import bundle_folders
 from exporter.cli.output import print_json
 from exporter.errors import InputError
 
-SignedArgument = Annotated[Path, typer.Argument(metavar="BUNDLE|FILE", help="Folder of a bundle, or a golden file.")]
+SignedArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BUNDLE|FILE",
+        help="Folder of a bundle, or a golden file.",
+        autocompletion=bundle_folders,
+    ),
+]
 
 
 def sign_command(

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from exporter.cli.arguments import GatesOption, JsonFlag, RecipeOption, RequireSignatureOption
-from exporter.cli.output import print_json, print_table, spinner, stderr_console
+from exporter.cli.arguments import GatesOption, JsonFlag, QuietFlag, RecipeOption, RequireSignatureOption
+from exporter.cli.completion import bundle_folders
+from exporter.cli.output import print_json, print_table, stderr_console
+from exporter.cli.progress import progress
 from exporter.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +22,10 @@ NameOption = Annotated[str | None, typer.Option("--name", help="Model name (defa
 
 def ship_command(
     bundles: Annotated[
-        list[Path], typer.Argument(metavar="BUNDLE", help="Folders of the bundles, or their ids on the hub.")
+        list[Path],
+        typer.Argument(
+            metavar="BUNDLE", help="Folders of the bundles, or their ids on the hub.", autocompletion=bundle_folders
+        ),
     ],
     repository: Annotated[
         Path, typer.Option("--repository", metavar="FOLDER", help="Model repository to write to; created if missing.")
@@ -73,6 +78,7 @@ def ship_command(
     recipe: RecipeOption = None,
     gates: GatesOption = None,
     require_signature: RequireSignatureOption = None,
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Write bundles to a Triton model repository."""
@@ -91,7 +97,8 @@ def ship_command(
         queue_delay_us=queue_delay_us,
     )
     opened = [Bundle.open(find_bundle(path).folder, require_signature=require_signature) for path in bundles]
-    with spinner(stderr_console(), "measuring memory, writing the repository"):
+    name_of_stage = "measure memory, write the repository" if measure else "write the repository"
+    with progress("opening the bundles", quiet=quiet) as stages, stages(name_of_stage) as stage:
         shipped = triton.ship(
             opened,
             repository,
@@ -102,6 +109,7 @@ def ship_command(
             minimum_gate=minimum_gate,
             measure=measure,
         )
+        stage.result = ", ".join(f"{one.ensembles[0]} version {one.version}" for one in shipped)
     if as_json:
         print_json({"repository": str(repository), "shipped": [vars(one) for one in shipped]})
     else:

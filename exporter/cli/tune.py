@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exporter.cli.arguments import JsonFlag
+from exporter.cli.arguments import JsonFlag, QuietFlag
+from exporter.cli.completion import recipe_names
+from exporter.cli.export import chosen_recipe, split
 from exporter.cli.from_options import own_parameters, parameters_of, with_parameters
-from exporter.cli.output import print_json, print_table, spinner, stderr_console
+from exporter.cli.interruption import resumable
+from exporter.cli.output import print_json, print_table
+from exporter.cli.progress import progress
 from exporter.cli.reports import PageOption, Reports
 from exporter.options import ExportOptions, Goal, TuneOptions
 
@@ -25,7 +29,12 @@ HEADER = ("", "min cosine", "neighbors", "sentences/s", "p50 ms", "p99 ms", "mem
 def tune_command(
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="NAME|FOLDER|HUB-ID", help="A recipe, a local folder, or owner/name."),
+        typer.Option(
+            "--model",
+            metavar="NAME|FOLDER|HUB-ID",
+            help="A recipe, a local folder, or owner/name.",
+            autocompletion=recipe_names,
+        ),
     ] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Your own recipe (YAML).")] = None,
     goal: Annotated[
@@ -38,13 +47,12 @@ def tune_command(
         str | None, typer.Option("--backends", metavar="B,B,...", help="Backends to compare (default: all).")
     ] = None,
     page: PageOption = None,
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
     **given: Any,
 ) -> None:
     """Export a checkpoint for every engine of this machine, measure them side by side, and publish the best one."""
     from exporter import api
-    from exporter.cli.export import chosen_recipe, split
-    from exporter.stages import Stages
 
     tuning = {name: given.pop(name) for name in TuneOptions.model_fields if name not in _OURS}
     options = ExportOptions.of(**_given(given))
@@ -54,14 +62,13 @@ def tune_command(
         **({} if precisions is None else {"precisions": split(precisions, "_")}),
         **({} if backends is None else {"backends": split(backends, "-")}),
     )
-    chosen, stderr = chosen_recipe(model, recipe), stderr_console()
+    chosen = chosen_recipe(model, recipe)
     reports = Reports(page=page)
-    with reports.telling(chosen.name), spinner(stderr, "importing torch") as show:
-        stages = Stages(
-            on_start=show.stage,
-            on_progress=show.detail,
-            on_warning=lambda warning: stderr.print(f"warning: {warning}"),
-        )
+    with (
+        reports.telling(chosen.name),
+        progress("importing torch", quiet=quiet) as stages,
+        resumable(stages.kept),
+    ):
         tuned = api.tune(chosen, asked, options, stages=stages)
     if page is not None:
         from exporter.report import PageData
@@ -82,7 +89,7 @@ def command() -> Callable[..., None]:
             *own_parameters(tune_command, "model", "recipe", *_OURS),
             *parameters_of(TuneOptions, without=_OURS),
             *parameters_of(ExportOptions, without=_CHOSEN),
-            *own_parameters(tune_command, "page", "as_json"),
+            *own_parameters(tune_command, "page", "quiet", "as_json"),
         ),
     )
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from exporter.cli.arguments import GatesOption, GoldenOption, JsonFlag, RecipeOption, RequireSignatureOption
-from exporter.cli.output import print_json, print_parity, print_table, spinner, stderr_console
+from exporter.cli.arguments import GatesOption, GoldenOption, JsonFlag, QuietFlag, RecipeOption, RequireSignatureOption
+from exporter.cli.completion import bundle_folders
+from exporter.cli.output import print_json, print_parity, print_table, stderr_console
+from exporter.cli.progress import progress
 from exporter.cli.reports import BaselineOption, JunitOption, PageOption, Reports, SummaryOption
 from exporter.cli.triton import NameOption
 from exporter.errors import InputError, printable
@@ -26,36 +28,58 @@ if TYPE_CHECKING:
     from exporter.validator import Check, ParityReport
 
 Api = Literal["triton", "tei", "openai"]
+_LOAD = "Load test"
+SERVER = "Server"
 ApiOption = Annotated[
     Api,
     typer.Option(
         "--api",
         help="triton: NVIDIA Triton. tei: Text Embeddings Inference. openai: whatever has OpenAI's /v1/embeddings.",
+        rich_help_panel=SERVER,
     ),
 ]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", metavar="NAME", help="Model to ask for (default: the only one that the server lists)."),
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Model to ask for (default: the only one that the server lists).",
+        rich_help_panel=SERVER,
+    ),
 ]
 HeaderOption = Annotated[
     list[str] | None,
-    typer.Option("--header", metavar="'NAME: VALUE'", help="Header of every request (repeatable)."),
+    typer.Option(
+        "--header", metavar="'NAME: VALUE'", help="Header of every request (repeatable).", rich_help_panel=SERVER
+    ),
 ]
 KeyEnvOption = Annotated[
     str | None,
     typer.Option(
-        "--key-env", metavar="VARIABLE", help="Environment variable whose value is sent as Authorization: Bearer."
+        "--key-env",
+        metavar="VARIABLE",
+        help="Environment variable whose value is sent as Authorization: Bearer.",
+        rich_help_panel=SERVER,
     ),
 ]
 CaFileOption = Annotated[
     Path | None,
     typer.Option(
-        "--ca-file", metavar="FILE", help="Certificates (PEM) that vouch for the server's (default: the system's)."
+        "--ca-file",
+        metavar="FILE",
+        help="Certificates (PEM) that vouch for the server's (default: the system's).",
+        rich_help_panel=SERVER,
     ),
 ]
-TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Longest time for one request.")]
+TimeoutOption = Annotated[
+    float,
+    typer.Option("--timeout", metavar="SECONDS", help="Longest time for one request.", rich_help_panel=SERVER),
+]
 DeadlineOption = Annotated[
-    float, typer.Option("--deadline", metavar="SECONDS", help="Longest time for all requests together.")
+    float,
+    typer.Option(
+        "--deadline", metavar="SECONDS", help="Longest time for all requests together.", rich_help_panel=SERVER
+    ),
 ]
 
 
@@ -65,7 +89,10 @@ def verify_command(
         typer.Argument(metavar="URL", help="Address of the server, such as http://localhost:8000; https:// for TLS."),
     ],
     bundle: Annotated[
-        Path | None, typer.Argument(metavar="[BUNDLE]", help="Folder of the bundle; required for Triton.")
+        Path | None,
+        typer.Argument(
+            metavar="BUNDLE", help="Folder of the bundle; required for Triton.", autocompletion=bundle_folders
+        ),
     ] = None,
     api: ApiOption = "triton",
     model: ModelOption = None,
@@ -79,6 +106,7 @@ def verify_command(
             metavar="[SCHEME://]HOST[:PORT]",
             help="gRPC address of Triton; grpcs:// for TLS, grpc:// for none (default: the host of URL, the HTTP port "
             "plus 1, TLS as in URL; default port where a host is given: 8001).",
+            rich_help_panel=SERVER,
         ),
     ] = None,
     ca_file: CaFileOption = None,
@@ -102,8 +130,12 @@ def verify_command(
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Normalize the reference: for a server that always normalizes.")
     ] = False,
-    clients: Annotated[int, typer.Option("--clients", min=1, help="Concurrent clients of the load test.")] = 32,
-    requests: Annotated[int, typer.Option("--requests", min=1, help="Requests of the load test.")] = 512,
+    clients: Annotated[
+        int, typer.Option("--clients", min=1, help="Concurrent clients of the load test.", rich_help_panel=_LOAD)
+    ] = 32,
+    requests: Annotated[
+        int, typer.Option("--requests", min=1, help="Requests of the load test.", rich_help_panel=_LOAD)
+    ] = 512,
     timeout_s: TimeoutOption = REQUEST_S,
     deadline_s: DeadlineOption = TOTAL_S,
     recipe: RecipeOption = None,
@@ -113,6 +145,7 @@ def verify_command(
     summary: SummaryOption = None,
     baseline: BaselineOption = None,
     page: PageOption = None,
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare a running server with a bundle, a checkpoint or a golden file: every text, in batches and under load."""
@@ -121,17 +154,18 @@ def verify_command(
         of_others = {"model": model, "header": header, "key_env": key_env, "precision": precision}
         _refuse_useless(api, {"name": name, "grpc": grpc}, of_others | {"normalize": normalize})
         asked = _open(bundle, checkpoint, golden, reference, gates, recipe, require_signature)
-        with spinner(stderr_console(), "importing torch" if asked.needs_torch else "importing"):
+        with progress("importing torch" if asked.needs_torch else "importing", quiet=quiet) as stages:
             _require(asked, api)
-        with spinner(stderr_console(), "the server encodes the probes"):
-            if api == "triton":
-                limits = _Limits(ca_file, clients, requests, timeout_s, deadline_s)
-                outcome = _verify_triton(url, asked, limits, name=name, grpc=grpc)
-            else:
-                options = server_options(api, model, header or (), key_env, ca_file, timeout_s, deadline_s)
-                outcome = _verify_embeddings(
-                    url, options, asked, precision, clients=clients, requests=requests, normalize=normalize
-                )
+            with stages("the server encodes the probes") as stage:
+                if api == "triton":
+                    limits = _Limits(ca_file, clients, requests, timeout_s, deadline_s)
+                    outcome = _verify_triton(url, asked, limits, name=name, grpc=grpc)
+                else:
+                    options = server_options(api, model, header or (), key_env, ca_file, timeout_s, deadline_s)
+                    outcome = _verify_embeddings(
+                        url, options, asked, precision, clients=clients, requests=requests, normalize=normalize
+                    )
+                stage.failed = not outcome.passed
     reports.write(outcome.reports, outcome.together, bundle=asked.bundle, compared_with=outcome.compared_with)
     if as_json:
         print_json(outcome.content)

@@ -11,6 +11,7 @@ from exporter.errors import InputError
 from exporter.golden.content import Golden, GoldenFacts, Stored
 from exporter.machine import machine, tool_versions
 from exporter.recipe import Recipe, find_recipe
+from exporter.stages import Stages
 from exporter.validator.prompts import prompt_vectors_of
 from exporter.validator.reference import FORMATS, format_loss_of, reference_of, rounding_loss_of
 
@@ -40,19 +41,30 @@ def load_model(
     return load_checkpoint(recipe, folder=checkpoint, revision=revision), recipe
 
 
-def golden_of(checkpoint: Checkpoint, recipe: Recipe, dtype: Stored = "float32") -> Golden:
+def golden_of(
+    checkpoint: Checkpoint, recipe: Recipe, dtype: Stored = "float32", stages: Stages | None = None
+) -> Golden:
     """Encode the probes with ``SentenceTransformer``, in float32 and in every number format that PyTorch has.
 
     Args:
         checkpoint: The model, in float32.
         recipe: Its gates, and the dimensions that its vectors are truncated to.
         dtype: In what type the file will hold vectors. float16 is half as large, and too coarse to judge float32.
+        stages: Who is told about progress.
     """
-    reference = reference_of(checkpoint)
+    stages = stages or Stages()
+    with stages("encode the probes with PyTorch") as stage:
+        reference = reference_of(checkpoint)
+        stage.result = reference.coverage
     texts, vectors, ids = reference.texts, reference.vectors, reference.token_ids
-    losses = {name: format_loss_of(checkpoint, name, texts, vectors, ids) for name in FORMATS}
-    losses["fp32"] = rounding_loss_of(checkpoint, texts, vectors, ids, range(len(texts)))
-    known = {name: loss for name, loss in losses.items() if loss is not None}
+    with stages("encode them in other number formats") as stage:
+        losses = {name: format_loss_of(checkpoint, name, texts, vectors, ids) for name in FORMATS}
+        losses["fp32"] = rounding_loss_of(checkpoint, texts, vectors, ids, range(len(texts)))
+        known = {name: loss for name, loss in losses.items() if loss is not None}
+        stage.result = ", ".join(known)
+    with stages("encode them with each prompt") as stage:
+        prompts = prompt_vectors_of(checkpoint, texts)
+        stage.result = ", ".join(checkpoint.facts.prompts) or "there are none"
     facts = GoldenFacts(
         recipe=recipe.name,
         source=checkpoint.provenance(),
@@ -66,4 +78,4 @@ def golden_of(checkpoint: Checkpoint, recipe: Recipe, dtype: Stored = "float32")
         machine=machine(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return Golden(facts, vectors, ids, known, prompt_vectors_of(checkpoint, texts))
+    return Golden(facts, vectors, ids, known, prompts)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from exporter.acceptance import build_options
 from exporter.bundle.atomic import writing
 from exporter.engines.building import BuiltEngine, build_engine, open_on_cpu
 from exporter.errors import BuildError, CheckpointError
 from exporter.graph import Graph, folding
-from exporter.pipeline.job import Subject, build_options
+from exporter.pipeline.job import Subject
 from exporter.precisions import Conversion, ConversionRequest, precision_of
 from exporter.runtime.runner import Runner
 from exporter.targets import Precision

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from exporter import acceptance
 from exporter.bundle import RangesFacts
-from exporter.bundle.publish import refuse_to_replace_another, refuse_to_replace_other_files
 from exporter.calibration import TokenBatches, audit_text, measured_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint
-from exporter.engines import BuildOptions, backend_of, refuse_idle_options
-from exporter.errors import InputError, MissingDependencyError
 from exporter.options import ExportOptions
 from exporter.pipeline.ranges import calibrated_ranges
-from exporter.precisions import precision_of
 from exporter.recipe import Gate, Recipe
 from exporter.runtime.vector_types import Ranges
 from exporter.stages import Stages
@@ -53,7 +50,7 @@ class Job:
     @property
     def place(self) -> Path:
         """The folder of the bundle."""
-        return self.options.out / self.recipe.name / f"{self.target.precision}-{self.target.backend}"
+        return acceptance.place_of(self.recipe, self.options)
 
     @property
     def gate(self) -> Gate:
@@ -98,41 +95,7 @@ class Subject:
 
 def accept(recipe: Recipe, options: ExportOptions, stages: Stages) -> Job:
     """Refuse what cannot be done, before any work. Without ``unvalidated``, the engine must run on this machine."""
-    if options.name is not None:
-        recipe = recipe.model_copy(update={"name": options.name})
-    target, backend = options.target, backend_of(options.backend)
-    refuse_idle_options(target.backend, build_options(options))
-    _refuse_missing(options)
-    precision_of(target.precision).check(target)
-    runs_here = True
-    try:
-        backend.check(target.precision, target.device)
-    except MissingDependencyError:
-        if not options.unvalidated:
-            raise
-        backend.check_build(target.precision, target.device)
-        runs_here = False
-    job = Job(recipe, options, stages, runs_here)
-    if options.force:
-        refuse_to_replace_other_files(job.place)
-        refuse_to_replace_another(job.place, recipe.source_name(options.checkpoint))
-    return job
-
-
-def _refuse_missing(options: ExportOptions) -> None:
-    """Refuse a file of text that is not there. What is in it is read when it is needed: it may be a pipe."""
-    for path in (options.calibration, *options.sts):
-        if path is not None and not path.exists():
-            raise InputError(f"{path}: cannot be read: No such file or directory", next_step="check the path")
-
-
-def build_options(options: ExportOptions) -> BuildOptions:
-    """Return those options of an export that an engine is built with."""
-    return BuildOptions(
-        workspace_mib=options.workspace_mib,
-        version_compatible=options.version_compatible,
-        hardware_compatible=options.hardware_compatible,
-    )
+    return Job(acceptance.named(recipe, options), options, stages, acceptance.accept(recipe, options))
 
 
 def load(jobs: Sequence[Job], folder: Path) -> Subject:
@@ -152,8 +115,7 @@ def load(jobs: Sequence[Job], folder: Path) -> Subject:
             max_seq_length=options.max_seq_length,
             device=options.device if all(one.runs_here for one in jobs) else Device.CPU,
         )
-        pooling = ", ".join(checkpoint.facts.pooling)
-        stage.result = f"{checkpoint.facts.architecture}, {pooling} pooling, {checkpoint.facts.dimension}-d"
+        stage.result = checkpoint.facts.summary
     truncate_dims = checkpoint.truncate_dims(job.recipe.truncate_dims)
     with stages("encode the probes with PyTorch") as stage:
         reference = reference_of(checkpoint, options.sts, [one.target.precision for one in jobs])

@@ -21,6 +21,7 @@ from exporter.runtime.encoder import Encoder
 from exporter.runtime.runner import Runner
 from exporter.targets import Backend, Device, Padding
 from exporter.validator import Check, ParityReport, validate
+from exporter.validator.check import all_passed, coverage_of_checks
 from exporter.validator.proof import stored_graph, tables_proven
 from exporter.validator.provenance import read_onnx
 
@@ -40,7 +41,7 @@ def judge_float32(graph: Graph, subject: Subject) -> ParityReport:
         encoder = _whole_vectors(subject, subject.checkpoint.tokenizer, runner)
         with job.stages("gate: the fp32 graph") as stage:
             report = validate(subject.reference, encoder, gate, f"{job.recipe.name} fp32 (gate 1)")
-            stage.result = report.summary()
+            stage.result, stage.failed = report.summary(), not report.passed
         with job.stages("sweep: the fp32 graph") as stage:
             weights = proof.weights(read_onnx(graph.model, "the fp32 graph"), graph.precision)
             dataflow, lookup = proof.operators(graph)
@@ -53,6 +54,7 @@ def judge_float32(graph: Graph, subject: Subject) -> ParityReport:
                 width_tokens=0,  # gate 2 sweeps the widths of what is published
             )
             stage.result = f"{dataflow.coverage}; {swept.coverage}"
+            stage.failed = not all_passed((weights, dataflow, lookup, swept))
     report = report.with_checks(weights, dataflow, lookup, swept)
     if not report.passed:
         raise _export_error(report)
@@ -86,7 +88,7 @@ def check_files(built: BuiltEngine, proven: Graph | None, subject: Subject) -> t
         del published, stored
         gc.collect()  # nodes and values refer to each other, and to the content of the file
         checks.insert(0, tokenizer)
-        stage.result = ", ".join(f"{check.name}: {check.coverage}" for check in checks)
+        stage.result, stage.failed = coverage_of_checks(checks), not all_passed(checks)
     return tuple(checks)
 
 
@@ -114,7 +116,7 @@ def judge(
             encoder = _whole_vectors(subject, _published_tokenizer(subject), runner)
             with job.stages(f"gate: {target.precision} on {job.runs_on}") as stage:
                 report = validate(reference, encoder, job.gate, _name(built, job), target.precision)
-                stage.result = report.summary()
+                stage.result, stage.failed = report.summary(), not report.passed
             with job.stages(f"sweep: {target.precision} on {job.runs_on}") as stage:
                 swept = subject.proof.sweep(
                     encoder,
@@ -123,8 +125,8 @@ def judge(
                     tables_proven=tables_proven(checks, target.backend),
                     lengths=built.graph.padding is Padding.RIGHT,
                 )
-                stage.result = swept.coverage
-            prompts = subject.proof.prompts(encoder, job.gate)
+                prompts = subject.proof.prompts(encoder, job.gate)
+                stage.result, stage.failed = swept.coverage, not all_passed((swept, *prompts))
         report = report.with_checks(*checks, swept, *prompts)
     if not report.passed:
         raise _gate_error(report, folded, conversion)

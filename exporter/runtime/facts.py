@@ -57,6 +57,11 @@ class EncoderFacts(BaseModel):
         """Text that is put before documents."""
         return self._text_of(first_prompt(self.prompts, DOCUMENT_PROMPTS))
 
+    @property
+    def summary(self) -> str:
+        """Architecture, pooling and dimension, for a line of progress."""
+        return f"{self.architecture}, {', '.join(self.pooling)} pooling, {self.dimension}-d"
+
     def _text_of(self, name: str | None) -> str:
         return self.prompt if name is None else self.prompts[name]
 

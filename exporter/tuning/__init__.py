@@ -82,6 +82,7 @@ def tune(recipe: Recipe, tuning: TuneOptions, options: ExportOptions, stages: St
 def _judge(jobs: list[Job], work: Work) -> list[Candidate]:
     """Export what an earlier run has not, and return what became of each target."""
     found: dict[str, Candidate] = {}
+    stages = jobs[0].stages
     for job in jobs:
         bundle, refusal = work.bundle(job.target), work.refusal(job.target)
         if bundle is not None or refusal is not None:
@@ -95,6 +96,8 @@ def _judge(jobs: list[Job], work: Work) -> list[Candidate]:
                 found[str(job.target)] = Candidate(job.target, refusal=reason)
             else:
                 found[str(job.target)] = Candidate(job.target, done)
+            if work.folder not in stages.keeps:
+                stages.keeps.append(work.folder)
     return [found[str(job.target)] for job in jobs]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -83,3 +83,13 @@ def check_facts(stated: Mapping[str, Any], read: Mapping[str, Any], source: str 
         if stated.get(name) != read.get(name)
     )
     return Check("facts", f"{len(read)} facts of the encoder, of the manifest and of {source}", failures)
+
+
+def coverage_of_checks(checks: Iterable[Check]) -> str:
+    """Return what checks have covered, in one line."""
+    return ", ".join(f"{check.name}: {check.coverage}" for check in checks)
+
+
+def all_passed(checks: Iterable[Check]) -> bool:
+    """Whether nothing is wrong in any of the checks."""
+    return all(check.passed for check in checks)

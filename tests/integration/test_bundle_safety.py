@@ -24,7 +24,7 @@ from exporter.bundle import Bundle
 from exporter.bundle.atomic import staging
 from exporter.serving.triton import Options, ship
 from tests.support.manifests import edit_manifest
-from tests.support.process import refused, run_program, wait_until
+from tests.support.process import refused, run_program, split_stages, succeeded, wait_until
 from tests.support.warm import CLI, WarmPython
 
 STAGES = (
@@ -122,7 +122,7 @@ class TestKilled:
         assert held(place) is None
         assert left_by_a_killed_process(place)
         done = python.run(CLI, "export", "--model", twin, "--fp16", "--out", tmp_path / "out")
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         assert held(place) == "new"
         assert leftovers(place) == []
 
@@ -237,7 +237,7 @@ class TestTwoAtOnce:
         refused(python.run(CLI, *arguments), 2, f"{place}: another export is writing there", "--out")
         (tmp_path / "held").unlink()
         won = first.wait()
-        assert (won.status, won.stderr) == (0, "")
+        succeeded(won)
         assert held(place) == "new"
         assert leftovers(place) == []
 
@@ -262,7 +262,11 @@ class TestFailures:
         done = python.run(CLI, *arguments)
         assert done.status == 1
         assert done.stdout == ""
-        first, worst, *others = done.stderr.splitlines()
+        told, message = split_stages(done.stderr)
+        assert told[:2] == ["load checkpoint", "encode the probes with PyTorch"]
+        assert told[-2:] == ["gate: fp16 on onnxruntime", "sweep: fp16 on onnxruntime"]
+        assert ", FAILED, min cosine" in done.stderr
+        first, worst, *others = message.splitlines()
         assert first.startswith("error: twin fp16 on onnxruntime: min cosine 0.99999")
         assert "< 1 over" in first
         assert worst.startswith("  worst: “")
@@ -297,7 +301,13 @@ folding.fold = worse
         assert told["error"].startswith("twin fp32 (gate 1): min cosine")
         assert told["parity"]["passed"] is False
         assert len(told["parity"]["rows"]) >= 640
-        assert done.stderr.startswith("error: twin fp32 (gate 1): min cosine")
+        assert [(stage["name"], stage["failed"]) for stage in told["stages"]][-2:] == [
+            ("gate: the fp32 graph", True),
+            ("sweep: the fp32 graph", True),
+        ]
+        told_on_stderr, message = split_stages(done.stderr)
+        assert told_on_stderr == [stage["name"] for stage in told["stages"]]
+        assert message.startswith("error: twin fp32 (gate 1): min cosine")
         assert "no other precision will help" in done.stderr
         assert held(place) is None
         assert leftovers(place) == []

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import pty
+import re
 import shutil
 import signal
 import stat
@@ -25,7 +26,7 @@ import exporter
 from exporter.recipe import list_recipes
 from tests.conftest import SCRIPTS
 from tests.support.manifests import edit_manifest
-from tests.support.process import Done, refused, run_program
+from tests.support.process import Done, refused, run_program, split_stages, succeeded
 from tests.support.warm import CLI, WarmPython
 
 SENTENCES = ["고양이가 창가에서 졸고 있다.", "", "The library closes at six.", "비가 오면 소풍은 다음 주로 미룬다."]
@@ -54,7 +55,7 @@ def nothing_published(folder: Path) -> bool:
 class TestExport:
     def test_json_is_one_object_on_stdout_and_nothing_else(self, demo_export: tuple[Path, Done]) -> None:
         folder, done = demo_export
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         assert done.stdout.count("\n") == 1
         result = json.loads(done.stdout)
         assert result.keys() == {"bundle", "size_bytes", "stages", "manifest", "parity"}
@@ -63,6 +64,13 @@ class TestExport:
         assert result["parity"]["passed"]
         first, *_, last = [stage["name"] for stage in result["stages"]]
         assert (first, last) == ("load checkpoint", "publish")
+        assert not any(stage["failed"] for stage in result["stages"])
+
+    def test_a_line_for_each_stage_on_stderr_where_that_is_no_terminal(self, demo_export: tuple[Path, Done]) -> None:
+        _, done = demo_export
+        told, _ = split_stages(done.stderr)
+        assert told == [stage["name"] for stage in json.loads(done.stdout)["stages"]]
+        assert re.search(r"^load checkpoint: \d+\.\d s, AlbertModel, cls pooling, 256-d$", done.stderr, re.MULTILINE)
 
     def test_the_folder_holds_what_the_design_says(self, demo_fp16: Path) -> None:
         names = {path.name for path in demo_fp16.iterdir()}
@@ -88,7 +96,7 @@ class TestExport:
 
     def test_a_table_ends_an_export(self, python: WarmPython, twin: Path, tmp_path: Path) -> None:
         done = python.run(CLI, "export", "--model", twin, cwd=tmp_path)
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         for stage in (
             "stage",
             "load checkpoint",
@@ -136,7 +144,7 @@ class TestExport:
             time.sleep(0.01)
         os.kill(running.pid, number)
         done = running.wait()
-        assert (done.status, done.stderr) == (128 + number, told)
+        assert (done.status, split_stages(done.stderr)[1]) == (128 + number, told)
         assert not (tmp_path / "out").exists()
 
 
@@ -550,7 +558,7 @@ class TestBundles:
         done = python.run(
             CLI, "validate", twin_bundle, "--checkpoint", twin, "--junit", tmp_path / "junit.xml", "--json"
         )
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         result = json.loads(done.stdout)
         assert done.stdout.count("\n") == 1
         suite = ET.parse(tmp_path / "junit.xml").getroot()
@@ -564,7 +572,7 @@ class TestBundles:
     def test_validate_finds_the_demo_where_it_ships(self, python: WarmPython, demo_fp16: Path, tmp_path: Path) -> None:
         # From any folder, and not on the hub: a manifest keeps the recipe, not where its file stood.
         done = python.run(CLI, "validate", demo_fp16, cwd=tmp_path, environment={"HF_HUB_OFFLINE": "1"})
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         assert "min cosine" in done.stdout
         assert "FAILED" not in done.stdout
 
@@ -589,14 +597,14 @@ class TestBundles:
         record = bundle / "validation.json"
         done = python.run(CLI, "validate", bundle, "--checkpoint", twin)
         hint = f"{bundle}: passed, but the bundle still counts as unvalidated: --record records the result\n"
-        assert (done.status, done.stderr) == (0, hint)
+        succeeded(done, hint)
         assert not record.exists()
         done = python.run(CLI, "validate", bundle, "--checkpoint", twin, "--record", "--json")
-        assert (done.status, done.stderr) == (0, f"{record}: recorded that the bundle passed\n")
+        succeeded(done, f"{record}: recorded that the bundle passed\n")
         assert json.loads(done.stdout)["passed"]
         assert record.exists()
         done = python.run(CLI, "validate", bundle, "--checkpoint", twin)  # which needs no hint now
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         gates = tmp_path / "gates.yaml"
         gates.write_text("gates: {fp32: {max_relative_error: 1.0e-300}}", encoding="utf-8")
         before = record.read_bytes()

@@ -14,7 +14,7 @@ import exporter
 from exporter.errors import BundleError, InputError
 from exporter.validator.probes import shipped_probes
 from tests.support.manifests import edit_manifest
-from tests.support.process import refused
+from tests.support.process import refused, succeeded
 from tests.support.warm import CLI, WarmPython
 
 TEXTS = [probe.text for probe in shipped_probes()[:120]]
@@ -190,7 +190,7 @@ class TestCommand:
         junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
         files = ("--junit", junit, "--summary", summary)
         done = python.run(CLI, "compare", demo_fp32, demo_fp16, "--no-speed", *files)
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         last = done.stdout.splitlines()[-1]
         assert last.startswith("vectors stored with A can be searched with B: yes, top-10 overlap 0.99")
         assert "(at least 0.979)" in last
@@ -212,7 +212,7 @@ class TestCommand:
 
     def test_json(self, python: WarmPython, demo_fp32: Path, demo_fp16: Path, text: Path) -> None:
         done = python.run(CLI, "compare", demo_fp32, demo_fp16, "--no-speed", "--text", text, "--json", "--k", "3")
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         found = json.loads(done.stdout)
         assert (found["search"]["k"], found["speed"], len(found["rows"])) == (3, None, found["text"]["rows"])
 

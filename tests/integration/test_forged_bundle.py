@@ -22,7 +22,7 @@ from exporter.serving.triton import Options, ship
 from exporter.serving.triton.lint import check
 from exporter.serving.triton.repository import ship as ship_whatever
 from tests.support.manifests import edit_manifest, reseal
-from tests.support.process import refused
+from tests.support.process import refused, succeeded
 from tests.support.warm import CLI, WarmPython
 
 OPTIONAL = {name for name, field in Gate.model_fields.items() if field.default is None and not field.is_required()}
@@ -189,13 +189,13 @@ class TestSound:
         models = tmp_path / "models"
         refused(python.run(CLI, "ship", bundle, "--repository", models), 2, "min_cosine 0.9 < 0.999999")
         done = python.run(CLI, "ship", bundle, "--repository", models, "--recipe", recipe)
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         done = python.run(CLI, "validate", bundle, "--checkpoint", twin, "--recipe", recipe)
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
 
     def test_a_recipe_that_ships_goes_by_its_name(self, python: WarmPython, twin: Path, bundle: Path) -> None:
         done = python.run(CLI, "validate", bundle, "--checkpoint", twin, "--recipe", "demo")
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
 
 
 class TestRecordedStatistics:

@@ -19,7 +19,7 @@ from tests.conftest import SCRIPTS
 from tests.support.hub import HubServer
 from tests.support.keys import ec_key
 from tests.support.manifests import edit_manifest
-from tests.support.process import Done, refused, run_program
+from tests.support.process import Done, refused, run_program, succeeded
 
 REPOSITORY = "kor-sbert/demo-onnx"
 TOKEN = "hf_writer"
@@ -77,7 +77,7 @@ def korsbert(hub: HubServer, cache: Path, *arguments: object, token: str | None 
 
 def pushed(hub: HubServer, cache: Path, bundle: Path, *options: str) -> dict[str, object]:
     done = korsbert(hub, cache, "push", bundle, REPOSITORY, "--json", *options)
-    assert (done.status, done.stderr) == (0, ""), done
+    succeeded(done)
     found: dict[str, object] = json.loads(done.stdout)
     return found
 
@@ -133,7 +133,7 @@ class TestPush:
 
     def test_a_dry_run_makes_no_request(self, hub: HubServer, cache: Path, bundle: Path) -> None:
         done = korsbert(hub, cache, "push", bundle, REPOSITORY, "--dry-run", token=None)
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         for path in bundle.iterdir():
             assert path.name in done.stdout
         assert hub.requests == []

@@ -15,7 +15,7 @@ import exporter
 from tests.conftest import SCRIPTS
 from tests.support.hub import HubServer
 from tests.support.manifests import edit_manifest
-from tests.support.process import Done, refused, run_program
+from tests.support.process import Done, refused, run_program, succeeded
 from tests.support.warm import CLI
 
 MODEL = "kor-sbert/small-bert"
@@ -111,7 +111,7 @@ class TestExport:
         edit_manifest(bundle, lambda manifest: manifest["source"].update(checkpoint=MODEL, commit=old))
         command = [SCRIPTS / "korsbert", "validate", bundle, "--json"]
         done = run_program(command, environment=hub.environment(cache))
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         assert json.loads(done.stdout)["passed"]
 
     def test_a_cut_download_publishes_nothing_and_the_next_try_succeeds(
@@ -124,7 +124,7 @@ class TestExport:
         refused(done, 3, MODEL, f"the hub at {hub.endpoint} cannot be reached or disconnected", "try again")
         assert not (tmp_path / "out").exists()
         done = run_program(command, environment=hub.environment(cache))
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         exporter.Bundle.open(tmp_path / "out" / "small-bert" / "fp32-onnxruntime")
 
 

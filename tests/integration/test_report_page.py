@@ -14,6 +14,7 @@ import exporter
 from exporter.bundle import Bundle
 from tests.support.changed_bundles import truncate_early
 from tests.support.manifests import reseal
+from tests.support.process import succeeded
 from tests.support.warm import WarmPython
 
 CLI = "from exporter.cli.main import main; main()"
@@ -68,7 +69,7 @@ class TestOfCommands:
     def test_validate_that_passes(self, python: WarmPython, golden: Path, bundle: Path, tmp_path: Path) -> None:
         page = tmp_path / "page.html"
         done = python.run(CLI, "validate", bundle, "--golden", golden, "--report", page)
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         assert "compared with the answers in a golden file on 729 probes, passed" in heading(page)
         text = page.read_text(encoding="utf-8")
         assert Bundle.open(bundle).manifest.seal in text
@@ -103,7 +104,7 @@ class TestOfCommands:
         text, page = tmp_path / "text.txt", tmp_path / "page.html"
         text.write_text("문장 하나\n문장 둘\n", encoding="utf-8")
         done = python.run(CLI, "bench", bundle, "--text", text, "--rounds", "1", "--report", page)
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         assert re.fullmatch(r"demo fp16 on onnxruntime encodes [\d,]+ sentences per second\.", heading(page))
         assert python.run(CLI, "bench", tmp_path / "none", "--report", page).status == 2
         assert "could not be judged" in heading(page)

@@ -14,7 +14,7 @@ import pytest
 
 import exporter
 from tests.conftest import ROOT, Shared
-from tests.support.process import Done, refused, run_program
+from tests.support.process import Done, refused, run_program, succeeded
 
 SENTENCES = [
     "서랍 속에서 오래된 편지를 찾았다.",
@@ -120,7 +120,7 @@ def test_a_golden_file_judges_there(runtime: Path, demo_fp32: Path, demo_fp16: P
     for bundle in (demo_fp32, demo_fp16):
         command = [runtime.with_name("korsbert"), "validate", bundle, "--golden", tmp_path / "demo.golden", "--json"]
         done = run_program(command, cwd=tmp_path, environment=_clean_environment())
-        assert (done.status, done.stderr) == (0, "")
+        succeeded(done)
         found = json.loads(done.stdout)
         with_torch = exporter.validate(bundle, golden=tmp_path / "demo.golden")
         assert found["statistics"]["min_cosine"] == pytest.approx(with_torch.statistics["min_cosine"], abs=1e-9)
@@ -144,7 +144,7 @@ def test_bundles_and_arrays_are_compared_there(runtime: Path, demo_fp32: Path, d
     assert found["sts"][0]["candidate_spearman"] == pytest.approx(with_torch["sts"][0]["candidate_spearman"], abs=1e-6)
     np.save(tmp_path / "a.npy", np.random.default_rng(0).standard_normal((60, 8)))
     done = run_program([korsbert, "compare", "a.npy", "a.npy"], cwd=tmp_path, environment=_clean_environment())
-    assert (done.status, done.stderr) == (0, "")
+    succeeded(done)
     done = run_program([korsbert, "compare", "a.npy", "b.parquet"], cwd=tmp_path, environment=_clean_environment())
     refused(done, 3, "pyarrow is not installed", "pip install 'korsbert[embed]'")
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.hostile_servers import http_answer, raw_server, repeated
 from tests.support.manifests import edit_manifest
-from tests.support.process import refused, wait_until
+from tests.support.process import refused, succeeded, wait_until
 from tests.support.warm import CLI, WarmPython
 
 WITHOUT_TRITON = "import sys; sys.modules.update({'grpc': None, 'tritonclient': None}); " + CLI
@@ -21,7 +21,7 @@ WITHOUT_TRITON = "import sys; sys.modules.update({'grpc': None, 'tritonclient': 
 
 def test_ship_writes_a_repository_and_says_so(python: WarmPython, demo_fp32: Path, tmp_path: Path) -> None:
     done = python.run(CLI, "ship", demo_fp32, "--repository", "models", "--image-version", "26.03", cwd=tmp_path)
-    assert (done.status, done.stderr) == (0, "")
+    succeeded(done)
     assert "demo_text" in done.stdout
     assert "onnxruntime" in done.stdout
     assert {path.name for path in (tmp_path / "models").iterdir()} == {
@@ -48,7 +48,7 @@ def test_another_precision_under_the_same_name_is_told(
     python: WarmPython, demo_fp32: Path, demo_fp16: Path, tmp_path: Path
 ) -> None:
     done = python.run(CLI, "ship", demo_fp32, "--repository", "models", "--no-measure", cwd=tmp_path)
-    assert (done.status, done.stderr) == (0, "")
+    succeeded(done)
     done = python.run(CLI, "ship", demo_fp16, "--repository", "models", "--no-measure", cwd=tmp_path)
     assert done.status == 0
     assert "note: version 2 of demo is fp16 on onnxruntime; the version before is fp32 on onnxruntime" in " ".join(

@@ -31,7 +31,7 @@ from exporter.serving.triton.remote import RemoteEncoder
 from exporter.serving.triton.verify import verify
 from exporter.validator.probes import shipped_probes
 from tests.conftest import SCRIPTS
-from tests.support.process import run_program, wait_until
+from tests.support.process import run_program, succeeded, wait_until
 from tests.support.triton import TritonServer, running
 
 CLIENTS, REQUESTS = 32, 2000
@@ -78,7 +78,7 @@ def test_a_server_passes_the_bundle_s_gates_over_both_protocols(
 def test_verify_from_the_command_line(server: TritonServer, bundles: dict[str, Bundle]) -> None:
     command = [SCRIPTS / "korsbert", "verify", f"http://{server.http}", bundles["demo"].folder]
     done = run_program([*command, "--grpc", server.grpc, "--requests", "128", "--json"])
-    assert (done.status, done.stderr) == (0, "")
+    succeeded(done)
     found = json.loads(done.stdout)
     assert found["passed"]
     assert [report["subject"] for report in found["parity"]] == [

@@ -18,7 +18,7 @@ from tests.conftest import Shared
 from tests.support.fault_proxy import Fault, Proxy, TeiAnswers, fault_proxy
 from tests.support.faulty_vectors import rounded_to_8_bits, swap_two
 from tests.support.hostile_servers import http_answer, raw_server
-from tests.support.process import Done, refused
+from tests.support.process import Done, refused, succeeded
 from tests.support.tei_stand_in import tei_stand_in
 from tests.support.warm import CLI, WarmPython
 
@@ -57,7 +57,7 @@ def test_a_golden_file_needs_no_torch_and_no_bundle(
 ) -> None:
     arguments = ("verify", sound.url, "--api", "tei", "--golden", golden, *FEW)
     done = python.run(WITHOUT_TORCH, *arguments, "--junit", "v.xml", "--summary", "v.md", cwd=tmp_path)
-    assert (done.status, done.stderr) == (0, "")
+    succeeded(done)
     told = f"demo, fp32, TEI 0.0.0-stand-in (stand-in, float32) at {sound.url}, compared with the golden file"
     assert done.stdout.splitlines()[0] == told
     found = results(done)
@@ -90,7 +90,7 @@ def test_the_answers_of_a_bundle_take_the_place_of_its_checkpoint_s(
 ) -> None:
     arguments = ("verify", sound.url, demo_fp32, "--api", "tei", "--reference", "bundle", *FEW, "--json")
     done = python.run(WITHOUT_TORCH, *arguments, cwd=tmp_path)
-    assert (done.status, done.stderr) == (0, "")
+    succeeded(done)
     found = json.loads(done.stdout)
     assert (found["passed"], found["compared_with"]) == (True, "the bundle")
     (tmp_path / "before.json").write_text(done.stdout, encoding="utf-8")
@@ -101,7 +101,7 @@ def test_the_answers_of_a_bundle_take_the_place_of_its_checkpoint_s(
 
 def test_a_checkpoint_without_a_bundle(python: WarmPython, sound: Proxy, tmp_path: Path) -> None:
     done = python.run(CLI, "verify", sound.url, "--api", "tei", "--checkpoint", "demo", *FEW, "--json", cwd=tmp_path)
-    assert (done.status, done.stderr) == (0, "")
+    succeeded(done)
     assert json.loads(done.stdout)["compared_with"] == "the checkpoint"
 
 

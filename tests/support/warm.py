@@ -37,6 +37,9 @@ CLI = "from exporter.cli.main import main; main()"
 # Imported by the parent of all runs. Nothing of it starts threads, which a fork would lose.
 _WARM = (
     "exporter.cli.main",
+    "exporter.cli.bundles",
+    "exporter.cli.embed",
+    "exporter.cli.export",
     "exporter.pipeline",
     "exporter.engines.onnxruntime",
     "torch.onnx._internal.exporter._core",

@@ -210,6 +210,7 @@ class FakeReference:
     """A checkpoint whose model notes how many threads torch has while it encodes."""
 
     source = "somewhere"
+    facts = SimpleNamespace(summary="a model")
 
     def __init__(self, weights_sha256: str) -> None:
         self.weights_sha256 = weights_sha256
@@ -312,3 +313,14 @@ class TestWorth:
         )
         assert siblings_of(Bundle(tmp_path / "int8-onnxruntime", other)) == ()
         assert siblings_of(real) == ()
+
+
+def test_who_is_timed_in_which_round_is_told() -> None:
+    told: list[str] = []
+    encoders = {name: lambda *_: None for name in ("a", "b")}
+    measure(encoders, ["x"], batch_size=1, rounds=2, singles=1, clock=iter(range(100)).__next__, progress=told.append)
+    assert told == [
+        *("b, warm-up", "a, warm-up"),
+        *("a, round 1 of 2", "b, round 1 of 2"),
+        *("b, round 2 of 2", "a, round 2 of 2"),
+    ]

@@ -15,7 +15,8 @@ import typer.main
 import exporter
 import exporter.errors
 from exporter.bundle.manifest import FORMAT, Manifest
-from exporter.cli.main import COMMANDS, app
+from exporter.cli.commands import COMMANDS
+from exporter.cli.main import app
 from exporter.errors import ExportError
 from exporter.recipe import Gate, Gates, list_recipes, load_recipe
 from tests.unit.test_layers import ALLOWED

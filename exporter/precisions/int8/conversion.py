@@ -39,6 +39,8 @@ def check(target: Target) -> None:
 def prepare(request: ConversionRequest, convert: Convert) -> Int8Conversion:
     """Calibrate, and search for assignments. Results so far are kept in ``request.ledger``."""
     target, recipe = request.target, request.recipe
+    if request.ledger is not None:
+        request.stages.keeps.append(request.ledger)
     with request.stages("calibrate and search") as stage:
         text = calibration_set(request.calibration, request.probes, request.tokenizer, request.prompt)
         for warning in text.warnings:

@@ -1,0 +1,110 @@
+"""Shell completion: what is completed, in each shell, and that it waits for nothing heavy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter.cli.completion import bundle_folders, recipe_names
+from exporter.recipe import list_recipes
+from tests.support.process import Done, run_program
+
+PROGRAM = "import sys; sys.argv = ['korsbert', *sys.argv[1:]]; from exporter.cli.main import main; "
+
+
+def complete(shell: str, line: str, cwd: Path | None = None, after: str = "") -> Done:
+    """Ask as the script of a shell asks for the last word of a line."""
+    words = line.split(" ")
+    asked = {
+        "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)},
+        "zsh": {"_TYPER_COMPLETE_ARGS": line},
+        "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }[shell]
+    code = f"{PROGRAM}\ntry:\n    main()\nfinally:\n    {after or 'pass'}"
+    root = str(Path(__file__).parents[3])
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": root, "_KORSBERT_COMPLETE": f"complete_{shell}", **asked}
+    return run_program([sys.executable, "-c", code], cwd=cwd, environment=environment)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("korsbert exp", "export"),
+        ("korsbert export --model ko-sbert", "ko-sbert-multitask\nko-sbert-sts"),
+        ("korsbert export --backend tensorrt", "tensorrt\ntensorrt-rtx"),
+        ("korsbert verify http://h:1 b --precision int", "int8\nint8_dynamic"),
+        ("korsbert export --int", "--int8\n--int8-dynamic"),
+    ],
+)
+def test_words_in_bash(line: str, wanted: str) -> None:
+    done = complete("bash", line)
+    assert (done.status, done.stdout, done.stderr) == (0, f"{wanted}\n", "")
+
+
+def test_words_have_explanations_in_zsh_and_fish() -> None:
+    assert '"export":"Export a checkpoint to a bundle."' in complete("zsh", "korsbert exp").stdout
+    assert complete("fish", "korsbert exp").stdout == "export\tExport a checkpoint to a bundle.\n"
+
+
+def test_a_bundle_of_the_default_folder(tmp_path: Path) -> None:
+    bundle = tmp_path / "artifacts" / "demo" / "fp16-onnxruntime"
+    bundle.mkdir(parents=True)
+    (bundle / "manifest.json").touch()
+    assert complete("bash", "korsbert show ", tmp_path).stdout == "artifacts/demo/fp16-onnxruntime\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_script_for_each_shell(shell: str) -> None:
+    detected = f"import shellingham; shellingham.detect_shell = lambda: ('{shell}', ''); "
+    done = run_program([sys.executable, "-c", f"{detected}{PROGRAM}main()", "--show-completion"])
+    assert (done.status, done.stderr) == (0, "")
+    assert f"_KORSBERT_COMPLETE=complete_{shell}" in done.stdout
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=done.stdout.encode(), check=True)
+
+
+def test_a_shell_that_is_not_supported_is_no_failed_gate() -> None:
+    detected = "import shellingham; shellingham.detect_shell = lambda: ('tcsh', ''); "
+    done = run_program([sys.executable, "-c", f"{detected}{PROGRAM}main()", "--show-completion"])
+    assert done.status == 2
+    assert "Shell tcsh not supported." in done.stderr
+
+
+@pytest.mark.parametrize("line", ["korsbert exp", "korsbert show ", "korsbert validate --d", "korsbert ship --run"])
+def test_completion_imports_nothing_heavy(line: str) -> None:
+    after = "print('\\n'.join(sys.modules), file=sys.stderr)"
+    modules = set(complete("bash", line, after=after).stderr.split())
+    assert "typer" in modules
+    # typer itself imports pydantic, to convert arguments.
+    assert not modules & {"torch", "numpy", "onnx", "yaml", "huggingface_hub", "rich.console", "exporter.options"}
+
+
+def test_completion_of_an_export_imports_no_torch() -> None:
+    modules = set(
+        complete("bash", "korsbert export --model d", after="print(*sys.modules, file=sys.stderr)").stderr.split()
+    )
+    assert not modules & {"torch", "numpy", "onnx", "huggingface_hub"}
+
+
+def test_recipes_are_those_that_are_listed() -> None:
+    assert recipe_names("") == sorted(recipe.name for recipe in list_recipes())
+    assert recipe_names("./") == []
+
+
+def test_folders_lead_to_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("out/demo/fp32", "out/other", ".hidden"):
+        Path(name).mkdir(parents=True)
+    Path("out/demo/fp32/manifest.json").touch()
+    Path("out/notes.txt").touch()
+    assert bundle_folders("") == ["out/"]
+    assert bundle_folders("out/") == ["out/demo/", "out/other/"]
+    assert bundle_folders("./out/d") == ["./out/demo/"]
+    assert bundle_folders("out/demo/") == ["out/demo/fp32"]
+    assert bundle_folders(str(tmp_path / "out" / "demo" / "f")) == [str(tmp_path / "out" / "demo" / "fp32")]
+    assert bundle_folders(".h") == [".hidden/"]
+    assert bundle_folders("nowhere/") == []
+    assert bundle_folders("owner/na") == []
