@@ -5,6 +5,8 @@
     main.py           the table of commands, entry points, exit codes
     export.py         export
     bundles.py        list, show, validate
+    doctor.py         doctor
+    listing.py        bundles
     encode.py         encode
     embed.py          embed
     bench.py          bench

@@ -24,10 +24,12 @@ from exporter.cli import embed, export
 from exporter.cli.bench import bench_command
 from exporter.cli.bundles import list_command, show_command, validate_command
 from exporter.cli.compare import compare_command
+from exporter.cli.doctor import doctor_command
 from exporter.cli.encode import encode_command
 from exporter.cli.flags import Command
 from exporter.cli.golden import golden_command
 from exporter.cli.hub import push_command
+from exporter.cli.listing import bundles_command
 from exporter.cli.output import CLOSED_PIPE
 from exporter.cli.signing import sign_command, verify_signature_command
 from exporter.cli.triton import check_command, ship_command
@@ -38,7 +40,9 @@ INTERRUPTED = 130  # 128 + SIGINT
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "export": export.command(),
+    "doctor": doctor_command,
     "list": list_command,
+    "bundles": bundles_command,
     "show": show_command,
     "validate": validate_command,
     "golden": golden_command,

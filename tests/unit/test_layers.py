@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
         "comparison",
         "corpus",
         "dependencies",
+        "doctor",
         "errors",
         "files",
         "golden",
@@ -129,6 +130,7 @@ ALLOWED: dict[str, set[str]] = {
         "recipe",
         "validator",
     },
+    "doctor": {"dependencies", "engines", "errors", "machine", "precisions", "targets"},
     "validation": {
         "bundle",
         "checkpoint",
