@@ -4,6 +4,7 @@
 
     manifest.py      the schema of manifest.json and validation.json
     bundle.py        an opened bundle: every file verified
+    listing.py       what lies in a folder of bundles, by manifests alone
     finding.py       where a bundle is: a folder, or a repository on the hub
     pushing.py       a bundle to a repository on the hub, in one commit
     atomic.py        folders and files that appear whole

@@ -8,6 +8,8 @@
     tune.py           tune
     dry_run.py        export --dry-run
     bundles.py        list, show, validate
+    doctor.py         doctor
+    listing.py        bundles
     encode.py         encode
     embed.py          embed
     bench.py          bench

@@ -69,6 +69,18 @@ COMMANDS: dict[str, Entry] = {
         _MAKE,
         ("korsbert list", "korsbert list --json"),
     ),
+    "doctor": Entry(
+        "doctor:doctor_command",
+        "Say what can run on this machine.",
+        _MAKE,
+        ("korsbert doctor", "korsbert doctor --json"),
+    ),
+    "bundles": Entry(
+        "listing:bundles_command",
+        "List the bundles in a folder.",
+        _LOOK,
+        ("korsbert bundles", "korsbert bundles /srv/bundles --check"),
+    ),
     "show": Entry(
         "bundles:show_command",
         "Show what a bundle contains.",

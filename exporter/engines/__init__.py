@@ -76,9 +76,12 @@ class Engine(BaseModel):
         """The oldest version of ONNX Runtime that computes it right, ``"1.25"``; None for engines of other backends."""
         if self.backend is not Backend.ONNXRUNTIME:
             return None
-        # Attention is an operator since opset 23, which 1.23 is the first to have. Attention by lengths is of opset 24:
-        # 1.23 refuses it, and the CPU provider of 1.24 ignores the lengths and answers wrongly.
-        return "1.25" if self.facts.lengths else "1.23"
+        # Measured (benchmarks/results/oldest_onnxruntime.md). Attention is an operator since opset 23, which 1.23 is
+        # the first to have, without a kernel for its QuantizeLinear. Attention by lengths is of opset 24: 1.23 refuses
+        # it, and the CPU provider of 1.24 ignores the lengths and answers wrongly.
+        if self.facts.lengths:
+            return "1.25"
+        return "1.24" if self.precision is Precision.INT8 else "1.23"
 
 
 class EngineFiles:

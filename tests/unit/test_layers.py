@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
         "comparison",
         "corpus",
         "dependencies",
+        "doctor",
         "errors",
         "files",
         "golden",
@@ -147,6 +148,7 @@ ALLOWED: dict[str, set[str]] = {
         "recipe",
         "validator",
     },
+    "doctor": {"dependencies", "engines", "errors", "machine", "precisions", "targets"},
     "validation": {
         "bundle",
         "checkpoint",

@@ -103,6 +103,13 @@ def test_padding_on_the_right_alone_needs_no_newer_one() -> None:
     assert engine.least_runtime == "1.23"
 
 
+def test_static_int8_needs_a_kernel_that_1_23_lacks() -> None:
+    """As measured with the demo: benchmarks/results/oldest_onnxruntime.md."""
+    engine = Engine(backend=Backend.ONNXRUNTIME, precision=Precision.INT8, files=("model.onnx",))
+    assert engine.least_runtime == "1.24"
+    assert engine.model_copy(update={"precision": Precision.INT8_DYNAMIC}).least_runtime == "1.23"
+
+
 class FakeSession:
     """A session on the CUDA provider whose graph sums the ids that the mask lets through; it takes addresses."""
 
