@@ -72,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
         "validation",
         "validator",
     },
+    "adapters": {"api", "bundle", "dependencies", "errors", "runtime"},
     "comparison": {
         "benchmark",
         "bundle",
@@ -213,6 +214,7 @@ ALLOWED: dict[str, set[str]] = {
 # What a bundle is served with: none of these may import torch, transformers, onnx or scipy, wherever in the file.
 RUNTIME = (
     "__init__",
+    "adapters",
     "api",
     "benchmark",
     "bundle",
