@@ -112,6 +112,9 @@ def test_the_bundle_is_opened_by_warm_up_and_shared(
     document.warm_up()
     text.run(QUERY)
     assert loads == [mine]
+    shutil.rmtree(mine)  # or another bundle in its place: queries must keep to the vectors that were stored
+    text.run(QUERY)
+    document.run(DOCUMENTS)
 
 
 def test_what_is_refused(prompted: str, tmp_path: Path) -> None:
