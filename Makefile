@@ -21,7 +21,7 @@ demo: .venv/ready
 	$(BIN)/korsbert-export --model demo --fp16 --force
 	$(BIN)/korsbert show artifacts/demo/fp16-onnxruntime
 
-test: .venv/ready .venv-triton/ready .venv-infinity/ready build/wheels/ready build/javascript/ready build/interop/ready
+test: .venv/ready .venv-triton/ready .venv-infinity/ready build/wheels/ready build/javascript/ready build/interop/ready build/adapters/ready
 	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE)
 
 # The fuzz tests with 5,000 cases each: about an hour. `make test` runs 200.
@@ -30,7 +30,7 @@ fuzz: .venv/ready
 	  tests/unit/serving/test_remote.py tests/unit/serving/test_embedding_servers.py
 
 # The suite with the newest version of every package, in an environment that is made anew each time.
-test-newest: .venv-triton/ready .venv-infinity/ready build/wheels/ready build/javascript/ready build/interop/ready
+test-newest: .venv-triton/ready .venv-infinity/ready build/wheels/ready build/javascript/ready build/interop/ready build/adapters/ready
 	rm -rf .venv-newest
 	$(PYTHON) -m venv .venv-newest
 	$(NEWEST)/pip install -q $(TORCH)
@@ -39,8 +39,8 @@ test-newest: .venv-triton/ready .venv-infinity/ready build/wheels/ready build/ja
 	OMP_NUM_THREADS=1 $(NEWEST)/python $(SUITE)
 
 # The suite with the lowest versions that pyproject.toml allows.
-test-oldest: .venv-oldest/ready .venv-triton-oldest/ready .venv-infinity/ready build/wheels/ready build/javascript/ready build/interop/ready
-	KORSBERT_TRITON_VENV=.venv-triton-oldest OMP_NUM_THREADS=1 $(OLDEST)/python $(SUITE)
+test-oldest: .venv-oldest/ready .venv-triton-oldest/ready .venv-infinity/ready build/wheels/ready build/javascript/ready build/interop/ready build/adapters-oldest/ready
+	KORSBERT_TRITON_VENV=.venv-triton-oldest KORSBERT_ADAPTERS_VENV=build/adapters-oldest OMP_NUM_THREADS=1 $(OLDEST)/python $(SUITE)
 
 check: .venv/ready docs
 	$(BIN)/ruff check .
@@ -190,6 +190,18 @@ build/javascript/ready: tests/javascript/package.json tests/javascript/package-l
 build/interop/ready: tests/support/interop.txt
 	test -x build/interop/bin/python || $(PYTHON) -m venv build/interop
 	build/interop/bin/pip install -q -r tests/support/interop.txt
+	touch $@
+
+# The frameworks that have an adapter, and korsbert without torch. They bring a hundred packages, and need none of .venv.
+ADAPTERS := cpu,langchain,llama-index,haystack,chroma,scikit-learn
+build/adapters/ready: pyproject.toml constraints-adapters.txt
+	test -x build/adapters/bin/python || $(PYTHON) -m venv build/adapters
+	build/adapters/bin/pip install -q -c constraints-adapters.txt -e ".[$(ADAPTERS)]" langgraph-checkpoint pytest
+	touch $@
+
+build/adapters-oldest/ready: pyproject.toml constraints-adapters-oldest.txt
+	test -x build/adapters-oldest/bin/python || $(PYTHON) -m venv build/adapters-oldest
+	build/adapters-oldest/bin/pip install -q -c constraints-adapters-oldest.txt -e ".[$(ADAPTERS)]" langgraph-checkpoint pytest
 	touch $@
 
 clean:

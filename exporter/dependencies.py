@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from exporter.errors import MissingDependencyError
@@ -34,6 +35,11 @@ EXTRAS = {
     "ray": "ray",
     "model_signing": "sign",
     "OpenSSL": "sign",
+    "langchain_core": "langchain",
+    "llama_index": "llama-index",
+    "haystack": "haystack",
+    "chromadb": "chroma",
+    "sklearn": "scikit-learn",
 }
 
 REFERENCE_PACKAGES = ("torch", "sentence_transformers", "optimum")
@@ -84,8 +90,23 @@ def require(package: str, extra: str | None = None) -> ModuleType:
     Raises:
         MissingDependencyError: It is not installed; the message names the pip command.
     """
-    try:
+    with importing(package, extra):
         return importlib.import_module(package)
+
+
+@contextmanager
+def importing(package: str, extra: str | None = None) -> Iterator[None]:
+    """Let the statements below import an optional package, where type checkers have to see them.
+
+    Args:
+        package: What they import.
+        extra: The extra of korsbert that brings it, where several do and this is the one that is wanted.
+
+    Raises:
+        MissingDependencyError: It is not installed; the message names the pip command.
+    """
+    try:
+        yield
     except ModuleNotFoundError as error:
         missing = (error.name or package).partition(".")[0]
         wanted = "" if missing in EXTRAS else f", which {package} needs"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,18 +47,6 @@ def test_fastembed(request: pytest.FixtureRequest, tmp_path: Path, name: str) ->
         expected = encoder.encode(TEXTS)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=2e-3 if "fp16" in str(bundle) else 1e-6, rtol=0)
-
-
-def test_the_adapter(demo_fp16: Path, tmp_path: Path) -> None:
-    code = code_of("Adapters") + (
-        "\nimport json, sys\nembeddings = Embeddings(sys.argv[1])\n"
-        "print(json.dumps([*embeddings.embed_documents(json.loads(sys.argv[2])), embeddings.embed_query('무엇?')]))\n"
-    )
-    done = run_program([sys.executable, "-c", code, demo_fp16, json.dumps(TEXTS)], cwd=tmp_path)
-    assert (done.status, done.stderr) == (0, "")
-    with exporter.load(demo_fp16) as encoder:
-        expected = [*encoder.encode_document(TEXTS), encoder.encode_query("무엇?")]
-    np.testing.assert_allclose(np.array(json.loads(done.stdout)), np.array(expected), atol=1e-6, rtol=0)
 
 
 def test_that_environment_is_without_korsbert() -> None:

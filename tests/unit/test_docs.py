@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "benchmarks" / "README.md"])
 GENERATED = DOCS / "reference" / "cli.md"  # `make docs` writes it
+ADAPTERS = {path.stem for path in (ROOT / "exporter" / "_alias" / "korsbert").glob("[!_]*.py")}
 GUIDES = [page for page in PAGES if page.name != "CHANGELOG.md" and page != GENERATED]
 
 
@@ -103,7 +104,7 @@ def test_python_blocks_use_public_names(page: Path) -> None:
     for block in fenced(text_of(page), "python"):
         compile(block, name_of(page), "exec")
         for name in re.findall(r"\b(?:korsbert|exporter)\.(\w+)", block):
-            assert name in exporter.__all__, f"{name_of(page)}: {name}"
+            assert name in {*exporter.__all__, "adapters", *ADAPTERS}, f"{name_of(page)}: {name}"
 
 
 def test_the_recipe_that_is_shown_is_a_recipe(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ ALLOWED: dict[str, set[str]] = {
         "stages",
         "targets",
     },
+    "adapters": {"api", "bundle", "dependencies", "errors", "runtime"},
     "comparison": {
         "benchmark",
         "bundle",
@@ -257,6 +258,7 @@ ALLOWED: dict[str, set[str]] = {
 # What a bundle is served with: none of these may import torch, transformers, onnx or scipy, wherever in the file.
 RUNTIME = (
     "__init__",
+    "adapters",
     "api",
     "benchmark",
     "bundle",

@@ -52,6 +52,23 @@ def test_the_oldest_constraints_are_the_lower_bounds() -> None:
     assert pinned("constraints-oldest.txt") == lower_bounds()
 
 
+def test_the_adapters_have_the_lower_bounds_of_their_extras() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    ((engine, *adapters),) = (
+        names.split(",") for names in re.findall(r"^ADAPTERS := (.*)$", makefile, flags=re.MULTILINE)
+    )
+    assert engine == "cpu"
+    required = [Requirement(line) for extra in adapters for line in PROJECT["optional-dependencies"][extra]]
+    bounds = {canonicalize_name(each.name): Version(bound.version) for each in required for bound in each.specifier}
+    assert pinned("constraints-adapters-oldest.txt") == bounds
+    page = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
+    newest = pinned("constraints-adapters.txt")
+    for requirement in required:
+        name = canonicalize_name(requirement.name)
+        assert newest[name] in requirement.specifier
+        assert f"| {name} {bounds[name]} |" in page
+
+
 @pytest.mark.parametrize("file", ["constraints.txt", "constraints-oldest.txt"])
 def test_every_constraint_is_allowed(file: str) -> None:
     versions = pinned(file)
