@@ -179,7 +179,7 @@ def _ways(padded: Path, packed: Path, threads: int, tokenizer: TextTokenizer) ->
                 batches = batches_of_little_padding(
                     lengths, batch_size=len(rows), token_budget=2**30, padding_tokens=padding
                 )
-            parts = {}
+            parts: dict[int, Vectors] = {}
             for batch in batches:
                 ids, mask = tokenizer.pad([rows[row] for row in batch])
                 vectors = sessions[name].run(None, {"input_ids": ids, "attention_mask": mask})[0]

@@ -28,7 +28,7 @@ def session_options(threads: int | None = None, device: str = "cpu") -> Any:
     options.enable_mem_pattern = False
     if device == "cpu":
         # The fused kernel of Add and LayerNormalization is slower there than the two that it replaces, in every
-        # precision (benchmarks/results/packed.md).
+        # precision (benchmarks/packed.py).
         options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
     if threads is not None:
         options.intra_op_num_threads = threads
