@@ -194,7 +194,7 @@ def open(  # noqa: A001
     ort = require("onnxruntime")
     check(engine.precision, device)
     _refuse_older(ort.__version__, engine, files.folder, device)
-    options = session_options(threads)
+    options = session_options(threads, device)
     right_padded = engine.facts.right_padded
     if device == "cpu":
         return OnnxRuntimeRunner(_session(engine, files, options, device, {}), right_padded=right_padded)

@@ -11,11 +11,12 @@ import numpy.typing as npt
 from exporter.dependencies import require
 
 
-def session_options(threads: int | None = None) -> Any:
+def session_options(threads: int | None = None, device: str = "cpu") -> Any:
     """Return the options of a session that meets batches of many shapes.
 
     Args:
         threads: Threads of one operator; by default as many as there are cores.
+        device: Where the session computes, ``"cpu"`` or ``"cuda"``.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
@@ -25,6 +26,10 @@ def session_options(threads: int | None = None) -> Any:
     # A memory pattern is a plan for one shape, kept for every shape that is met; batches of text hardly meet twice, and
     # the plans' blocks made up 40% of the peak (606 and 374 MiB for ALBERT) at the same speed.
     options.enable_mem_pattern = False
+    if device == "cpu":
+        # The fused kernel of Add and LayerNormalization is slower there than the two that it replaces, in every
+        # precision (benchmarks/packed.py).
+        options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
