@@ -27,8 +27,8 @@ def session_options(threads: int | None = None, device: str = "cpu") -> Any:
     # the plans' blocks made up 40% of the peak (606 and 374 MiB for ALBERT) at the same speed.
     options.enable_mem_pattern = False
     if device == "cpu":
-        # The fused kernel of Add and LayerNormalization is slower there than the two that it replaces, in every
-        # precision (benchmarks/packed.py).
+        # The fused kernel of Add and LayerNormalization was slower there than the two that it replaces, by 1.1 times in
+        # fp32 and 1.3 in dynamic int8 (ALBERT, AMD EPYC; benchmarks/packed.py).
         options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
     if threads is not None:
         options.intra_op_num_threads = threads

@@ -79,6 +79,7 @@ def test_an_error_is_printed_with_the_flags_of_the_running_command() -> None:
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 PACKAGE = Path(exporter.__file__).parent
 OTHER_PROGRAMS = {
+    "adapters/chroma.py": {"--upgrade"},
     "bundle/snippets.py": {"--local-dir"},
     "serving/triton/deployment.py": {"--model-repository", "--model-control-mode", "--disable-auto-complete-config"}
     | {"--repository-poll-secs", "--cache-config", "--http-restricted-api", "--grpc-restricted-protocol"}
