@@ -28,21 +28,37 @@ def refuse_what_cannot_be_done(recipe: Recipe, options: ExportOptions) -> None:
         ExportError: An option, a file, the target, the place or the checkpoint cannot be used; see
             ``exporter.errors``.
     """
-    accept(recipe, options)
-    place = place_of(named(recipe, options), options)
-    if not options.force:
-        refuse_taken(place)
+    refuse_target(recipe, options)
     refuse_source(recipe, options)
 
 
-def refuse_source(recipe: Recipe, options: ExportOptions) -> None:
+def refuse_target(recipe: Recipe, options: ExportOptions) -> None:
+    """Refuse options, a target or a place that an export could not use.
+
+    Raises:
+        MissingDependencyError: The engine cannot run on this machine.
+        ExportError: See ``exporter.errors``.
+    """
+    accept(recipe, options)
+    if not options.force:
+        refuse_taken(place_of(named(recipe, options), options))
+
+
+def refuse_source(recipe: Recipe, options: ExportOptions, *, text: Path | None = None) -> None:
     """Refuse a checkpoint and files of text that an export could not use, whatever its target.
+
+    Args:
+        recipe: The model.
+        options: How it is exported.
+        text: One more file of sentences, that engines are measured with.
 
     Raises:
         ExportError: See ``exporter.errors``.
     """
     _refuse_missing_files(options)
     _refuse_text(options)
+    if text is not None:
+        calibration_sentences(text, ())
     refuse_early(
         recipe,
         folder=options.checkpoint,
@@ -84,7 +100,7 @@ def named(recipe: Recipe, options: ExportOptions) -> Recipe:
 
 def place_of(recipe: Recipe, options: ExportOptions) -> Path:
     """Return the folder of the bundle, for a recipe under the bundle's name."""
-    return options.out / recipe.name / f"{options.target.precision}-{options.target.backend}"
+    return options.out / recipe.name / options.target.folder
 
 
 def build_options(options: ExportOptions) -> BuildOptions:

@@ -170,8 +170,7 @@ def export_precisions(
 
     Raises:
         InputError: No precision, an unknown one, or one twice.
-        GateError: The float32 graph is wrong, and so would every bundle be.
-        ExportError: Anything else that stops them all: a precision that this machine cannot run, for example.
+        ExportError: What stops them all: a precision that this machine cannot run, or a place that is taken, say.
     """
     chosen = [_precision("precisions", name) for name in precisions]
     if not chosen or len(set(chosen)) < len(chosen):
@@ -182,7 +181,8 @@ def export_precisions(
     from exporter import acceptance  # noqa: PLC0415 - imports onnx_ir
 
     for one in chosen:
-        acceptance.refuse_what_cannot_be_done(recipe, options.model_copy(update={"precision": one}))
+        acceptance.refuse_target(recipe, options.model_copy(update={"precision": one}))
+    acceptance.refuse_source(recipe, options)
     require_all(EXPORT_PACKAGES)
     from exporter import pipeline  # noqa: PLC0415 - imports torch
 
@@ -221,12 +221,14 @@ def tune(
     chosen = [name for name in ("precision", "backend") if name in named]
     if chosen:
         raise InputError(f"`tune` chooses the {chosen[0]}", next_step=f"name those to compare in `{chosen[0]}s`")
+    if named.get("unvalidated") or (options is not None and options.unvalidated):
+        raise InputError("`tune` measures engines, so it has no `unvalidated`", next_step="leave it out")
     tuning, options = tuning or TuneOptions.of(**own), _export_options(options, named)
     recipe = model if isinstance(model, Recipe) else find_recipe(model)
     refuse_missing(EXPORT_PACKAGES)
     from exporter import acceptance  # noqa: PLC0415 - imports onnx_ir
 
-    acceptance.refuse_source(recipe, options)
+    acceptance.refuse_source(recipe, options, text=tuning.text)
     require_all(EXPORT_PACKAGES)
     from exporter.tuning import tune  # noqa: PLC0415 - imports torch
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from exporter.errors import MissingDependencyError
+from exporter.errors import MissingDependencyError, first_line
 
 # Package name on import -> the extra of korsbert that brings it.
 EXTRAS = {
@@ -111,6 +111,11 @@ def importing(package: str, extra: str | None = None) -> Iterator[None]:
         missing = (error.name or package).partition(".")[0]
         wanted = "" if missing in EXTRAS else f", which {package} needs"
         raise _missing(missing, extra or EXTRAS.get(missing) or EXTRAS[package.partition(".")[0]], wanted) from error
+    except (ImportError, OSError) as error:
+        name = package.partition(".")[0]
+        raise MissingDependencyError(
+            f"{name} is installed and cannot be imported: {first_line(error)}", next_step=f"install {name} again"
+        ) from error
 
 
 def _missing(package: str, extra: str | None = None, wanted: str = "") -> MissingDependencyError:

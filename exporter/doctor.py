@@ -5,7 +5,6 @@ Each target is judged by the checks of its precision and its engine, which an ex
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
@@ -16,11 +15,11 @@ from typing import Any
 
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from exporter.dependencies import EXPORT_PACKAGES, is_installed, refuse_missing, require
+from exporter.dependencies import EXPORT_PACKAGES, refuse_missing, require
 from exporter.engines import backend_of
 from exporter.engines.cuda import find_gpu
-from exporter.errors import BuildError, ExportError
-from exporter.machine import machine, tool_versions
+from exporter.errors import BuildError, ExportError, MissingDependencyError
+from exporter.machine import machine, memory_bytes, tool_versions
 from exporter.targets import Backend, Device, Precision, Target
 
 PACKAGES = (
@@ -78,7 +77,12 @@ def examine() -> dict[str, Any]:
         "packages": tool_versions(PACKAGES),
         "extras": extras(),
         "onnxruntime_providers": _providers(),
-        "machine": {**machine(), "cpu_limit": cpu_limit(), "memory_bytes": memory(), "instructions": instructions()},
+        "machine": {
+            **machine(),
+            "cpu_limit": cpu_limit(),
+            "memory_bytes": memory_bytes(),
+            "instructions": instructions(),
+        },
         "gpu": None if gpu is None else asdict(gpu),
         "folders": folders(),
         "targets": [asdict(state) for state in targets],
@@ -155,17 +159,6 @@ def cpu_limit() -> float | None:
     return None if quota in {"max", "-1"} else int(quota) / int(period)
 
 
-def memory() -> int:
-    """Return the memory of this machine in bytes, or the limit of the control group where that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            return min(total, int((_CGROUP / name).read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return total
-
-
 def instructions() -> list[str]:
     """Return those of ``INSTRUCTIONS`` that the processor has; none where the system does not tell."""
     try:
@@ -186,12 +179,17 @@ def folders() -> dict[str, dict[str, Any]]:
     return {name: {"path": str(path), "free_bytes": _free(path)} for name, path in places.items()}
 
 
-def _free(path: Path) -> int:
-    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-    return shutil.disk_usage(there).free
+def _free(path: Path) -> int | None:
+    """Return the free bytes of the disk that a folder is on, or would be on; None where it cannot be looked at."""
+    try:
+        there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+        return shutil.disk_usage(there).free
+    except OSError:
+        return None
 
 
 def _providers() -> list[str]:
-    if not is_installed("onnxruntime"):
+    try:
+        return list(require("onnxruntime").get_available_providers())
+    except MissingDependencyError:
         return []
-    return list(require("onnxruntime").get_available_providers())

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_MEMINFO = Path("/proc/meminfo")
+_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 def machine() -> dict[str, Any]:
@@ -26,13 +26,24 @@ def cores() -> int:
 def available_bytes() -> int | None:
     """Return how much memory new processes can have without swapping; None where the system does not say (Linux does).
 
-    Source: ``MemAvailable`` of proc_meminfo(5).
+    Source: ``MemAvailable`` of proc_meminfo(5), or the limit of the control group where that is less.
     """
     try:
         found = re.search(r"^MemAvailable:\s+(\d+) kB$", _MEMINFO.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         return None
-    return None if found is None else int(found[1]) * 1024
+    return None if found is None else min(int(found[1]) * 1024, memory_bytes())
+
+
+def memory_bytes() -> int:
+    """Return the memory of this machine, or the limit of the control group (v2 or v1) where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            return min(total, int((_CGROUP / name).read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return total
 
 
 def tool_versions(tools: Sequence[str]) -> dict[str, str]:

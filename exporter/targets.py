@@ -72,3 +72,13 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.precision} on {self.backend}"
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its bundle."""
+        return f"{self.precision}-{self.backend}"
+
+    @property
+    def is_as_folded(self) -> bool:
+        """Whether its engine is the folded float32 graph itself."""
+        return self == Target(Precision.FP32, Backend.ONNXRUNTIME, Device.CPU)

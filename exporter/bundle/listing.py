@@ -13,10 +13,11 @@ from exporter.errors import BundleError, InputError
 
 _DEEPEST = 3  # FOLDER/NAME/PRECISION-BACKEND, and one level more where each checkpoint has a folder of its own
 _LEFT = {
+    "candidates of korsbert tune, which the same command goes on from": re.compile(r"\..+\.tune"),
     "staging folder of an export that goes on or was killed": re.compile(r"\..+\.staging-.+"),
     "bundle that was being replaced": re.compile(r"\..+\.previous"),
     "results of an int8 search that did not end": re.compile(r"\..+\.search\.json"),
-    "lock of an export that goes on or was killed": re.compile(r"\..+\.lock"),
+    "lock of a command that goes on or was killed": re.compile(r"\..+\.lock"),
 }
 
 

@@ -46,11 +46,12 @@ def _machine(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("instructions", ", ".join(known) or "none that is known here"),
         ("memory", f"{machine['memory_bytes'] / _GB:.1f} GB"),
         ("GPU", "none" if gpu is None else f"{gpu['name']}, driver {gpu['driver']}, CUDA {gpu['cuda']}"),
-        *(
-            (name, f"{place['path']}: {place['free_bytes'] / _GB:.1f} GB free")
-            for name, place in found["folders"].items()
-        ),
+        *((name, f"{place['path']}: {_free(place['free_bytes'])}") for name, place in found["folders"].items()),
     ]
+
+
+def _free(size: int | None) -> str:
+    return "cannot be looked at" if size is None else f"{size / _GB:.1f} GB free"
 
 
 def _targets(found: dict[str, Any]) -> list[tuple[str, ...]]:

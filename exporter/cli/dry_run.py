@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from exporter.cli.output import print_json, print_table
 from exporter.errors import ExportError
-from exporter.targets import Backend, Device, Precision, Target
+from exporter.targets import Precision, Target
 
 if TYPE_CHECKING:
     from exporter.options import ExportOptions
@@ -31,7 +31,7 @@ def show_dry_run(recipe: Recipe, options: ExportOptions, *, as_json: bool) -> No
     except ExportError as error:
         refusal = error
     target, name = options.target, options.name or recipe.name
-    place = options.out / name / f"{target.precision}-{target.backend}"  # as acceptance.place_of, which needs onnx-ir
+    place = options.out / name / target.folder  # as acceptance.place_of, which needs onnx-ir
     told = {
         "recipe": recipe.name,
         "checkpoint": _source(recipe, options),
@@ -61,13 +61,12 @@ def show_dry_run(recipe: Recipe, options: ExportOptions, *, as_json: bool) -> No
 def stages_of(target: Target) -> list[str]:
     """Return the names of the stages of an export. int8 may repeat some, for further candidates."""
     precision, backend = target.precision, target.backend
-    folded_alone = target == Target(Precision.FP32, Backend.ONNXRUNTIME, Device.CPU)
     return [
         "load checkpoint",
         "encode the probes with PyTorch",
         "measure the ranges of vectors with PyTorch",
         "fold into one graph",
-        *(() if folded_alone else ("gate: the fp32 graph", "sweep: the fp32 graph")),
+        *(() if target.is_as_folded else ("gate: the fp32 graph", "sweep: the fp32 graph")),
         *(("calibrate and search",) if precision.is_int8 else ()),
         *(() if precision is Precision.FP32 else (f"type as {precision}",)),
         f"build for {backend}",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +16,7 @@ from exporter.cli.from_options import flag_of, own_parameters, parameter, parame
 from exporter.cli.interruption import resumable
 from exporter.cli.output import parity_of, print_json
 from exporter.cli.progress import print_stages, progress
-from exporter.errors import ExportError, InputError
+from exporter.errors import ExportError, GateError, InputError
 from exporter.options import ExportOptions
 from exporter.targets import Precision
 
@@ -73,7 +72,6 @@ def export_command(
 ) -> None:
     """Export a checkpoint, prove the result equal to it, and publish it."""
     from exporter import api
-    from exporter.errors import GateError
 
     chosen = chosen_recipe(model, recipe)
     options = ExportOptions.of(**_options(given, precisions))
@@ -119,10 +117,16 @@ def _finish(done: Mapping[Precision, Bundle | ExportError], stages: Stages, *, a
         for result in done.values():
             if not isinstance(result, ExportError):
                 _print(result)
-    for other in refusals[1:]:
-        print(f"error: {other}", file=sys.stderr)  # noqa: T201
     if refusals:
-        raise refusals[0]
+        raise _together(refusals)
+
+
+def _together(refusals: Sequence[ExportError]) -> ExportError:
+    """Return one error that tells them all. Its exit code is that of a failed gate, where one has failed."""
+    first = next((error for error in refusals if isinstance(error, GateError)), refusals[0])
+    others = [error for error in refusals if error is not first]
+    first.message, first.next_step = "\nerror: ".join(map(str, (first, *others))), None
+    return first
 
 
 def chosen_recipe(model: str | None, recipe: Path | None) -> Recipe:

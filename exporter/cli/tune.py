@@ -53,6 +53,7 @@ def tune_command(
 ) -> None:
     """Export a checkpoint for every engine of this machine, measure them side by side, and publish the best one."""
     from exporter import api
+    from exporter.errors import GateError
 
     tuning = {name: given.pop(name) for name in TuneOptions.model_fields if name not in _OURS}
     options = ExportOptions.of(**_given(given))
@@ -69,7 +70,12 @@ def tune_command(
         progress("importing torch", quiet=quiet) as stages,
         resumable(stages.kept),
     ):
-        tuned = api.tune(chosen, asked, options, stages=stages)
+        try:
+            tuned = api.tune(chosen, asked, options, stages=stages)
+        except GateError as error:
+            if as_json:
+                print_json({"error": error.message, **error.report})
+            raise
     if page is not None:
         from exporter.report import PageData
 
@@ -117,13 +123,13 @@ def _print(tuned: Tuned) -> None:
                 f"{one.speed.p50_ms:.2f}",
                 f"{one.speed.p99_ms:.2f}",
                 "" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f} MB",
-                f"{one.bundle.size_bytes / 1e6:.1f} MB",
+                f"{one.size_bytes / 1e6:.1f} MB",
                 ", ".join(notes),
             )
         )
     print_table(HEADER, rows, whole_columns=1)
     for candidate in tuned.candidates:
-        if candidate.bundle is None:
+        if candidate.name not in measured:
             print(f"- {candidate.name}: {candidate.verdict}: {candidate.refusal}")  # noqa: T201
     print(tuned.sentence)  # noqa: T201
     print(tuned.conditions)  # noqa: T201

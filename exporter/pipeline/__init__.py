@@ -7,15 +7,17 @@ checkpoint: gates and checks. Each imports only those before it, ``job`` also ``
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import TypeVar
 
 from exporter.bundle import Bundle
 from exporter.bundle.atomic import staging, writing
 from exporter.bundle.publish import publish
 from exporter.engines.building import target_passes, with_target_passes
-from exporter.errors import BuildError, EngineError, ExportError, GateError
+from exporter.errors import BuildError, EngineError, ExportError, GateError, InputError
 from exporter.graph import Graph
 from exporter.graph.passes import Pass
 from exporter.options import ExportOptions
@@ -28,6 +30,8 @@ from exporter.recipe import Recipe
 from exporter.stages import Stages
 from exporter.targets import Precision
 from exporter.validator import ParityReport
+
+ErrorT = TypeVar("ErrorT", bound=ExportError)
 
 
 def export(recipe: Recipe, options: ExportOptions | None = None, stages: Stages | None = None) -> Bundle:
@@ -61,30 +65,58 @@ def export_jobs(jobs: Sequence[Job]) -> Iterator[Bundle | ExportError]:
         jobs: From ``accept``: one recipe and the same options but for the target, and no target twice.
 
     Yields:
-        The bundle of each job, in their order, or why that target alone was refused.
+        The bundle of each job, in their order, or why it was refused.
 
     Raises:
-        GateError: The float32 graph is wrong, and so would every bundle be.
-        ExportError: Anything else that stops them all.
+        ExportError: What stops them all: the checkpoint cannot be used, a place is taken, the disk is full.
     """
     with ExitStack() as places:
         folders = [places.enter_context(staging(job.place, force=job.options.force)) for job in jobs]
         subject = load(jobs, folders[0])
         graph = fold(subject)
-        proofs: dict[tuple[Pass, ...], ParityReport] = {}  # what gate 1 found, by the form of the graph
+        proofs: Proofs = {}
         for job, folder in zip(jobs, folders, strict=True):
-            own, form = replace(subject, job=job, folder=folder), target_passes(job.target, subject.checkpoint.padding)
-            proven = with_target_passes(graph, job.target, subject.checkpoint.padding)
-            if form not in proofs and not job.is_as_folded:
-                proofs[form] = judge_float32(proven, own)
+            done: Bundle | ExportError
             try:
-                judged, conversion = _convert(graph, proven, None if job.is_as_folded else proofs[form], own)
-                bundle = _publish(judged, conversion, own)
-            except (GateError, BuildError, EngineError) as error:
-                yield error.with_traceback(None)  # whose frames hold the graph and the engine
-            else:
-                proofs.setdefault(form, judged.report)
-                yield bundle
+                done = _export_one(graph, replace(subject, job=job, folder=folder), proofs)
+            except (GateError, BuildError, EngineError, InputError) as error:
+                done = _without_frames(error)
+            gc.collect()  # graphs and plans refer to themselves: the next job needs their memory
+            yield done
+
+
+Proofs = dict[tuple[Pass, ...], ParityReport | GateError]
+"""What gate 1 found of the float32 graph, by the passes that a target needs."""
+
+
+def _export_one(graph: Graph, subject: Subject, proofs: Proofs) -> Bundle:
+    """Export a folded graph to one target.
+
+    Raises:
+        GateError: The float32 graph in the form that the target needs is wrong, or the engine is too far from it.
+        ExportError: The engine cannot be built or run.
+    """
+    job, padding = subject.job, subject.checkpoint.padding
+    form, proven = target_passes(job.target, padding), with_target_passes(graph, job.target, padding)
+    if form not in proofs and not job.is_as_folded:
+        try:
+            proofs[form] = judge_float32(proven, subject)
+        except GateError as error:
+            proofs[form] = _without_frames(error)
+    folded = None if job.is_as_folded else proofs[form]
+    if isinstance(folded, GateError):
+        raise folded
+    judged, conversion = _convert(graph, proven, folded, subject)
+    proofs.setdefault(form, judged.report)
+    return _publish(judged, conversion, subject)
+
+
+def _without_frames(error: ErrorT) -> ErrorT:
+    """Return an error without the frames that it came from, which hold the graph and the engine."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__, cause = None, cause.__cause__ or cause.__context__
+    return error
 
 
 def _convert(graph: Graph, proven: Graph, folded: ParityReport | None, subject: Subject) -> tuple[Judged, Conversion]:

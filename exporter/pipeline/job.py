@@ -15,7 +15,7 @@ from exporter.pipeline.ranges import calibrated_ranges
 from exporter.recipe import Gate, Recipe
 from exporter.runtime.vector_types import Ranges
 from exporter.stages import Stages
-from exporter.targets import Backend, Device, Precision, Target
+from exporter.targets import Device, Target
 from exporter.validator import Reference
 from exporter.validator.proof import Proof
 from exporter.validator.reference import reference_of
@@ -45,7 +45,7 @@ class Job:
     @property
     def is_as_folded(self) -> bool:
         """Whether the engine is the folded float32 graph itself, so that its gate is gate 1 too."""
-        return self.target == Target(Precision.FP32, Backend.ONNXRUNTIME, Device.CPU)
+        return self.target.is_as_folded
 
     @property
     def place(self) -> Path:

@@ -55,7 +55,8 @@ def plot_of(tuning: Mapping[str, Any]) -> Plot:
     return Plot(
         "tuning", title, description, canvas.inline(title, description),
         (("dot", "engine"), ("dot-second", "published")),
-        "Numbers are those of the table. No engine left of the line or above it is faster or nearer than one on it.",
+        "Numbers are those of the table. The line joins the engines that no other is both faster and nearer than. "
+        "An engine is dominated by one that is as good in every figure and better in one.",
         _HEADER, tuple(_rows(passed, tuning["winner"])),
     )  # fmt: skip
 
@@ -87,7 +88,7 @@ def _rows(passed: Sequence[Mapping[str, Any]], winner: str) -> Iterator[tuple[st
         speed = measured["speed"]
         notes = ["published"] if name_of(one) == winner else []
         notes += [f"best {goal}" for goal in one["best_at"]]
-        notes += [] if one["on_front"] else ["another is better in everything"]
+        notes += [] if one["on_front"] else ["dominated by another"]
         yield (
             f"{number} {name_of(one)}",
             small(1 - measured["min_cosine"]),

@@ -11,6 +11,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from exporter.bundle import Bundle
 from exporter.calibration import calibration_sentences
 from exporter.errors import ExportError, GateError, MissingDependencyError
 from exporter.options import ExportOptions, Goal, TuneOptions
@@ -20,7 +24,7 @@ from exporter.recipe import Recipe
 from exporter.stages import Stages
 from exporter.tuning.candidates import Candidate, jobs_of, refuse_taken_places
 from exporter.tuning.choosing import best, enough, sentence
-from exporter.tuning.measuring import Measured, measure_bundles
+from exporter.tuning.measuring import measure_bundles
 from exporter.tuning.result import Tuned
 from exporter.tuning.work import Work, work_folder, work_place
 
@@ -53,78 +57,89 @@ def tune(recipe: Recipe, tuning: TuneOptions, options: ExportOptions, stages: St
         raise _none_available(unavailable)
     refuse_taken_places(jobs, options)
     with work_folder(recipe, options) as work:
-        judged = _judge(jobs, work)
-        passed = {one.name: one.bundle for one in judged if one.bundle is not None}
-        if not passed:
-            raise _no_candidate(judged)
-        measured, facts = measure_bundles(passed, text, tuning, jobs[0].target.device, stages)
-        eligible = enough(measured, tuning.min_cosine)
+        judged, bundles = _judge(jobs, work, stages)
+        if not bundles:
+            raise _refused("none of the engines passes its gate", judged, "export one of them for the whole report")
+        _refuse_too_far(bundles, tuning.min_cosine, judged)
+        found = measure_bundles(bundles, text, tuning, jobs[0].target.device, stages)
+        judged = [_unless_failed(one, found.failed) for one in judged]
+        eligible = enough(found.measured, tuning.min_cosine)
         if not eligible:
-            raise _none_near_enough(measured, tuning)
+            raise _refused("no engine that is near enough can be measured", judged, "give a lower `min_cosine`")
         winner = best(eligible, tuning.goal)
         with stages("publish") as stage:
-            wanted = passed if tuning.keep else {winner.name: winner.bundle}
-            published = {name: work.publish(one, options.out, force=options.force) for name, one in wanted.items()}
+            wanted = [one.name for one in found.measured] if tuning.keep else [winner.name]
+            published = {name: work.publish(bundles[name], options.out, force=options.force) for name in wanted}
             work.remove()
             stage.result = ", ".join(str(bundle.folder) for bundle in published.values())
     return Tuned(
         bundle=published[winner.name],
         goal=tuning.goal,
         candidates=(*judged, *unavailable),
-        measured=measured,
+        measured=found.measured,
         winner=winner.name,
-        sentence=sentence(winner, eligible, tuning.goal),
-        conditions=facts.pop("sentence"),
-        facts=facts,
+        sentence=sentence(winner, eligible, found.measured, tuning.goal),
+        conditions=found.conditions,
+        facts=found.facts,
     )
 
 
-def _judge(jobs: list[Job], work: Work) -> list[Candidate]:
-    """Export what an earlier run has not, and return what became of each target."""
-    found: dict[str, Candidate] = {}
-    stages = jobs[0].stages
+def _judge(jobs: Sequence[Job], work: Work, stages: Stages) -> tuple[list[Candidate], dict[str, Bundle]]:
+    """Export what an earlier run has not; return what became of each target, and the bundles of those that passed."""
+    refusals: dict[str, str] = {}
+    bundles: dict[str, Bundle] = {}
     for job in jobs:
-        bundle, refusal = work.bundle(job.target), work.refusal(job.target)
-        if bundle is not None or refusal is not None:
-            found[str(job.target)] = Candidate(job.target, bundle, refusal or "")
-    missing = [job for job in jobs if str(job.target) not in found]
-    if missing:
-        for job, done in zip(missing, export_jobs(missing), strict=True):
-            if isinstance(done, ExportError):
-                reason = done.message.splitlines()[0]
-                work.refuse(job.target, reason)
-                found[str(job.target)] = Candidate(job.target, refusal=reason)
-            else:
-                found[str(job.target)] = Candidate(job.target, done)
-            if work.folder not in stages.keeps:
-                stages.keeps.append(work.folder)
-    return [found[str(job.target)] for job in jobs]
+        if (bundle := work.bundle(job.target)) is not None:
+            bundles[str(job.target)] = bundle
+        elif (reason := work.refusal(job.target)) is not None:
+            refusals[str(job.target)] = reason
+    if bundles or refusals:
+        stages.keeps.append(work.folder)
+    missing = [job for job in jobs if str(job.target) not in {*bundles, *refusals}]
+    for job, done in zip(missing, export_jobs(missing) if missing else (), strict=True):
+        if isinstance(done, ExportError):
+            refusals[str(job.target)] = done.message.splitlines()[0]
+            if isinstance(done, GateError):  # what failed by accident, for want of memory say, is tried again
+                work.refuse(job.target, refusals[str(job.target)])
+        else:
+            bundles[str(job.target)] = done
+        if work.folder not in stages.keeps:
+            stages.keeps.append(work.folder)
+    judged = [
+        Candidate(job.target, passed=str(job.target) in bundles, refusal=refusals.get(str(job.target), ""))
+        for job in jobs
+    ]
+    return judged, {one.name: bundles[one.name] for one in judged if one.passed}
 
 
-def _none_available(candidates: list[Candidate]) -> MissingDependencyError:
+def _unless_failed(candidate: Candidate, failed: Mapping[str, str]) -> Candidate:
+    reason = failed.get(candidate.name)
+    return candidate if reason is None else replace(candidate, passed=False, refusal=reason)
+
+
+def _refuse_too_far(bundles: Mapping[str, Bundle], min_cosine: float | None, judged: Sequence[Candidate]) -> None:
+    """Refuse to measure where no engine could be published."""
+    cosines = {name: bundle.manifest.validation.min_cosine for name, bundle in bundles.items()}
+    nearest = max(cosines, key=lambda name: cosines[name])
+    if min_cosine is not None and cosines[nearest] < min_cosine:
+        raise _refused(
+            f"no engine has a min cosine of {min_cosine} or more: the nearest is {nearest} with {cosines[nearest]:.7f}",
+            judged,
+            "give a lower `min_cosine`; what was exported is kept, so the same command goes on from there",
+        )
+
+
+def _none_available(candidates: Sequence[Candidate]) -> MissingDependencyError:
     return MissingDependencyError(
         f"this machine can build and run none of {len(candidates)} engines{_reasons(candidates)}",
         next_step="name other `precisions` or `backends`, or another `device`",
     )
 
 
-def _no_candidate(judged: list[Candidate]) -> GateError:
-    return GateError(
-        f"none of {len(judged)} engines passes its gate{_reasons(judged)}",
-        report={},
-        next_step="export one of them for the whole report",
-    )
+def _refused(message: str, judged: Sequence[Candidate], next_step: str) -> GateError:
+    report = {"candidates": [one.to_dict() for one in judged]}
+    return GateError(f"{message}{_reasons(judged)}", report=report, next_step=next_step)
 
 
-def _reasons(candidates: list[Candidate]) -> str:
-    return "".join(f"\n  {one.name}: {one.refusal}" for one in candidates)
-
-
-def _none_near_enough(measured: tuple[Measured, ...], tuning: TuneOptions) -> GateError:
-    nearest = max(measured, key=lambda one: one.min_cosine)
-    return GateError(
-        f"no engine has a min cosine of {tuning.min_cosine} or more: the nearest is {nearest.name} with "
-        f"{nearest.min_cosine:.7f}",
-        report={},
-        next_step="give a lower `min_cosine`; what was exported is kept, so the same command goes on from there",
-    )
+def _reasons(candidates: Sequence[Candidate]) -> str:
+    return "".join(f"\n  {one.name}: {one.refusal}" for one in candidates if not one.passed)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from exporter.bundle import Bundle
 from exporter.bundle.publish import refuse_to_replace_another, refuse_to_replace_other_files
 from exporter.errors import BuildError, BundleError, MissingDependencyError
 from exporter.options import ExportOptions, TuneOptions
@@ -22,13 +22,13 @@ class Candidate:
 
     Attributes:
         target: Precision, backend and device.
-        bundle: Its bundle, if it passed its gate.
-        refusal: Why there is none: the first line of the message.
+        passed: Whether it passed its gate, and this machine can run it.
+        refusal: Why it was refused: the first line of the message.
         available: Whether this machine can build and run it.
     """
 
     target: Target
-    bundle: Bundle | None = None
+    passed: bool = False
     refusal: str = ""
     available: bool = True
 
@@ -40,7 +40,17 @@ class Candidate:
     @property
     def verdict(self) -> str:
         """``"passed"``, ``"refused"`` or ``"not available"``."""
-        return "passed" if self.bundle is not None else "refused" if self.available else "not available"
+        return "passed" if self.passed else "refused" if self.available else "not available"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as JSON data."""
+        return {
+            "precision": self.target.precision,
+            "backend": self.target.backend,
+            "device": self.target.device,
+            "verdict": self.verdict,
+            "reason": self.refusal or None,
+        }
 
 
 def jobs_of(
@@ -57,7 +67,7 @@ def jobs_of(
     unavailable: list[Candidate] = []
     for backend in sorted(set(tuning.backends), key=list(Backend).index):
         for precision in sorted(set(tuning.precisions), key=list(Precision).index):
-            asked = options.model_copy(update={"precision": precision, "backend": backend})
+            asked = options.model_copy(update={"precision": precision, "backend": backend, **_idle(backend)})
             if backend.needs_gpu and options.device is Device.CPU:
                 reason = f"{backend} runs on a GPU, and the engines of the CPU are compared"
                 unavailable.append(Candidate(asked.target, refusal=reason, available=False))
@@ -67,6 +77,13 @@ def jobs_of(
             except (BuildError, MissingDependencyError) as error:
                 unavailable.append(Candidate(asked.target, refusal=error.message.splitlines()[0], available=False))
     return jobs, unavailable
+
+
+def _idle(backend: Backend) -> dict[str, Any]:
+    """Return the options that a backend does not heed, as they are by default."""
+    idle = [] if backend.needs_gpu else ["workspace_mib", "hardware_compatible"]
+    idle += [] if backend is Backend.TENSORRT else ["version_compatible"]
+    return {name: ExportOptions.model_fields[name].default for name in idle}
 
 
 def refuse_taken_places(jobs: Sequence[Job], options: ExportOptions) -> None:

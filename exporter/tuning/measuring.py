@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from exporter.machine import available_bytes, cores, machine, tool_versions
 from exporter.options import TuneOptions
 from exporter.serving.peak_memory import Load, peak_bytes
 from exporter.stages import Stages
+from exporter.targets import Precision
 
 _TOOLS = (
     "korsbert",
@@ -31,10 +33,11 @@ _TOOLS = (
 
 @dataclass(frozen=True)
 class Measured:
-    """A bundle that passed its gate, and what was measured of it.
+    """An engine that passed its gate, and what was measured of it.
 
     Attributes:
-        bundle: The bundle.
+        precision: Number format.
+        size_bytes: Size of the files of its bundle.
         speed: Throughput and latency, string to vector.
         peak_bytes: The most memory of a process that opens it and encodes one batch of the longest sentences; None
             where it was not measured.
@@ -42,7 +45,8 @@ class Measured:
         neighbors: The share of the nearest neighbors that are the checkpoint's, mean over the probes.
     """
 
-    bundle: Bundle
+    precision: Precision
+    size_bytes: int
     speed: Subject
     peak_bytes: int | None
     min_cosine: float
@@ -58,26 +62,46 @@ class Measured:
         return {
             "speed": self.speed.to_dict(),
             "peak_bytes": self.peak_bytes,
-            "size_bytes": self.bundle.size_bytes,
+            "size_bytes": self.size_bytes,
             "min_cosine": self.min_cosine,
             "mean_neighbor_overlap": self.neighbors,
         }
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """Engines measured side by side.
+
+    Attributes:
+        measured: Those that ran.
+        failed: Why the others did not, by name.
+        facts: Text, batch size, threads and machine, as JSON data.
+    """
+
+    measured: tuple[Measured, ...]
+    failed: Mapping[str, str]
+    facts: Mapping[str, Any]
+
+    @property
+    def conditions(self) -> str:
+        """The facts in one sentence."""
+        return conditions(self.facts)
+
+
 def measure_bundles(
     bundles: Mapping[str, Bundle], text: Sequence[str], tuning: TuneOptions, device: str, stages: Stages
-) -> tuple[tuple[Measured, ...], dict[str, Any]]:
+) -> Measurement:
     """Measure bundles of one checkpoint on one device: memory one by one, then speed in turns.
 
     Args:
-        bundles: By the name that tables give them; ratios are relative to the first.
+        bundles: By the name that tables give them; ratios are relative to the first that runs.
         text: What is encoded; ``tuning`` says how many sentences of it.
         tuning: Threads, batch size and rounds.
         device: ``"cpu"`` or ``"cuda"``.
         stages: Who is told about progress.
 
-    Returns:
-        What was measured, in the order of ``bundles``, and the conditions as JSON data.
+    Raises:
+        EngineError: No engine runs, or the machine has not the memory to open them side by side.
     """
     sentences = evenly_spread(text, tuning.sentences)
     threads = tuning.threads or cores()
@@ -85,15 +109,20 @@ def measure_bundles(
         tokens = encoder.count_tokens(sentences)
     load = Load(device, threads, tuning.batch_size, max(tokens))
     with stages("measure memory") as stage:
-        peaks = _peaks(bundles, load, stages)
+        peaks, failed = _peaks(bundles, load, stages)
         stage.result = f"one batch of {load.rows} sentences of {load.tokens} tokens, in a process of its own each"
+    if not peaks:
+        raise EngineError(
+            f"no engine encodes {load.rows} sentences of {load.tokens} tokens: {next(iter(failed.values()))}"
+        )
     _refuse_without_memory(peaks)
     with ExitStack() as stack:
-        encoders = {name: stack.enter_context(bundle.encoder(threads=threads)) for name, bundle in bundles.items()}
+        encoders = {name: stack.enter_context(bundles[name].encoder(threads=threads)) for name in peaks}
         with stages("measure speed") as stage:
             encodes: dict[str, Encode] = {name: encode_of(encoder) for name, encoder in encoders.items()}
-            subjects = measure(encodes, sentences, batch_size=tuning.batch_size, rounds=tuning.rounds)
-            stage.result = f"{len(sentences)} sentences, {tuning.rounds} rounds, in turns"
+            size, rounds = tuning.batch_size, tuning.rounds
+            subjects = measure(encodes, sentences, batch_size=size, rounds=rounds, progress=stages.progress)
+            stage.result = f"{len(sentences)} sentences, {rounds} rounds, in turns"
     facts = {
         "text": tuning.text.name if tuning.text is not None else "the calibration sentences that ship",
         "sentences": len(sentences),
@@ -107,17 +136,26 @@ def measure_bundles(
         "machine": machine(),
         "tools": tool_versions(_TOOLS),
     }
-    facts["sentence"] = conditions(facts)
-    return tuple(_measured(bundles[one.name], one, peaks[one.name]) for one in subjects), facts
+    measured = tuple(_measured(bundles[one.name], one, peaks[one.name]) for one in subjects)
+    return Measurement(measured, failed, facts)
 
 
-def _peaks(bundles: Mapping[str, Bundle], load: Load, stages: Stages) -> dict[str, int | None]:
-    found: dict[str, int | None] = dict.fromkeys(bundles)
+def _peaks(bundles: Mapping[str, Bundle], load: Load, stages: Stages) -> tuple[dict[str, int | None], dict[str, str]]:
+    """Return the peak of each engine that encodes the batch, and why the others do not.
+
+    Only Linux tells the peak of a process. Elsewhere it is None, and every engine counts as one that runs.
+    """
+    if sys.platform != "linux":
+        return dict.fromkeys(bundles), {}
+    peaks: dict[str, int | None] = {}
+    failed: dict[str, str] = {}
     for name, bundle in bundles.items():
-        stages.progress(f"measure memory: {name}")
-        with suppress(EngineError):  # it did not run in the time or the memory that there is
-            found[name] = peak_bytes(bundle.folder, load)
-    return found
+        stages.progress(f"memory of {name}")
+        try:
+            peaks[name] = peak_bytes(bundle.folder, load)
+        except EngineError as error:
+            failed[name] = error.message.splitlines()[0]
+    return peaks, failed
 
 
 def _refuse_without_memory(peaks: Mapping[str, int | None]) -> None:
@@ -137,4 +175,5 @@ def _refuse_without_memory(peaks: Mapping[str, int | None]) -> None:
 
 def _measured(bundle: Bundle, speed: Subject, peak: int | None) -> Measured:
     report = parse_report(bundle.folder / PARITY, bundle.read(PARITY))["statistics"]
-    return Measured(bundle, speed, peak, report["min_cosine"], report["mean_neighbor_overlap"])
+    precision = bundle.manifest.engine.precision
+    return Measured(precision, bundle.size_bytes, speed, peak, report["min_cosine"], report["mean_neighbor_overlap"])

@@ -20,7 +20,7 @@ class Tuned:
     Attributes:
         bundle: The published bundle.
         goal: What it is best at.
-        candidates: Every target that was considered, with the reason where there is no bundle of it.
+        candidates: Every target that was considered, with the reason where it was not measured.
         measured: Those that passed their gates.
         winner: The name of the published one among them.
         sentence: What it gains.
@@ -58,11 +58,7 @@ class Tuned:
         for candidate in self.candidates:
             one = found.get(candidate.name)
             yield {
-                "precision": candidate.target.precision,
-                "backend": candidate.target.backend,
-                "device": candidate.target.device,
-                "verdict": candidate.verdict,
-                "reason": candidate.refusal or None,
+                **candidate.to_dict(),
                 "best_at": [] if one is None else self.best_at(one.name),
                 "on_front": one is not None and on_front(one, self.measured),
                 "measured": None if one is None else one.to_dict(),

@@ -12,21 +12,23 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from exporter.bundle import Bundle
 from exporter.bundle.atomic import locked, put_in_place, staging, write_file, writing
 from exporter.checkpoint.loading import hashes_of
+from exporter.engines.cuda import find_gpu
 from exporter.errors import BundleError, InputError
 from exporter.machine import machine, tool_versions
 from exporter.options import ExportOptions
 from exporter.publication import TOOLS
 from exporter.recipe import Recipe
-from exporter.targets import Target
+from exporter.targets import Device, Target
 
 _IDENTITY, _REFUSALS = "identity.json", "refusals.json"
+_LOADERS = ("tokenizers", "safetensors", "optimum")  # packages that an export depends on, besides those of a manifest
 
 
 @dataclass(frozen=True)
@@ -36,42 +38,54 @@ class Work:
     Attributes:
         folder: ``.NAME.tune``.
         name: Name of the bundles.
+        files: SHA-256 of every file of the checkpoint, by its name.
     """
 
     folder: Path
     name: str
+    files: Mapping[str, str]
 
     def bundle(self, target: Target) -> Bundle | None:
-        """Return the bundle that an earlier run has left for a target; one that is damaged is removed."""
-        place = self._place(target)
+        """Return the bundle that an earlier run has left for a target. One that is damaged or of another is removed."""
+        place = self.folder / self.name / target.folder
         try:
-            return Bundle.open(place)
+            bundle = Bundle.open(place)
         except BundleError:
-            shutil.rmtree(place, ignore_errors=True)
+            _remove(place)
             return None
+        engine, validation = bundle.manifest.engine, bundle.manifest.validation
+        if (
+            (engine.precision, engine.backend, validation.device) == (target.precision, target.backend, target.device)
+            and validation.state == "passed"
+            and bundle.manifest.source.files == self.files
+        ):
+            return bundle
+        _remove(place)
+        return None
 
     def refusal(self, target: Target) -> str | None:
         """Return why an earlier run refused a target."""
         return self._refusals().get(str(target))
 
     def refuse(self, target: Target, reason: str) -> None:
-        """Keep why a target is refused."""
-        write_file(self.folder / _REFUSALS, _json({**self._refusals(), str(target): reason}))
+        """Keep why a gate refused a target."""
+        with writing(self.folder):
+            write_file(self.folder / _REFUSALS, _json({**self._refusals(), str(target): reason}))
 
     def publish(self, bundle: Bundle, out: Path, *, force: bool) -> Bundle:
-        """Rename a bundle to its place in the folder of bundles."""
+        """Move a bundle to its place in the folder of bundles."""
         place = out / self.name / bundle.folder.name
         with staging(place, force=force, command="tune") as folder, writing(place):
             folder.rmdir()
-            put_in_place(bundle.folder, place)
+            # First into the staging folder: a bundle that is replaced must not come back as a candidate.
+            bundle.folder.rename(folder)
+            put_in_place(folder, place)
         return Bundle.open(place)
 
     def remove(self) -> None:
         """Remove the folder, and the candidates in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _place(self, target: Target) -> Path:
-        return self.folder / self.name / f"{target.precision}-{target.backend}"
+        _empty(self.folder)
+        self.folder.rmdir()
 
     def _refusals(self) -> dict[str, str]:
         with suppress(OSError, ValueError):
@@ -92,11 +106,12 @@ def work_folder(recipe: Recipe, options: ExportOptions) -> Iterator[Work]:
         BundleError: Another process tunes the same model, or the folder cannot be written to.
         CheckpointError: The checkpoint is not there.
     """
-    folder, identity = work_place(recipe, options), _identity(recipe, options)
+    files = hashes_of(recipe, folder=options.checkpoint, revision=options.revision, pooling=options.pooling)
+    folder = work_place(recipe, options)
     with locked(folder, "tune", "out", folder.with_name(f"{folder.name}.lock")):
         with writing(folder):
-            _empty_unless(folder, identity)
-        yield Work(folder, options.name or recipe.name)
+            _empty_unless(folder, _identity(recipe, options, files))
+        yield Work(folder, options.name or recipe.name, files)
 
 
 def work_place(recipe: Recipe, options: ExportOptions) -> Path:
@@ -110,24 +125,40 @@ def _empty_unless(folder: Path, identity: bytes) -> None:
     if folder.exists() and (not before.is_file() or before.read_bytes() != identity):
         if any(folder.iterdir()) and not before.is_file():
             raise BundleError(f"{folder}: not a folder of korsbert tune", next_step="move it, or choose another `out`")
-        shutil.rmtree(folder)
+        _empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_file(before, identity)
 
 
-def _identity(recipe: Recipe, options: ExportOptions) -> bytes:
+def _empty(folder: Path) -> None:
+    """Remove what a work folder holds, the identity last: an interrupted removal leaves a work folder."""
+    for path in folder.iterdir():
+        if path.name != _IDENTITY:
+            _remove(path)
+    (folder / _IDENTITY).unlink(missing_ok=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _identity(recipe: Recipe, options: ExportOptions, files: Mapping[str, str]) -> bytes:
     """Return all that a candidate depends on besides its target."""
     kept = ("pooling", "max_seq_length", "device", "workspace_mib", "version_compatible", "hardware_compatible")
     asked = options.model_dump(mode="json")
-    texts = [path for path in (options.calibration, *options.sts) if path is not None]
+    gpu = find_gpu() if options.device is Device.CUDA else None
     return _json(
         {
             "recipe": recipe.model_dump(mode="json"),
-            "files": hashes_of(recipe, folder=options.checkpoint, revision=options.revision, pooling=options.pooling),
+            "files": files,
             "options": {name: asked[name] for name in kept},
-            "texts": [_hash_of(path) for path in texts],
-            "tools": tool_versions(TOOLS),
-            "machine": machine(),
+            "calibration": None if options.calibration is None else _hash_of(options.calibration),
+            "sts": [_hash_of(path) for path in options.sts],
+            "tools": tool_versions((*TOOLS, *_LOADERS)),
+            "machine": {**machine(), "gpu": None if gpu is None else asdict(gpu)},
         }
     )
 

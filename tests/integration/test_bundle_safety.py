@@ -24,7 +24,7 @@ from exporter.bundle import Bundle
 from exporter.bundle.atomic import staging
 from exporter.serving.triton import Options, ship
 from tests.support.manifests import edit_manifest
-from tests.support.process import refused, run_program, split_stages, succeeded, wait_until
+from tests.support.process import failed_after, refused, run_program, split_stages, succeeded, wait_until
 from tests.support.warm import CLI, WarmPython
 
 STAGES = (
@@ -39,6 +39,15 @@ STAGES = (
     "check the files",
     "gate: fp16 on onnxruntime",
     "sweep: fp16 on onnxruntime",
+    "publish",
+)
+
+FP32_STAGES = (
+    *STAGES[:4],
+    "build for onnxruntime",
+    "check the files",
+    "gate: fp32 on onnxruntime",
+    "sweep: fp32 on onnxruntime",
     "publish",
 )
 
@@ -317,7 +326,9 @@ folding.fold = worse
         self, python: WarmPython, twin: Path, old: Path, tmp_path: Path, stage: str
     ) -> None:
         done = python.run(LIMITED_FROM, twin, tmp_path / "out", stage)
-        refused(done, 2, f"{old}: the disk is full", "free some space, or choose another --out on another disk")
+        begun = STAGES[: STAGES.index(stage) + 1]
+        told = (f"{old}: the disk is full", "free some space, or choose another --out on another disk")
+        failed_after(done, 2, begun, *told)
         assert held(old) == "old"
         assert leftovers(old) == []
 
@@ -326,16 +337,20 @@ folding.fold = worse
         refused(done, 2, f"{place}: the disk is full")
         assert leftovers(place) == []
 
-    @pytest.mark.parametrize("too_much", ["model.onnx", "tokenizer.json", "parity.json"])
+    @pytest.mark.parametrize(
+        ("too_much", "stage"),
+        [("model.onnx", "build for onnxruntime"), ("tokenizer.json", "check the files"), ("parity.json", "publish")],
+    )
     def test_full_disk(
-        self, python: WarmPython, twin: Path, twin_bundle: Path, small_disk: Path, too_much: str
+        self, python: WarmPython, twin: Path, twin_bundle: Path, small_disk: Path, too_much: str, stage: str
     ) -> None:
         order = ("model.onnx", "tokenizer.json", "tokenizer_config.json", "config.json", "ranges.json", "parity.json")
         sizes = {name: (twin_bundle / name).stat().st_size for name in order}
         before = [sizes[name] + 4096 for name in order[: order.index(too_much)]]
         mount(small_disk, sum(before) + sizes[too_much] // 2)
         done = python.run(CLI, "export", "--model", twin, "--out", small_disk / "out")
-        refused(done, 2, "out/twin/fp32-onnxruntime: the disk is full", "free some space")
+        begun = FP32_STAGES[: FP32_STAGES.index(stage) + 1]
+        failed_after(done, 2, begun, "out/twin/fp32-onnxruntime: the disk is full", "free some space")
         assert leftovers(small_disk / "out" / "twin" / "fp32-onnxruntime") == []
         assert shutil.disk_usage(small_disk).used < 20_000
 

@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 
 import exporter
+from exporter import pipeline
 from exporter.bundle import Bundle
 from exporter.checkpoint import Checkpoint
 from exporter.graph import Graph, folding
+from exporter.pipeline.job import Subject
+from exporter.pipeline.judgement import judge_float32
 from exporter.stages import Stages
 from exporter.targets import Precision
+from exporter.validator import ParityReport
 from tests.conftest import Shared
 from tests.support import surgery
 from tests.support.process import refused
@@ -80,7 +84,9 @@ def test_one_that_is_refused_does_not_stop_the_others(python: WarmPython, twin: 
     assert bundle["manifest"]["engine"]["precision"] == "fp32"
 
 
-def test_a_wrong_graph_stops_them_all(twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_graph_is_judged_once_and_refuses_them_all(
+    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sound = folding.fold
 
     def fold(checkpoint: Checkpoint) -> Graph:
@@ -89,9 +95,19 @@ def test_a_wrong_graph_stops_them_all(twin: Path, tmp_path: Path, monkeypatch: p
         surgery.epsilon_enlarged(model)
         return graph.with_model(model)
 
+    judged, calls = judge_float32, []
+
+    def counted(graph: Graph, subject: Subject) -> ParityReport:
+        calls.append(1)
+        return judged(graph, subject)
+
     monkeypatch.setattr(folding, "fold", fold)
-    with pytest.raises(exporter.GateError, match=r"twin fp32 \(gate 1\)"):
-        exporter.export_precisions(str(twin), ("fp16", "int8_dynamic"), out=tmp_path / "out")
+    monkeypatch.setattr(pipeline, "judge_float32", counted)
+    done = exporter.export_precisions(str(twin), ("fp16", "int8_dynamic"), out=tmp_path / "out")
+    for refusal in done.values():
+        assert isinstance(refusal, exporter.GateError)
+        assert "twin fp32 (gate 1)" in refusal.message
+    assert calls == [1]
     assert not (tmp_path / "out").exists()
 
 

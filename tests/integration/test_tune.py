@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 
 import exporter
 from exporter.bundle import Bundle
+from exporter.options import ExportOptions
+from exporter.recipe import find_recipe, load_recipe
 from exporter.stages import Stages
+from exporter.tuning.work import Work, _identity, work_folder
 from tests.support.process import Done, refused
 from tests.support.warm import CLI, WarmPython
 
@@ -97,8 +101,14 @@ def test_it_goes_on_where_it_was_interrupted(twin: Path, tmp_path: Path) -> None
     with pytest.raises(StoppedError):
         exporter.tune(str(twin), out=out, stages=interrupted_at("type as fp16"), **QUICKLY)
     assert left(out) == [".twin.tune"]
+    stopped = interrupted_at("measure speed")
     with pytest.raises(StoppedError):
-        exporter.tune(str(twin), out=out, stages=interrupted_at("measure speed"), **QUICKLY)
+        exporter.tune(str(twin), out=out, stages=stopped, **QUICKLY)
+    assert stopped.kept() == str(out / ".twin.tune")
+    stopped = interrupted_at("measure memory")
+    with pytest.raises(StoppedError):
+        exporter.tune(str(twin), out=out, stages=stopped, **QUICKLY)
+    assert stopped.kept() == str(out / ".twin.tune")
     stages = Stages()
     tuned = exporter.tune(str(twin), out=out, stages=stages, **QUICKLY)
     assert [stage.name for stage in stages.done] == ["measure memory", "measure speed", "publish"]
@@ -148,8 +158,6 @@ def test_no_engine_is_near_enough_and_then_one_is(python: WarmPython, twin: Path
 def test_a_refused_engine_is_a_row(twin: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "twin.yaml"
     recipe.write_text(f"name: twin\nsource: {twin}\ngates:\n  fp16: {{min_cosine: 1.0}}\n", encoding="utf-8")
-    from exporter.recipe import load_recipe
-
     out = tmp_path / "out"
     with pytest.raises(StoppedError):
         exporter.tune(load_recipe(recipe), out=out, stages=interrupted_at("measure memory"), **QUICKLY)
@@ -157,7 +165,7 @@ def test_a_refused_engine_is_a_row(twin: Path, tmp_path: Path) -> None:
     assert [one.verdict for one in tuned.candidates] == ["passed", "refused"]
     assert "min cosine" in tuned.candidates[1].refusal
     assert tuned.winner == "fp32 on onnxruntime"
-    with pytest.raises(exporter.GateError, match="none of 1 engines passes its gate"):
+    with pytest.raises(exporter.GateError, match="none of the engines passes its gate"):
         exporter.tune(load_recipe(recipe), out=tmp_path / "none", **{**QUICKLY, "precisions": ("fp16",)})
     assert not (tmp_path / "none" / "twin").exists()
 
@@ -169,10 +177,10 @@ def test_a_place_that_is_taken_is_told_before_any_work(
     shutil.copytree(twin_bundle, place)
     refused(tune(python, twin, tmp_path / "out"), 2, f"{place}: already exists, and the winner may go there", "--force")
     assert left(tmp_path / "out") == ["twin", "twin/fp32-onnxruntime"]
-    before = Bundle.open(place).manifest.created
+    before = Bundle.open(place).manifest.seal
     done = tune(python, twin, tmp_path / "out", "--force", "--precisions", "fp32")
     assert done.status == 0, done
-    assert Bundle.open(place).manifest.created >= before
+    assert Bundle.open(place).manifest.seal != before
     assert left(tmp_path / "out") == ["twin", "twin/fp32-onnxruntime"]
 
 
@@ -190,7 +198,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(python: WarmPython, twin: Path,
         (("--backends", "tensorrt"), 3, "this machine can build and run none of 2 engines"),
         (("--precisions", "fp17"), 2, "--precisions is 'fp17'"),
         (("--for", "beauty"), 2, "beauty"),
-        (("--min-cosine", "2"), 2, "2"),
+        (("--min-cosine", "2"), 2, "--min-cosine"),
         (("--text", "none.txt"), 2, "none.txt: cannot be read"),
     ],
 )
@@ -209,3 +217,57 @@ def test_options_that_tune_decides_itself() -> None:
         exporter.tune("demo", precision="fp16")
     with pytest.raises(exporter.InputError, match="there is no option"):
         exporter.tune("demo", goals="latency")
+
+
+def test_a_bundle_that_is_replaced_does_not_come_back_as_a_candidate(
+    twin: Path, twin_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "out" / "twin" / "fp32-onnxruntime"
+    shutil.copytree(twin_bundle, place)
+    old = Bundle.open(place).manifest.seal
+
+    def stop(_: Work) -> None:
+        raise StoppedError
+
+    monkeypatch.setattr(Work, "remove", stop)
+    with pytest.raises(StoppedError):
+        exporter.tune(str(twin), out=tmp_path / "out", force=True, **{**QUICKLY, "precisions": ("fp32",)})
+    assert Bundle.open(place).manifest.seal != old
+    assert [*(tmp_path / "out" / ".twin.tune" / "twin").iterdir()] == []
+
+
+def test_a_candidate_of_another_checkpoint_is_not_used(twin: Path, twin_bundle: Path, tmp_path: Path) -> None:
+    options = ExportOptions(out=tmp_path)
+    with work_folder(find_recipe(str(twin)), options) as work:
+        place = work.folder / "twin" / "fp32-onnxruntime"
+        shutil.copytree(twin_bundle, place)
+        target = options.target
+        assert work.bundle(target) is not None
+        other = replace(work, files={**work.files, "modules.json": "0" * 64})
+        assert other.bundle(target) is None
+        assert not place.exists()
+
+
+def test_what_the_candidates_depend_on(twin: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("한 문장\n", encoding="utf-8")
+    recipe = find_recipe(str(twin))
+    found = [
+        _identity(recipe, ExportOptions(**options), {})
+        for options in ({}, {"calibration": text}, {"sts": (text,)}, {"max_seq_length": 64}, {"pooling": ("cls",)})
+    ]
+    assert len(set(found)) == len(found)
+    assert _identity(recipe, ExportOptions(out=tmp_path, force=True), {}) == found[0]
+
+
+def test_a_failure_by_accident_is_tried_again(twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise exporter.BuildError("no memory is left")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("exporter.pipeline.building.build_engine", fail)
+        with pytest.raises(exporter.GateError, match="none of the engines passes its gate") as refusal:
+            exporter.tune(str(twin), out=tmp_path, **QUICKLY)
+    assert [one["reason"] for one in refusal.value.report["candidates"]] == ["no memory is left"] * 2
+    tuned = exporter.tune(str(twin), out=tmp_path, **QUICKLY)
+    assert [one.verdict for one in tuned.candidates] == ["passed", "passed"]

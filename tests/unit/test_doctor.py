@@ -13,6 +13,7 @@ import typer
 from exporter import doctor
 from exporter.cli.doctor import doctor_command
 from exporter.errors import MissingDependencyError
+from exporter.machine import memory_bytes
 from exporter.targets import Backend, Device, Precision, Target
 from tests.support.process import run_program
 
@@ -88,6 +89,6 @@ def test_the_memory_of_a_control_group_counts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, expected: int | None
 ) -> None:
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    monkeypatch.setattr(doctor, "_CGROUP", tmp_path)
+    monkeypatch.setattr("exporter.machine._CGROUP", tmp_path)
     (tmp_path / "memory.max").write_text(content, encoding="utf-8")
-    assert doctor.memory() == (whole if expected is None else expected)
+    assert memory_bytes() == (whole if expected is None else expected)

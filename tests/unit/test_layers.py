@@ -82,6 +82,7 @@ ALLOWED: dict[str, set[str]] = {
         "bundle",
         "calibration",
         "checkpoint",
+        "engines",
         "errors",
         "machine",
         "options",

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
-
 import pytest
 
 from exporter.benchmark import Subject
@@ -12,22 +9,6 @@ from exporter.options import Goal
 from exporter.targets import Precision
 from exporter.tuning.choosing import best, enough, on_front, sentence
 from exporter.tuning.measuring import Measured
-
-
-@dataclass(frozen=True)
-class _Engine:
-    precision: Precision
-
-
-@dataclass(frozen=True)
-class _Manifest:
-    engine: _Engine
-
-
-@dataclass(frozen=True)
-class _Bundle:
-    manifest: _Manifest
-    size_bytes: int
 
 
 def measured(
@@ -41,8 +22,7 @@ def measured(
     peak: int | None = 1,
 ) -> Measured:
     speed = Subject(f"{precision} on {backend}", 100 / seconds, p50, 2 * p50, 1.0, (seconds, seconds))
-    bundle = cast(Any, _Bundle(_Manifest(_Engine(Precision(precision))), size))
-    return Measured(bundle, speed, peak, cosine, 1.0)
+    return Measured(Precision(precision), size, speed, peak, cosine, 1.0)
 
 
 FP32 = measured("fp32", "onnxruntime", 4, 1.0, p50=4, size=400, peak=4)
@@ -62,6 +42,29 @@ def test_without_int8_the_fastest_is_bf16_and_the_smallest_is_the_faster_of_two(
     assert best(others, Goal.THROUGHPUT) is BF16
     assert best(others, Goal.SIZE) is BF16
     assert best((FP32, FP16), Goal.LATENCY) is FP32
+
+
+def test_latency_is_not_throughput() -> None:
+    alone = measured("fp16", "openvino", 9, 0.9999, p50=0.5)
+    assert best((*ALL, alone), Goal.LATENCY) is alone
+    assert best((*ALL, alone), Goal.THROUGHPUT) is INT8
+    assert sentence(alone, (*ALL, alone), (*ALL, alone), Goal.LATENCY) == (
+        "fp16 on openvino has 0.5 times the latency of int8 on openvino: int8 is not worth it here"
+    )
+
+
+def test_of_engines_of_a_size_the_fastest() -> None:
+    small, fast = (
+        measured("fp16", "openvino", 3, 0.9999, size=200),
+        measured("bf16", "openvino", 2, 0.999, size=210),
+    )
+    assert best((FP32, small, fast), Goal.SIZE) is fast
+
+
+def test_int8_that_is_not_near_enough_is_told() -> None:
+    assert sentence(BF16, (FP32, BF16), ALL, Goal.THROUGHPUT) == (
+        "bf16 on openvino is the best here; no int8 has the min cosine that was asked for"
+    )
 
 
 def test_ten_percent_are_not_worth_any_accuracy() -> None:
@@ -89,23 +92,23 @@ def test_the_front() -> None:
 
 
 def test_the_sentence_says_whether_int8_is_worth_it() -> None:
-    assert sentence(INT8, ALL, Goal.THROUGHPUT) == (
+    assert sentence(INT8, ALL, ALL, Goal.THROUGHPUT) == (
         "int8 on openvino has 2 times the throughput of bf16 on openvino: int8 is worth it here"
     )
-    assert sentence(INT8, ALL, Goal.SIZE) == (
+    assert sentence(INT8, ALL, ALL, Goal.SIZE) == (
         "int8 on openvino has 0.55 times the size of bf16 on openvino: int8 is worth it here"
     )
     slow = measured("int8", "onnxruntime", 5, 0.99)
-    assert sentence(BF16, (FP32, BF16, slow), Goal.THROUGHPUT) == (
+    assert sentence(BF16, (FP32, BF16, slow), (FP32, BF16, slow), Goal.THROUGHPUT) == (
         "bf16 on openvino has 2.5 times the throughput of int8 on onnxruntime: int8 is not worth it here"
     )
-    assert sentence(BF16, (FP32, BF16), Goal.THROUGHPUT) == (
+    assert sentence(BF16, (FP32, BF16), (FP32, BF16), Goal.THROUGHPUT) == (
         "bf16 on openvino is the best here; no int8 was measured beside it"
     )
 
 
 def test_a_ratio_of_throughputs_is_the_median_of_those_within_rounds() -> None:
     """A machine that was busy in one round slows all down in it."""
-    own = Measured(INT8.bundle, Subject("int8 on openvino", 1, 1, 1, 1.0, (1.0, 10.0, 1.0)), 1, 0.99, 1.0)
-    rival = Measured(BF16.bundle, Subject("bf16 on openvino", 1, 1, 1, 1.0, (3.0, 30.0, 2.0)), 1, 0.999, 1.0)
-    assert "has 3 times the throughput" in sentence(own, (own, rival), Goal.THROUGHPUT)
+    own = Measured(Precision.INT8, 1, Subject("int8 on openvino", 1, 1, 1, 1.0, (1.0, 10.0, 1.0)), 1, 0.99, 1.0)
+    rival = Measured(Precision.BF16, 1, Subject("bf16 on openvino", 1, 1, 1, 1.0, (3.0, 30.0, 2.0)), 1, 0.999, 1.0)
+    assert "has 3 times the throughput" in sentence(own, (own, rival), (own, rival), Goal.THROUGHPUT)
