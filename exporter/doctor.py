@@ -15,9 +15,10 @@ from typing import Any
 
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from exporter.dependencies import EXPORT_PACKAGES, refuse_missing, require
+from exporter.dependencies import EXPORT_PACKAGES, refuse_missing
 from exporter.engines import backend_of
 from exporter.engines.cuda import find_gpu
+from exporter.engines.onnxruntime import providers
 from exporter.errors import BuildError, ExportError, MissingDependencyError
 from exporter.machine import machine, memory_bytes, tool_versions
 from exporter.targets import Backend, Device, Precision, Target
@@ -190,6 +191,6 @@ def _free(path: Path) -> int | None:
 
 def _providers() -> list[str]:
     try:
-        return list(require("onnxruntime").get_available_providers())
+        return providers()
     except MissingDependencyError:
         return []

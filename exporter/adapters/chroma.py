@@ -69,7 +69,9 @@ class KorsbertEmbeddingFunction(EmbeddingFunction[Documents]):
         return KorsbertEmbeddingFunction(**config)
 
     def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
-        """Let a collection have its bundle elsewhere, and refuse vectors of another length.
+        """Let a collection have its bundle elsewhere, and refuse another ``truncate_dim``.
+
+        That the other bundle is of the same checkpoint is not compared.
 
         Raises:
             ValueError: ``truncate_dim`` is another.

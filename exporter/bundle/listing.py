@@ -57,34 +57,39 @@ def list_bundles(folder: Path, *, check: bool = False) -> Listing:
         check: Compare every file with its hash. Otherwise only manifests and records of validation are read.
 
     Raises:
-        InputError: There is no such folder, or it cannot be read.
+        InputError: There is no such folder.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder", next_step="give the folder that `out` of an export named")
+        raise InputError(f"{folder}: no such folder", next_step="give the folder that exports wrote to")
     entries: list[Entry] = []
     left: dict[Path, str] = {}
-    try:
-        for path in _found(folder, _DEEPEST):
-            kind = next((kind for kind, pattern in _LEFT.items() if pattern.fullmatch(path.name)), None)
-            if kind is not None:
-                left[path] = kind
-            elif (path / MANIFEST).is_file():
-                entries.append(_entry(path, check=check))
-    except OSError as error:
-        raise InputError(f"{error.filename or folder}: cannot be read: {error.strerror}") from error
+    for path, unreadable in _found(folder, _DEEPEST):
+        kind = next((kind for kind, pattern in _LEFT.items() if pattern.fullmatch(path.name)), None)
+        if kind is not None:
+            left[path] = kind
+        elif unreadable is not None:
+            entries.append(Entry(path, None, f"{path}: cannot be read: {unreadable}"))
+        elif (path / MANIFEST).is_file():
+            entries.append(_entry(path, check=check))
     return Listing(tuple(entries), left)
 
 
-def _found(folder: Path, depth: int) -> Iterator[Path]:
-    """Yield a folder and what is in it, in order, down to a depth; nothing inside of bundles and of hidden folders."""
-    yield folder
-    if (folder / MANIFEST).is_file() or depth == 0:
+def _found(folder: Path, depth: int) -> Iterator[tuple[Path, str | None]]:
+    """Yield a folder and what is in it, in order, down to a depth; nothing inside of bundles and of hidden folders.
+
+    Beside each path is why it cannot be read, or None.
+    """
+    try:
+        inside = [] if (folder / MANIFEST).is_file() or depth == 0 else sorted(folder.iterdir())
+    except OSError as error:
+        yield folder, error.strerror or str(error)
         return
-    for path in sorted(folder.iterdir()):
+    yield folder, None
+    for path in inside:
         if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
             yield from _found(path, depth - 1)
         else:
-            yield path
+            yield path, None
 
 
 def _entry(folder: Path, *, check: bool) -> Entry:

@@ -8,11 +8,10 @@ _LONGEST_WORD = 22
 """Columns of the longest word that is not broken. Hashes, paths and ids are longer."""
 
 
-def column_widths(columns: Sequence[Sequence[str]], room: int, whole: int = 0) -> list[int]:
-    """Return the width of each column.
+def column_widths(columns: Sequence[Sequence[str]], room: int, whole: int = 0) -> list[int] | None:
+    """Return the width of each column; None where there is no room for the longest word of each.
 
-    The widest column is narrowed first, down to its longest word; where that is not enough, words are broken too, again
-    in the widest column first.
+    The widest column is narrowed first, down to its longest word.
 
     Args:
         columns: The cells of each column.
@@ -29,9 +28,11 @@ def column_widths(columns: Sequence[Sequence[str]], room: int, whole: int = 0) -
     longest = [
         width if number < whole else word for number, (width, word) in enumerate(zip(widths, words, strict=True))
     ]
-    for least in (longest, [width if number < whole else 1 for number, width in enumerate(widths)]):
-        while sum(widths) > room and (narrowed := _widest(widths, least)) is not None:
-            widths[narrowed] -= 1
+    while sum(widths) > room:
+        narrowed = _widest(widths, longest)
+        if narrowed is None:
+            return None
+        widths[narrowed] -= 1
     return widths
 
 

@@ -22,7 +22,7 @@ class Entry:
     Attributes:
         function: Where its function is, ``module:function`` below ``exporter.cli``; ``module:function()`` where that
             returns it.
-        short: What it does, in 36 characters: a terminal of 60 columns has room for no more.
+        short: What it does, in 38 characters: a terminal of 60 columns has room for no more.
         group: The title that it stands under in ``korsbert --help``.
         examples: Command lines for the end of its help page, 56 characters each.
     """

@@ -1,15 +1,18 @@
 """What a shell completes besides options and choices: names of recipes, folders of bundles. Nothing here reads a file.
 
-A function that returns nothing leaves the word to the shell, which completes names of files.
+A function that returns nothing leaves the word to the shell, which completes names of files. Scripts of shells do not
+quote what they are given here, and zsh evaluates it: names with other characters than ``_PLAIN`` are left out.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 _MANIFEST = "manifest.json"  # as in bundle/manifest.py, which imports pydantic
+_PLAIN = re.compile(r"[\w./@+~-]+")
 _DEFAULT_OUT = Path("artifacts")  # the default of ``ExportOptions.out``
 
 
@@ -20,7 +23,7 @@ def recipe_names(incomplete: str) -> list[str]:
     package = Path(exporter.__file__).parent
     folders = (package / "recipes", package.parent / "recipes")  # in a wheel, in a checkout
     found = {path.stem for folder in folders for path in folder.glob("*.yaml")}
-    return sorted(name for name in found if name.startswith(incomplete))
+    return sorted(name for name in found if name.startswith(incomplete) and _PLAIN.fullmatch(name))
 
 
 def bundle_folders(incomplete: str) -> list[str]:
@@ -31,17 +34,18 @@ def bundle_folders(incomplete: str) -> list[str]:
     if not incomplete:
         known = [str(path.parent) for path in sorted(_DEFAULT_OUT.glob(f"*/*/{_MANIFEST}"))]
         if known:
-            return known
-    return sorted(_below(incomplete))
+            return [path for path in known if _PLAIN.fullmatch(path)]
+    return sorted(path for path in _below(incomplete) if _PLAIN.fullmatch(path))
 
 
 def _below(incomplete: str) -> Iterator[str]:
     folder, beginning = os.path.split(incomplete)
+    place = os.path.expanduser(folder) or "."  # noqa: PTH111 - a Path raises where there is no such user
     try:
-        names = [entry.name for entry in os.scandir(os.path.expanduser(folder) or ".") if entry.is_dir()]  # noqa: PTH111
+        names = [entry.name for entry in os.scandir(place) if entry.is_dir()]
     except OSError:
         return
     for name in names:
         if name.startswith(beginning) and (beginning or not name.startswith(".")):
             path = os.path.join(folder, name)  # noqa: PTH118 - a Path would lose "./"
-            yield path if (Path(path).expanduser() / _MANIFEST).is_file() else f"{path}/"
+            yield path if os.path.isfile(os.path.join(place, name, _MANIFEST)) else f"{path}/"  # noqa: PTH113, PTH118

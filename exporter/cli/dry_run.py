@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from exporter.cli.output import print_json, print_table
@@ -39,7 +40,7 @@ def show_dry_run(recipe: Recipe, options: ExportOptions, *, as_json: bool) -> No
         "backend": str(target.backend),
         "device": str(target.device),
         "bundle": str(place),
-        "exists": place.exists(),
+        "exists": os.path.lexists(place),
         "missing": missing,
         "stages": stages_of(target),
     }

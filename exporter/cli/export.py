@@ -80,7 +80,8 @@ def export_command(
     if dry_run:
         show_dry_run(chosen, options, as_json=as_json)
         return
-    with progress("importing torch", quiet=quiet) as stages, resumable(stages.kept):
+    # Of several precisions, those that are published by then would be refused: the same command does not resume.
+    with progress("importing torch", quiet=quiet) as stages, resumable(lambda: None if precisions else stages.kept()):
         try:
             if precisions is None:
                 bundle = api.export(chosen, options, stages=stages)

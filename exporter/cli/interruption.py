@@ -32,4 +32,5 @@ def print_interrupted(end: BaseException) -> None:
     while error is not None and not notes:
         notes = getattr(error, "__notes__", [])
         error = error.__cause__ or error.__context__
-    print(printable("; ".join(("interrupted", *notes))), file=sys.stderr)  # noqa: T201
+    with suppress(OSError):  # `| tee` ends by the same Ctrl-C, and the exit code must still be that of an interrupt
+        print(printable("; ".join(("interrupted", *notes))), file=sys.stderr, flush=True)  # noqa: T201

@@ -11,14 +11,16 @@ from exporter.cli.arguments import JsonFlag
 from exporter.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from exporter.bundle.listing import Entry
+    from exporter.bundle.listing import Entry, Listing
 
 _HEADER = ("bundle", "name", "engine", "vectors", "MB", "validated", "min cosine", "exported")
 
 
 def bundles_command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of bundles.")] = Path("artifacts"),
-    check: Annotated[bool, typer.Option("--check", help="Compare every file with its hash, too.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare every file with its hash, too; exit with 1 if one differs.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """List the bundles in a folder by their manifests. File hashes are compared only with --check."""
@@ -33,11 +35,18 @@ def bundles_command(
                 "left": {str(path): kind for path, kind in found.left.items()},
             }
         )
-        return
+    else:
+        _print(found, folder, check=check)
+    if check and any(entry.reason is not None for entry in found.entries):
+        raise typer.Exit(1)
+
+
+def _print(found: Listing, folder: Path, *, check: bool) -> None:
     rows = [_row(entry, folder) for entry in found.entries]
     rows += [(str(path.relative_to(folder)), kind, "", "", "", "", "", "") for path, kind in found.left.items()]
-    hashes = "all hashes match where no reason is given" if check else "hashes not compared: use --check"
-    print_table((f"{_HEADER[0]} ({hashes})", *_HEADER[1:]), rows)
+    print_table(_HEADER, rows)
+    compared = "all hashes match where no reason is given" if check else "hashes were not compared: use --check"
+    print(compared)  # noqa: T201
 
 
 def _facts(entry: Entry) -> dict[str, Any]:

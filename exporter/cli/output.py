@@ -15,6 +15,7 @@ from exporter.errors import InputError, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from exporter.bundle import Bundle
     from exporter.validator import ParityReport
@@ -60,7 +61,7 @@ def print_table(
 
     class Output(Console):
         def on_broken_pipe(self) -> None:  # rich would exit with 1, the exit code of a failed gate
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if stderr else sys.stdout).fileno())
             sys.exit(CLOSED_PIPE)
 
     width = table_width(stderr=stderr)
@@ -68,12 +69,30 @@ def print_table(
     columns = list(zip(*cells, strict=True))
     frame = 2 + 3 * (len(columns) - 1)  # the columns that edges and gaps of the box take
     widths = column_widths([tuple(map(str, column)) for column in columns], width - frame, whole_columns)
+    output = Output(stderr=stderr, highlight=False, markup=False, width=width)
+    if widths is None:
+        _print_blocks(output, cells)
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for (title, *_), wide in zip(columns, widths, strict=True):
         table.add_column(title, overflow="fold", width=wide)
     for row in cells[1:]:
         table.add_row(*row)
-    Output(stderr=stderr, highlight=False, markup=False, width=width).print(table)
+    output.print(table)
+
+
+def _print_blocks(console: Console, cells: Sequence[Sequence[Text]]) -> None:
+    """Print each row as lines of title and cell, for a table whose words do not fit beside each other."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    (_, *titles), *rows = cells
+    for first, *others in rows:
+        console.print(first, overflow="fold")
+        for title, cell in zip(titles, others, strict=True):
+            if cell.plain.strip():
+                named = f"{title.plain}: " if title.plain else ""
+                console.print(Padding(Text(f"{named}{cell.plain}", overflow="fold"), (0, 0, 0, 2), expand=False))
 
 
 def print_parity(report: ParityReport, title: str) -> None:

@@ -34,18 +34,23 @@ def progress(first: str, *, quiet: bool = False) -> Iterator[Stages]:
         quiet: Show warnings only.
     """
     stderr = stderr_console()
-    stages = Stages(on_warning=lambda warning: stderr.print(f"warning: {warning}"))
+    stages = Stages(on_warning=lambda warning: _warn(stderr, warning))
     try:
         with ExitStack() as shown:
-            if stderr.is_terminal and not quiet:
+            if _draws(stderr) and not quiet:
                 shown.enter_context(_spinner(stderr, stages, first))
             elif not quiet:
                 shown.enter_context(_lines(stages, first))
             yield stages
     except ExportError:
-        if stderr.is_terminal and not quiet and _worth_telling(stages):
+        if _draws(stderr) and not quiet and _worth_telling(stages):
             print_stages(stages, stderr=True)
         raise
+
+
+def _draws(stderr: Console) -> bool:
+    """Whether a spinner can be drawn: rich takes a pipe for a terminal under FORCE_COLOR, and TERM=dumb has none."""
+    return sys.stderr.isatty() and stderr.is_terminal and not stderr.is_dumb_terminal
 
 
 @contextmanager
@@ -137,6 +142,14 @@ class _Running:
                 _print_line(", ".join(filter(None, (elapsed, self._detail))))
 
 
+def _warn(stderr: Console, warning: str) -> None:
+    if _draws(stderr):
+        stderr.print(f"warning: {warning}")  # above the spinner
+    else:
+        _print_line(f"warning: {warning}")
+
+
 def _print_line(line: str) -> None:
     with suppress(OSError):  # a log that cannot be written must not end the work
-        print(printable(line), file=sys.stderr, flush=True)  # noqa: T201
+        sys.stderr.write(printable(line) + "\n")  # in one piece: two threads write lines
+        sys.stderr.flush()

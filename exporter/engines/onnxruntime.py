@@ -146,6 +146,23 @@ def _errors() -> tuple[type[Exception], ...]:
     return (*own, RuntimeError, ValueError)
 
 
+def providers(extra: str = "cpu") -> list[str]:
+    """Return the execution providers of the installed onnxruntime.
+
+    Args:
+        extra: The extra of korsbert that brings it.
+
+    Raises:
+        MissingDependencyError: It is not installed, or only a part of it is.
+    """
+    found = getattr(require("onnxruntime", extra), "get_available_providers", None)
+    if found is None:  # left over where one of onnxruntime and onnxruntime-gpu was removed
+        raise MissingDependencyError(
+            "onnxruntime is installed only in part", next_step=f"pip install --force-reinstall 'korsbert[{extra}]'"
+        )
+    return list(found())
+
+
 def check(precision: str, device: str) -> None:
     """Refuse bfloat16 on the CPU provider, which has no kernels for it, and a CUDA provider that is not there."""
     if precision == "bf16" and device == "cpu":
@@ -153,7 +170,7 @@ def check(precision: str, device: str) -> None:
             "onnxruntime's CPU provider cannot run bfloat16",
             next_step="use `backend=openvino`, `precision=fp16` or `device=cuda`",
         )
-    available = require("onnxruntime", "gpu" if device == "cuda" else "cpu").get_available_providers()
+    available = providers("gpu" if device == "cuda" else "cpu")
     if PROVIDERS[device] not in available:
         raise MissingDependencyError(
             f"onnxruntime has no {PROVIDERS[device]} here (it has {', '.join(available)})",

@@ -261,7 +261,7 @@ def test_what_the_candidates_depend_on(twin: Path, tmp_path: Path) -> None:
 
 
 def test_a_failure_by_accident_is_tried_again(twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise exporter.BuildError("no memory is left")
 
     with monkeypatch.context() as broken:

@@ -83,6 +83,7 @@ def succeeded(done: Done, rest: str = "") -> None:
     """Assert that a command succeeded, and that stderr has lines of stages, then ``rest`` and nothing else."""
     assert done.status == 0, done
     assert split_stages(done.stderr)[1] == rest, done.stderr
+    assert ", FAILED" not in done.stderr, done.stderr
 
 
 def _is_error(message: str, parts: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from exporter.recipe import list_recipes
 
 def table_at(width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
     for module in (bundles, output):
-        monkeypatch.setattr(module, "table_width", lambda: width)
+        monkeypatch.setattr(module, "table_width", lambda **_: width)
     bundles.list_command()
     return capsys.readouterr().out.splitlines()
 

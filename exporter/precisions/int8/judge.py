@@ -102,6 +102,8 @@ class Ledger:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["identity"] == identity:
                 self._losses = {key: Loss(**loss) for key, loss in content["losses"].items()}
+            else:
+                path.unlink()  # it is begun anew: nothing in it can be resumed
         except (ValueError, KeyError, TypeError, OSError):
             self.damaged = True
         self.resumed = len(self._losses)

@@ -108,3 +108,24 @@ def test_folders_lead_to_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert bundle_folders(".h") == [".hidden/"]
     assert bundle_folders("nowhere/") == []
     assert bundle_folders("owner/na") == []
+
+
+@pytest.mark.parametrize(
+    "name", ["x;touch P", "$(touch P)", "\\$(touch P)", "two words", "`touch P`", "line\nbreak", "'x"]
+)
+def test_a_name_that_a_shell_would_run_is_not_completed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path(name), Path("artifacts", "demo", name), Path("한글-bundle_1.0")):
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").touch()
+    assert bundle_folders("") == []
+    assert bundle_folders(name[:1]) == []
+    assert bundle_folders("한") == ["한글-bundle_1.0"]
+
+
+def test_a_name_like_that_of_a_user_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("~nobody-of-this-name").mkdir()
+    assert bundle_folders("./~") == ["./~nobody-of-this-name/"]

@@ -80,6 +80,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 PACKAGE = Path(exporter.__file__).parent
 OTHER_PROGRAMS = {
     "adapters/chroma.py": {"--upgrade"},
+    "engines/onnxruntime.py": {"--force-reinstall"},
     "bundle/snippets.py": {"--local-dir"},
     "serving/triton/deployment.py": {"--model-repository", "--model-control-mode", "--disable-auto-complete-config"}
     | {"--repository-poll-secs", "--cache-config", "--http-restricted-api", "--grpc-restricted-protocol"}

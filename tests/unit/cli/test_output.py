@@ -52,13 +52,31 @@ def test_a_pipe_without_columns_has_160(monkeypatch: pytest.MonkeyPatch) -> None
         (["aa bb", "cc"], 9, 0, [5, 2]),
         (["aa bb", "cc"], 6, 0, [4, 2]),
         (["aa bb", "cc"], 4, 0, [2, 2]),
-        (["aa bb", "cc"], 3, 0, [1, 2]),
+        (["aa bb", "cc"], 3, 0, None),
         (["aa bb", "ccc ddd"], 8, 1, [5, 3]),
         (["x" * 40, "cc"], 12, 0, [10, 2]),  # longer than a word: folded
         (["가나 다라", "cc"], 6, 0, [4, 2]),  # a Hangul syllable is two columns wide
     ],
 )
 def test_the_widest_column_is_narrowed_down_to_its_longest_word(
-    columns: list[str], room: int, whole: int, widths: list[int]
+    columns: list[str], room: int, whole: int, widths: list[int] | None
 ) -> None:
     assert column_widths([[cell] for cell in columns], room, whole) == widths
+
+
+def test_rows_become_lines_where_the_words_do_not_fit_beside_each_other(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    header = ("target", "builds", "why not", "what to do")
+    print_table(
+        header,
+        [("fp16 on onnxruntime", "no", "onnxruntime-gpu is missing", "install onnxruntime-gpu")],
+        whole_columns=1,
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "fp16 on onnxruntime",
+        "  builds: no",
+        "  why not: onnxruntime-gpu is missing",
+        "  what to do: install onnxruntime-gpu",
+    ]

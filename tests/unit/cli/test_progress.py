@@ -124,11 +124,26 @@ def test_a_log_that_cannot_be_written_does_not_end_the_work() -> None:
     assert [stage.name for stage in stages.done] == ["load checkpoint"]
 
 
+def test_colors_that_are_forced_do_not_make_a_pipe_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress("importing torch") as stages:
+        with stages("load checkpoint") as stage:
+            stage.result = "BERT"
+        stages.warn("careful")
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert err.startswith("load checkpoint: ")
+    assert err.endswith("warning: careful\n")
+
+
 def test_a_terminal_has_a_table_before_the_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = Console(stderr=True, force_terminal=True, width=80, color_system=None)
     monkeypatch.setattr(module, "stderr_console", lambda: terminal)
+    monkeypatch.setattr(module, "_draws", lambda _: True)
     with pytest.raises(GateError), progress("importing torch") as stages:
         export(stages)
     out, err = capsys.readouterr()
@@ -147,6 +162,7 @@ def test_a_terminal_has_no_table_where_the_first_stage_failed(
 ) -> None:
     terminal = Console(stderr=True, force_terminal=True, width=80, color_system=None)
     monkeypatch.setattr(module, "stderr_console", lambda: terminal)
+    monkeypatch.setattr(module, "_draws", lambda _: True)
     with pytest.raises(InputError), progress("importing torch") as stages, stages("load checkpoint"):
         raise InputError("damaged")
     assert "stage" not in capsys.readouterr().err
