@@ -46,7 +46,9 @@ def test_fastembed(request: pytest.FixtureRequest, tmp_path: Path, name: str) ->
     with exporter.load(bundle) as encoder:
         expected = encoder.encode(TEXTS)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=2e-3 if "fp16" in str(bundle) else 1e-6, rtol=0)
+    # fastembed opens the graph with other settings, and ONNX Runtime then takes other kernels: of the vector's length.
+    errors = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert errors.max() < (2e-3 if "fp16" in str(bundle) else 1e-6), errors
 
 
 def test_that_environment_is_without_korsbert() -> None:
