@@ -20,6 +20,16 @@ BundleArgument = Annotated[
         autocompletion=bundle_folders,
     ),
 ]
+CheckpointNameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|FOLDER|HUB-ID",
+        help="A recipe, a local folder, or owner/name.",
+        autocompletion=recipe_names,
+    ),
+]
+OwnRecipeOption = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Your own recipe (YAML).")]
 CheckpointOption = Annotated[
     Path | None,
     typer.Option("--checkpoint", metavar="FOLDER", help="Local copy of the checkpoint, used instead of its source."),

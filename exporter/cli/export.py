@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exporter.cli.arguments import JsonFlag, QuietFlag
-from exporter.cli.completion import recipe_names
+from exporter.cli.arguments import CheckpointNameOption, JsonFlag, OwnRecipeOption, QuietFlag
 from exporter.cli.dry_run import show_dry_run
 from exporter.cli.from_options import flag_of, own_parameters, parameter, parameters_of, with_parameters
 from exporter.cli.interruption import resumable
@@ -43,16 +42,8 @@ _GROUPS = {
 
 
 def export_command(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="NAME|FOLDER|HUB-ID",
-            help="A recipe, a local folder, or owner/name.",
-            autocompletion=recipe_names,
-        ),
-    ] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Your own recipe (YAML).")] = None,
+    model: CheckpointNameOption = None,
+    recipe: OwnRecipeOption = None,
     precisions: Annotated[
         str | None,
         typer.Option(

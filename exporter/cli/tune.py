@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exporter.cli.arguments import JsonFlag, QuietFlag
-from exporter.cli.completion import recipe_names
+from exporter.cli.arguments import CheckpointNameOption, JsonFlag, OwnRecipeOption, QuietFlag
 from exporter.cli.export import chosen_recipe, split
 from exporter.cli.from_options import own_parameters, parameters_of, with_parameters
 from exporter.cli.interruption import resumable
@@ -27,16 +25,8 @@ HEADER = ("", "min cosine", "neighbors", "sentences/s", "p50 ms", "p99 ms", "mem
 
 
 def tune_command(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="NAME|FOLDER|HUB-ID",
-            help="A recipe, a local folder, or owner/name.",
-            autocompletion=recipe_names,
-        ),
-    ] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Your own recipe (YAML).")] = None,
+    model: CheckpointNameOption = None,
+    recipe: OwnRecipeOption = None,
     goal: Annotated[
         Goal, typer.Option("--for", help="What the published engine is to be best at.", show_default=True)
     ] = Goal.THROUGHPUT,
