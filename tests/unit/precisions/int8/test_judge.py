@@ -89,6 +89,8 @@ def test_a_ledger_of_other_inputs_or_half_written_is_begun_anew(tmp_path: Path) 
     other = Ledger(path, "other")
     assert other.get("a") is None
     assert not other.damaged
+    assert not path.exists()  # Ctrl-C would say that it can be resumed
+    Ledger(path, "one").put("a", LOSS)
     path.write_text(path.read_text(encoding="utf-8")[:40], encoding="utf-8")
     half = Ledger(path, "one")
     assert half.resumed == 0
