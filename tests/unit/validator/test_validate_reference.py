@@ -110,7 +110,7 @@ def test_what_the_precision_itself_loses_is_kept_under_its_name(model: Any, monk
     plain, typed = reference_of(model), reference_of(model, precisions=("fp32", "bf16"))
     assert dict(plain.format_losses) == {}
     assert [*typed.format_losses] == ["bf16"]
-    expected = [(model, name, plain.texts, len(plain.texts), plain.token_ids) for name in ("fp32", "bf16")]
+    expected = [(model, name, plain.texts, len(plain.texts), plain.token_ids) for name in ("fp32", "fp32", "bf16")]
     assert asked == expected
 
 
