@@ -25,6 +25,10 @@ TWIN = "ko-sbert-multitask"  # BERT, mean pooling, 128 tokens: the twin that exp
 hypothesis.settings.register_profile("korsbert", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("korsbert")
 
+# A terminal or a CI system may set them, and tables would have other lines: tests set the width that they ask for.
+for variable in ("COLUMNS", "LINES", "FORCE_COLOR"):
+    os.environ.pop(variable, None)
+
 Shared = Callable[[str, Callable[[Path], object]], Path]
 
 # Files of minutes, the longest first: one that begins last keeps one process busy while the others have nothing to do.

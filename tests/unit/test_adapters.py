@@ -50,9 +50,11 @@ def test_a_package_of_the_framework_that_is_not_installed() -> None:
     assert failure.value.next_step == "pip install 'korsbert[chroma]'"
 
 
-def test_other_errors_of_a_framework_are_its_own() -> None:
-    with pytest.raises(ImportError, match="cannot import name 'Embeddings'"), importing("langchain_core"):
+def test_a_framework_that_is_installed_and_cannot_be_imported() -> None:
+    told = "langchain_core is installed and cannot be imported: cannot import name 'Embeddings'"
+    with pytest.raises(exporter.MissingDependencyError, match=told) as failure, importing("langchain_core"):
         raise ImportError("cannot import name 'Embeddings'")
+    assert failure.value.next_step == "install langchain_core again"
 
 
 def test_a_chroma_that_embeds_queries_as_documents(monkeypatch: pytest.MonkeyPatch) -> None:

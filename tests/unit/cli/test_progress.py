@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import re
 import threading
 from collections.abc import Callable
 from contextlib import redirect_stderr
@@ -25,6 +26,11 @@ def fail_in_the_second(error: BaseException, stages: Stages) -> None:
         raise error
 
 
+def untimed(lines: str) -> str:
+    """The lines with a dash for the seconds of a stage: how long one takes depends on what else the machine does."""
+    return re.sub(r"\d+\.\d s\b", "- s", lines)
+
+
 def export(stages: Stages) -> None:
     """Load, judge, and fail as a gate does: after its stage."""
     with stages("load checkpoint") as stage:
@@ -39,10 +45,10 @@ def test_a_line_for_each_stage_as_it_ends(capsys: pytest.CaptureFixture[str]) ->
         with stages("load checkpoint") as stage:
             stage.result = "BertModel, mean pooling, 384-d"
             assert capsys.readouterr().err == ""
-        assert capsys.readouterr().err == "load checkpoint: 0.0 s, BertModel, mean pooling, 384-d\n"
+        assert untimed(capsys.readouterr().err) == "load checkpoint: - s, BertModel, mean pooling, 384-d\n"
         with stages("publish"):
             pass
-        assert capsys.readouterr().err == "publish: 0.0 s\n"
+        assert untimed(capsys.readouterr().err) == "publish: - s\n"
     assert capsys.readouterr().out == ""
 
 
@@ -55,21 +61,21 @@ def test_a_first_stage_that_fails_is_told_by_the_error_alone(capsys: pytest.Capt
 def test_a_later_stage_that_fails_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError), progress("importing torch") as stages:
         fail_in_the_second(InputError("cannot be folded"), stages)
-    assert capsys.readouterr().err == "load checkpoint: 0.0 s\nfold into one graph: 0.0 s, FAILED\n"
+    assert untimed(capsys.readouterr().err) == "load checkpoint: - s\nfold into one graph: - s, FAILED\n"
 
 
 def test_a_gate_that_fails_has_a_line_and_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(GateError), progress("importing torch") as stages:
         export(stages)
     err = capsys.readouterr().err
-    assert err.splitlines()[1] == "gate: fp16 on onnxruntime: 0.0 s, FAILED, min cosine 0.9"
+    assert untimed(err).splitlines()[1] == "gate: fp16 on onnxruntime: - s, FAILED, min cosine 0.9"
     assert split_stages(err) == (["load checkpoint", "gate: fp16 on onnxruntime"], "")
 
 
 def test_an_interrupt_has_no_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyboardInterrupt), progress("importing torch") as stages:
         fail_in_the_second(KeyboardInterrupt(), stages)
-    assert capsys.readouterr().err == "load checkpoint: 0.0 s\n"
+    assert untimed(capsys.readouterr().err) == "load checkpoint: - s\n"
 
 
 def test_quiet_shows_warnings_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +114,7 @@ def test_details_alone_print_nothing(capsys: pytest.CaptureFixture[str]) -> None
 def test_control_characters_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     with progress("") as stages, stages("load") as stage:
         stage.result = "Bert\x1b[2J\nModel"
-    assert capsys.readouterr().err == "load: 0.0 s, Bert\\x1b[2J\\nModel\n"
+    assert untimed(capsys.readouterr().err) == "load: - s, Bert\\x1b[2J\\nModel\n"
 
 
 class Full(io.StringIO):
