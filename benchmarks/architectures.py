@@ -2,24 +2,22 @@
 
     python -m benchmarks.architectures
 
-Each export is ``korsbert-export`` in a process of its own, over all probes and checks. What a gate refuses is a row
-too, with the first reason. Weights are seeded, and then a row says nothing about a published model's accuracy in a
-precision; two models have their real weights. A run with ``--model`` or ``--target`` replaces those rows of the table
-and keeps the others.
+Each model has a process of its own (``architecture_exports``), which exports it to all targets over all probes and
+checks. What a gate refuses is a row too, with the first reason. Weights are seeded, and then a row says nothing about a
+published model's accuracy in a precision; two models have their real weights. A run with ``--model`` or ``--target``
+replaces those rows of the table and keeps the others.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sysconfig
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import run
 from benchmarks.results import (
     Target,
     arguments,
@@ -65,7 +63,6 @@ EXPORTS = (
 )
 TARGETS = tuple(f"{precision}-{backend}" for precision, backend in EXPORTS)
 GIB = 1024**3
-KORSBERT = Path(sysconfig.get_path("scripts")) / "korsbert-export"
 HEADER = (
     "architecture",
     "weights",
@@ -90,15 +87,13 @@ def main() -> None:
     file = options.results / "architectures.json"
     before = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else []
     runs: list[dict[str, Any]] = [one for one in before if one["model"] in NAMES]
+    targets = [target for target in TARGETS if options.target is None or target in options.target]
     for name in options.model or NAMES:
         with work_folder(options.work) as work:
-            checkpoint = _checkpoint(name, options.size, work)
-            for precision, backend in EXPORTS:
-                if options.target is None or f"{precision}-{backend}" in options.target:
-                    done = _export(name, precision, backend, checkpoint)
-                    print(_row(done), flush=True)
-                    runs = sorted([*(one for one in runs if _key(one) != _key(done)), done], key=_key)
-                    _publish(runs, options.results)
+            for done in _exports(name, _checkpoint(name, options.size, work), targets):
+                print(_row(done), flush=True)
+                runs = sorted([*(one for one in runs if _key(one) != _key(done)), done], key=_key)
+                _publish(runs, options.results)
 
 
 def _checkpoint(name: str, size: str, work: Path) -> Path:
@@ -107,40 +102,37 @@ def _checkpoint(name: str, size: str, work: Path) -> Path:
     return real_checkpoint(name, work) if name in REAL else full_checkpoint(name, work, small=size == "small")
 
 
-def _export(name: str, precision: str, backend: str, checkpoint: Path) -> dict[str, Any]:
-    """Run one export and return what it took, and why it was refused if it was."""
-    out = Path(tempfile.mkdtemp(prefix="bundles-", dir=checkpoint.parent))
-    flag = [] if precision == "fp32" else [f"--{precision.replace('_', '-')}"]
-    command = [str(KORSBERT), "--model", str(checkpoint), *flag, "--backend", backend, "--out", str(out), "--json"]
-    load = os.getloadavg()[0]
-    try:
-        done = run(command)
-        bundle = sorted(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    finally:
-        shutil.rmtree(out)
-    found = {
+def _exports(name: str, checkpoint: Path, targets: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Export a checkpoint to some targets in one process, and yield what each took, and why if it was refused."""
+    model = {
         "model": name,
         "weights": "real" if name in REAL else "seeded",
         "parameters": _parameters(checkpoint),
-        "precision": precision,
-        "backend": backend,
-        "exit_code": done.exit_code,
-        "wall_s": round(done.wall_s, 1),
-        "load": [round(load, 1), round(os.getloadavg()[0], 1)],
-        "peak_bytes": done.peak_bytes,
-        "file_bytes": bundle[-1] if bundle else 0,
         "revision": revision(),
         "processor": machine()["processor"],
+        "process": "shared",
     }
-    if done.exit_code:
-        reason = next((line for line in done.errors.splitlines() if line.startswith("error: ")), done.errors[-300:])
-        return found | {"reason": reason.removeprefix("error: ").replace(str(checkpoint), name)}
-    told = json.loads(done.output)
-    return found | {"min_cosine": told["parity"]["statistics"]["min_cosine"], "stages": _stages(told)}
-
-
-def _stages(told: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"name": stage["name"], "seconds": stage["seconds"]} for stage in told["stages"]]
+    with tempfile.TemporaryDirectory(prefix="bundles-", dir=checkpoint.parent) as out, tempfile.TemporaryFile() as log:
+        command = [sys.executable, "-m", "benchmarks.architecture_exports", str(checkpoint), out, *targets]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                told = json.loads(line)
+                precision, backend = told.pop("target").split("-", 1)
+                if "reason" in told:
+                    told["reason"] = told["reason"].replace(str(checkpoint), name)
+                stages = told["stages"]
+                yield {
+                    **model,
+                    **told,
+                    "precision": precision,
+                    "backend": backend,
+                    "wall_s": round(sum(stage["seconds"] for stage in stages), 1),
+                    "peak_bytes": max((stage["peak_bytes"] for stage in stages), default=0),
+                }
+        if process.returncode:
+            log.seek(0)
+            sys.exit(f"{name}: {log.read().decode()[-2000:]}\nexit code {process.returncode}")
 
 
 def _parameters(checkpoint: Path) -> int:
@@ -159,10 +151,12 @@ def _publish(runs: Sequence[dict[str, Any]], folder: Path) -> None:
         "Published sizes (`tests/support/full_checkpoints.py`), with the demo's tokenizer and 512 tokens at most, "
         f"`{LONG}` 8,192; the models with the name of a recipe are its twins. "
         "Real weights are those of `tests/support/real_weights`; "
-        "multilingual-e5-small's are rounded to 4 bits. Minutes are wall time of the whole command, the load is the "
-        "machine's average of the minutes before its start and before its end, peak memory is `ru_maxrss` of the "
-        "process, the file is the largest of the bundle. Memory of XLM-R is compared with what is promised: 2.5 times "
-        "the float32 weights and 1.5 GiB. Refused exports are not compared. "
+        "multilingual-e5-small's are rounded to 4 bits. One process exports a model to all targets; the minutes and "
+        "the peak resident memory of a row are those of the stages that an export to its target alone has, so shared "
+        "ones count in each row. Rows with a `*` are of a process for each target: the whole command's wall time and "
+        "`ru_maxrss`. The load is the machine's average of the minutes before the first stage of the target's own and "
+        "before its end, the file is the largest of the bundle. Memory of XLM-R is compared with what is promised: 2.5 "
+        "times the float32 weights and 1.5 GiB. Refused exports are not compared. "
         f"Processor: {', '.join(measured)}."
     )
     if missing := list(_missing(runs)):
@@ -188,7 +182,7 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
         f"{found['parameters'] / 1e6:.0f} M",
         f"{found['precision']} {found['backend']}",
         "passed" if passed else f"refused ({found['exit_code']})",
-        f"{found['wall_s'] / 60:.1f}",
+        f"{found['wall_s'] / 60:.1f}" + ("" if found.get("process") == "shared" else "*"),
         " and ".join(map(str, found["load"])),
         f"{found['peak_bytes'] / GIB:.2f}",
         f"{found['file_bytes'] / 1e6:.0f}" if passed else "",

@@ -58,16 +58,24 @@ def run(command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] 
         output.seek(0)
         errors.seek(0)
         said, complained = output.read().decode(), errors.read().decode()
-    peak_bytes = usage.ru_maxrss * 1024
-    if peak_bytes <= _own_peak_bytes():
+    held = usage.ru_maxrss * 1024
+    if held <= peak_bytes():
         sys.exit(f"the peak memory of {command[0]} is hidden behind this process's own")
-    return Run(process.returncode, said, complained, wall_s, usage.ru_utime + usage.ru_stime, peak_bytes)
+    return Run(process.returncode, said, complained, wall_s, usage.ru_utime + usage.ru_stime, held)
 
 
-def _own_peak_bytes() -> int:
-    """``VmHWM`` of ``proc_pid_status(5)``: unlike ``ru_maxrss``, without what the starting process held."""
+def peak_bytes() -> int:
+    """Return the most memory that was resident in this process, since its start or ``reset_peak``.
+
+    It is ``VmHWM`` of ``proc_pid_status(5)``: unlike ``ru_maxrss``, without what the starting process held.
+    """
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def reset_peak() -> None:
+    """Let ``peak_bytes`` begin anew, at what is resident now (``clear_refs`` of ``proc_pid_clear_refs(5)``)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def run_to_success(command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Run:

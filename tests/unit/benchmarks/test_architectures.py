@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,17 @@ ROW = {
 }
 
 
-def export(name: str, precision: str, backend: str, _: Path) -> dict[str, Any]:
-    return {**ROW, "model": name, "precision": precision, "backend": backend, "revision": "new"}
+def exports(name: str, _: Path, targets: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for target in targets:
+        precision, backend = target.split("-")
+        yield {**ROW, "model": name, "precision": precision, "backend": backend, "revision": "new"}
 
 
 def test_a_run_replaces_its_rows_and_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [ROW, {**ROW, "precision": "fp16"}, {**ROW, "model": "a model of the past"}]
     (tmp_path / "architectures.json").write_text(json.dumps({"runs": before}))
     monkeypatch.setattr(architectures, "_checkpoint", lambda *_: tmp_path)
-    monkeypatch.setattr(architectures, "_export", export)
+    monkeypatch.setattr(architectures, "_exports", exports)
     arguments = ["", "--model", "xlm-roberta-large", "--target", "fp16-onnxruntime", "--results", str(tmp_path)]
     monkeypatch.setattr("sys.argv", arguments)
     architectures.main()
