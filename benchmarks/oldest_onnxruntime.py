@@ -238,11 +238,11 @@ def _report(options: Namespace, runs: Sequence[dict[str, Any]], lowered: Sequenc
         "The demo's bundles for ONNX Runtime on the CPU, opened by each release and judged by the golden gate: the "
         "smallest cosine to the checkpoint's vectors, or that the release does not run the graph."
     )
-    # Without the path of the model and the place in the source, which differ from run to run.
-    place = re.compile(r"Load model from .*?(?=ONNX Runtime only|Unsupported)")
+    # Without the path of the model, the place in the source and addresses in names, which differ from run to run.
+    place = re.compile(r"Load model from .*?(?=ONNX Runtime only|Unsupported)|0x[0-9a-f]+_")
     judged = [found for one in runs for found in one["precisions"].values()]
     judged += [found for one in lowered for tried in one["precisions"].values() for found in tried]
-    reasons = dict.fromkeys(place.sub("", found["error"]) for found in judged if not found["runs"])
+    reasons = dict.fromkeys(place.sub("", found["error"]).strip() for found in judged if not found["runs"])
     oldest = [
         (str(one["opset"]), *(_oldest_cell(one["precisions"][str(precision)]) for precision in PRECISIONS))
         for one in lowered

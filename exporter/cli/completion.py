@@ -30,8 +30,8 @@ def recipe_names(incomplete: str) -> list[str]:
 def bundle_folders(incomplete: str) -> list[str]:
     """Return the bundles that a path can go on to: those in its folder, and those in ``artifacts`` for no path.
 
-    Folders that hold no bundle themselves are returned with a slash, to be gone into. bash puts a space behind a word that
-    is the only one, so such a folder is never alone: what is in it is returned, or nothing, and the shell completes it.
+    Folders that hold no bundle themselves are returned with a slash, to be gone into. bash puts a space behind a word
+    that is the only one, so such a folder is never alone: what is in it is returned, or nothing, and the shell goes on.
     """
     if not incomplete:
         known = [str(path.parent) for path in sorted(_DEFAULT_OUT.glob(f"*/*/{_MANIFEST}"))]

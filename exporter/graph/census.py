@@ -127,6 +127,8 @@ def _description(node: ir.Node) -> str:
     stated = dict(sorted(node.attributes.items()))
     # An attribute below opset 18, and an input from there on: axes_as_attributes changes nothing else.
     axes = stated.pop("axes", None)
+    if axes is not None or len(node.inputs) > 1:
+        stated.pop("noop_with_empty_axes", None)
     stated.pop("num_outputs", None)  # as many as there are; split_without_count removes it
     attributes = [f"{name}={attribute.value}" for name, attribute in stated.items()]
     small = [

@@ -15,7 +15,8 @@ def axes_as_attributes(model: ir.Model) -> int:
     count = 0
     for node in model.graph:
         axes = node.inputs[1] if node.op_type in REDUCTIONS and len(node.inputs) > 1 else None
-        if axes is not None and axes.const_value is not None:
+        if axes is not None and axes.const_value is not None and axes.const_value.size:
+            node.attributes.pop("noop_with_empty_axes", None)  # and they are not empty
             node.attributes["axes"] = ir.AttrInt64s("axes", axes.const_value.numpy().tolist())
             node.resize_inputs(1)
             count += 1

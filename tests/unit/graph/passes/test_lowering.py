@@ -31,7 +31,9 @@ g (TYPE[B,2,S,6] x, TYPE[B,S,3] c, TYPE[B,S,3] s) => (TYPE[B,2,S,6] z) {
 }
 """
 SCALE = [1.0, 0.5, 2.0, 3.0]
-MEAN = "g (float[B,3,4] x) => (float[B,3,1] y) <int64[1] axes = {-1}> { y = ReduceMean(x, axes) }"
+MEAN = """
+g (float[B,3,4] x) => (float[B,3,1] y) <int64[1] axes = {-1}> { y = ReduceMean<noop_with_empty_axes = 0>(x, axes) }
+"""
 
 
 def numbers(*shape: int, dtype: type = np.float32) -> np.ndarray:
