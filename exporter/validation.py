@@ -120,6 +120,7 @@ def _check_facts(manifest: Manifest, checkpoint: Checkpoint, proven: Graph | Non
         stated |= {"padding": facts.padding.value, "lengths": facts.lengths}
         found |= {"padding": proven.padding.value, "lengths": proven.lengths}
         if facts.opset is not None:
-            stated |= {"opset": facts.opset, "ir_version": facts.ir_version}
+            stated |= {"opset": facts.opset, "ir_version": facts.ir_version, "unbiased_norms": facts.unbiased_norms}
             found |= {"opset": proven.opset, "ir_version": proven.model.ir_version}
+            found |= {"unbiased_norms": proven.unbiased_norms}
     return check_facts(stated, found)

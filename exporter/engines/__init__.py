@@ -88,7 +88,9 @@ class Engine(BaseModel):
             return "1.25"
         opset = self.facts.opset or FOLDED_OPSET
         if opset < FOLDED_OPSET:
-            return "1.17" if self.precision is Precision.FP16 and opset in (18, 19) else LEAST_RUNTIME[opset]
+            least = "1.17" if self.precision is Precision.FP16 and opset in (18, 19) else LEAST_RUNTIME[opset]
+            # 1.14 to 1.18 crash when they open a LayerNormalization without a bias.
+            return max(least, "1.19") if self.facts.unbiased_norms else least
         return "1.24" if self.precision is Precision.INT8 else "1.23"
 
 

@@ -24,6 +24,7 @@ class EngineFacts(BaseModel):
         lengths: Whether attention reads the length of each row instead of a mask.
         opset: The ONNX operator set of the graph, for ONNX Runtime; None in bundles that do not state it.
         ir_version: The version of the ONNX file format, likewise.
+        unbiased_norms: Whether the graph has a LayerNormalization without a bias.
         shape_nodes: Names of the graph's nodes that compute shapes, which ONNX Runtime keeps on the CPU.
         profiles: TensorRT's optimization profiles, the narrowest first.
     """
@@ -42,6 +43,7 @@ class EngineFacts(BaseModel):
     lengths: bool = False
     opset: int | None = Field(default=None, ge=OLDEST_OPSET)
     ir_version: int | None = None
+    unbiased_norms: bool = False
 
     @property
     def right_padded(self) -> bool:

@@ -199,6 +199,7 @@ def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DE
         lengths=graph.lengths,
         opset=graph.opset,
         ir_version=graph.model.ir_version,
+        unbiased_norms=graph.unbiased_norms,
     )
     return Engine(backend=Backend.ONNXRUNTIME, precision=graph.precision, files=files, facts=facts)
 

@@ -64,6 +64,11 @@ class Graph:
         """The ONNX operator set that the operators are of."""
         return self.model.graph.opset_imports[""]
 
+    @property
+    def unbiased_norms(self) -> bool:
+        """Whether there is a LayerNormalization without a bias."""
+        return any(node.op_type == "LayerNormalization" and len(node.inputs) < 3 for node in self.model.graph)
+
     def shape_nodes(self) -> tuple[str, ...]:
         """Return the names of the nodes that compute from nothing but extents: ``Shape``, and what only reads that."""
         found: dict[ir.Node, None] = {}

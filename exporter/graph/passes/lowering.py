@@ -19,17 +19,20 @@ from exporter.graph.passes.decompose_attention import decompose_attention
 from exporter.graph.passes.decompose_gelu import decompose_gelu
 from exporter.graph.passes.decompose_rms_normalization import decompose_rms_normalization
 from exporter.graph.passes.decompose_rotary_embedding import decompose_rotary_embedding
+from exporter.graph.passes.narrow_argmax import narrow_argmax
 from exporter.graph.passes.split_without_count import split_without_count
 from exporter.graph.passes.truths_as_integers import truths_as_integers
 from exporter.targets import FOLDED_OPSET, OLDEST_OPSET
 
 Pass = Callable[[ir.Model], int]
 
-# The operator set that has what the pass rewrites. RMSNormalization is written with a reduction, whose axes move last.
+# The operator set that has what the pass rewrites, or whose ONNX Runtime has a kernel for it.
+# RMSNormalization is written with a reduction, whose axes move last.
 LOWERING: tuple[tuple[int, Pass], ...] = (
     (23, decompose_attention),
     (23, decompose_rotary_embedding),
     (23, decompose_rms_normalization),
+    (23, narrow_argmax),
     (20, decompose_gelu),
     (20, truths_as_integers),
     (18, split_without_count),

@@ -22,7 +22,7 @@ TENSORRT: dict[str, Any] = {
     "profiles": [{"batch": [1, 1, 1], "sequence": [1, 32, 64]}, {"batch": [1, 32, 128], "sequence": [1, 128, 256]}],
 }
 ONNXRUNTIME: dict[str, Any] = {"padding": "any", "shape_nodes": ["node_Shape_1"]}
-LOWERED: dict[str, Any] = {**ONNXRUNTIME, "lengths": False, "opset": 20, "ir_version": 9}
+LOWERED: dict[str, Any] = {**ONNXRUNTIME, "lengths": False, "opset": 20, "ir_version": 9, "unbiased_norms": False}
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,14 @@ def test_axes_become_an_attribute() -> None:
     assert axes_as_attributes(model) == 0
 
 
+def test_the_place_of_the_largest_is_found_among_smaller_integers() -> None:
+    model = model_of("g (int64[B,3] x) => (int64[B] y) { y = ArgMax<axis = 1, keepdims = 0>(x) }")
+    assert lower(model, 22)["narrow_argmax"] == 1
+    assert ops(model) == ["Cast", "ArgMax"]
+    np.testing.assert_array_equal(evaluate(model, {"x": np.array([[0, 1, 1], [1, 1, 0]])})[0], [1, 0])
+    assert lower(model, 22)["narrow_argmax"] == 0
+
+
 def test_parts_of_one_size_are_counted_by_the_outputs() -> None:
     model = model_of("g (float[B,4] x) => (float[B,2] a, float[B,2] b) { a, b = Split<axis = 1, num_outputs = 2>(x) }")
     before = evaluate(model, {"x": numbers(3, 4)})
