@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from exporter.errors import InputError
 from exporter.recipe import NAME, PoolingMode
-from exporter.targets import Backend, Device, Precision, Target
+from exporter.targets import FOLDED_OPSET, OLDEST_OPSET, Backend, Device, Precision, Target
 
 
 class Options(BaseModel):
@@ -61,6 +61,13 @@ class ExportOptions(Options):
     device: Device = Field(
         default=Device.CPU,
         description="Device of the reference and of the engine. TensorRT engines always run on the GPU.",
+    )
+    opset: int = Field(
+        default=FOLDED_OPSET,
+        ge=OLDEST_OPSET,
+        le=FOLDED_OPSET,
+        description=f"ONNX operator set of the graph, from {OLDEST_OPSET} to {FOLDED_OPSET}. A lower one runs on older "
+        "versions of ONNX Runtime, on the CPU: `korsbert show` says from which one on.",
     )
     checkpoint: Path | None = Field(
         default=None,
@@ -125,7 +132,7 @@ class ExportOptions(Options):
     @property
     def target(self) -> Target:
         """What the engine is built for."""
-        return Target(self.precision, self.backend, self.backend.device(self.device))
+        return Target(self.precision, self.backend, self.backend.device(self.device), self.opset)
 
 
 class Goal(StrEnum):

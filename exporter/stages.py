@@ -10,6 +10,9 @@ from pathlib import Path
 
 from exporter.memory import return_freed_memory
 
+UNCOMPILED = "the CPU, uncompiled"
+"""What runs the graph of an engine that this machine cannot run, in the names of stages."""
+
 
 @dataclass
 class Stage:

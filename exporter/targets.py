@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+FOLDED_OPSET = 23
+"""The ONNX operator set that checkpoints are folded in: the first with an ``Attention`` operator."""
+OLDEST_OPSET = 17
+"""The lowest operator set that a graph can be lowered to: the first with ``LayerNormalization``."""
+
 
 class Precision(StrEnum):
     """Number format of a graph. Its output is float32 in every one."""
@@ -64,11 +69,24 @@ class Padding(StrEnum):
 
 @dataclass(frozen=True)
 class Target:
-    """What an engine is built for."""
+    """What an engine is built for.
+
+    Attributes:
+        precision: Number format of the graph.
+        backend: The library that runs the engine.
+        device: Where it runs.
+        opset: The ONNX operator set that the graph is lowered to; ``FOLDED_OPSET`` where it is not lowered.
+    """
 
     precision: Precision
     backend: Backend
     device: Device
+    opset: int = FOLDED_OPSET
+
+    @property
+    def is_lowered(self) -> bool:
+        """Whether the graph is written in a lower operator set than it was folded in."""
+        return self.opset < FOLDED_OPSET
 
     def __str__(self) -> str:
         return f"{self.precision} on {self.backend}"

@@ -15,7 +15,7 @@ from exporter.engines.building import with_target_passes
 from exporter.graph import Graph
 from exporter.graph.folding import fold
 from exporter.stages import Stages
-from exporter.targets import Target
+from exporter.targets import FOLDED_OPSET, Target
 from exporter.validator import Check, ParityReport, validate
 from exporter.validator.check import all_passed, check_facts, coverage_of_checks
 from exporter.validator.proof import Proof, at_least_default, other_tools, stored_graph, tables_proven
@@ -87,7 +87,8 @@ def validate_bundle(
 def _check_files(bundle: Bundle, checkpoint: Checkpoint, proof: Proof) -> list[Check]:
     """Check the manifest's facts of encoder and engine, and the files of a bundle: tokenizer, weights and graph."""
     manifest, engine = bundle.manifest, bundle.manifest.engine
-    target = Target(engine.precision, engine.backend, manifest.validation.device)
+    lowered = min(engine.facts.opset or FOLDED_OPSET, FOLDED_OPSET)
+    target = Target(engine.precision, engine.backend, manifest.validation.device, lowered)
     proven = with_target_passes(fold(checkpoint), target, checkpoint.padding)
     stored = stored_graph(engine, bundle.read)
     checks = [
@@ -118,4 +119,8 @@ def _check_facts(manifest: Manifest, checkpoint: Checkpoint, proven: Graph | Non
         facts = manifest.engine.facts
         stated |= {"padding": facts.padding.value, "lengths": facts.lengths}
         found |= {"padding": proven.padding.value, "lengths": proven.lengths}
+        if facts.opset is not None:
+            stated |= {"opset": facts.opset, "ir_version": facts.ir_version, "unbiased_norms": facts.unbiased_norms}
+            found |= {"opset": proven.opset, "ir_version": proven.model.ir_version}
+            found |= {"unbiased_norms": proven.unbiased_norms}
     return check_facts(stated, found)

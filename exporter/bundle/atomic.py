@@ -73,6 +73,28 @@ def refuse_taken(target: Path) -> None:
         )
 
 
+def refuse_unwritable(target: Path, option: str = "out") -> None:
+    """Refuse a place that cannot be written to, as far as that is known without writing.
+
+    Args:
+        target: The place. Folders above it that are missing would be made.
+        option: The option that names it, for messages.
+
+    Raises:
+        BundleError: What it would be made in is no folder, or may not be written to.
+    """
+    above = next((parent for parent in target.absolute().parents if os.path.lexists(parent)), Path("/"))
+    number = None
+    if not above.is_dir():
+        number = errno.ENOTDIR
+    elif os.statvfs(above).f_flag & os.ST_RDONLY:
+        number = errno.EROFS
+    elif not os.access(above, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    if number is not None:
+        raise _cannot_write(target, OSError(number, os.strerror(number)), option)
+
+
 @contextmanager
 def without_empty_folders(folder: Path) -> Iterator[None]:
     """Remove ``folder`` and its parents at the end, where they were not there before and are empty."""

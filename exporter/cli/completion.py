@@ -14,6 +14,7 @@ from pathlib import Path
 _MANIFEST = "manifest.json"  # as in bundle/manifest.py, which imports pydantic
 _PLAIN = re.compile(r"[\w./@+~-]+")
 _DEFAULT_OUT = Path("artifacts")  # the default of ``ExportOptions.out``
+_DEEPEST = 16  # folders that are gone into: a link may lead into its own folder
 
 
 def recipe_names(incomplete: str) -> list[str]:
@@ -29,13 +30,19 @@ def recipe_names(incomplete: str) -> list[str]:
 def bundle_folders(incomplete: str) -> list[str]:
     """Return the bundles that a path can go on to: those in its folder, and those in ``artifacts`` for no path.
 
-    Folders that hold no bundle themselves are returned with a slash, to be gone into.
+    Folders that hold no bundle themselves are returned with a slash, to be gone into. bash puts a space behind a word
+    that is the only one, so such a folder is never alone: what is in it is returned, or nothing, and the shell goes on.
     """
     if not incomplete:
         known = [str(path.parent) for path in sorted(_DEFAULT_OUT.glob(f"*/*/{_MANIFEST}"))]
         if known:
             return [path for path in known if _PLAIN.fullmatch(path)]
-    return sorted(path for path in _below(incomplete) if _PLAIN.fullmatch(path))
+    found = [incomplete]
+    for _ in range(_DEEPEST):
+        found = sorted(path for path in _below(found[0]) if _PLAIN.fullmatch(path))
+        if len(found) != 1 or not found[0].endswith("/"):
+            return found
+    return []
 
 
 def _below(incomplete: str) -> Iterator[str]:

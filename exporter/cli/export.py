@@ -32,7 +32,7 @@ _PRECISIONS = {
     Precision.INT8_DYNAMIC: "int8 with scales from each batch (onnxruntime on the CPU).",
 }
 _GROUPS = {
-    "Engine": ("backend", "device"),
+    "Engine": ("backend", "device", "opset"),
     "Bundle": ("out", "name", "force", "unvalidated"),
     "Checkpoint": ("checkpoint", "revision", "pooling", "max_seq_length"),
     "Text": ("calibration", "sts"),

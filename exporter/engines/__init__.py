@@ -17,7 +17,7 @@ from exporter.engines.facts import EngineFacts
 from exporter.errors import InputError
 from exporter.recipe import Shapes
 from exporter.runtime.runner import Runner
-from exporter.targets import Backend, Precision
+from exporter.targets import FOLDED_OPSET, Backend, Precision
 
 if TYPE_CHECKING:
     from exporter.graph import Graph
@@ -28,6 +28,10 @@ BACKENDS = {
     Backend.TENSORRT: "exporter.engines.tensorrt.build:TENSORRT",
     Backend.TENSORRT_RTX: "exporter.engines.tensorrt.build:TENSORRT_RTX",
 }
+
+
+LEAST_RUNTIME = {17: "1.12", 18: "1.14", 19: "1.16", 20: "1.17", 21: "1.18", 22: "1.21"}
+"""The oldest ONNX Runtime that runs a graph which is lowered to an operator set."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,17 @@ class Engine(BaseModel):
         """The oldest version of ONNX Runtime that computes it right, ``"1.25"``; None for engines of other backends."""
         if self.backend is not Backend.ONNXRUNTIME:
             return None
-        # Measured (benchmarks/results/oldest_onnxruntime.md). Attention is an operator since opset 23, which 1.23 is
-        # the first to have, without a kernel for its QuantizeLinear. Attention by lengths is of opset 24: 1.23 refuses
-        # it, and the CPU provider of 1.24 ignores the lengths and answers wrongly.
+        # Measured (benchmarks/results/oldest_onnxruntime.md). The first releases with opset 18 and with 19 cannot run
+        # LayerNormalization in float16. Attention is an operator since opset 23, which 1.23 is the first to have, but
+        # without a kernel for its QuantizeLinear. Attention by lengths is of opset 24: 1.23 refuses it, and the CPU
+        # provider of 1.24 ignores the lengths and answers wrongly.
         if self.facts.lengths:
             return "1.25"
+        opset = self.facts.opset or FOLDED_OPSET
+        if opset < FOLDED_OPSET:
+            least = "1.17" if self.precision is Precision.FP16 and opset in (18, 19) else LEAST_RUNTIME[opset]
+            # 1.14 to 1.18 crash when they open a LayerNormalization without a bias.
+            return max(least, "1.19") if self.facts.unbiased_norms else least
         return "1.24" if self.precision is Precision.INT8 else "1.23"
 
 

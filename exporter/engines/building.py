@@ -86,16 +86,21 @@ def target_passes(target: Target, padding: str = "right") -> tuple[Pass, ...]:
         padding: The side on which the tokenizer pads, ``"right"`` or ``"left"``.
     """
     missing = backend_of(target.backend).missing_operators()
-    return passes_for(target.backend, target.device, target.precision, padding=padding, missing=missing)
+    return passes_for(
+        target.backend, target.device, target.precision, padding=padding, missing=missing, opset=target.opset
+    )
 
 
 def with_target_passes(graph: Graph, target: Target, padding: str = "right") -> Graph:
-    """Return a graph after the passes that a target needs.
+    """Return a graph after the passes that a target needs, in the operator set of the target.
 
     Args:
         graph: A graph in the target's precision, or in float32, to compare the other with.
         target: Precision, backend and device.
         padding: The side on which the tokenizer pads, ``"right"`` or ``"left"``.
+
+    Raises:
+        BuildError: An operator cannot be written in the operator set of the target.
     """
     passes = target_passes(target, padding)
     if not passes:

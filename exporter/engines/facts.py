@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from exporter.engines.tensorrt.profiles import Profile
-from exporter.targets import Padding
+from exporter.targets import OLDEST_OPSET, Padding
 
 
 class EngineFacts(BaseModel):
@@ -22,6 +22,9 @@ class EngineFacts(BaseModel):
         version_compatible: Whether newer versions of TensorRT open the engine too.
         padding: Where rows may be padded.
         lengths: Whether attention reads the length of each row instead of a mask.
+        opset: The ONNX operator set of the graph, for ONNX Runtime; None in bundles that do not state it.
+        ir_version: The version of the ONNX file format, likewise.
+        unbiased_norms: Whether the graph has a LayerNormalization without a bias.
         shape_nodes: Names of the graph's nodes that compute shapes, which ONNX Runtime keeps on the CPU.
         profiles: TensorRT's optimization profiles, the narrowest first.
     """
@@ -38,6 +41,9 @@ class EngineFacts(BaseModel):
     shape_nodes: tuple[str, ...] = ()
     profiles: tuple[Profile, ...] = ()
     lengths: bool = False
+    opset: int | None = Field(default=None, ge=OLDEST_OPSET)
+    ir_version: int | None = None
+    unbiased_norms: bool = False
 
     @property
     def right_padded(self) -> bool:

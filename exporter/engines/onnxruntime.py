@@ -193,7 +193,14 @@ def missing_operators() -> frozenset[str]:
 def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DEFAULTS) -> Engine:  # noqa: ARG001 - one file serves every shape
     """Write ``model.onnx``, and ``model.onnx.data`` where one file cannot hold the weights."""
     files = graph.save(folder / FILE)
-    facts = EngineFacts(padding=graph.padding, shape_nodes=graph.shape_nodes(), lengths=graph.lengths)
+    facts = EngineFacts(
+        padding=graph.padding,
+        shape_nodes=graph.shape_nodes(),
+        lengths=graph.lengths,
+        opset=graph.opset,
+        ir_version=graph.model.ir_version,
+        unbiased_norms=graph.unbiased_norms,
+    )
     return Engine(backend=Backend.ONNXRUNTIME, precision=graph.precision, files=files, facts=facts)
 
 

@@ -17,8 +17,16 @@ from exporter.graph.surgery import graph_input
 REWRITTEN: Mapping[str, Mapping[str, int]] = {
     "Attention": {"Mul": 1, "Transpose": 1, "MatMul": 2, "Add": 1, "Softmax": 1},  # decompose_attention
     "GatherElements": {"Gather": 1},  # first_token
+    "Gelu": {"Div": 1, "Erf": 1, "Add": 1, "Mul": 2},  # decompose_gelu
+    "Gelu approximate=tanh": {"Mul": 6, "Add": 2, "Tanh": 1},
+    # decompose_rms_normalization, decompose_rotary_embedding
+    "RMSNormalization": {"Mul": 2, "ReduceMean": 1, "Add": 1, "Sqrt": 1, "Div": 1},
+    "RotaryEmbedding": {"Slice": 2, "Mul": 4, "Sub": 1, "Add": 1, "Concat": 1},
 }
-"""What a pass for a target writes for an operator on hidden states: operators and how many of each."""
+"""What a pass for a target writes for an operator on hidden states: operators and how many of each.
+
+The operator is named by its type, or by its whole description where its attributes decide what is written.
+"""
 HEADS_INSIDE = ("kv_num_heads", "q_num_heads")
 """Attributes that ``split_heads_inside`` writes: how many heads an ``Attention`` splits by itself."""
 _HEAD_SWAP, _HEAD_SWAPS = "Transpose perm=(0, 2, 1, 3)", 4  # queries, keys, values and answers: removed by that pass
@@ -63,10 +71,10 @@ def differences(traced: Mapping[str, int], graph: ir.Graph) -> list[str]:
     added, removed = after - before, before - after
     allowed: Counter[str] = Counter()
     for description in list(removed):
-        operator = _operator(description)
-        if operator in REWRITTEN:
+        rewritten = REWRITTEN.get(description, REWRITTEN.get(_operator(description)))
+        if rewritten is not None:
             count = removed.pop(description)
-            allowed.update({written: each * count for written, each in REWRITTEN[operator].items()})
+            allowed.update({written: each * count for written, each in rewritten.items()})
     kinds: Counter[str] = Counter()
     for description, count in added.items():
         kinds[_operator(description)] += count
@@ -116,12 +124,19 @@ def _needed(graph: ir.Graph) -> set[ir.Node]:
 
 
 def _description(node: ir.Node) -> str:
-    attributes = [f"{name}={attribute.value}" for name, attribute in sorted(node.attributes.items())]
+    stated = dict(sorted(node.attributes.items()))
+    # An attribute below opset 18, and an input from there on: axes_as_attributes changes nothing else.
+    axes = stated.pop("axes", None)
+    if axes is not None or len(node.inputs) > 1:
+        stated.pop("noop_with_empty_axes", None)
+    stated.pop("num_outputs", None)  # as many as there are; split_without_count removes it
+    attributes = [f"{name}={attribute.value}" for name, attribute in stated.items()]
     small = [
         str(value.const_value.numpy().tolist())
         for value in node.inputs
         if value is not None and value.const_value is not None and value.const_value.size <= _SMALL
     ]
+    small += [] if axes is None else [str(list(axes.value))]
     return " ".join([node.op_type, *attributes, *small])
 
 

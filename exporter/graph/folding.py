@@ -20,8 +20,7 @@ from exporter.graph.deberta import attention_with_head_axis
 from exporter.graph.passes import FOLDING, run_passes
 from exporter.graph.passes.name_nodes import name_nodes
 from exporter.runtime.contract import INPUTS, OUTPUT
-
-OPSET = 23  # the first with a fused Attention operator
+from exporter.targets import FOLDED_OPSET
 
 
 class _Encoder(nn.Module):
@@ -84,7 +83,7 @@ def _export(checkpoint: Checkpoint) -> torch.onnx.ONNXProgram:
                 _Encoder(checkpoint).eval(),
                 (ids, mask),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=FOLDED_OPSET,
                 input_names=list(INPUTS),
                 output_names=[OUTPUT],
                 dynamic_shapes=({0: batch, 1: sequence}, {0: batch, 1: sequence}),

@@ -59,6 +59,16 @@ class Graph:
         """Whether attention reads the length of each row instead of a mask."""
         return any(node.op_type == "Attention" and len(node.inputs) > 6 for node in self.model.graph)
 
+    @property
+    def opset(self) -> int:
+        """The ONNX operator set that the operators are of."""
+        return self.model.graph.opset_imports[""]
+
+    @property
+    def unbiased_norms(self) -> bool:
+        """Whether there is a LayerNormalization without a bias."""
+        return any(node.op_type == "LayerNormalization" and len(node.inputs) < 3 for node in self.model.graph)
+
     def shape_nodes(self) -> tuple[str, ...]:
         """Return the names of the nodes that compute from nothing but extents: ``Shape``, and what only reads that."""
         found: dict[ir.Node, None] = {}

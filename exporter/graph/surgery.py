@@ -5,6 +5,7 @@ Every value that they add carries its name, type and shape, as later passes rely
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -124,3 +125,62 @@ def replace_bias(model: ir.Model, node: ir.Node, bias: ir.Value, name: str) -> n
     add.replace_input_with(0, output)
     model.graph.insert_after(node, add)
     return None
+
+
+class NodeWriter:
+    """Writes nodes that take the place of another one. They stand before it, and their names begin with its name.
+
+    Args:
+        model: The model.
+        node: What is replaced.
+    """
+
+    def __init__(self, model: ir.Model, node: ir.Node) -> None:
+        self._model, self._node = model, node
+        self._written: Counter[str] = Counter()
+
+    def write(
+        self,
+        op_type: str,
+        *inputs: ir.Value,
+        like: ir.Value,
+        dtype: ir.DataType | None = None,
+        shape: ir.Shape | None = None,
+        **attributes: int | Sequence[int],
+    ) -> ir.Value:
+        """Write a node and return its output.
+
+        Args:
+            op_type: The operator.
+            *inputs: What it reads.
+            like: The value whose type and shape the output has.
+            dtype: Another type of the output.
+            shape: Another shape of the output.
+            **attributes: Of the node.
+
+        Raises:
+            ValueError: ``like`` has no type.
+        """
+        dtype = dtype or like.dtype
+        if dtype is None:
+            raise ValueError(f"{like.name} has no type")
+        self._written[op_type] += 1
+        number = self._written[op_type]
+        name = f"{self._node.name}/{op_type}" + (f".{number}" if number > 1 else "")
+        node = make_node(op_type, inputs, name, dtype, shape or like.shape, attributes)
+        self._model.graph.insert_before(self._node, node)
+        return node.outputs[0]
+
+    def number(self, value: float, dtype: ir.DataType | None = None) -> ir.Value:
+        """Store one number, by default in the type of what the replaced node reads first."""
+        kind = dtype or input_of(self._node).dtype or ir.DataType.FLOAT
+        return add_constant(self._model, f"{self._node.name}/{value:g}", np.array(value, dtype=kind.numpy()))
+
+    def replace(self, value: ir.Value) -> None:
+        """Let everything read ``value`` instead of the node's output, and remove the node."""
+        (output,) = self._node.outputs
+        is_graph_output = output.is_graph_output()
+        output.replace_all_uses_with(value, replace_graph_outputs=True)
+        if is_graph_output:
+            value.name, output.name = output.name, f"{self._node.name}/replaced"
+        self._model.graph.remove(self._node, safe=True)

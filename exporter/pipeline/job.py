@@ -14,7 +14,7 @@ from exporter.options import ExportOptions
 from exporter.pipeline.ranges import calibrated_ranges
 from exporter.recipe import Gate, Recipe
 from exporter.runtime.vector_types import Ranges
-from exporter.stages import Stages
+from exporter.stages import UNCOMPILED, Stages
 from exporter.targets import Device, Target
 from exporter.validator import Reference
 from exporter.validator.proof import Proof
@@ -65,7 +65,7 @@ class Job:
     @property
     def runs_on(self) -> str:
         """What runs the built engine."""
-        return self.target.backend if self.runs_here else "the CPU, uncompiled"
+        return self.target.backend if self.runs_here else UNCOMPILED
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from exporter.acceptance.tuning import as_candidates, refuse_taken_places
 from exporter.bundle import Bundle
 from exporter.calibration import calibration_sentences
-from exporter.errors import ExportError, GateError, MissingDependencyError
+from exporter.errors import ExportError, GateError
 from exporter.options import ExportOptions, Goal, TuneOptions
 from exporter.pipeline import export_jobs
 from exporter.pipeline.job import Job
 from exporter.recipe import Recipe
 from exporter.stages import Stages
-from exporter.tuning.candidates import Candidate, jobs_of, refuse_taken_places
+from exporter.tuning.candidates import Candidate, jobs_of
 from exporter.tuning.choosing import best, enough, sentence
 from exporter.tuning.measuring import measure_bundles
 from exporter.tuning.result import Tuned
-from exporter.tuning.work import Work, work_folder, work_place
+from exporter.tuning.work import Work, work_folder
 
 __all__ = ["Goal", "TuneOptions", "Tuned", "tune"]
 
@@ -51,12 +52,11 @@ def tune(recipe: Recipe, tuning: TuneOptions, options: ExportOptions, stages: St
     """
     stages = stages or Stages()
     text = calibration_sentences(tuning.text, probes=())
-    there = options.model_copy(update={"out": work_place(recipe, options), "force": False, "unvalidated": False})
-    jobs, unavailable = jobs_of(recipe, tuning, there, stages)
-    if not jobs:
-        raise _none_available(unavailable)
-    refuse_taken_places(jobs, options)
+    jobs, unavailable = jobs_of(recipe, tuning, as_candidates(recipe, options), stages)
+    targets = [job.target for job in jobs]
+    refuse_taken_places(recipe, targets, options)
     with work_folder(recipe, options) as work:
+        refuse_taken_places(recipe, targets, options)  # a run with other options was interrupted, and is forgotten now
         judged, bundles = _judge(jobs, work, stages)
         if not bundles:
             raise _refused("none of the engines passes its gate", judged, "export one of them for the whole report")
@@ -69,7 +69,8 @@ def tune(recipe: Recipe, tuning: TuneOptions, options: ExportOptions, stages: St
         winner = best(eligible, tuning.goal)
         with stages("publish") as stage:
             wanted = [one.name for one in found.measured] if tuning.keep else [winner.name]
-            published = {name: work.publish(bundles[name], options.out, force=options.force) for name in wanted}
+            work.withdraw([bundle for name, bundle in bundles.items() if name not in wanted])
+            published = {name: work.publish(name, bundles[name], force=options.force) for name in wanted}
             work.remove()
             stage.result = ", ".join(str(bundle.folder) for bundle in published.values())
     return Tuned(
@@ -127,13 +128,6 @@ def _refuse_too_far(bundles: Mapping[str, Bundle], min_cosine: float | None, jud
             judged,
             "give a lower `min_cosine`; what was exported is kept, so the same command goes on from there",
         )
-
-
-def _none_available(candidates: Sequence[Candidate]) -> MissingDependencyError:
-    return MissingDependencyError(
-        f"this machine can build and run none of {len(candidates)} engines{_reasons(candidates)}",
-        next_step="name other `precisions` or `backends`, or another `device`",
-    )
 
 
 def _refused(message: str, judged: Sequence[Candidate], next_step: str) -> GateError:

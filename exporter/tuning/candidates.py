@@ -1,19 +1,16 @@
-"""Which targets this machine can build and run, and what became of each one."""
+"""The targets that are compared, and what became of each one."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from exporter.bundle.publish import refuse_to_replace_another, refuse_to_replace_other_files
-from exporter.errors import BuildError, BundleError, MissingDependencyError
+from exporter.acceptance.tuning import accept_each, none_available
 from exporter.options import ExportOptions, TuneOptions
 from exporter.pipeline.job import Job, accept
 from exporter.recipe import Recipe
 from exporter.stages import Stages
-from exporter.targets import Backend, Device, Precision, Target
+from exporter.targets import Target
 
 
 @dataclass(frozen=True)
@@ -58,46 +55,12 @@ def jobs_of(
 ) -> tuple[list[Job], list[Candidate]]:
     """Return a job for each target that this machine can build and run, and the candidates that it cannot.
 
-    The fp32 engine of ONNX Runtime comes first where it is among them: its gate is the first gate of others.
-
     Raises:
+        MissingDependencyError: It can build and run none.
         ExportError: What concerns every target.
     """
-    jobs: list[Job] = []
-    unavailable: list[Candidate] = []
-    for backend in sorted(set(tuning.backends), key=list(Backend).index):
-        for precision in sorted(set(tuning.precisions), key=list(Precision).index):
-            asked = options.model_copy(update={"precision": precision, "backend": backend, **_idle(backend)})
-            if backend.needs_gpu and options.device is Device.CPU:
-                reason = f"{backend} runs on a GPU, and the engines of the CPU are compared"
-                unavailable.append(Candidate(asked.target, refusal=reason, available=False))
-                continue
-            try:
-                jobs.append(accept(recipe, asked, stages))
-            except (BuildError, MissingDependencyError) as error:
-                unavailable.append(Candidate(asked.target, refusal=error.message.splitlines()[0], available=False))
-    return jobs, unavailable
-
-
-def _idle(backend: Backend) -> dict[str, Any]:
-    """Return the options that a backend does not heed, as they are by default."""
-    idle = [] if backend.needs_gpu else ["workspace_mib", "hardware_compatible"]
-    idle += [] if backend is Backend.TENSORRT else ["version_compatible"]
-    return {name: ExportOptions.model_fields[name].default for name in idle}
-
-
-def refuse_taken_places(jobs: Sequence[Job], options: ExportOptions) -> None:
-    """Refuse to begin where the winner might find its place taken.
-
-    Raises:
-        BundleError: A bundle is there and ``force`` is off, or it is not a bundle of the same checkpoint.
-    """
-    for job in jobs:
-        place = replace(job, options=job.options.model_copy(update={"out": options.out})).place
-        if os.path.lexists(place) and not options.force:
-            raise BundleError(
-                f"{place}: already exists, and the winner may go there",
-                next_step="`force` replaces it once the winner is known; `name` gives the winner another folder",
-            )
-        refuse_to_replace_other_files(place)
-        refuse_to_replace_another(place, job.recipe.source_name(options.checkpoint))
+    accepted, refused = accept_each(recipe, tuning, options)
+    if not accepted:
+        raise none_available(refused)
+    unavailable = [Candidate(target, refusal=reason, available=False) for target, reason in refused.items()]
+    return [accept(recipe, asked, stages) for asked in accepted], unavailable

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter.acceptance.tuning import PUBLISHED, is_published, seals_of_published, work_place
 from exporter.bundle import Bundle
 from exporter.bundle.atomic import locked, put_in_place, staging, write_file, writing
 from exporter.checkpoint.loading import hashes_of
@@ -38,16 +39,24 @@ class Work:
     Attributes:
         folder: ``.NAME.tune``.
         name: Name of the bundles.
+        out: Where the winner goes: the folder of bundles.
         files: SHA-256 of every file of the checkpoint, by its name.
     """
 
     folder: Path
     name: str
+    out: Path
     files: Mapping[str, str]
 
     def bundle(self, target: Target) -> Bundle | None:
-        """Return the bundle that an earlier run has left for a target. One that is damaged or of another is removed."""
-        place = self.folder / self.name / target.folder
+        """Return the bundle that an earlier run has left for a target. One that is damaged or of another is removed.
+
+        A run that was interrupted while it published has left some in their places, where they stay.
+        """
+        own, place = self.folder / self.name / target.folder, self.out / self.name / target.folder
+        if not own.exists() and is_published(place, seals_of_published(self.folder).get(str(target))):
+            return Bundle.open(place)
+        place = own
         try:
             bundle = Bundle.open(place)
         except BundleError:
@@ -72,15 +81,32 @@ class Work:
         with writing(self.folder):
             write_file(self.folder / _REFUSALS, _json({**self._refusals(), str(target): reason}))
 
-    def publish(self, bundle: Bundle, out: Path, *, force: bool) -> Bundle:
-        """Move a bundle to its place in the folder of bundles."""
-        place = out / self.name / bundle.folder.name
+    def publish(self, name: str, bundle: Bundle, *, force: bool) -> Bundle:
+        """Move a bundle to its place in the folder of bundles, unless an interrupted run has.
+
+        Args:
+            name: The target of the bundle, as text.
+            bundle: The bundle.
+            force: Replace another bundle that is there.
+        """
+        place = self.out / self.name / bundle.folder.name
+        if bundle.folder == place:
+            return bundle
+        seals = {**seals_of_published(self.folder), name: bundle.manifest.seal}
+        with writing(self.folder):
+            write_file(self.folder / PUBLISHED, _json(seals))
         with staging(place, force=force, command="tune") as folder, writing(place):
             folder.rmdir()
             # First into the staging folder: a bundle that is replaced must not come back as a candidate.
             bundle.folder.rename(folder)
             put_in_place(folder, place)
         return Bundle.open(place)
+
+    def withdraw(self, bundles: Sequence[Bundle]) -> None:
+        """Remove bundles that an interrupted run has published, and this one does not choose."""
+        for bundle in bundles:
+            if bundle.folder.parent == self.out / self.name:
+                _remove(bundle.folder)
 
     def remove(self) -> None:
         """Remove the folder, and the candidates in it."""
@@ -111,12 +137,7 @@ def work_folder(recipe: Recipe, options: ExportOptions) -> Iterator[Work]:
     with locked(folder, "tune", "out", folder.with_name(f"{folder.name}.lock")):
         with writing(folder):
             _empty_unless(folder, _identity(recipe, options, files))
-        yield Work(folder, options.name or recipe.name, files)
-
-
-def work_place(recipe: Recipe, options: ExportOptions) -> Path:
-    """Return the work folder of a model."""
-    return options.out / f".{options.name or recipe.name}.tune"
+        yield Work(folder, options.name or recipe.name, options.out, files)
 
 
 def _empty_unless(folder: Path, identity: bytes) -> None:
@@ -147,7 +168,15 @@ def _remove(path: Path) -> None:
 
 def _identity(recipe: Recipe, options: ExportOptions, files: Mapping[str, str]) -> bytes:
     """Return all that a candidate depends on besides its target."""
-    kept = ("pooling", "max_seq_length", "device", "workspace_mib", "version_compatible", "hardware_compatible")
+    kept = (
+        "pooling",
+        "max_seq_length",
+        "device",
+        "opset",
+        "workspace_mib",
+        "version_compatible",
+        "hardware_compatible",
+    )
     asked = options.model_dump(mode="json")
     gpu = find_gpu() if options.device is Device.CUDA else None
     return _json(

@@ -24,6 +24,8 @@ def test_it_names_the_stages_of_the_export_and_does_nothing(
     assert (told["bundle"], told["exists"]) == ("artifacts/demo/fp16-onnxruntime", False)
     assert (told["precision"], told["backend"], told["device"]) == ("fp16", "onnxruntime", "cpu")
     assert (told["missing"], told["refusal"]) == ([], None)
+    assert told["checkpoint"]["revision"] is None
+    assert Path(told["checkpoint"]["folder"]).name == "checkpoint"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -59,6 +61,22 @@ finally:
     assert done.status == 3
     assert json.loads(done.stdout)["missing"] == ["torch", "optimum"]
     assert done.stderr.startswith("error: torch is not installed")
+
+
+def test_a_checkpoint_on_the_hub_is_named_by_its_revision(python: WarmPython, tmp_path: Path) -> None:
+    done = python.run(CLI, "export", "--model", "a/b", "--revision", "v2", "--dry-run", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["checkpoint"] == {"source": "a/b", "folder": None, "revision": "v2"}
+    folder = tmp_path / "copy"
+    done = python.run(CLI, "export", "--model", "a/b", "--checkpoint", folder, "--dry-run", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["checkpoint"] == {"source": "a/b", "folder": str(folder), "revision": None}
+
+
+def test_the_stages_of_an_engine_that_this_machine_cannot_run() -> None:
+    int8 = stages_of(Target(Precision.INT8, Backend.TENSORRT, Device.CUDA), runs_here=False)
+    uncompiled = [name.partition(": ")[0] for name in int8 if name.endswith(": int8 on the CPU, uncompiled")]
+    assert uncompiled == ["held-out text", "gate", "sweep"]
+    bf16 = stages_of(Target(Precision.BF16, Backend.TENSORRT, Device.CUDA), runs_here=False)
+    assert bf16[-3:] == ["build for tensorrt", "check the files", "publish"]
 
 
 def test_the_stages_of_other_targets() -> None:

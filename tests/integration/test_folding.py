@@ -21,7 +21,7 @@ from exporter.graph.folding import fold
 from exporter.precisions import PRECISIONS, cast_graph
 from exporter.recipe import Recipe, Shapes, find_recipe
 from exporter.runtime.encoder import Encoder
-from exporter.targets import Backend, Device, Precision, Target
+from exporter.targets import OLDEST_OPSET, Backend, Device, Precision, Target
 from exporter.validator.dataflow import check_dataflow
 from tests.support.checkpoints import ARCHITECTURES, MAX_SEQ_LENGTH, save_checkpoint
 
@@ -52,6 +52,7 @@ TARGETS = [
     Target(Precision.FP32, Backend.OPENVINO, Device.CPU),
     Target(Precision.FP16, Backend.ONNXRUNTIME, Device.CUDA),
     Target(Precision.FP16, Backend.TENSORRT_RTX, Device.CUDA),
+    *(Target(Precision.FP32, Backend.ONNXRUNTIME, Device.CPU, opset) for opset in (OLDEST_OPSET, 20)),
 ]
 ACTIVATIONS = ("gelu_new", "quick_gelu", "relu", "relu6", "silu", "tanh", "leaky_relu")
 
@@ -94,6 +95,16 @@ def test_the_data_flow_is_sound_for_every_target(folded: tuple[Checkpoint, Graph
     if target is not None:
         graph = with_target_passes(graph, target)
     assert check_dataflow(graph, padding_id, checkpoint.facts.heads).failures == ()
+
+
+def test_a_lower_opset_changes_no_vector(folded: tuple[Checkpoint, Graph], tmp_path: Path) -> None:
+    checkpoint, graph = folded
+    lowered = with_target_passes(graph, Target(Precision.FP32, Backend.ONNXRUNTIME, Device.CPU, OLDEST_OPSET))
+    model = onnx.load_from_string(lowered.to_bytes())
+    onnx.checker.check_model(model, full_check=True)
+    assert (model.opset_import[0].version, model.ir_version) == (OLDEST_OPSET, 8)
+    with encoder_of(lowered, checkpoint, "onnxruntime", tmp_path) as encoder:
+        np.testing.assert_allclose(encoder.encode(SENTENCES), checkpoint.encode(SENTENCES), atol=5e-6)
 
 
 @pytest.mark.skipif("deberta-v2" not in ARCHITECTURES, reason="the installed versions cannot fold it")

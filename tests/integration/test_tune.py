@@ -116,6 +116,43 @@ def test_it_goes_on_where_it_was_interrupted(twin: Path, tmp_path: Path) -> None
     assert left(out) == ["twin", f"twin/{tuned.bundle.folder.name}"]
 
 
+def interrupted_before_the_candidates_are_removed(twin: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(_: Work) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Work, "remove", stop)
+        with pytest.raises(StoppedError):
+            exporter.tune(str(twin), out=out, goal="size", **QUICKLY)
+    assert left(out) == [".twin.tune", "twin", "twin/fp16-onnxruntime"]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_a_winner_that_is_published_already_needs_no_force(
+    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """The run that goes on may choose another one: then the first does not stay."""
+    interrupted_before_the_candidates_are_removed(twin, tmp_path, monkeypatch)
+    seal = Bundle.open(tmp_path / "twin" / "fp16-onnxruntime").manifest.seal
+    stages = Stages()
+    least = 0.9999999 if precision == "fp32" else 0.0
+    tuned = exporter.tune(str(twin), out=tmp_path, stages=stages, goal="size", min_cosine=least, **QUICKLY)
+    assert [stage.name for stage in stages.done] == ["measure memory", "measure speed", "publish"]
+    assert left(tmp_path) == ["twin", f"twin/{precision}-onnxruntime"]
+    assert (tuned.bundle.manifest.seal == seal) == (precision == "fp16")
+
+
+def test_what_a_run_with_other_options_has_published_is_not_replaced(
+    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_before_the_candidates_are_removed(twin, tmp_path, monkeypatch)
+    place = tmp_path / "twin" / "fp16-onnxruntime"
+    before = Bundle.open(place).manifest.seal
+    with pytest.raises(exporter.BundleError, match="already exists, and the winner may go there"):
+        exporter.tune(str(twin), out=tmp_path, max_seq_length=64, **QUICKLY)
+    assert Bundle.open(place).manifest.seal == before
+
+
 def test_what_was_interrupted_is_used_only_where_nothing_has_changed(twin: Path, tmp_path: Path) -> None:
     out, model = tmp_path / "out", tmp_path / "twin"
     shutil.copytree(twin, model)
@@ -254,7 +291,14 @@ def test_what_the_candidates_depend_on(twin: Path, tmp_path: Path) -> None:
     recipe = find_recipe(str(twin))
     found = [
         _identity(recipe, ExportOptions(**options), {})
-        for options in ({}, {"calibration": text}, {"sts": (text,)}, {"max_seq_length": 64}, {"pooling": ("cls",)})
+        for options in (
+            {},
+            {"calibration": text},
+            {"sts": (text,)},
+            {"max_seq_length": 64},
+            {"pooling": ("cls",)},
+            {"opset": 20},
+        )
     ]
     assert len(set(found)) == len(found)
     assert _identity(recipe, ExportOptions(out=tmp_path, force=True), {}) == found[0]

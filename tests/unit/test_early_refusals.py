@@ -129,6 +129,47 @@ def test_options_are_refused_without_torch(tmp_path: Path, arguments: tuple[str,
     assert (place / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
+def test_a_place_that_cannot_be_written_to_is_refused_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    told = "notes.txt/out/demo/fp32-onnxruntime: cannot be written: Not a directory"
+    arguments = ("export", "--model", "demo", "--out", "notes.txt/out")
+    refused(korsbert(*arguments, cwd=tmp_path), 2, told, "choose another --out")
+    dry = korsbert(*arguments, "--dry-run", "--json", cwd=tmp_path)
+    assert (dry.status, told in dry.stderr) == (2, True)
+    assert told in json.loads(dry.stdout)["refusal"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("--backends", "tensorrt", "--precisions", "fp32"), 3, "this machine can build and run none of 1 engines"),
+        (("--precisions", "fp17"), 2, "--precisions is 'fp17'"),
+        (("--out", "taken"), 2, "fp32-onnxruntime: already exists, and the winner may go there"),
+        (("--out", "notes.txt"), 2, "notes.txt/demo/fp32-onnxruntime: cannot be written: Not a directory"),
+    ],
+    ids=["none available", "no such precision", "taken", "not writable"],
+)
+def test_tuning_is_refused_without_torch(tmp_path: Path, arguments: tuple[str, ...], status: int, told: str) -> None:
+    (tmp_path / "taken" / "demo" / "fp32-onnxruntime").mkdir(parents=True)
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    refused(korsbert("tune", "--model", "demo", *arguments, cwd=tmp_path), status, told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told", "advice"),
+    [
+        (("--backend", "openvino"), "the openvino backend does not support --opset", "leave it out"),
+        (("--device", "cuda"), "--opset is for older versions of ONNX Runtime on the CPU, and the device is cuda", ""),
+        (("--opset", "16"), "--opset is 16", "17"),
+    ],
+    ids=["openvino", "cuda", "too old"],
+)
+def test_a_lower_opset_that_makes_no_sense_is_refused_without_torch(
+    tmp_path: Path, arguments: tuple[str, ...], told: str, advice: str
+) -> None:
+    refused(korsbert("export", "--model", "demo", "--opset", "20", *arguments, cwd=tmp_path), 2, told, advice)
+
+
 def test_a_bundle_that_is_none_is_refused_without_torch(tmp_path: Path) -> None:
     refused(korsbert("validate", ".", cwd=tmp_path), 2, "not a bundle")
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")

@@ -21,6 +21,7 @@ from exporter.engines import BACKENDS, backend_of
 from exporter.engines.openvino import HINTS
 from exporter.errors import BuildError
 from exporter.graph.passes import FOLDING, TARGETS, passes_for
+from exporter.graph.passes.lowering import LOWERING
 from exporter.precisions import PRECISIONS, Conversion, precision_of
 from exporter.recipe import Gates, Precisions
 from exporter.targets import Backend, Device, Precision, Target
@@ -78,6 +79,7 @@ ALLOWED: dict[str, set[str]] = {
         "validator",
     },
     "tuning": {
+        "acceptance",
         "benchmark",
         "bundle",
         "calibration",
@@ -148,6 +150,7 @@ ALLOWED: dict[str, set[str]] = {
         "options",
         "precisions",
         "recipe",
+        "targets",
         "validator",
     },
     "doctor": {"dependencies", "engines", "errors", "machine", "precisions", "targets"},
@@ -352,7 +355,7 @@ def test_what_serves_a_bundle_imports_nothing_of_the_export(room: str) -> None:
 HELPERS = {
     "engines": {"building", "cuda", "cuda_graphs", "external_data", "facts", "padding"},
     "precisions": {"casting", "range_audit", "retype"},
-    "graph/passes": {"name_nodes"},
+    "graph/passes": {"lowering", "name_nodes"},
 }
 
 
@@ -363,8 +366,12 @@ HELPERS = {
         ("precisions", "PRECISIONS", {module.split(".")[2] for module in PRECISIONS.values()}),
         (
             "graph/passes",
-            "FOLDING or TARGETS",
-            {rewrite.__name__ for passes in (FOLDING, *TARGETS.values()) for rewrite in passes}
+            "FOLDING, TARGETS or LOWERING",
+            {
+                rewrite.__name__
+                for passes in (FOLDING, *TARGETS.values(), [of for _, of in LOWERING])
+                for rewrite in passes
+            }
             - {"remove_unused", "store_once"},
         ),
     ],

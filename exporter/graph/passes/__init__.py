@@ -2,12 +2,12 @@
 
 A pass takes an ``onnx_ir.Model``, changes it in place and returns how many places it changed. ``FOLDING`` runs once,
 right after the exporter; ``TARGETS`` says what each target asks for on top, the form of attention above all, which is
-decided nowhere else.
+decided nowhere else. ``lowering.py`` has what an older operator set asks for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Set
 from fnmatch import fnmatch
 
 import onnx_ir as ir
@@ -20,10 +20,12 @@ from exporter.graph.passes.first_token import first_token
 from exporter.graph.passes.fold_token_types import fold_token_types
 from exporter.graph.passes.fold_transposes import fold_transposes
 from exporter.graph.passes.limit_sequence import limit_sequence
+from exporter.graph.passes.lowering import Pass, passes_to_lower
 from exporter.graph.passes.rotary_caches import rotary_caches
 from exporter.graph.passes.split_heads_inside import split_heads_inside
+from exporter.targets import FOLDED_OPSET
 
-Pass = Callable[[ir.Model], int]
+__all__ = ["FOLDING", "TARGETS", "Pass", "passes_for", "remove_unused", "run_passes", "store_once"]
 
 
 def remove_unused(model: ir.Model) -> int:
@@ -68,7 +70,13 @@ TARGETS: dict[tuple[str, str, str], tuple[Pass, ...]] = {
 
 
 def passes_for(
-    backend: str, device: str, precision: str, *, padding: str = "right", missing: Set[str] = frozenset()
+    backend: str,
+    device: str,
+    precision: str,
+    *,
+    padding: str = "right",
+    missing: Set[str] = frozenset(),
+    opset: int = FOLDED_OPSET,
 ) -> tuple[Pass, ...]:
     """Return what a target asks for on top of the folded graph, and the removal of what that leaves without a use.
 
@@ -78,6 +86,7 @@ def passes_for(
         precision: Number format of the graph.
         padding: The side on which the checkpoint's tokenizer pads. A graph for one that pads left keeps its mask.
         missing: Operators, or inputs of them, that the engine cannot build (``Backend.missing_operators``).
+        opset: The operator set that the graph is lowered to.
 
     Raises:
         KeyError: No such target.
@@ -94,6 +103,7 @@ def passes_for(
                 first_token: padded_left,
             }
             kept = tuple(rewrite for rewrite in passes if not unsound.get(rewrite))
+            kept = (*kept, *passes_to_lower(opset))
             return (*kept, remove_unused) if kept else ()
     raise KeyError(target)
 

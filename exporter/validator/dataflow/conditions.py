@@ -68,10 +68,11 @@ def axis(*allowed: int, default: int = 0) -> Condition:
 
 
 def axes(*allowed: int) -> Condition:
-    """Whether the axes, a stored second input, are among these."""
+    """Whether the axes, a stored second input or below opset 18 an attribute, are among these."""
 
     def condition(node: ir.Node) -> bool:
-        numbers = stored_numbers(node, 1)
+        stated = node.attributes.get_ints("axes", ())
+        numbers = np.array(stated) if stated else stored_numbers(node, 1)
         return numbers is not None and numbers.size > 0 and bool(np.isin(numbers, allowed).all())
 
     return condition

@@ -179,7 +179,10 @@ _OF_IDS = (
     _rule("Gather", [K.STORED, (K.COUNTED_POSITION, K.WIDTH_PER_ROW)], K.HIDDEN, axis(0)),
 )
 
-_OF_WIDTH = (_rule("Expand", [(K.STORED, K.POSITION), K.SHAPE], K.WIDTH_PER_ROW, begins_the_shape),)
+_OF_WIDTH = (
+    _rule("Expand", [(K.STORED, K.POSITION), K.SHAPE], K.WIDTH_PER_ROW, begins_the_shape),
+    _rule("Unsqueeze", [K.WIDTH_PER_ROW, K.STORED], K.WIDTH_PER_ROW, axes(*INSIDE)),
+)
 
 _OF_MASK = (
     _rule("Not", [K.MASK], K.MASK),
@@ -197,6 +200,8 @@ _OF_MASK = (
     _rule("ArgMax", [K.MASK], K.COUNT, axis(1)),
     _rule("ReduceSum", [(K.MASK, K.WEIGHT), K.STORED], K.COUNT, axes(*TOKENS)),
     _rule("ReduceMax", [K.MASK, K.STORED], K.ROW_IS_EMPTY, axes(*TOKENS)),
+    _rule("ReduceMax", [K.MASK], K.ROW_IS_EMPTY, axes(*TOKENS)),
+    _rule("Cast", [K.ROW_IS_EMPTY], K.ROW_IS_EMPTY, is_truth),
     _rule("Equal", [K.ROW_IS_EMPTY, K.STORED], K.ROW_IS_EMPTY, stored_are(1, 0)),
     _rule("Where", [K.ROW_IS_EMPTY, K.WIDTH, K.COUNT], K.COUNT),
     _rule("Cast", [K.COUNT], K.COUNT, counts_exactly),
@@ -215,7 +220,7 @@ _OF_HIDDEN = (
     _rule(_ACTIVATIONS, [K.HIDDEN], K.HIDDEN),
     _rule("Cast", [K.HIDDEN], K.HIDDEN, is_float),
     _rule(("Sub", "Mul", "Div", "MatMul"), [K.HIDDEN, (K.HIDDEN, K.STORED)], K.HIDDEN),
-    _rule("Mul", [K.HIDDEN, K.POSITION], K.HIDDEN, has_heads),  # rotations, written out
+    _rule("Mul", [K.HIDDEN, (K.POSITION, K.WIDTH_PER_ROW)], K.HIDDEN, has_heads),  # rotations, written out
     _rule(("Sub", "Mul", "Div"), [K.STORED, K.HIDDEN], K.HIDDEN),
     _rule(("Pow", "PRelu", "Min", "Max"), [K.HIDDEN, K.STORED], K.HIDDEN),
     _rule("Clip", [K.HIDDEN, K.STORED], K.HIDDEN, scalars(1)),
@@ -241,6 +246,7 @@ _OF_HIDDEN = (
     _rule("Unsqueeze", [K.HIDDEN, K.STORED], K.HIDDEN, axes(*INSIDE)),
     _rule("Squeeze", [K.HIDDEN, K.STORED], K.HIDDEN, inside(1)),
     _rule(("ReduceSum", "ReduceMean", "ReduceMax", "ReduceL2"), [K.HIDDEN, K.STORED], K.HIDDEN, axes(1, -1)),
+    _rule(("ReduceMean", "ReduceMax", "ReduceL2"), [K.HIDDEN], K.HIDDEN, axes(1, -1)),
 )
 
 _OF_HIDDEN_AND_MASK = (

@@ -110,6 +110,7 @@ class _Reader:
             for domain, version in self._model.graph.opset_imports.items()
             if domain in domains
         }
+        contract["IR version"] = str(self._model.ir_version)
         metadata = self._model.metadata_props
         contract |= {f"metadata {name}": metadata[name] for name in _METADATA if name in metadata}
         return StoredGraph(

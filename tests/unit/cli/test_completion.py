@@ -100,12 +100,15 @@ def test_folders_lead_to_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Path(name).mkdir(parents=True)
     Path("out/demo/fp32/manifest.json").touch()
     Path("out/notes.txt").touch()
-    assert bundle_folders("") == ["out/"]
+    assert bundle_folders("") == ["out/demo/", "out/other/"]  # "out/" alone would get a space behind it in bash
+    assert bundle_folders("o") == ["out/demo/", "out/other/"]
     assert bundle_folders("out/") == ["out/demo/", "out/other/"]
-    assert bundle_folders("./out/d") == ["./out/demo/"]
+    assert bundle_folders("./out/d") == ["./out/demo/fp32"]
     assert bundle_folders("out/demo/") == ["out/demo/fp32"]
     assert bundle_folders(str(tmp_path / "out" / "demo" / "f")) == [str(tmp_path / "out" / "demo" / "fp32")]
-    assert bundle_folders(".h") == [".hidden/"]
+    assert bundle_folders(".h") == []
+    Path(".hidden/loop").symlink_to(".")
+    assert bundle_folders(".h") == []
     assert bundle_folders("nowhere/") == []
     assert bundle_folders("owner/na") == []
 
@@ -128,4 +131,5 @@ def test_a_name_that_a_shell_would_run_is_not_completed(
 def test_a_name_like_that_of_a_user_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("~nobody-of-this-name").mkdir()
-    assert bundle_folders("./~") == ["./~nobody-of-this-name/"]
+    Path("~another").mkdir()
+    assert bundle_folders("./~") == ["./~another/", "./~nobody-of-this-name/"]

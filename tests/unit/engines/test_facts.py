@@ -22,9 +22,12 @@ TENSORRT: dict[str, Any] = {
     "profiles": [{"batch": [1, 1, 1], "sequence": [1, 32, 64]}, {"batch": [1, 32, 128], "sequence": [1, 128, 256]}],
 }
 ONNXRUNTIME: dict[str, Any] = {"padding": "any", "shape_nodes": ["node_Shape_1"]}
+LOWERED: dict[str, Any] = {**ONNXRUNTIME, "lengths": False, "opset": 20, "ir_version": 9, "unbiased_norms": False}
 
 
-@pytest.mark.parametrize("recorded", [TENSORRT, ONNXRUNTIME, {}], ids=["tensorrt", "onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "recorded", [TENSORRT, ONNXRUNTIME, LOWERED, {}], ids=["tensorrt", "onnxruntime", "lowered", "openvino"]
+)
 def test_the_json_holds_what_was_recorded_in_the_same_order(recorded: dict[str, Any]) -> None:
     # The seal of a manifest is computed over this JSON: manifests that exist must keep theirs.
     content = json.dumps(recorded, separators=(",", ":"))
@@ -64,6 +67,7 @@ def test_what_is_not_recorded_has_a_default() -> None:
         ("version", 10),
         ("version_compatible", "perhaps"),
         ("shape_nodes", "node_Shape_1"),
+        ("opset", 16),
     ],
 )
 def test_what_is_unknown_or_impossible_is_refused(key: str, value: object) -> None:

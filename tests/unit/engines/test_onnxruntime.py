@@ -11,14 +11,14 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from exporter.engines import Engine, EngineFiles
+from exporter.engines import LEAST_RUNTIME, Engine, EngineFiles
 from exporter.engines.cuda import Cuda
 from exporter.engines.cuda_graphs import GRAPH_AFTER
 from exporter.engines.facts import EngineFacts
 from exporter.engines.onnxruntime import OnnxRuntimeCudaRunner, OnnxRuntimeRunner, nodes_on_the_cpu
 from exporter.engines.onnxruntime import open as open_engine
 from exporter.errors import EngineError, MissingDependencyError
-from exporter.targets import Backend, Padding, Precision
+from exporter.targets import FOLDED_OPSET, OLDEST_OPSET, Backend, Padding, Precision
 from tests.support.fake_cuda import FakeDriver, array_at
 from tests.support.graphs import model_of
 
@@ -108,6 +108,35 @@ def test_static_int8_needs_a_kernel_that_1_23_lacks() -> None:
     engine = Engine(backend=Backend.ONNXRUNTIME, precision=Precision.INT8, files=("model.onnx",))
     assert engine.least_runtime == "1.24"
     assert engine.model_copy(update={"precision": Precision.INT8_DYNAMIC}).least_runtime == "1.23"
+
+
+@pytest.mark.parametrize(
+    ("opset", "fp32", "fp16"),
+    [
+        (17, "1.12", "1.12"),
+        (18, "1.14", "1.17"),
+        (19, "1.16", "1.17"),
+        (20, "1.17", "1.17"),
+        (21, "1.18", "1.18"),
+        (22, "1.21", "1.21"),
+        (23, "1.23", "1.23"),
+    ],
+)
+def test_a_lower_opset_needs_an_older_one(opset: int, fp32: str, fp16: str) -> None:
+    """As measured with the demo: the table of lower opsets in benchmarks/results/oldest_onnxruntime.md."""
+    facts = EngineFacts(opset=opset)
+    engine = Engine(backend=Backend.ONNXRUNTIME, precision=Precision.FP32, files=("model.onnx",), facts=facts)
+    assert engine.least_runtime == fp32
+    assert engine.model_copy(update={"precision": Precision.FP16}).least_runtime == fp16
+    int8 = engine.model_copy(update={"precision": Precision.INT8}).least_runtime
+    assert int8 == ("1.24" if opset == FOLDED_OPSET else fp32)
+    # 1.14 to 1.18 crash on a LayerNormalization without a bias, as ModernBERT has.
+    unbiased = engine.model_copy(update={"facts": EngineFacts(opset=opset, unbiased_norms=True)})
+    assert unbiased.least_runtime == ("1.19" if opset < 22 else fp32)
+
+
+def test_every_lower_opset_has_been_measured() -> None:
+    assert list(LEAST_RUNTIME) == list(range(OLDEST_OPSET, FOLDED_OPSET))
 
 
 class FakeSession:

@@ -85,6 +85,7 @@ def test_everything_is_read() -> None:
         "input attention_mask": "int64 [b,s]",
         "output vectors": "float32 [b,s,2]",
         "operator set ai.onnx": "23",
+        "IR version": "10",
     }
 
 
@@ -104,6 +105,7 @@ def test_metadata_that_runners_heed_and_operator_sets_in_use_are_part_of_the_con
     graph = read_onnx(model)
     assert {name: value for name, value in graph.contract.items() if not name.startswith(("input", "output"))} == {
         "operator set ai.onnx": "23",
+        "IR version": "10",
         "operator set com.microsoft": "1",
         "metadata max_sequence": "64",
         "metadata padding": "right",

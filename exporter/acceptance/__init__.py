@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.bundle.atomic import refuse_taken
+from exporter.bundle.atomic import refuse_taken, refuse_unwritable
 from exporter.bundle.publish import refuse_to_replace_another, refuse_to_replace_other_files
 from exporter.calibration import calibration_sentences
 from exporter.checkpoint.early import refuse_early
@@ -17,6 +17,7 @@ from exporter.errors import InputError, MissingDependencyError
 from exporter.options import ExportOptions
 from exporter.precisions import precision_of
 from exporter.recipe import Recipe
+from exporter.targets import Backend, Device, Target
 from exporter.validator.sts import read_sts
 
 
@@ -40,8 +41,10 @@ def refuse_target(recipe: Recipe, options: ExportOptions) -> None:
         ExportError: See ``exporter.errors``.
     """
     accept(recipe, options)
+    place = place_of(named(recipe, options), options)
     if not options.force:
-        refuse_taken(place_of(named(recipe, options), options))
+        refuse_taken(place)
+    refuse_unwritable(place)
 
 
 def refuse_source(recipe: Recipe, options: ExportOptions, *, text: Path | None = None) -> None:
@@ -74,23 +77,35 @@ def accept(recipe: Recipe, options: ExportOptions) -> bool:
     Returns:
         Whether this machine can run the engine.
     """
-    target, backend = options.target, backend_of(options.backend)
+    target = options.target
     refuse_idle_options(target.backend, build_options(options))
+    _refuse_idle_opset(target)
     _refuse_missing_files(options)
     precision_of(target.precision).check(target)
-    runs_here = True
+    here = runs_here(options)
+    if options.force:
+        place = place_of(named(recipe, options), options)
+        refuse_to_replace_other_files(place)
+        refuse_to_replace_another(place, recipe.source_name(options.checkpoint))
+    return here
+
+
+def runs_here(options: ExportOptions) -> bool:
+    """Return whether this machine can run the engine. Without ``unvalidated``, it must.
+
+    Raises:
+        MissingDependencyError: It cannot, or it cannot build the engine.
+        BuildError: The engine has no kernels for the precision.
+    """
+    target, backend = options.target, backend_of(options.backend)
     try:
         backend.check(target.precision, target.device)
     except MissingDependencyError:
         if not options.unvalidated:
             raise
         backend.check_build(target.precision, target.device)
-        runs_here = False
-    if options.force:
-        place = place_of(named(recipe, options), options)
-        refuse_to_replace_other_files(place)
-        refuse_to_replace_another(place, recipe.source_name(options.checkpoint))
-    return runs_here
+        return False
+    return True
 
 
 def named(recipe: Recipe, options: ExportOptions) -> Recipe:
@@ -110,6 +125,19 @@ def build_options(options: ExportOptions) -> BuildOptions:
         version_compatible=options.version_compatible,
         hardware_compatible=options.hardware_compatible,
     )
+
+
+def _refuse_idle_opset(target: Target) -> None:
+    """Refuse a lower operator set where korsbert has not measured what runs it."""
+    if not target.is_lowered:
+        return
+    if target.backend is not Backend.ONNXRUNTIME:
+        raise InputError(f"the {target.backend} backend does not support `opset`", next_step="leave it out")
+    if target.device is not Device.CPU:
+        raise InputError(
+            f"`opset` is for older versions of ONNX Runtime on the CPU, and the device is {target.device}",
+            next_step="leave out one of them",
+        )
 
 
 def _refuse_missing_files(options: ExportOptions) -> None:
