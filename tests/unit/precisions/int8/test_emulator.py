@@ -9,10 +9,11 @@ import pytest
 from exporter.calibration import TokenBatches
 from exporter.precisions.int8.calibrate import quantize
 from exporter.precisions.int8.dynamic import quantize_matmuls
-from exporter.precisions.int8.emulator import Emulator
+from exporter.precisions.int8.emulator import Emulator, Prefix
 from exporter.precisions.int8.observer import observe
 from exporter.precisions.int8.qdq import insert_qdq
-from exporter.precisions.int8.scheme import DYNAMIC, STATIC, Scheme
+from exporter.precisions.int8.scheme import DYNAMIC, STATIC, Quantization, Scheme
+from exporter.precisions.int8.segments import Segment, Values
 from tests.support.encoders import WIDTH, encode, numbers, small_encoder, word_tokenizer
 from tests.support.surgery import stored_array
 
@@ -101,3 +102,62 @@ def test_padding_is_not_looked_at() -> None:
     assert looked.shape[0] == tokens < sum(mask.size for _, mask in BATCHES)
     ramp = (padded[0] - padded[0].mean()) / padded[0].std()
     assert np.abs(looked - ramp).max(axis=1).min() > 0.1
+
+
+@pytest.mark.parametrize("scheme", [S8, DYNAMIC["onnxruntime", "cpu"]])
+def test_runs_after_a_prefix_give_the_same_bits(scheme: Scheme) -> None:
+    emulator, quantization, nodes = quantized_encoder(scheme, layers=3)
+    prefix = Prefix(list(BATCHES))
+    alone = [frozenset([node]) for node in nodes]
+    several = [frozenset(nodes[2:]), frozenset(nodes), frozenset([nodes[1], nodes[4]]), frozenset[str]()]
+    seen = set()
+    for on in (*alone, *several, *reversed(alone)):
+        found = emulator.run_after(prefix, quantization, on)
+        np.testing.assert_array_equal(found, emulator.run(BATCHES, quantization, on))
+        seen.add(found.tobytes())
+    assert len(seen) == len(nodes) + len(several)  # each assignment has an effect
+
+
+def test_what_comes_before_the_first_matmul_in_int8_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    emulator, quantization, nodes = quantized_encoder(S8, layers=3)
+    runs = noted_runs(monkeypatch)
+    batch = next(iter(BATCHES))
+    prefix = Prefix([batch])
+    for node in nodes:
+        emulator.run_after(prefix, quantization, frozenset([node]))
+    segments = len(nodes) + 1  # one MatMul each, and the word vectors before them
+    assert len(runs) == len(nodes) + sum(
+        range(1, segments)
+    )  # up to each MatMul once in all, and behind it once for each
+    runs.clear()
+    emulator.run([batch], quantization, frozenset(nodes))
+    assert len(runs) == segments
+
+
+@pytest.mark.parametrize("layers", [3, 5])
+def test_layers_share_their_sessions(layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session has threads and memory of its own: their number may not grow with that of the layers."""
+    emulator, runs = Emulator(small_encoder(layers=layers), S8), noted_runs(monkeypatch)
+    emulator.run([next(iter(BATCHES))])
+    assert len(runs) == 2 * layers + 1
+    assert len({id(segment.session) for segment in runs}) == 4  # words, both MatMuls of a layer, the last with pooling
+
+
+def noted_runs(monkeypatch: pytest.MonkeyPatch) -> list[Segment]:
+    """Return a list that every segment is added to when it runs."""
+    runs: list[Segment] = []
+    run = Segment.run
+
+    def noted(segment: Segment, values: Values) -> Values:
+        runs.append(segment)
+        return run(segment, values)
+
+    monkeypatch.setattr(Segment, "run", noted)
+    return runs
+
+
+def quantized_encoder(scheme: Scheme, *, layers: int) -> tuple[Emulator, Quantization, list[str]]:
+    """Return an emulator, scales, and the nodes of its MatMuls."""
+    emulator = Emulator(small_encoder(layers=layers), scheme)
+    quantization = quantize(emulator, scheme, observe(emulator, BATCHES), "minmax", {})
+    return emulator, quantization, [matmul.node for matmul in emulator.matmuls]
