@@ -107,7 +107,8 @@ def main() -> None:
             print(found[-1], file=sys.stderr)
     conditions = (
         f"Seconds of all cores, medians of {options.rounds} rounds, both revisions in turns; before / after. Wall time "
-        f"is that of planning, GiB those of the whole process. Load of the machine in the last 15 minutes: {os.getloadavg()[2]:.1f}. "
+        "is that of planning, GiB those of the whole process. Load of the machine in the last 15 minutes: "
+        f"{os.getloadavg()[2]:.1f}, other programs included. "
         f"Before: {revision(checkouts['before'])}. After: {revision()}."
     )
     columns = tuple(found[0]["before"]["steps"])

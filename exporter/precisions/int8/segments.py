@@ -82,8 +82,8 @@ def cut(model: ir.Model, operands: Mapping[str, str]) -> tuple[list[Segment], Va
 def _is_fed(value: ir.Value) -> bool:
     """Whether a stored tensor becomes an input.
 
-    Shapes, axes and single numbers stay: kernels are chosen by them. Large tables do not, whatever their type: a session
-    would hold a copy.
+    Shapes, axes and single numbers stay: kernels are chosen by them. Large tables do not, whatever their type: a
+    session would hold a copy.
     """
     tensor = value.const_value
     if tensor is None:

@@ -9,11 +9,12 @@ import pytest
 from exporter.calibration import TokenBatches
 from exporter.precisions.int8.calibrate import quantize
 from exporter.precisions.int8.dynamic import quantize_matmuls
+from exporter.precisions.int8.embedding import quantize_tables
 from exporter.precisions.int8.emulator import Emulator, Prefix
 from exporter.precisions.int8.observer import observe
 from exporter.precisions.int8.qdq import insert_qdq
 from exporter.precisions.int8.scheme import DYNAMIC, STATIC, Quantization, Scheme
-from exporter.precisions.int8.segments import Segment, Values
+from exporter.precisions.int8.segments import Segment, Values, opened
 from tests.support.encoders import WIDTH, encode, numbers, small_encoder, word_tokenizer
 from tests.support.surgery import stored_array
 
@@ -70,15 +71,27 @@ def test_a_dynamic_assignment_gives_what_the_quantizer_s_graph_gives() -> None:
     assert np.abs(written - plain).max() > 2 * np.abs(written - found).max()
 
 
-def test_large_tables_are_fed_and_no_session_holds_them() -> None:
-    table = np.random.default_rng(0).normal(size=(20_000, WIDTH)).astype(np.float32)
+@pytest.mark.parametrize("int8", [False, True])
+def test_large_tables_are_fed_and_no_session_holds_them(int8: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = np.random.default_rng(0).normal(size=(80_000, WIDTH)).astype(np.float32)
     graph = small_encoder()
     stored = graph.model.graph.initializers["words.weight"]
     table[: len(stored_array(stored))] = stored_array(stored)
-    wanted = encode(graph, BATCHES)
     stored.const_value = ir.tensor(table, name="words.weight")
     stored.shape = ir.Shape(table.shape)
-    np.testing.assert_allclose(Emulator(graph, S8).run(BATCHES), wanted, atol=1e-4)
+    if int8:
+        model = graph.editable()
+        assert quantize_tables(model) == 1
+        graph = graph.with_model(model)
+    sizes: list[int] = []
+
+    def noted(content: bytes) -> object:
+        sizes.append(len(content))
+        return opened(content)
+
+    monkeypatch.setattr("exporter.precisions.int8.segments.opened", noted)
+    np.testing.assert_allclose(Emulator(graph, S8).run(BATCHES), encode(graph, BATCHES), atol=1e-4)
+    assert 0 < sum(sizes) < 2**16
     assert stored.const_value is not None  # the graph itself keeps it
 
 
