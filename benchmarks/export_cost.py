@@ -33,7 +33,9 @@ def main() -> None:
     parser = arguments(str(__doc__).splitlines()[0])
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", required=True, help="checkout of the other revision")
     parser.add_argument("--model", action="append", choices=MODELS, help="by default all; repeatable")
-    parser.add_argument("--precision", action="append", choices=("fp32", "fp16"), help="by default both; repeatable")
+    parser.add_argument(
+        "--precision", action="append", choices=("fp32", "fp16", "int8"), help="by default fp32 and fp16; repeatable"
+    )
     parser.add_argument("--rounds", type=int, default=1, help="exports of each kind by each revision")
     options = parser.parse_args()
     checkouts = {"before": options.before.resolve(), "after": ROOT}

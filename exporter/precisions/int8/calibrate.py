@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from exporter.precisions.int8.emulator import Emulator
 from exporter.precisions.int8.judge import Judge, Loss
-from exporter.precisions.int8.matmuls import MatMul
 from exporter.precisions.int8.observer import Observation
 from exporter.precisions.int8.ranges import METHODS, Method, value_range
-from exporter.precisions.int8.scheme import Array, Quantization, Scheme
+from exporter.precisions.int8.scheme import Activation, Array, Quantization, Scheme, Weight
 from exporter.precisions.int8.smoothing import choose_smoothing
 from exporter.recipe import Gate
 
 MULTIPLICATION = 0.9  # smoothing costs a multiplication per number: it has to bring the loss below this share of it
+
+_THREADS = 4  # activations that are looked at together: each takes the memory of a few copies of its sample
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,24 @@ def calibrate(
     smooth = choose_smoothing(emulator, seen, scheme, lambda title: progress(f"outliers: {title}"))
     everything = frozenset(matmul.node for matmul in emulator.matmuls)
     trials: list[Trial] = []
-    for smoothed in (False, True) if smooth else (False,):
+    best: tuple[Trial, Quantization] | None = None
+    for factors in ({}, smooth) if smooth else ({},):
+        weights = _weights(emulator, scheme, factors)
         for method in ("minmax",) if scheme.dynamic else METHODS:
-            quantization = quantize(emulator, scheme, seen, method, smooth if smoothed else {})
-            name = trial_name("dynamic" if scheme.dynamic else method, smooth if smoothed else {})
+            quantization = quantize(emulator, scheme, seen, method, factors, weights)
+            name = trial_name("dynamic" if scheme.dynamic else method, factors)
             progress(name)
-            trials.append(Trial(name, method, smoothed, judge.loss(name, quantization, everything)))
-    trial = min(trials, key=lambda trial: trial.loss.budget_used(gate) * (1 if trial.smoothed else MULTIPLICATION))
-    smooth = smooth if trial.smoothed else {}
-    return Calibrated(quantize(emulator, scheme, seen, trial.method, smooth), trial, tuple(trials), tuple(smooth))
+            trial = Trial(name, method, bool(factors), judge.loss(name, quantization, everything))
+            trials.append(trial)
+            if best is None or _weighed(trial, gate) < _weighed(best[0], gate):
+                best = trial, quantization
+    if best is None:
+        raise ValueError("no method to calibrate with")
+    return Calibrated(best[1], best[0], tuple(trials), tuple(smooth) if best[0].smoothed else ())
+
+
+def _weighed(trial: Trial, gate: Gate) -> float:
+    return trial.loss.budget_used(gate) * (1 if trial.smoothed else MULTIPLICATION)
 
 
 def trial_name(method: str, smooth: Mapping[str, Array]) -> str:
@@ -96,6 +107,7 @@ def quantize(
     seen: Mapping[str, Observation],
     method: Method,
     smooth: Mapping[str, Array],
+    weights: Mapping[str, Weight] | None = None,
 ) -> Quantization:
     """Return scales, integers and biases for every MatMul.
 
@@ -103,37 +115,51 @@ def quantize(
     of many terms, and mean pooling, where noise does not.
 
     Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, section 4.2.
+
+    Args:
+        emulator: The graph with switches.
+        scheme: The target's types.
+        seen: What activations held over the calibration text.
+        method: How ranges are chosen.
+        smooth: (channels,) float32 by the name of each activation that is smoothed.
+        weights: The weights in int8 with this smoothing, if another method has them already.
     """
-    activations = {}
-    for name, there in seen.items():
-        factor = smooth.get(name)
-        scaled = there.sample if factor is None else there.sample / factor
-        low, high = (there.low, there.high) if factor is None else (there.low / factor, there.high / factor)
-        limits = value_range(scaled, float(low.min()), float(high.max()), method, symmetric=scheme.symmetric)
-        activations[name] = scheme.activation_of(*limits, factor)
-    weights = {}
+    weights = _weights(emulator, scheme, smooth) if weights is None else weights
+    with ThreadPoolExecutor(_THREADS) as threads:  # numpy computes outside of Python's lock
+        found = threads.map(lambda name: _quantized(seen[name], scheme, method, smooth.get(name)), seen)
+        quantized = dict(zip(seen, found, strict=True))
+    biases = {}
+    for matmul in emulator.matmuls:
+        wanted = seen[matmul.activation].mean @ emulator.weight(matmul.weight)
+        rounded = quantized[matmul.activation].mean @ weights[matmul.weight].restored()
+        biases[matmul.node] = np.asarray(emulator.bias(matmul) + wanted - rounded, np.float32)
+    return Quantization({name: there.how for name, there in quantized.items()}, weights, biases)
+
+
+def _weights(emulator: Emulator, scheme: Scheme, smooth: Mapping[str, Array]) -> dict[str, Weight]:
+    """Return every weight in int8, by name: smoothing changes it, the method of ranges does not."""
+    weights: dict[str, Weight] = {}
     for matmul in emulator.matmuls:
         if matmul.weight not in weights:
             factor = smooth.get(matmul.activation)
             weight = emulator.weight(matmul.weight)
             weights[matmul.weight] = scheme.weight_of(weight if factor is None else weight * factor[:, None])
-    quantization = Quantization(activations, weights)
-    biases = {matmul.node: _corrected_bias(matmul, quantization, emulator, scheme, seen) for matmul in emulator.matmuls}
-    return Quantization(activations, weights, biases)
+    return weights
 
 
-def _corrected_bias(
-    matmul: MatMul,
-    quantization: Quantization,
-    emulator: Emulator,
-    scheme: Scheme,
-    seen: Mapping[str, Observation],
-) -> Array:
-    how = quantization.activations[matmul.activation]
-    sample = seen[matmul.activation].sample
-    restored = sample if how.smooth is None else sample / how.smooth
+@dataclass(frozen=True)
+class _Quantized:
+    """How an activation is quantized, and (channels,) the mean of what is left of its sample."""
+
+    how: Activation
+    mean: Array
+
+
+def _quantized(there: Observation, scheme: Scheme, method: Method, factor: Array | None) -> _Quantized:
+    sample = there.sample if factor is None else there.sample / factor
+    low, high = (there.low, there.high) if factor is None else (there.low / factor, there.high / factor)
+    limits = value_range(sample, float(low.min()), float(high.max()), method, symmetric=scheme.symmetric)
+    how = scheme.activation_of(*limits, factor)
     if not scheme.dynamic:  # with scales of its own for every batch, only the weight's rounding is known beforehand
-        restored = scheme.restored(restored, how)
-    wanted = sample.mean(axis=0) @ emulator.weight(matmul.weight)
-    found = restored.mean(axis=0) @ quantization.weights[matmul.weight].restored()
-    return np.asarray(emulator.bias(matmul) + wanted - found, np.float32)
+        sample = scheme.restored(sample, how)
+    return _Quantized(how, np.asarray(sample.mean(axis=0)))

@@ -1,38 +1,76 @@
-"""The float32 graph with int8 switched on and off by its inputs: one session judges every assignment.
+"""The float32 graph with int8 switched on and off MatMul by MatMul: the same sessions judge every assignment.
 
 Building an engine for each assignment that a search looks at would take longer than the measuring. Here each MatMul ::
 
-    y = x W + b          becomes          y = where(on, D(Q(x / smooth)), x) W' + b'
+    y = x W + b          becomes          y = D(Q(x / smooth)) W' + b'          where it is in int8
 
-with Q and D of the target's types, and ``on``, the scales, W' and b' fed anew at every run. W' is the weight as it is
-or as int8 gives it back. Sums are float32's where an engine has integers: the two differ by rounding of float32.
-Weights are fed as (outputs, inputs), as PyTorch has them in memory: so no copy of them is made.
+with Q and D of the target's types. What it reads, W' and b' are fed anew at every run. W' is the weight as int8 gives
+it back. Sums are float32's where an engine has integers: the two differ by rounding of float32. Weights are fed as
+(outputs, inputs), as PyTorch has them in memory: so no copy of them is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from exporter.graph import Graph
-from exporter.graph.passes import remove_unused
-from exporter.graph.storage import open_model
+from exporter.graph.storage import to_bytes
 from exporter.graph.surgery import input_of, make_node, replace_bias
 from exporter.precisions.int8.matmuls import MatMul, matmuls_of
 from exporter.precisions.int8.scheme import Activation, Array, Quantization, Scheme
+from exporter.precisions.int8.segments import Values, cut, opened
 from exporter.runtime.contract import INPUTS, OUTPUT
 
-_LARGE_BYTES = 2**20
 _CONTRIB = "com.microsoft"  # ONNX Runtime's own operators
 
 Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
+@dataclass
+class Prefix:
+    """What the float32 graph has computed of some batches before one segment: runs go on from there.
+
+    One segment's values per batch are in memory, whatever the number of layers.
+
+    Attributes:
+        batches: Token batches.
+        segment: The next segment.
+        values: By batch, what this segment and later ones read.
+    """
+
+    batches: Sequence[Batch]
+    segment: int = 0
+    values: list[Values] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Begin with the token ids."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Go back to the first segment."""
+        self.segment, self.values = 0, [_ids(batch) for batch in self.batches]
+
+
+@dataclass(frozen=True)
+class _Switched:
+    """What int8 changes in a run.
+
+    Attributes:
+        feeds: Weight and bias of every MatMul, by the names of the graph's inputs.
+        activations: How what a MatMul reads is quantized, by its node; MatMuls in float32 are left out.
+    """
+
+    feeds: Values
+    activations: dict[str, Activation]
+
+
 class Emulator:
-    """One session over the float32 graph with switches.
+    """The float32 graph with switches.
 
     Attributes:
         matmuls: What can be switched to int8, in the order of computation.
@@ -44,11 +82,11 @@ class Emulator:
         model = graph.editable()
         stored = {name: value.const_value for name, value in model.graph.initializers.items() if value.const_value}
         self._weights: dict[str, Array] = {p.weight: stored[p.weight].numpy() for p in self.matmuls}
-        self._channels = {p.activation: p.inputs for p in self.matmuls}
-        self._biases: dict[str, Array] = {}
-        _install_switches(model, self.matmuls, scheme, self._biases)
-        self._tables = _feed_large(model)
-        self._session = open_model(model)
+        self._biases = {matmul.node: _feed(model, matmul) for matmul in self.matmuls}
+        model.graph.opset_imports[_CONTRIB] = 1
+        self._segments, self._stored = cut(model, {_operand(p.node): p.activation for p in self.matmuls})
+        self._in = [[p for p in self.matmuls if _operand(p.node) in segment.inputs] for segment in self._segments]
+        self._fake_quantization = opened(to_bytes(_fake_quantization(scheme, model.graph.opset_imports[""])))
 
     def weight(self, name: str) -> Array:
         """Return a stored weight, (inputs, outputs) float32."""
@@ -71,8 +109,23 @@ class Emulator:
             quantization: Scales and integers; may be None where nothing is switched on.
             on: Names of the MatMuls that compute in int8.
         """
-        feeds = self._feeds(quantization, on)
-        return np.concatenate([self._session.run([OUTPUT], feeds | _ids(batch))[0] for batch in batches])
+        switched = self._switched(quantization, on)
+        return np.concatenate([self._values(_ids(batch), switched)[OUTPUT] for batch in batches])
+
+    def run_after(self, prefix: Prefix, quantization: Quantization, on: frozenset[str]) -> Array:
+        """Encode the batches of ``prefix`` as ``run`` does, to the same bits, and compute only what it has not.
+
+        The prefix is moved to the first MatMul in int8. Where MatMuls are tried alone in the order of computation, it
+        moves through the graph once.
+        """
+        first = next((number for number, there in enumerate(self._in) if any(p.node in on for p in there)), 0)
+        if first < prefix.segment:
+            prefix.begin()
+        in_float32 = self._switched(None, frozenset())
+        prefix.values = [self._values(known, in_float32, prefix.segment, first) for known in prefix.values]
+        prefix.segment = first
+        switched = self._switched(quantization, on)
+        return np.concatenate([self._values(known, switched, first)[OUTPUT] for known in prefix.values])
 
     def look(
         self,
@@ -81,17 +134,19 @@ class Emulator:
         quantization: Quantization | None = None,
         on: frozenset[str] = frozenset(),
     ) -> Iterator[dict[str, Array]]:
-        """Yield, per batch, what chosen edges hold: (tokens, channels) float32.
+        """Yield, per batch, what chosen activations hold: (tokens, channels) float32.
 
         Padding is left out, but where scales come from each batch as it is: there it is in the batch.
         """
-        feeds = self._feeds(quantization, on)
+        switched = self._switched(quantization, on)
         for batch in batches:
             kept = self._kept(batch)
-            found = dict(zip(values, self._session.run(list(values), feeds | _ids(batch)), strict=True))
-            for name in found:
-                found[name] = found[name][kept]  # one by one: each array is freed as its copy takes its place
-            yield found
+            found: dict[str, Array] = {}
+            known = _ids(batch)
+            for number in range(len(self._segments)):
+                known = self._values(known, switched, number, number + 1)
+                found |= {name: known[name][kept] for name in values if name in known and name not in found}
+            yield {name: found[name] for name in values}
 
     def tokens_looked_at(self, batch: Batch) -> int:
         """Return how many rows ``look`` yields for a batch."""
@@ -100,105 +155,101 @@ class Emulator:
     def _kept(self, batch: Batch) -> npt.NDArray[np.bool_]:
         return np.ones(batch[1].shape, bool) if self._scheme.dynamic else batch[1].astype(bool)
 
-    def _feeds(self, quantization: Quantization | None, on: frozenset[str]) -> dict[str, npt.NDArray[np.generic]]:
-        feeds: dict[str, npt.NDArray[np.generic]] = dict(self._tables)
-        for name, channels in self._channels.items():
-            how = quantization.activations[name] if quantization is not None else Activation(1.0)
-            if not self._scheme.dynamic:
-                feeds[f"{name}/scale"] = np.array(how.scale, np.float32)
-                feeds[f"{name}/zero_point"] = np.array(how.zero_point, self._scheme.numpy)
-            smooth = np.ones(channels, np.float32) if how.smooth is None else how.smooth
-            feeds[f"{name}/inverse"] = (1 / smooth).astype(np.float32)
+    def _values(self, known: Values, switched: _Switched, first: int = 0, stop: int | None = None) -> Values:
+        """Run some segments on what the segments before them have computed; return what later ones read."""
+        for segment, matmuls in list(zip(self._segments, self._in, strict=True))[first:stop]:
+            read = self._operands(known, matmuls, switched)
+            known = known | segment.run(known | read | switched.feeds | self._stored)
+            known = {name: array for name, array in known.items() if name in segment.read_later}
+        return known
+
+    def _operands(self, known: Values, matmuls: Sequence[MatMul], switched: _Switched) -> Values:
+        """Return what MatMuls read, by the names of their inputs: activations, or what int8 leaves of them."""
+        quantized: Values = {}
+        for matmul in matmuls:
+            if matmul.node in switched.activations and matmul.activation not in quantized:
+                how = switched.activations[matmul.node]
+                quantized[matmul.activation] = self._fake_quantized(known[matmul.activation], how)
+        return {
+            _operand(matmul.node): (quantized if matmul.node in switched.activations else known)[matmul.activation]
+            for matmul in matmuls
+        }
+
+    def _fake_quantized(self, values: Array, how: Activation) -> Array:
+        """Return (..., channels) float32 after smoothing, quantizing and dequantizing."""
+        smooth = np.ones(values.shape[-1], np.float32) if how.smooth is None else how.smooth
+        feeds: Values = {"values": values, "inverse": (1 / smooth).astype(np.float32)}
+        if not self._scheme.dynamic:
+            feeds["scale"] = np.array(how.scale, np.float32)
+            feeds["zero_point"] = np.array(how.zero_point, self._scheme.numpy)
+        restored: Array = self._fake_quantization.run(None, feeds)[0]
+        return restored
+
+    def _switched(self, quantization: Quantization | None, on: frozenset[str]) -> _Switched:
+        feeds: Values = {}
+        activations: dict[str, Activation] = {}
         restored: dict[str, Array] = {}
         for matmul in self.matmuls:
-            switched = matmul.node in on and quantization is not None
-            feeds[f"{matmul.node}/on"] = np.array(switched)
-            weight = self._weights[matmul.weight]
-            bias = self._biases[matmul.node]
-            if switched and quantization is not None:
+            weight, bias = self._weights[matmul.weight], self._biases[matmul.node]
+            if quantization is not None and matmul.node in on:
+                activations[matmul.node] = quantization.activations[matmul.activation]
                 if matmul.weight not in restored:
                     restored[matmul.weight] = quantization.weights[matmul.weight].restored()
                 weight = restored[matmul.weight]
                 bias = quantization.biases.get(matmul.node, bias)
             feeds[f"{matmul.node}/weight"] = weight.T
             feeds[f"{matmul.node}/bias"] = bias
-        return feeds
+        return _Switched(feeds, activations)
 
 
-def _feed_large(model: ir.Model) -> dict[str, npt.NDArray[np.generic]]:
-    """Turn what is large and still stored, tables of vectors, into inputs: a session would hold copies of it."""
-    fed: dict[str, npt.NDArray[np.generic]] = {}
-    for name, value in list(model.graph.initializers.items()):
-        tensor = value.const_value
-        if tensor is None or tensor.nbytes < _LARGE_BYTES:
-            continue
-        fed[name] = tensor.numpy()
-        model.graph.initializers.pop(name)
-        value.shape, value.type, value.const_value = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype), None
-        model.graph.inputs.append(value)
-    return fed
-
-
-def _ids(batch: Batch) -> dict[str, npt.NDArray[np.int64]]:
+def _ids(batch: Batch) -> Values:
     return dict(zip(INPUTS, batch, strict=True))
 
 
-def _install_switches(model: ir.Model, matmuls: tuple[MatMul, ...], scheme: Scheme, biases: dict[str, Array]) -> None:
-    """Rewrite every MatMul of ``model`` that could compute in int8 in place, and collect the stored biases by node."""
-    nodes = {str(node.name): node for node in model.graph}
-    quantized: dict[str, ir.Value] = {}
-    for matmul in matmuls:
-        node = nodes[matmul.node]
-        activation = input_of(node)
-        if matmul.activation not in quantized:
-            new = _fake_quantized(model, activation, matmul.inputs, scheme)
-            model.graph.insert_before(node, new)
-            quantized[matmul.activation] = new[-1].outputs[0]
-        on = _input(model, f"{matmul.node}/on", ir.DataType.BOOL, ())
-        chosen = make_node(
-            "Where", [on, quantized[matmul.activation], activation], f"{matmul.node}/Where", ir.DataType.FLOAT, None
-        )
-        model.graph.insert_before(node, chosen)
-        node.replace_input_with(0, chosen.outputs[0])
-        shape = (matmul.outputs, matmul.inputs)
-        node.replace_input_with(1, _input(model, f"{matmul.node}/weight", ir.DataType.FLOAT, shape))
-        node.op_type, node.domain = "FusedMatMul", _CONTRIB
-        node.attributes["transB"] = ir.AttrInt64("transB", 1)
-        biases[matmul.node] = _switch_bias(model, node, matmul)
-    values = {str(value.name): value for node in nodes.values() for value in node.outputs}
-    seen = dict.fromkeys(values[matmul.activation] for matmul in matmuls)
-    model.graph.opset_imports[_CONTRIB] = 1
-    model.graph.outputs.extend(value for value in seen if value not in model.graph.outputs)
-    remove_unused(model)
+def _operand(node: str) -> str:
+    """Return the name of the input that a MatMul reads instead of its activation."""
+    return f"{node}/operand"
 
 
-def _switch_bias(model: ir.Model, node: ir.Node, matmul: MatMul) -> Array:
-    """Feed the bias of a MatMul as an input, with an addition where it has none; returns the stored one."""
-    fed = _input(model, f"{matmul.node}/bias", ir.DataType.FLOAT, (matmul.outputs,))
-    stored = replace_bias(model, node, fed, f"{matmul.node}/Add")
+def _feed(model: ir.Model, matmul: MatMul) -> Array:
+    """Make inputs of all that a MatMul reads, in place; returns its stored bias, (outputs,) float32."""
+    node = next(node for node in model.graph if node.name == matmul.node)
+    activation = input_of(node)
+    node.replace_input_with(0, _input(model, _operand(matmul.node), activation.shape))
+    weight_shape = ir.Shape((matmul.outputs, matmul.inputs))
+    node.replace_input_with(1, _input(model, f"{matmul.node}/weight", weight_shape))
+    node.op_type, node.domain = "FusedMatMul", _CONTRIB
+    node.attributes["transB"] = ir.AttrInt64("transB", 1)
+    bias = _input(model, f"{matmul.node}/bias", ir.Shape((matmul.outputs,)))
+    stored = replace_bias(model, node, bias, f"{matmul.node}/Add")
     return np.zeros(matmul.outputs, np.float32) if stored is None else stored
 
 
-def _fake_quantized(model: ir.Model, value: ir.Value, channels: int, scheme: Scheme) -> list[ir.Node]:
-    """Return the nodes that smooth, quantize and dequantize ``value``."""
-    name, shape, float32 = str(value.name), value.shape, ir.DataType.FLOAT
-    inverse = _input(model, f"{name}/inverse", float32, (channels,))
-    smoothed = make_node("Mul", [value, inverse], f"{name}/Mul", float32, shape)
+def _input(model: ir.Model, name: str, shape: ir.Shape | None) -> ir.Value:
+    value = ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.FLOAT))
+    model.graph.inputs.append(value)
+    return value
+
+
+def _fake_quantization(scheme: Scheme, opset: int) -> ir.Model:
+    """Return the model that smooths, quantizes and dequantizes: (..., channels) float32 to the same shape."""
+    float32 = ir.DataType.FLOAT
+    values = ir.Value(name="values", type=ir.TensorType(float32))
+    inverse = ir.Value(name="inverse", shape=ir.Shape(("channels",)), type=ir.TensorType(float32))
+    smoothed = make_node("Mul", [values, inverse], "Mul", float32, None)
+    inputs = [values, inverse]
     if scheme.dynamic:
-        integers = ir.node("DynamicQuantizeLinear", smoothed.outputs, num_outputs=3, name=f"{name}/Quantize")
+        integers = ir.node("DynamicQuantizeLinear", smoothed.outputs, num_outputs=3, name="Quantize")
         for output, dtype in zip(integers.outputs, (scheme.activation, float32, scheme.activation), strict=True):
             output.type = ir.TensorType(dtype)
         scale, zero_point = integers.outputs[1:]
     else:
-        scale = _input(model, f"{name}/scale", float32, ())
-        zero_point = _input(model, f"{name}/zero_point", scheme.activation, ())
-        steps = [smoothed.outputs[0], scale, zero_point]
-        integers = make_node("QuantizeLinear", steps, f"{name}/Quantize", scheme.activation, shape)
-    back = make_node("DequantizeLinear", [integers.outputs[0], scale, zero_point], f"{name}/Dequantize", float32, shape)
-    return [smoothed, integers, back]
-
-
-def _input(model: ir.Model, name: str, dtype: ir.DataType, shape: tuple[int, ...]) -> ir.Value:
-    value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
-    model.graph.inputs.append(value)
-    return value
+        scale = ir.Value(name="scale", shape=ir.Shape(()), type=ir.TensorType(float32))
+        zero_point = ir.Value(name="zero_point", shape=ir.Shape(()), type=ir.TensorType(scheme.activation))
+        inputs += [scale, zero_point]
+        integers = make_node(
+            "QuantizeLinear", [smoothed.outputs[0], scale, zero_point], "Quantize", scheme.activation, None
+        )
+    back = make_node("DequantizeLinear", [integers.outputs[0], scale, zero_point], "Dequantize", float32, None)
+    graph = ir.Graph(inputs, back.outputs, nodes=[smoothed, integers, back], opset_imports={"": opset}, name="quantize")
+    return ir.Model(graph, ir_version=10)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.precisions.int8.emulator import Batch, Emulator
+from exporter.precisions.int8.emulator import Batch, Emulator, Prefix
 from exporter.precisions.int8.scheme import Array, Quantization
 from exporter.recipe import Gate
 from exporter.validator.parity import compare
@@ -137,7 +137,7 @@ class Judge:
     """
 
     def __init__(self, emulator: Emulator, batches: Sequence[Batch], reference: Array, ledger: Ledger) -> None:
-        self._emulator, self._batches, self._reference, self._ledger = emulator, batches, reference, ledger
+        self._emulator, self._prefix, self._reference, self._ledger = emulator, Prefix(batches), reference, ledger
         self._token_ids = token_ids_of(batches)
 
     def loss(self, name: str, quantization: Quantization, on: frozenset[str]) -> Loss:
@@ -151,7 +151,8 @@ class Judge:
         key = f"{name}, {len(self._token_ids)} rows, {hashlib.sha256(' '.join(sorted(on)).encode()).hexdigest()[:16]}"
         known = self._ledger.get(key)
         if known is None:
-            known = loss_between(self._reference, self._emulator.run(self._batches, quantization, on), self._token_ids)
+            found = self._emulator.run_after(self._prefix, quantization, on)
+            known = loss_between(self._reference, found, self._token_ids)
             self._ledger.put(key, known)
         return known
 

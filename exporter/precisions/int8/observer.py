@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -37,6 +38,11 @@ class Observation:
     def largest(self) -> Array:
         """(channels,) largest magnitude of each channel."""
         return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    @cached_property
+    def mean(self) -> Array:
+        """(channels,) mean of the sample."""
+        return np.asarray(self.sample.mean(axis=0))
 
 
 def observe(

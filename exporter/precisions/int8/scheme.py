@@ -116,8 +116,13 @@ class Scheme:
     def restored(self, values: Array, how: Activation) -> Array:
         """Return what is left of ``values`` (smoothed already) after quantizing and dequantizing."""
         lowest, highest = (-128, 127) if self.symmetric else (0, 255)
-        integers = np.clip(np.rint(values / how.scale) + how.zero_point, lowest, highest)
-        return np.asarray((integers - how.zero_point) * how.scale, np.float32)
+        numbers = np.asarray(values / how.scale, np.float32)  # and in place from here: samples are large
+        np.rint(numbers, out=numbers)
+        numbers += how.zero_point
+        np.clip(numbers, lowest, highest, out=numbers)
+        numbers -= how.zero_point
+        numbers *= how.scale
+        return numbers
 
 
 # (backend, device) -> scheme. Speedups are a model, one number per target: 3 on CPUs, which is what a whole BERT-base

@@ -14,6 +14,7 @@ Source: Xiao et al., SmoothQuant: Accurate and Efficient Post-Training Quantizat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -54,9 +55,10 @@ def choose_smoothing(
         if scheme.merges_factors and any(matmul.scaled for matmul in group):
             continue
         progress(group[0].title)
-        plain = _error(group, None, emulator, seen, scheme)
+        products = _products(group, emulator, seen)
+        plain = _error(products, None, emulator, seen, scheme)
         tried = [_scales(group, strength, emulator, seen) for strength in STRENGTHS]
-        errors = [_error(group, smooth, emulator, seen, scheme) for smooth in tried]
+        errors = [_error(products, smooth, emulator, seen, scheme) for smooth in tried]
         best = int(np.argmin(errors))
         if errors[best] < WORTH_IT * plain:
             chosen |= dict.fromkeys((matmul.activation for matmul in group), tried[best])
@@ -74,14 +76,31 @@ def _largest(channels: Iterable[Array]) -> Array:
     return np.asarray(np.maximum(np.max(list(channels), axis=0), _SMALLEST), np.float32)
 
 
+@dataclass(frozen=True)
+class _Product:
+    """What a MatMul computes from the sample in float32: (tokens, outputs), and the sum of its columns' variances."""
+
+    values: Array
+    variance: float
+
+
+def _products(group: Sequence[MatMul], emulator: Emulator, seen: Mapping[str, Observation]) -> dict[MatMul, _Product]:
+    values = {matmul: _sample(seen[matmul.activation]) @ emulator.weight(matmul.weight) for matmul in group}
+    return {matmul: _Product(found, max(float(found.var(axis=0).sum()), _SMALLEST)) for matmul, found in values.items()}
+
+
+def _sample(there: Observation) -> Array:
+    return there.sample[:: max(1, len(there.sample) // _TOKENS)]
+
+
 def _error(
-    group: Sequence[MatMul],
+    products: Mapping[MatMul, _Product],
     smooth: Array | None,
     emulator: Emulator,
     seen: Mapping[str, Observation],
     scheme: Scheme,
 ) -> float:
-    """Return the squared error of the group's MatMuls relative to how much they vary, the mean error left out.
+    """Return the squared error of some MatMuls relative to how much they vary, the mean error left out.
 
     The mean is what the bias makes up for.
     """
@@ -89,15 +108,14 @@ def _error(
     factor = 1.0 if smooth is None else smooth
     weights = {
         name: scheme.weight_of(emulator.weight(name) * np.reshape(factor, (-1, 1))).restored()
-        for name in {matmul.weight: None for matmul in group}
+        for name in {matmul.weight: None for matmul in products}
     }
-    for matmul in group:
+    restored: dict[str, Array] = {}  # query, key and value read the same
+    for matmul, wanted in products.items():
         there = seen[matmul.activation]
-        x = there.sample[:: max(1, len(there.sample) // _TOKENS)]
-        low, high = float((there.low / factor).min()), float((there.high / factor).max())
-        activation = scheme.activation_of(low, high)
-        restored = scheme.restored(x / factor, activation)
-        wanted = x @ emulator.weight(matmul.weight)
-        lost = restored @ weights[matmul.weight] - wanted
-        total += float(lost.var(axis=0).sum() / max(float(wanted.var(axis=0).sum()), _SMALLEST))
+        if matmul.activation not in restored:
+            low, high = float((there.low / factor).min()), float((there.high / factor).max())
+            restored[matmul.activation] = scheme.restored(_sample(there) / factor, scheme.activation_of(low, high))
+        lost = restored[matmul.activation] @ weights[matmul.weight] - wanted.values
+        total += float(lost.var(axis=0).sum() / wanted.variance)
     return total
