@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -52,8 +53,18 @@ for sentences, batch_size in requests():
 )
 
 
+# A line that names an exception, as a traceback ends or pip says it: a message may have more lines.
+_NAMED = re.compile(r"(ERROR: |[\w.]*(Error|Exception|Exit)\b)")
+
+
 class PeerError(Exception):
-    """The peer ended; the message is the last line that it said."""
+    """The peer ended; the message is the last error that it said."""
+
+
+def last_error(said: str) -> str:
+    """Return the last line that names an error, or the last line."""
+    lines = [line for line in said.splitlines() if line.strip()] or ["it ended without a word"]
+    return next((line for line in reversed(lines) if _NAMED.match(line)), lines[-1])
 
 
 class Peer:
@@ -98,9 +109,10 @@ class Peer:
         assert self._process.stdout is not None
         if line := self._process.stdout.readline():
             return json.loads(line)
-        self._process.wait()
+        code = self._process.wait()
         self._errors.seek(0)
-        raise PeerError(self._errors.read().decode().rstrip().rpartition("\n")[2])
+        said = self._errors.read().decode(errors="replace")
+        raise PeerError(f"killed by signal {-code}" if code < 0 else last_error(said))
 
     def read(self, count: int) -> bytes:
         """Return the bytes that follow an answer."""
