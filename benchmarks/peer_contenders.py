@@ -158,6 +158,8 @@ CONTENDERS = (
 def environment(name: str, work: Path) -> Path:
     """Return the Python of an environment, made from its requirements by venv and pip unless it is there.
 
+    The files list every package, so pip resolves nothing.
+
     Raises:
         PeerError: pip cannot install it.
     """
@@ -171,7 +173,7 @@ def environment(name: str, work: Path) -> Path:
         print(f"making the environment {name}", flush=True)
         commands = (
             [sys.executable, "-m", "venv", "--clear", str(folder)],
-            [str(python), "-m", "pip", "install", "-q", "-r", str(requirements)],
+            [str(python), "-m", "pip", "install", "-q", "--no-deps", "-r", str(requirements)],
         )
         for command in commands:
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)

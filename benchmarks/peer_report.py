@@ -125,8 +125,9 @@ def _model(name: str, data: Mapping[str, Any]) -> Iterator[str]:
     yield _ceilings(data["ceilings"])
     for kind, title in _TEXTS.items():
         facts = data["texts"][kind]
-        rounds = len(data["rows"][0][kind]["batches_s"])
-        yield f"**{title}**: {facts['sentences']} in a round, {facts['tokens']} tokens each; {rounds} rounds or so."
+        counts = sorted({len(row[kind]["batches_s"]) for row in data["rows"]})
+        rounds = " or ".join(map(str, counts))
+        yield f"**{title}**: {facts['sentences']} in a round, {facts['tokens']} tokens each; {rounds} rounds."
         yield table(_HEADER, _rows(data, kind))
     if comparison := list(_comparison(data)):
         yield table(("texts", "class", "korsbert's best", "the best peer", "batch 32", "alone"), comparison)
@@ -160,11 +161,12 @@ def ceiling_of(data: Mapping[str, Any], precision: str) -> float:
 
 
 def _share(row: Mapping[str, Any], kind: str, data: Mapping[str, Any]) -> float:
-    return float(row[kind]["operations_per_s"]) / ceiling_of(data, row["class"])
+    rate = float(row[kind]["operations_per_s"])
+    return rate / ceiling_of(data, str(row["class"]))
 
 
 def _rows(data: Mapping[str, Any], kind: str) -> list[tuple[str, ...]]:
-    cells = []
+    cells: list[tuple[str, ...]] = []
     for precision in CLASSES:
         rows = [row for row in data["rows"] if row["class"] == precision]
         for place, row in enumerate(sorted(rows, key=lambda row: -float(row[kind]["ratio"]))):

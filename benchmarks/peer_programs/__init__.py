@@ -99,6 +99,12 @@ def max_seq_length(checkpoint: str) -> int:
     return int(own or json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["model_max_length"])
 
 
+def lower_cases(checkpoint: str) -> bool:
+    """Return whether sentence-transformers lower-cases the text of this checkpoint."""
+    path = transformer_folder(checkpoint) / "sentence_bert_config.json"
+    return bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case"))
+
+
 def pooling_of(checkpoint: str) -> tuple[str, bool]:
     """Return the pooling mode, and whether vectors are normalized.
 

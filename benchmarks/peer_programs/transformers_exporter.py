@@ -28,6 +28,7 @@ from benchmarks.peer_programs import (
     Job,
     Vectors,
     by_length,
+    lower_cases,
     max_seq_length,
     pooled,
     pooling_of,
@@ -68,8 +69,10 @@ def _onnx_config(precision: str, samples: list[dict[str, Any]]) -> Any:
         return OnnxConfig(dynamic=True, ort_fusions="cpu")
     dynamic = OnnxRuntimeDynamicConfig(per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
     static = OnnxRuntimeStaticConfig(per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
-    quantizer = OnnxRuntimeQuantizer(dynamic if precision == "dynamic" else static, calibration_dataset=samples)
-    return OnnxConfig(dynamic=True, ort_fusions="cpu", quantizer=quantizer)
+    if precision == "dynamic":
+        return OnnxConfig(dynamic=True, ort_fusions="cpu", quantizer=OnnxRuntimeQuantizer(dynamic))
+    # Its static quantizer cannot infer the shapes of a fused graph.
+    return OnnxConfig(dynamic=True, quantizer=OnnxRuntimeQuantizer(static, calibration_dataset=samples))
 
 
 def _folder(job: Job) -> Path:
@@ -90,9 +93,10 @@ def load(job: Job) -> Encode:
     model = ExportedModel.from_pretrained(_folder(job), device="cpu", **settings)
     tokenizer = AutoTokenizer.from_pretrained(transformer_folder(job.checkpoint))
     mode, normalize = pooling_of(job.checkpoint)
-    limit = max_seq_length(job.checkpoint)
+    limit, lower = max_seq_length(job.checkpoint), lower_cases(job.checkpoint)
 
     def encode(texts: list[str]) -> Vectors:
+        texts = [text.lower() for text in texts] if lower else texts
         features = tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
         hidden = model(**features).last_hidden_state.float().numpy()
         return pooled(hidden, features["attention_mask"].numpy(), mode, normalize=normalize)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import peer_contenders, peer_programs, peer_report, peers
+from benchmarks import peer_programs, peer_report, peers
 from benchmarks.floor import operations, size_of
 from benchmarks.matrix_rates import matrix_rates
 from benchmarks.peer import PeerError, last_error
@@ -192,7 +192,8 @@ def test_names_are_different_and_each_class_has_korsbert_and_peers() -> None:
 
 
 def test_each_environment_has_pinned_requirements_and_no_other_torch() -> None:
-    used = {place.environment for one in CONTENDERS for place in (one, *one.steps)} - {OWN}
+    used = {one.environment for one in CONTENDERS} | {step.environment for one in CONTENDERS for step in one.steps}
+    used -= {OWN}
     assert {file.stem for file in REQUIREMENTS.glob("*.txt")} == used
     for name in used:
         lines = (REQUIREMENTS / f"{name}.txt").read_text().splitlines()
@@ -202,7 +203,7 @@ def test_each_environment_has_pinned_requirements_and_no_other_torch() -> None:
 
 
 def test_each_program_is_there() -> None:
-    programs = {place.program for one in CONTENDERS for place in (one, *one.steps)}
+    programs = {one.program for one in CONTENDERS} | {step.program for one in CONTENDERS for step in one.steps}
     assert programs == {file.stem for file in Path(peer_programs.__file__).parent.glob("*.py")} - {"__init__"}
 
 
@@ -211,7 +212,7 @@ def test_an_environment_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch
         said = "WARNING: one\nERROR: No matching distribution found for peer==9\nWARNING: a notice"
         return subprocess.CompletedProcess(command, int("pip" in command), said)
 
-    monkeypatch.setattr(peer_contenders.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(PeerError, match="cannot be installed: ERROR: No matching distribution found for peer==9"):
         environment("fastembed-light-embed", tmp_path)
     assert not list(tmp_path.rglob("ready"))
