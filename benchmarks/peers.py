@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from argparse import Namespace
@@ -203,14 +204,20 @@ def _texts(checkpoint: Path, sentences: list[str], long_tokens: int, alone: int)
 
 
 def _jobs(name: str, checkpoint: Path, options: Namespace, work: Path) -> Callable[[Contender | Step], Job]:
-    """Return what makes the job of a contender or of a step. korsbert's files are of this revision."""
+    """Return what makes the job of a contender or of a step.
+
+    korsbert's files are kept by revision, and made anew where the checkout has other changes.
+    """
     text = work / f"calibration-{name}-{options.size}.txt"
     count = SMALL_CALIBRATION if options.size == "small" else MODELS[name].calibration
     text.write_text("\n".join(evenly_spread(list(calibration_sentences(None, probes=())), count)), encoding="utf-8")
     home = work / "peers" / f"{name}-{options.size}"
+    own = f"korsbert-{revision()}"  # once: files may change meanwhile
+    if own.endswith("-dirty"):
+        shutil.rmtree(home / own, ignore_errors=True)
 
     def job_of(place: Contender | Step) -> Job:
-        folder = home / (f"{place.folder}-{revision()}" if place.folder == "korsbert" else place.folder)
+        folder = home / (own if place.folder == "korsbert" else place.folder)
         libraries = place.libraries if isinstance(place, Contender) else ()
         return Job(str(checkpoint), str(folder), place.variant, options.threads, str(text), libraries)
 
