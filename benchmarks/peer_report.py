@@ -157,7 +157,7 @@ def _ceilings(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
 
 def ceiling_of(data: Mapping[str, Any], precision: str) -> float:
     """Return the largest rate that a library reached in a class of precision, in operations per second."""
-    return max(rate for run in data["ceilings"] for rate in run[_RATE_OF[precision]].values())
+    return max(float(rate) for run in data["ceilings"] for rate in run[_RATE_OF[precision]].values())
 
 
 def _share(row: Mapping[str, Any], kind: str, data: Mapping[str, Any]) -> float:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
+import shutil
+import tempfile
 from pathlib import Path
 
 import onnxruntime
@@ -15,20 +19,44 @@ from sentence_transformers import (
 
 from benchmarks.peer_programs import Encode, Job
 
+_TOKENIZER, _MODULES = "tokenizer_config.json", "modules.json"
 _FILES = {"model": "onnx/model.onnx", "O3": "onnx/model_O3.onnx", "qint8": "onnx/model_qint8.onnx"}
 
 
 def prepare(job: Job) -> None:
     """Export the checkpoint into ``job.folder``, or optimize or quantize what was exported there."""
     if job.variant == "model":
-        model = SentenceTransformer(job.checkpoint, backend="onnx", device="cpu", model_kwargs={"export": True})
-        model.save_pretrained(job.folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            source = _readable(Path(job.checkpoint), Path(scratch))
+            model = SentenceTransformer(str(source), backend="onnx", device="cpu", model_kwargs={"export": True})
+            model.save_pretrained(job.folder)
         return
     model = SentenceTransformer(job.folder, backend="onnx", device="cpu", model_kwargs={"file_name": _FILES["model"]})
     if job.variant == "O3":
         export_optimized_onnx_model(model, "O3", job.folder)
     else:
         export_dynamic_quantized_onnx_model(model, _instructions(), job.folder, file_suffix="qint8")
+
+
+def _readable(checkpoint: Path, scratch: Path) -> Path:
+    """Return the checkpoint, or a copy in the words of versions before 6 and 5, which published models have too.
+
+    sentence-transformers 6 names modules anew. transformers 5 writes ``TokenizersBackend`` for the same tokenizer.json.
+    """
+    tokenizer, modules = (
+        json.loads((checkpoint / name).read_text(encoding="utf-8")) for name in (_TOKENIZER, _MODULES)
+    )
+    if tokenizer.get("tokenizer_class") != "TokenizersBackend":
+        return checkpoint
+    copy = scratch / "checkpoint"
+    shutil.copytree(checkpoint, copy, copy_function=os.symlink)
+    tokenizer |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+    for module in modules:
+        module["type"] = f"sentence_transformers.models.{module['type'].rpartition('.')[2]}"
+    for name, content in ((_TOKENIZER, tokenizer), (_MODULES, modules)):
+        (copy / name).unlink()
+        (copy / name).write_text(json.dumps(content), encoding="utf-8")
+    return copy
 
 
 def _instructions() -> str:

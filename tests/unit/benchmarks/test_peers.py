@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -256,6 +257,32 @@ def test_a_process_times_batches_and_single_texts(monkeypatch: pytest.MonkeyPatc
     assert np.frombuffer(answers[1][1], np.float32).reshape(answers[1][0]["shape"]).tolist() == [[1.0, 1.0], [3.0, 1.0]]
     assert len(answers[2][0]["seconds"]) == 2
     assert asked == [(["a", "bcd"], 32), (["a"], 32), (["bcd"], 32)]
+
+
+@pytest.mark.parametrize(("config", "lower"), [({"do_lower_case": True}, True), ({"max_seq_length": 8}, False)])
+def test_text_is_lower_cased_where_sentence_transformers_does(
+    tmp_path: Path, config: dict[str, Any], lower: bool
+) -> None:
+    (tmp_path / "modules.json").write_text(json.dumps([{"path": ""}]))
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps(config))
+    assert peer_programs.lower_cases(str(tmp_path)) is lower
+
+
+def test_files_of_korsbert_are_of_one_revision_and_not_of_other_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Namespace(size="small", threads=1)
+    ours, theirs = CONTENDERS[-1], CONTENDERS[1]
+    for revision, kept in (("abc1234", True), ("abc1234-dirty", False)):
+        monkeypatch.setattr(peers, "revision", lambda revision=revision: revision)
+        built = Path(peers._jobs("klue-sroberta", tmp_path, options, tmp_path)(ours).folder)
+        built.mkdir(parents=True)
+        job_of = peers._jobs("klue-sroberta", tmp_path, options, tmp_path)
+        assert built.is_dir() is kept
+        monkeypatch.setattr(peers, "revision", lambda: "def5678")
+        assert Path(job_of(ours).folder) == built
+        assert Path(job_of(theirs).folder).name == "onnx"
+        assert len(job_of(theirs).sentences) == peers.SMALL_CALIBRATION
 
 
 def test_sorted_batches_come_back_in_order() -> None:
