@@ -193,8 +193,16 @@ def start(place: Contender | Step, action: str, job: Job, work: Path) -> Peer:
     return Peer(python, ANSWERS + _PROGRAM, place.program, action, json.dumps(asdict(job)))
 
 
-def prepare(contender: Contender, job_of: Callable[[Contender | Step], Job], work: Path) -> None:
+def prepare(
+    contender: Contender, job_of: Callable[[Contender | Step], Job], work: Path, failed: dict[Step, str]
+) -> None:
     """Write what a contender needs, unless it is there.
+
+    Args:
+        contender: Whose steps are done.
+        job_of: Makes the job of a step.
+        work: Where environments are.
+        failed: Why steps failed in this run: none of them is tried twice.
 
     Raises:
         PeerError: A step failed; the message says why.
@@ -204,7 +212,13 @@ def prepare(contender: Contender, job_of: Callable[[Contender | Step], Job], wor
         done = Path(job.folder) / f"{step.variant.replace(' ', '-')}.done"
         if not done.is_file():
             print(f"{contender.name}: {step.program} writes {step.variant}", flush=True)
+            if step in failed:
+                raise PeerError(failed[step])
             Path(job.folder).mkdir(parents=True, exist_ok=True)
-            with start(step, "prepare", job, work) as process:
-                process.answer()
+            try:
+                with start(step, "prepare", job, work) as process:
+                    process.answer()
+            except PeerError as error:
+                failed[step] = str(error)
+                raise
             done.touch()

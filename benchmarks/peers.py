@@ -132,10 +132,11 @@ def _measure_model(name: str, sentences: list[str], options: Namespace, work: Pa
     job_of = _jobs(name, checkpoint, options, work)
     chosen = [one for one in CONTENDERS if one.name == REFERENCE or not options.only or one.name in options.only]
     refused: dict[str, str] = {}
+    failed: dict[Step, str] = {}
     began = time.perf_counter()
     for contender in chosen:
         try:
-            prepare(contender, job_of, work)
+            prepare(contender, job_of, work, failed)
         except PeerError as error:
             refused[contender.name] = str(error)
             print(f"{contender.name}: {error}", flush=True)

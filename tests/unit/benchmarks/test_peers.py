@@ -19,8 +19,9 @@ from benchmarks import peer_programs, peer_report, peers
 from benchmarks.floor import operations, size_of
 from benchmarks.matrix_rates import matrix_rates
 from benchmarks.peer import PeerError, last_error
-from benchmarks.peer_contenders import CLASSES, CONTENDERS, OWN, REFERENCE, REQUIREMENTS, environment
+from benchmarks.peer_contenders import CLASSES, CONTENDERS, OWN, REFERENCE, REQUIREMENTS, Step, environment, prepare
 from benchmarks.peer_operations import shape_of
+from benchmarks.peer_programs import Job
 from benchmarks.peer_report import publish_models, summarized, targets_of
 from benchmarks.peer_turns import LEAST_ROUNDS, MOST_ROUNDS, Times, groups, memory_of, rotated, take_turns
 from exporter.checkpoint import load_checkpoint
@@ -217,6 +218,23 @@ def test_an_environment_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch
     with pytest.raises(PeerError, match="cannot be installed: ERROR: No matching distribution found for peer==9"):
         environment("fastembed-light-embed", tmp_path)
     assert not list(tmp_path.rglob("ready"))
+
+
+def test_a_step_that_failed_is_not_tried_again_in_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    def start(step: Step, *_: object) -> None:
+        started.append(step.variant)
+        raise PeerError("ValueError: unsupported")
+
+    monkeypatch.setattr("benchmarks.peer_contenders.start", start)
+    failed: dict[Step, str] = {}
+    sharing = [one for one in CONTENDERS if one.folder == "onnx"]
+    for contender in sharing:
+        with pytest.raises(PeerError, match="unsupported"):
+            prepare(contender, lambda step: Job("", str(tmp_path / step.folder), step.variant, 1, ""), tmp_path, failed)
+    assert len(sharing) > 1
+    assert started == ["model"]
 
 
 @pytest.mark.parametrize(
