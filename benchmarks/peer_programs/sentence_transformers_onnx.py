@@ -46,11 +46,14 @@ def _readable(checkpoint: Path, scratch: Path) -> Path:
     tokenizer, modules = (
         json.loads((checkpoint / name).read_text(encoding="utf-8")) for name in (_TOKENIZER, _MODULES)
     )
-    if tokenizer.get("tokenizer_class") != "TokenizersBackend":
+    newer = tokenizer.get("tokenizer_class") == "TokenizersBackend"
+    if not newer and not any(".base.modules." in module["type"] for module in modules):
         return checkpoint
     copy = scratch / "checkpoint"
     shutil.copytree(checkpoint, copy, copy_function=os.symlink)
-    tokenizer |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+    if newer:
+        inputs = ["input_ids", "attention_mask"]
+        tokenizer |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
     for module in modules:
         module["type"] = f"sentence_transformers.models.{module['type'].rpartition('.')[2]}"
     for name, content in ((_TOKENIZER, tokenizer), (_MODULES, modules)):
