@@ -3,12 +3,11 @@
     python -m benchmarks.encode --sts korsts-dev.tsv
 
 The weights are seeded (``tests/support/twins``, ``tests/support/full_checkpoints.py``): speed does not depend on what
-they hold. ``--openvino-peer PYTHON`` adds sentence-transformers' own OpenVINO backend, from another environment.
+they hold. Other backends and tools are measured by ``benchmarks.peers``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,6 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.peer import PeerError, openvino_peer
 from benchmarks.results import Target, arguments, full_checkpoint, publish, table, twin, twin_recipe, work_folder
 from exporter import Encoder
 from exporter.benchmark import (
@@ -64,12 +62,6 @@ PROMISED = {"onnxruntime fp32": 1.3, "openvino bf16": 2.5}
 PROMISED_OF = "ko-sbert-sts"
 # Published sizes without a recipe.
 SEEDED = ("xlm-roberta-large", "modernbert")
-PEERS: Mapping[Literal["f32", "bf16"], str] = {
-    "f32": "sentence-transformers openvino fp32",
-    "bf16": "sentence-transformers openvino bf16",
-}
-# In each class of precision, the faster of these engines must be ahead of sentence-transformers' backends.
-CLASSES = {"fp32": ("onnxruntime fp32", "openvino fp32"), "bf16": ("openvino bf16",)}
 
 
 def main() -> None:
@@ -84,7 +76,6 @@ def main() -> None:
         choices=(*MEASURED, "demo", *SEEDED),
         help=f"by default {PROMISED_OF}; repeatable",
     )
-    parser.add_argument("--openvino-peer", type=Path, metavar="PYTHON", help="with `sentence-transformers[openvino]`")
     parser.add_argument("--without-gates", action="store_true", help="measure what was judged by another benchmark")
     parser.add_argument("--sentences", type=int, default=512, help="how many, evenly spread over the text")
     parser.add_argument("--threads", type=int, default=2, help="of torch and of the engines")
@@ -125,30 +116,10 @@ def _measure_model(name: str, sentences: list[str], options: Namespace, work: Pa
             for label, encoder in judged.items():
                 verdicts[label] = _verdict(reference, encoder, recipe, label.rpartition(" ")[2], label)
         encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: sentence_encode(torch_bf16)}
-        peers, versions, refusal = _openvino_peers(folder, options, stack)
-        encoders |= peers
         encoders |= {label: encode_of(encoder) for label, encoder in opened.items()}
         cosines = _min_cosines(encoders, sentences, options.batch_size)
         subjects = measure(encoders, sentences, batch_size=options.batch_size, rounds=options.rounds)
-    _report(name, subjects, cosines, opened, verdicts, versions, refusal, sentences, options)
-
-
-def _openvino_peers(
-    folder: Path, options: Namespace, stack: ExitStack
-) -> tuple[dict[str, Encode], dict[str, str], str]:
-    """Start sentence-transformers' OpenVINO backend in both precisions.
-
-    Returns:
-        The encoders by label and the versions of their libraries, or none of both and why it cannot load the model.
-    """
-    peers: dict[str, Encode] = {}
-    versions: dict[str, str] = {}
-    try:
-        for precision, label in PEERS.items() if options.openvino_peer else ():
-            peers[label], versions = openvino_peer(options.openvino_peer, folder, precision, options.threads, stack)
-    except PeerError as error:
-        return {}, {}, str(error)
-    return peers, versions, ""
+    _report(name, subjects, cosines, opened, verdicts, sentences, options)
 
 
 def _engines(checkpoint: Checkpoint, recipe: Recipe, threads: int, work: Path, stack: ExitStack) -> dict[str, Encoder]:
@@ -228,8 +199,6 @@ def _report(
     cosines: dict[str, float],
     opened: dict[str, Encoder],
     verdicts: dict[str, str],
-    versions: dict[str, str],
-    refusal: str,
     sentences: list[str],
     options: Namespace,
 ) -> None:
@@ -241,7 +210,6 @@ def _report(
         for subject in subjects
         if judged and subject.name in PROMISED
     ]
-    targets += _against_peers(subjects) if name in SEEDED and options.size == "full" else []
     tokens = float(np.mean(next(iter(opened.values())).count_tokens(sentences)))
     text = options.sts or options.text
     data = {
@@ -253,7 +221,6 @@ def _report(
         "threads": options.threads,
         "batch_size": options.batch_size,
         "rounds": options.rounds,
-        "openvino_peer": versions or refusal or None,
         "subjects": [
             {
                 **subject.to_dict(),
@@ -272,11 +239,6 @@ def _report(
     )
     if options.without_gates:
         conditions += " No gate judged these engines here (`--without-gates`)."
-    if versions:
-        tools = ", ".join(f"{tool} {version}" for tool, version in versions.items())
-        conditions += f" The OpenVINO backend of sentence-transformers is a process of its own: {tools}."
-    if refusal:
-        conditions += f" The OpenVINO backend of sentence-transformers cannot load it: {refusal.partition('. ')[0]}."
     header = ("", "sentences/s", "ratio", "within rounds", "p50 ms", "p99 ms", "min cosine", "gate")
     rows = [
         (*_row(subject, subjects[0], cosines[subject.name]), verdicts.get(subject.name, "")) for subject in subjects
@@ -287,20 +249,6 @@ def _report(
     heading = f"# Encoding with {name}{kind}"
     file = "encode" if name == PROMISED_OF else f"encode-{name}"
     publish(file, options.results, data, (heading, conditions, table(header, rows)), targets)
-
-
-def _against_peers(subjects: tuple[Subject, ...]) -> list[Target]:
-    """Return the promise of each class: the faster engine is ahead of each of sentence-transformers' backends."""
-    rounds = {subject.name: np.array(subject.round_s) for subject in subjects}
-    targets = []
-    for precision, ours in CLASSES.items():
-        best = min(ours, key=lambda label: float(np.median(rounds[label])))
-        for peer in (f"sentence-transformers {precision}", f"sentence-transformers openvino {precision}"):
-            if peer not in rounds:
-                continue
-            ratio = float(np.median(rounds[peer] / rounds[best]))
-            targets.append(Target(f"{best}: times the throughput of {peer}", ratio, 1, at_least=True))
-    return targets
 
 
 def _row(subject: Subject, first: Subject, cosine: float) -> tuple[str, ...]:

@@ -107,24 +107,24 @@ def measure_ceilings(device: str) -> Ceilings:
         rates["int8"] = 2 * width**3 / int8_s
     source = torch.randint(0, 255, (copied,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return Ceilings(rates, 2 * copied / _median_s(lambda: target.copy_(source), device))
+    return Ceilings(rates, 2 * copied / median_s(lambda: target.copy_(source), device))
 
 
 def _matmul_s(width: int, dtype: torch.dtype, device: str) -> float:
     # Not zeros: products of zeros draw less power and run faster than real data.
     first, second = (torch.randn(width, width, device=device).to(dtype) for _ in range(2))
-    return _median_s(lambda: first @ second, device)
+    return median_s(lambda: first @ second, device)
 
 
 def _int8_matmul_s(width: int, device: str) -> float | None:
     first, second = (torch.randint(-127, 127, (width, width), dtype=torch.int8, device=device) for _ in range(2))
     try:
-        return _median_s(lambda: torch._int_mm(first, second.t()), device)
+        return median_s(lambda: torch._int_mm(first, second.t()), device)
     except (RuntimeError, NotImplementedError):  # no such product on this device
         return None
 
 
-def _median_s(work: Callable[[], object], device: str) -> float:
+def median_s(work: Callable[[], object], device: str) -> float:
     """Return the median time of ``work``, by device events where there are any, after a warm-up."""
     work()
     event: Any = torch.cuda.Event  # torch does not annotate how it is made

@@ -7,16 +7,12 @@ of JSON, and so is an answer, which bytes may follow.
 from __future__ import annotations
 
 import json
-import math
+import re
 import subprocess
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, Self
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Self
 
 # Before a peer's code: whatever libraries print goes to stderr, so that answers stay apart.
 ANSWERS = """
@@ -30,30 +26,18 @@ def requests():
     return map(json.loads, sys.stdin)
 """
 
-# sentence-transformers with its OpenVINO backend: folder, precision and threads on the command line.
-OPENVINO = (
-    ANSWERS
-    + """
-import numpy as np
-import torch
-from importlib.metadata import version
-from sentence_transformers import SentenceTransformer
-folder, precision, threads = sys.argv[1:]
-torch.set_num_threads(int(threads))
-config = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": int(threads)}
-model = SentenceTransformer(folder, backend="openvino", device="cpu", model_kwargs={"ov_config": config})
-model.encode(["warm"])
-tools = ("sentence-transformers", "transformers", "optimum-intel", "openvino")
-answer({tool: version(tool) for tool in tools})
-for sentences, batch_size in requests():
-    vectors = model.encode(sentences, batch_size=batch_size, show_progress_bar=False).astype(np.float32)
-    answer(vectors.shape, vectors.tobytes())
-"""
-)
+# A line that names an exception, as a traceback ends or pip says it: a message may have more lines.
+_NAMED = re.compile(r"(ERROR: |[\w.]*(Error|Exception|Exit)\b)")
 
 
 class PeerError(Exception):
-    """The peer ended; the message is the last line that it said."""
+    """The peer ended; the message is the last error that it said."""
+
+
+def last_error(said: str) -> str:
+    """Return the last line that names an error, or the last line."""
+    lines = [line for line in said.splitlines() if line.strip()] or ["it ended without a word"]
+    return next((line for line in reversed(lines) if _NAMED.match(line)), lines[-1])
 
 
 class Peer:
@@ -98,9 +82,10 @@ class Peer:
         assert self._process.stdout is not None
         if line := self._process.stdout.readline():
             return json.loads(line)
-        self._process.wait()
+        code = self._process.wait()
         self._errors.seek(0)
-        raise PeerError(self._errors.read().decode().rstrip().rpartition("\n")[2])
+        said = self._errors.read().decode(errors="replace")
+        raise PeerError(f"killed by signal {-code}" if code < 0 else last_error(said))
 
     def read(self, count: int) -> bytes:
         """Return the bytes that follow an answer."""
@@ -116,31 +101,3 @@ class Peer:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-
-
-def openvino_peer(
-    python: Path, folder: Path, precision: Literal["f32", "bf16"], threads: int, stack: ExitStack
-) -> tuple[Callable[[list[str], int], npt.NDArray[np.float32]], dict[str, str]]:
-    """Start sentence-transformers with its OpenVINO backend; it converts the model first.
-
-    Args:
-        python: Of an environment with ``sentence-transformers[openvino]``.
-        folder: The checkpoint.
-        precision: OpenVINO's ``INFERENCE_PRECISION_HINT``.
-        threads: Of torch and of OpenVINO.
-        stack: Ends the process.
-
-    Returns:
-        What encodes sentences in batches of a size to (sentences, dimension) float32, and the versions by library.
-
-    Raises:
-        PeerError: It cannot load the model.
-    """
-    peer = stack.enter_context(Peer(python, OPENVINO, str(folder), precision, str(threads)))
-    versions = peer.answer()
-
-    def encode(sentences: list[str], batch_size: int) -> npt.NDArray[np.float32]:
-        shape = peer.ask([sentences, batch_size])
-        return np.frombuffer(peer.read(4 * math.prod(shape)), np.float32).reshape(shape)
-
-    return encode, versions
