@@ -115,7 +115,7 @@ def test_short_sentences_are_answered_before_long_ones_are_encoded(opened: Opene
     long, mixed, short = (
         request(*rows, answered=answered) for rows in ([[1] * 8], [[2], [1] * 6, [3]], [[4, 4], [5, 5]])
     )
-    opened.engine.before = lambda width: wait_until(lambda: width < 8 or mixed in answered)
+    opened.engine.before = lambda width: wait_until(lambda: width < 8 or mixed in answered, 60)
     answers = executed(opened.model, [long, mixed, short])
     assert [sums(answer) for answer in answers] == [[8], [2, 6, 3], [8, 10]]
     assert answered == [short, mixed, long]
