@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,6 @@ class Engine:
 
     Attributes:
         shapes: Of the batches, in the order in which they began.
-        most_tokens: In batches at one time.
         before: Called with the width of a batch before it is encoded.
     """
 
@@ -37,18 +37,11 @@ class Engine:
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
-        self.most_tokens = self._tokens = 0
-        self._lock = threading.Lock()
         self.before: Callable[[int], object] = lambda _: None
 
     def run(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        with self._lock:
-            self.shapes.append(ids.shape)
-            self._tokens += ids.size
-            self.most_tokens = max(self.most_tokens, self._tokens)
+        self.shapes.append(ids.shape)
         self.before(ids.shape[1])
-        with self._lock:
-            self._tokens -= ids.size
         if BAD in ids:
             raise EngineError("refused")
         if BROKEN in ids:
@@ -115,7 +108,7 @@ def test_short_sentences_are_answered_before_long_ones_are_encoded(opened: Opene
     long, mixed, short = (
         request(*rows, answered=answered) for rows in ([[1] * 8], [[2], [1] * 6, [3]], [[4, 4], [5, 5]])
     )
-    opened.engine.before = lambda width: wait_until(lambda: width < 8 or mixed in answered, 60)
+    opened.engine.before = lambda width: wait_until(lambda: width < 8 or mixed in answered, 10)
     answers = executed(opened.model, [long, mixed, short])
     assert [sums(answer) for answer in answers] == [[8], [2, 6, 3], [8, 10]]
     assert answered == [short, mixed, long]
@@ -173,5 +166,13 @@ def test_batches_run_beside_each_other_within_the_memory_of_the_largest_one(
     opened.engine.before = lambda _: together.wait()  # a batch ends only beside so many others
     answers = executed(opened.model, [request([1] * LIMIT) for _ in range(2 * at_once)])
     assert [sums(answer) for answer in answers] == [[LIMIT]] * (2 * at_once)
-    assert opened.engine.most_tokens <= batch * TOKENS_PER_ROW
+    more, met = threading.Barrier(at_once + 1, timeout=1), list[int]()
+
+    def wait_for_more(_: int) -> None:
+        with suppress(threading.BrokenBarrierError):
+            met.append(more.wait())
+
+    opened.engine.before = wait_for_more
+    executed(opened.model, [request([1] * LIMIT) for _ in range(2 * at_once)])
+    assert not met, "more batches ran beside each other than the memory was measured for"
     opened.model.finalize()
