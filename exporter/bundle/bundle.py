@@ -120,7 +120,12 @@ class Bundle:
         return cls(folder, manifest, record, contents)
 
     def encoder(
-        self, *, device: str | None = None, threads: int | None = None, truncate_dim: int | None = None
+        self,
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+        truncate_dim: int | None = None,
+        spinning: bool = True,
     ) -> Encoder:
         """Open the engine and return an encoder.
 
@@ -128,6 +133,8 @@ class Bundle:
             device: ``"cpu"`` or ``"cuda"``; by default the one the bundle was validated on.
             threads: CPU threads; by default the engine decides.
             truncate_dim: To how many dimensions vectors are truncated; by default as the checkpoint says.
+            spinning: Whether threads of the engine may keep a core busy while they wait for work. With False, a server
+                leaves the cores to its other work meanwhile. Only ONNX Runtime does it at all.
 
         Raises:
             ValueError: ``truncate_dim`` is below 1.
@@ -143,7 +150,7 @@ class Bundle:
         tokenizer = parse_tokenizer(self.folder / TOKENIZER, self._take(TOKENIZER))
         ranges = self.ranges()
         files = EngineFiles(self.folder, {name: self._take(name) for name in engine.files})
-        runner = backend_of(engine.backend).open(engine, files, device or home, threads)
+        runner = backend_of(engine.backend).open(engine, files, device or home, threads, spinning=spinning)
         return Encoder.of(
             facts, tokenizer, runner, truncate_dim=truncate_dim, ranges=ranges, device=device or str(home)
         )

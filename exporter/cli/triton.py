@@ -49,8 +49,14 @@ def ship_command(
         bool, typer.Option("--response-cache", help="Answer what was asked before from the server's response cache.")
     ] = False,
     queue_delay_us: Annotated[
-        int, typer.Option("--queue-delay-us", min=0, help="Longest wait for a batch to fill, in microseconds.")
-    ] = 500,
+        int | None,
+        typer.Option(
+            "--queue-delay-us",
+            min=0,
+            help="Longest wait for a batch to fill, in microseconds (default: 0 with `--runtime python` on a CPU, "
+            "otherwise 500).",
+        ),
+    ] = None,
     version: Annotated[
         int | None,
         typer.Option(

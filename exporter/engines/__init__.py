@@ -140,8 +140,18 @@ class BackendModule(Protocol):
         """Write the engine's files into ``folder`` and return what the manifest records of it."""
         ...
 
-    def open(self, engine: Engine, files: EngineFiles, device: str, threads: int | None) -> Runner:
-        """Open an engine on ``device`` (``"cpu"`` or ``"cuda"``) with ``threads`` (None: the engine's default)."""
+    def open(
+        self, engine: Engine, files: EngineFiles, device: str, threads: int | None, *, spinning: bool = True
+    ) -> Runner:
+        """Open an engine.
+
+        Args:
+            engine: As the manifest records it.
+            files: Its files.
+            device: ``"cpu"`` or ``"cuda"``.
+            threads: CPU threads; None: the engine's default.
+            spinning: Whether its threads may keep a core busy while they wait for work.
+        """
         ...
 
 

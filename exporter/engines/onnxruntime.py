@@ -205,7 +205,12 @@ def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DE
 
 
 def open(  # noqa: A001
-    engine: Engine, files: EngineFiles, device: str = "cpu", threads: int | None = None
+    engine: Engine,
+    files: EngineFiles,
+    device: str = "cpu",
+    threads: int | None = None,
+    *,
+    spinning: bool = True,
 ) -> OnnxRuntimeRunner | OnnxRuntimeCudaRunner:
     """Open ``model.onnx`` on one provider, and on no other: a silent fallback to the CPU would be a lie about speed.
 
@@ -218,7 +223,7 @@ def open(  # noqa: A001
     ort = require("onnxruntime")
     check(engine.precision, device)
     _refuse_older(ort.__version__, engine, files.folder, device)
-    options = session_options(threads, device)
+    options = session_options(threads, device, spinning=spinning)
     right_padded = engine.facts.right_padded
     if device == "cpu":
         return OnnxRuntimeRunner(_session(engine, files, options, device, {}), right_padded=right_padded)

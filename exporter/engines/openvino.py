@@ -98,7 +98,12 @@ def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DE
 
 
 def open(  # noqa: A001
-    engine: Engine, files: EngineFiles, device: str = "cpu", threads: int | None = None
+    engine: Engine,
+    files: EngineFiles,
+    device: str = "cpu",
+    threads: int | None = None,
+    *,
+    spinning: bool = True,  # noqa: ARG001 - its threads sleep while they wait
 ) -> OpenVinoRunner:
     """Compile the model for the CPU, for latency, in the precision it was typed in where the processor has it.
 

@@ -11,12 +11,14 @@ import numpy.typing as npt
 from exporter.dependencies import require
 
 
-def session_options(threads: int | None = None, device: str = "cpu") -> Any:
+def session_options(threads: int | None = None, device: str = "cpu", *, spinning: bool = True) -> Any:
     """Return the options of a session that meets batches of many shapes.
 
     Args:
         threads: Threads of one operator; by default as many as there are cores.
         device: Where the session computes, ``"cpu"`` or ``"cuda"``.
+        spinning: Whether threads keep their core busy while they wait for the next operator, or for the next batch.
+            A batch then starts some microseconds earlier, at the cost of everything else that wants the core.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
@@ -30,6 +32,8 @@ def session_options(threads: int | None = None, device: str = "cpu") -> Any:
         # The fused kernel of Add and LayerNormalization was slower there than the two that it replaces, by 1.1 times in
         # fp32 and 1.3 in dynamic int8 (ALBERT, AMD EPYC; benchmarks/packed.py).
         options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

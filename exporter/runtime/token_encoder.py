@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from typing import Self
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from exporter.errors import BundleError, EngineError
+from exporter.errors import BundleError, EngineError, ExportError
 from exporter.runtime.runner import Runner
 from exporter.runtime.tokens import IntArray, TextTokenizer, TokenIds, batches_by_length, batches_of_little_padding
 from exporter.runtime.vector_types import Vectors
@@ -46,15 +47,53 @@ class TokenEncoder:
             EngineError: A row is empty, too long, or has an id that the vocabulary lacks.
             BundleError: The engine returned another type or shape than float32 (rows, dimension).
         """
-        if not all(len(row) for row in rows):
-            raise EngineError(f"row {next(number for number, row in enumerate(rows) if not len(row))} has no token")
-        batches = batches_of_little_padding(
-            [len(row) for row in rows],
-            batch_size=batch_size,
-            token_budget=batch_size * TOKENS_PER_ROW,
-            padding_tokens=padding_tokens,
-        )
-        return self._run_batches(rows, batches)
+        return self._run_batches(rows, _server_batches(rows, batch_size, padding_tokens))
+
+    def encode_tokens_by_batch(
+        self,
+        rows: Sequence[TokenIds],
+        *,
+        batch_size: int = 32,
+        padding_tokens: int = 16,
+        batch_tokens: int | None = None,
+        pool: Executor,
+    ) -> Iterator[tuple[list[int], Vectors | ExportError]]:
+        """Encode token ids as ``encode_tokens`` does, and yield each batch when it is done: short rows come first.
+
+        For servers, which can then answer requests for short sentences while longer ones are still being encoded.
+
+        Args:
+            rows: Token ids of each sentence.
+            batch_size: Rows per batch, at most.
+            padding_tokens: See ``encode_tokens``.
+            batch_tokens: Tokens per batch with padding, at most; a longer row is a batch of its own. By default as in
+                ``encode_tokens``.
+            pool: Threads. Each runs one batch at a time.
+
+        Yields:
+            The numbers of a batch's rows, and their vectors, (len(batch), full_dimension) float32; or instead of them
+            what ``encode_tokens`` would raise for this batch.
+
+        Raises:
+            EngineError: A row is empty.
+        """
+        longest_first = _server_batches(rows, batch_size, padding_tokens, batch_tokens)
+        if len(longest_first) == 1:
+            (batch,) = longest_first
+            yield batch, self._run_or_error([rows[row] for row in batch])
+            return
+        running = [
+            (batch, pool.submit(self._run_or_error, [rows[row] for row in batch])) for batch in reversed(longest_first)
+        ]
+        for batch, future in running:
+            yield batch, future.result()
+
+    def _run_or_error(self, rows: Sequence[TokenIds]) -> Vectors | ExportError:
+        """Encode token ids as one batch, or return what is wrong with it."""
+        try:
+            return self._run(rows)
+        except ExportError as error:
+            return error
 
     def encode_padded(self, input_ids: IntArray, attention_mask: IntArray) -> Vectors:
         """Encode token ids that are padded already, as one batch: (batch, full_dimension) float32.
@@ -102,6 +141,21 @@ class TokenEncoder:
         if not self._closed:
             self._closed = True
             self._runner.__exit__(None, None, None)
+
+
+def _server_batches(
+    rows: Sequence[TokenIds], batch_size: int, padding_tokens: int, batch_tokens: int | None = None
+) -> list[list[int]]:
+    """Return batches of row numbers, longest rows first. See ``encode_tokens_by_batch``."""
+    if not all(len(row) for row in rows):
+        raise EngineError(f"row {next(number for number, row in enumerate(rows) if not len(row))} has no token")
+    batches = batches_of_little_padding(
+        [len(row) for row in rows],
+        batch_size=batch_size,
+        token_budget=batch_size * TOKENS_PER_ROW if batch_tokens is None else batch_tokens,
+        padding_tokens=padding_tokens,
+    )
+    return list(batches)
 
 
 def encoder_batches(lengths: Sequence[int], batch_size: int = 32) -> list[list[int]]:

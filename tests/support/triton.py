@@ -25,7 +25,7 @@ import pytest
 
 from tests.support.ports import free_ports
 
-__all__ = ["TritonServer", "running"]
+__all__ = ["TritonServer", "has_backend", "running"]
 
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / os.environ.get("KORSBERT_TRITON_VENV", ".venv-triton")
@@ -41,12 +41,17 @@ def tritonserver() -> Path:
     return found[0].parents[1]
 
 
+def has_backend(name: str) -> bool:
+    """Whether the server has a backend: nvidia-pytriton brings ``"python"``; others may lie beside it."""
+    return (tritonserver() / "backends" / name).is_dir()
+
+
 def _backends(server: Path, folder: Path) -> Path:
-    """Put the python backend together with the stub of that environment's Python."""
+    """Put the backends together with the stub of that environment's Python."""
     python = server.parents[2].name.removeprefix("python")
     place = folder / "backends"
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(server / "backends" / "python", place / "python", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(server / "backends", place, ignore=shutil.ignore_patterns("__pycache__"))
     stub = server / "python_backend_stubs" / python / "triton_python_backend_stub"
     shutil.copy2(stub, place / "python" / stub.name)
     return place

@@ -166,6 +166,8 @@ class TensorRt:
         files: EngineFiles,
         device: str = "cuda",
         threads: int | None = None,  # noqa: ARG002 - no CPU threads to set
+        *,
+        spinning: bool = True,  # noqa: ARG002
     ) -> TensorRtRunner:
         """Open an engine on the GPU it was built for.
 

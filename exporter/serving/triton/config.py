@@ -20,6 +20,7 @@ from exporter.dependencies import require
 from exporter.errors import InputError, first_line
 from exporter.files import MiB, read_text
 from exporter.runtime.contract import INPUTS, OUTPUT
+from exporter.runtime.token_encoder import TOKENS_PER_ROW
 from exporter.serving.triton.facts import TEXT, Options, Served, TextModel
 from exporter.targets import Padding
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 FILE = "config.pbtxt"
 KEPT_VERSIONS = 2
+QUEUE_DELAY_US = 500
 PROMPTS = "prompts"
 """Parameter of a tokenizer: the prompts that a request may name, a JSON object."""
 TOKENIZER_HASH = "korsbert_tokenizer"
@@ -221,7 +223,10 @@ def _keep_versions(config: ModelConfig) -> None:
 
 def _batch(config: ModelConfig, served: Served, options: Options) -> None:
     config.dynamic_batching.preferred_batch_size.extend(sorted({served.batch.opt, served.batch.max}))
-    config.dynamic_batching.max_queue_delay_microseconds = options.queue_delay_us
+    delay = options.queue_delay_us
+    if delay is None:
+        delay = 0 if served.backend == "python" and not served.on_gpu else QUEUE_DELAY_US
+    config.dynamic_batching.max_queue_delay_microseconds = delay
 
 
 def _set(config: ModelConfig, parameters: Mapping[str, str]) -> None:
@@ -233,9 +238,11 @@ def _engine_parameters(served: Served) -> dict[str, str]:
     """Return the parameters that our encoder in the python backend reads."""
     if served.backend != "python":
         return {}
-    # threads 0: the cores of the machine, shared between the instances. On a CPU anything up to some 64 tokens does
-    # (benchmarks/results/triton.md, on a busy machine); a GPU's figure is a guess and not measured yet.
-    return {"threads": "0", "padding_tokens": "2048" if served.on_gpu else "16"}
+    # threads 0: the cores of the machine, shared between the instances. padding_tokens: on a CPU anything up to some 64
+    # does (benchmarks/results/triton.md, on a busy machine). batch_tokens: larger batches are no faster on a CPU, and
+    # their sentences are answered later. A GPU's figures are guesses and not measured yet.
+    padding_tokens, batch_tokens = (2048, served.batch.max * TOKENS_PER_ROW) if served.on_gpu else (16, 512)
+    return {"threads": "0", "padding_tokens": str(padding_tokens), "batch_tokens": str(batch_tokens)}
 
 
 def _optimize(config: ModelConfig, served: Served, options: Options) -> None:

@@ -49,6 +49,13 @@ def test_both_compute_the_same(tmp_path: Path) -> None:
     np.testing.assert_allclose(apart, fused, rtol=1e-5, atol=1e-6)
 
 
+def test_threads_spin_unless_they_must_not() -> None:
+    key = "session.intra_op.allow_spinning"
+    assert session_options(spinning=False).get_session_config_entry(key) == "0"
+    with pytest.raises(RuntimeError, match=key):  # it is not set: ONNX Runtime's own default
+        session_options().get_session_config_entry(key)
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_threads_are_those_asked_for(device: str) -> None:
     assert session_options(3, device).intra_op_num_threads == 3

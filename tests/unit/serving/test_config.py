@@ -164,6 +164,22 @@ def test_a_recipe_s_name_is_refused_like_one_that_is_given() -> None:
     assert served(korean, PYTHON, "ko-1.0_A").name == "ko-1.0_A"
 
 
+@pytest.mark.parametrize(
+    ("backend", "options", "delay_us"),
+    [
+        ("onnxruntime", Options(runtime="python"), 0),
+        ("onnxruntime", Options(runtime="python", queue_delay_us=70), 70),
+        ("onnxruntime", Options(runtime="python", gpus=(0,)), 500),
+        ("onnxruntime", Options(), 500),
+        ("onnxruntime", Options(queue_delay_us=0), 0),
+        ("tensorrt", Options(), 500),
+    ],
+)
+def test_a_request_waits_where_a_batch_gains_by_it(backend: str, options: Options, delay_us: int) -> None:
+    config = encoder_config(served(bundle_of(backend), options), options)
+    assert config.dynamic_batching.max_queue_delay_microseconds == delay_us
+
+
 @pytest.mark.parametrize("change", [{"instances": 0}, {"queue_delay_us": -1}, {"gpus": (-1,)}, {"max_text_bytes": 0}])
 def test_impossible_numbers_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InputError):

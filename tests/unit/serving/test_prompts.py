@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
@@ -18,6 +16,7 @@ from exporter.runtime import tokens
 from exporter.serving.triton import repository
 from exporter.serving.triton.config import encoder_config, ensemble_config, tokenizer_config
 from exporter.serving.triton.facts import Options, TextModel, served, text_models
+from tests.support.python_backend import Request, executed, install, texts
 from tests.support.served_bundles import bundle_of
 
 PYTHON = Options(runtime="python")
@@ -88,35 +87,12 @@ class TestNames:
         assert not repository._is_ensemble_of(tmp_path / name, "demo")
 
 
-class Request:
-    """A request as the python backend hands it over."""
-
-    def __init__(self, texts: list[bytes], parameters: str = "{}") -> None:
-        self.cells, self._parameters = np.array([[text] for text in texts], dtype=object), parameters
-        self.answer: Any = None
-
-    def parameters(self) -> str:
-        return self._parameters
-
-    def get_response_sender(self) -> Any:
-        return SimpleNamespace(send=lambda answer, _flags: setattr(self, "answer", answer))
-
-
 class TestRequests:
     """``models/tokenizer.py`` with the backend's own module in Python."""
 
     @pytest.fixture
     def model(self, monkeypatch: pytest.MonkeyPatch, demo_fp32: Path, tmp_path: Path) -> Any:
-        backend = SimpleNamespace(
-            get_input_tensor_by_name=lambda request, _name: SimpleNamespace(as_numpy=lambda: request.cells),
-            Tensor=lambda name, array: (name, array),
-            InferenceResponse=lambda tensors, error=None: SimpleNamespace(tensors=tensors, error=error),
-            TritonError=SimpleNamespace,
-            TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
-        )
-        backend.TritonError = lambda message, _code: message
-        backend.TritonError.INVALID_ARG = 3
-        monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend)
+        install(monkeypatch)
         monkeypatch.setitem(sys.modules, "korsbert_tokens", tokens)
         monkeypatch.delitem(sys.modules, "exporter.serving.triton.models.tokenizer", raising=False)
         from exporter.serving.triton.models import tokenizer
@@ -146,9 +122,8 @@ class TestRequests:
         ],
     )
     def test_a_prompt_is_put_before_the_text(self, model: Any, parameters: str, prompt: str) -> None:
-        request = Request(["가나다".encode()], parameters)
-        model.execute([request])
-        assert request.answer.tensors[0][1].tolist() == [self.plain.encode(f"{prompt}가나다").ids]
+        (answer,) = executed(model, [Request(texts("가나다".encode()), parameters)])
+        assert answer.tensors[0][1].tolist() == [self.plain.encode(f"{prompt}가나다").ids]
 
     @pytest.mark.parametrize(
         ("parameters", "told"),
@@ -163,7 +138,7 @@ class TestRequests:
     def test_what_cannot_be_read_is_an_error_of_that_request_alone(
         self, model: Any, parameters: str, told: str
     ) -> None:
-        bad, good = Request(["가".encode()], parameters), Request(["가".encode()])
-        model.execute([bad, good])
-        assert bad.answer.error.startswith(told)
-        assert good.answer.error is None
+        bad, good = Request(texts("가".encode()), parameters), Request(texts("가".encode()))
+        refused, answered = executed(model, [bad, good])
+        assert refused.error.startswith(told)
+        assert answered.error is None

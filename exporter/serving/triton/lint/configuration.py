@@ -79,7 +79,7 @@ def check_parameters(model: Model) -> Iterator[Finding]:
     """Check the parameters that our own model files read."""
     for file, names in (
         ("korsbert_tokens.py", ("prompt", PROMPTS, "max_text_bytes", "sequence_buckets")),
-        ("bundle", ("threads", "padding_tokens")),
+        ("bundle", ("threads", "padding_tokens", "batch_tokens")),
     ):
         if model.backend == "python" and (model.latest / file).exists():
             code = (model.latest / "model.py").read_text(encoding="utf-8", errors="replace")

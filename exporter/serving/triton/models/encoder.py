@@ -4,14 +4,18 @@ This file is copied into a model repository as ``model.py``, beside the bundle i
 bundle holds wherever ``pip install 'korsbert[cpu]'`` (or the engine's own extra) was run, without torch.
 
 ``config.pbtxt`` allows ragged batches, so Triton hands over requests of any widths together. Their sentences are taken
-out of their padding, sorted by length, run in batches of few padded tokens and handed back to the requests they came
-from. What is wrong with one request is answered to it and to no other.
+out of their padding, sorted by length, and run in batches of few padded tokens, as many at a time as the engine has
+threads. The shortest come first, and a request is answered when its last sentence is done, so that its client goes on
+while longer ones are still being encoded. What is wrong with one request is answered to it and to no other.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ import triton_python_backend_utils as pb_utils
 
 from exporter.bundle import Bundle
 from exporter.errors import ExportError
+from exporter.runtime.token_encoder import TOKENS_PER_ROW
 
 Rows = list[npt.NDArray[np.int64]]
 
@@ -35,42 +40,86 @@ class TritonPythonModel:
         if on_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = args["model_instance_device_id"]
         instances = sum(group["count"] for group in config["instance_group"])
-        threads = int(config["parameters"]["threads"]["string_value"])
+        settings = {name: value["string_value"] for name, value in config["parameters"].items()}
+        threads = int(settings["threads"]) or max(1, len(os.sched_getaffinity(0)) // instances)
         folder = Path(args["model_repository"]) / args["model_version"] / "bundle"
         bundle = Bundle.open(folder, for_encoding=True)
-        self._encoder = bundle.encoder(
-            device="cuda" if on_gpu else "cpu",
-            threads=threads or max(1, len(os.sched_getaffinity(0)) // instances),
-        )
+        # Triton, the tokenizer and often clients want the cores that spinning threads would keep busy.
+        self._encoder = bundle.encoder(device="cuda" if on_gpu else "cpu", threads=threads, spinning=False)
         self._max_batch_size = config["max_batch_size"]
-        self._padding_tokens = int(config["parameters"]["padding_tokens"]["string_value"])
+        self._padding_tokens = int(settings["padding_tokens"])
+        self._batch_tokens = int(settings["batch_tokens"])
+        # Batches at one time have no more tokens together than the batch that `ship` measures the memory of.
+        most = self._max_batch_size * TOKENS_PER_ROW // max(self._batch_tokens, self._encoder.max_seq_length)
+        self._pool = ThreadPoolExecutor(1 if on_gpu else max(1, min(threads, most)))
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Encode the sentences of all requests together, and answer each request."""
+    def execute(self, requests: list[Any]) -> list[Any] | None:
+        """Encode the sentences of all requests together, and answer each request as soon as its own are done."""
         read = [self._read(request) for request in requests]
-        sound = [rows for rows in read if not isinstance(rows, str)]
+        if len(requests) == 1:  # nobody to answer before, and a returned response costs Triton less than a sent one
+            return [self._alone(read[0])]
+        unanswered = {number: request.get_response_sender() for number, request in enumerate(requests)}
+
+        def send(number: int, response: Any) -> None:
+            unanswered.pop(number).send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
         try:
-            vectors = self._encode([row for rows in sound for row in rows])
-        except ExportError:
-            return [self._alone(rows) for rows in read]  # one of them is at fault: it must not cost the others
-        ends = np.cumsum([len(rows) for rows in sound])
-        parts = iter(np.split(vectors, ends[:-1]) if sound else [])
-        return [_refusal(rows) if isinstance(rows, str) else _answer(next(parts)) for rows in read]
+            self._together(read, send)
+        except Exception as error:  # noqa: BLE001 - a request without an answer would wait for ever
+            for number in list(unanswered):
+                send(number, _refusal(f"{type(error).__name__}: {error}", "INTERNAL"))
+        return None
 
     def finalize(self) -> None:
         """Release the engine."""
+        self._pool.shutdown()
         self._encoder.close()
 
+    def _together(self, read: list[Rows | str], send: Callable[[int, Any], None]) -> None:
+        """Encode what was read from several requests in common batches, and send the response to each request."""
+        sound = {number: found for number, found in enumerate(read) if found and not isinstance(found, str)}
+        for number in range(len(read)):
+            if number not in sound:
+                send(number, self._alone(read[number]))
+        rows = [row for found in sound.values() for row in found]
+        owners = [number for number, found in sound.items() for _ in found]
+        starts = {number: owners.index(number) for number in sound}
+        left = Counter(owners)
+        vectors = np.empty((len(rows), self._encoder.full_dimension), np.float32)
+        failed: set[int] = set()
+        for batch, result in self._encode(rows):
+            if isinstance(result, ExportError):
+                failed.update(owners[row] for row in batch)
+            else:
+                vectors[batch] = result
+            for number in (owners[row] for row in batch):
+                left[number] -= 1
+                if left[number]:
+                    continue
+                if number in failed:  # one sentence of a batch is at fault: it must not cost the other requests
+                    send(number, self._alone(read[number]))
+                else:
+                    send(number, _answer(vectors[starts[number] :][: len(sound[number])]))
+
     def _alone(self, rows: Rows | str) -> Any:
+        """Return the response to one request."""
         if isinstance(rows, str):
             return _refusal(rows)
-        try:
-            return _answer(self._encode(rows))
-        except ExportError as error:
-            return _refusal(str(error))
+        vectors = np.empty((len(rows), self._encoder.full_dimension), np.float32)
+        for batch, result in self._encode(rows):
+            if isinstance(result, ExportError):
+                return _refusal(str(result))
+            vectors[batch] = result
+        return _answer(vectors)
 
-    def _encode(self, rows: Rows) -> npt.NDArray[np.float32]:
-        return self._encoder.encode_tokens(rows, batch_size=self._max_batch_size, padding_tokens=self._padding_tokens)
+    def _encode(self, rows: Rows) -> Iterator[tuple[list[int], npt.NDArray[np.float32] | ExportError]]:
+        return self._encoder.encode_tokens_by_batch(
+            rows,
+            batch_size=self._max_batch_size,
+            padding_tokens=self._padding_tokens,
+            batch_tokens=self._batch_tokens,
+            pool=self._pool,
+        )
 
     def _read(self, request: Any) -> Rows | str:
         """Return the token ids of each row without padding, or what is wrong with the request."""
@@ -95,5 +144,6 @@ def _answer(vectors: npt.NDArray[np.float32]) -> Any:
     return pb_utils.InferenceResponse([pb_utils.Tensor("sentence_embedding", np.ascontiguousarray(vectors))])
 
 
-def _refusal(message: str) -> Any:
-    return pb_utils.InferenceResponse([], pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
+def _refusal(message: str, code: str = "INVALID_ARG") -> Any:
+    error = pb_utils.TritonError  # the backend adds it after it has imported this file
+    return pb_utils.InferenceResponse([], error(message, getattr(error, code)))
