@@ -12,6 +12,7 @@ from exporter.bundle import TOKENIZER, Bundle, Manifest
 from exporter.bundle.minimum_gate import DEFAULT_MINIMUM_GATE, MinimumGate
 from exporter.checkpoint import Checkpoint, load_source
 from exporter.engines.building import with_target_passes
+from exporter.errors import BuildError
 from exporter.graph import Graph
 from exporter.graph.folding import fold
 from exporter.stages import Stages
@@ -89,7 +90,11 @@ def _check_files(bundle: Bundle, checkpoint: Checkpoint, proof: Proof) -> list[C
     manifest, engine = bundle.manifest, bundle.manifest.engine
     lowered = min(engine.facts.opset or FOLDED_OPSET, FOLDED_OPSET)
     target = Target(engine.precision, engine.backend, manifest.validation.device, lowered)
-    proven = with_target_passes(fold(checkpoint), target, checkpoint.padding)
+    folded = fold(checkpoint)
+    try:
+        proven = with_target_passes(folded, target, checkpoint.padding)
+    except BuildError:  # the graph cannot be in the operator set that is stated: it is compared as it was folded
+        proven = with_target_passes(folded, replace(target, opset=FOLDED_OPSET), checkpoint.padding)
     stored = stored_graph(engine, bundle.read)
     checks = [
         _check_facts(manifest, checkpoint, proven if stored is not None else None),
@@ -120,7 +125,8 @@ def _check_facts(manifest: Manifest, checkpoint: Checkpoint, proven: Graph | Non
         stated |= {"padding": facts.padding.value, "lengths": facts.lengths}
         found |= {"padding": proven.padding.value, "lengths": proven.lengths}
         if facts.opset is not None:
-            stated |= {"opset": facts.opset, "ir_version": facts.ir_version, "unbiased_norms": facts.unbiased_norms}
-            found |= {"opset": proven.opset, "ir_version": proven.model.ir_version}
-            found |= {"unbiased_norms": proven.unbiased_norms}
+            stated |= {"opset": facts.opset, "unbiased_norms": facts.unbiased_norms}
+            found |= {"opset": proven.opset, "unbiased_norms": proven.unbiased_norms}
+        if facts.opset is not None and facts.opset < FOLDED_OPSET:  # else it is the version that the tools write
+            stated["ir_version"], found["ir_version"] = facts.ir_version, proven.model.ir_version
     return check_facts(stated, found)

@@ -60,7 +60,7 @@ def show_dry_run(recipe: Recipe, options: ExportOptions, *, as_json: bool) -> No
         rows = {
             "recipe": recipe.name,
             "checkpoint": _in_words(**_checkpoint(recipe, options)),
-            **{name: str(told[name]) for name in ("precision", "backend", "device")},
+            **{name: str(told[name]) for name in ("precision", "backend", "device", "opset")},
             "bundle": f"{place}, {taken if told['exists'] else 'new'}",
             "missing": ", ".join(missing) or "no package",
             "stages": "\n".join(stages),

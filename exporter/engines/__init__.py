@@ -31,7 +31,7 @@ BACKENDS = {
 
 
 LEAST_RUNTIME = {17: "1.12", 18: "1.14", 19: "1.16", 20: "1.17", 21: "1.18", 22: "1.21"}
-"""The oldest ONNX Runtime that runs a graph which is lowered to an operator set."""
+"""The first ONNX Runtime that runs a graph which is lowered to an operator set."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Engine(BaseModel):
         opset = self.facts.opset or FOLDED_OPSET
         if opset < FOLDED_OPSET:
             least = "1.17" if self.precision is Precision.FP16 and opset in (18, 19) else LEAST_RUNTIME[opset]
-            # 1.14 to 1.18 crash when they open a LayerNormalization without a bias.
+            # A small ModernBERT, whose LayerNormalization has no bias, ended 1.14 to 1.18 with a crash.
             return max(least, "1.19") if self.facts.unbiased_norms else least
         return "1.24" if self.precision is Precision.INT8 else "1.23"
 

@@ -129,8 +129,9 @@ def _description(node: ir.Node) -> str:
     axes = stated.pop("axes", None)
     if axes is not None or len(node.inputs) > 1:
         stated.pop("noop_with_empty_axes", None)
-    stated.pop("num_outputs", None)  # as many as there are; split_without_count removes it
+    stated.pop("num_outputs", None)  # remove_split_count removes it; what a Split has is counted instead
     attributes = [f"{name}={attribute.value}" for name, attribute in stated.items()]
+    attributes += [f"outputs={len(node.outputs)}"] if node.op_type == "Split" else []
     small = [
         str(value.const_value.numpy().tolist())
         for value in node.inputs

@@ -67,7 +67,8 @@ class Graph:
     @property
     def unbiased_norms(self) -> bool:
         """Whether there is a LayerNormalization without a bias."""
-        return any(node.op_type == "LayerNormalization" and len(node.inputs) < 3 for node in self.model.graph)
+        norms = (node for node in self.model.graph if node.op_type == "LayerNormalization")
+        return any(len(node.inputs) < 3 or node.inputs[2] is None for node in norms)
 
     def shape_nodes(self) -> tuple[str, ...]:
         """Return the names of the nodes that compute from nothing but extents: ``Shape``, and what only reads that."""

@@ -391,7 +391,7 @@ def test_every_backend_exists(name: str) -> None:
     assert list(inspect.signature(found.check).parameters) == ["precision", "device"]
     assert list(inspect.signature(found.missing_operators).parameters) == []
     assert list(inspect.signature(found.build).parameters) == ["graph", "shapes", "folder", "options"]
-    assert list(inspect.signature(found.open).parameters) == ["engine", "files", "device", "threads"]
+    assert list(inspect.signature(found.open).parameters) == ["engine", "files", "device", "threads", "spinning"]
 
 
 @pytest.mark.parametrize("name", PRECISIONS)

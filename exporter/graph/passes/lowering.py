@@ -20,8 +20,8 @@ from exporter.graph.passes.decompose_gelu import decompose_gelu
 from exporter.graph.passes.decompose_rms_normalization import decompose_rms_normalization
 from exporter.graph.passes.decompose_rotary_embedding import decompose_rotary_embedding
 from exporter.graph.passes.narrow_argmax import narrow_argmax
-from exporter.graph.passes.split_without_count import split_without_count
-from exporter.graph.passes.truths_as_integers import truths_as_integers
+from exporter.graph.passes.reduce_bool_as_int32 import reduce_bool_as_int32
+from exporter.graph.passes.remove_split_count import remove_split_count
 from exporter.targets import FOLDED_OPSET, OLDEST_OPSET
 
 Pass = Callable[[ir.Model], int]
@@ -34,8 +34,8 @@ LOWERING: tuple[tuple[int, Pass], ...] = (
     (23, decompose_rms_normalization),
     (23, narrow_argmax),
     (20, decompose_gelu),
-    (20, truths_as_integers),
-    (18, split_without_count),
+    (20, reduce_bool_as_int32),
+    (18, remove_split_count),
     (18, axes_as_attributes),
 )
 

@@ -35,7 +35,7 @@ Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 class Prefix:
     """What the float32 graph has computed of some batches before one segment: runs go on from there.
 
-    One segment's values per batch are in memory, whatever the number of layers.
+    The values of one segment per batch are in memory, of two while it moves on, whatever the number of layers.
 
     Attributes:
         batches: Token batches.

@@ -10,12 +10,13 @@ import pytest
 
 from exporter.engines.building import with_target_passes
 from exporter.graph.census import HEADS_INSIDE, REWRITTEN, differences, operators_on_words
-from exporter.graph.passes import remove_unused
+from exporter.graph.passes import passes_for, remove_unused, run_passes
 from exporter.graph.passes.split_heads_inside import split_heads_inside
 from exporter.graph.surgery import graph_input
 from exporter.targets import Backend, Device, Precision, Target
 from exporter.validator.dataflow import check_dataflow
 from tests.support.faults import Subject, subject_named
+from tests.support.graphs import model_of
 from tests.support.small_encoder import small_graph, small_parameters
 from tests.support.surgery import Surgery, become_output, constant, node_named, put_behind
 
@@ -111,6 +112,46 @@ def test_of_an_attention_that_is_written_out_nothing_may_be_missing_or_added(sub
     found = differences(traced, model.graph)
     assert "1 more Mul 1.0 than torch traced" in found
     assert all("Mul" in failure for failure in found)
+
+
+WRITTEN_OUT = """
+g (int64[B,S] input_ids, float[B,S,2] c, float[B,S,2] s) => (float[B,S,K] y)
+<float[9,4] words = {NUMBERS}, float[4] one = {1, 1, 1, 1}, int64[1] axis = {1}> {
+  x = Gather(words, input_ids)
+  STATEMENT
+}
+"""
+STATEMENTS = {
+    "Gelu": "y = Gelu(x)",
+    "Gelu approximate=tanh": 'y = Gelu<approximate = "tanh">(x)',
+    "RMSNormalization": "y = RMSNormalization(x, one)",
+    "RotaryEmbedding": "h = Unsqueeze(x, axis) z = RotaryEmbedding(h, c, s) y = Squeeze(z, axis)",
+}
+
+
+@pytest.mark.parametrize("operator", STATEMENTS)
+def test_of_an_operator_that_is_lowered_nothing_may_be_missing_or_added(operator: str) -> None:
+    numbers = ", ".join(map(str, range(36)))
+    model = model_of(WRITTEN_OUT.replace("NUMBERS", numbers).replace("STATEMENT", STATEMENTS[operator]))
+    traced = operators_on_words(model.graph)
+    run_passes(model, passes_for("onnxruntime", "cpu", "fp32", opset=17))
+    assert operator not in operators_on_words(model.graph)
+    assert differences(traced, model.graph) == []
+    written = next(node for node in model.graph if node.op_type == "Mul")
+    put_behind(model, written.outputs[0], "Mul", constant(model, 2, FLOAT))
+    found = differences(traced, model.graph)
+    assert "1 more Mul 2.0 than torch traced" in found
+    assert all("Mul" in told for told in found)
+    put_behind(model, written.outputs[0], "Add", constant(model, 2, FLOAT))
+    assert any("Add" in told for told in differences(traced, model.graph))
+
+
+def test_a_split_into_fewer_parts_is_told() -> None:
+    split = "y, z = Split<axis = -1, num_outputs = 2>(x)"
+    numbers = ", ".join(map(str, range(36)))
+    model = model_of(WRITTEN_OUT.replace("NUMBERS", numbers).replace("STATEMENT", split))
+    traced = operators_on_words(model.graph)
+    assert differences({**traced, "Split axis=-1 outputs=2": 0, "Split axis=-1 outputs=3": 1}, model.graph)
 
 
 class TestHeadsInside:

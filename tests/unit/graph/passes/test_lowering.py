@@ -119,7 +119,7 @@ def test_the_place_of_the_largest_is_found_among_smaller_integers() -> None:
 def test_parts_of_one_size_are_counted_by_the_outputs() -> None:
     model = model_of("g (float[B,4] x) => (float[B,2] a, float[B,2] b) { a, b = Split<axis = 1, num_outputs = 2>(x) }")
     before = evaluate(model, {"x": numbers(3, 4)})
-    assert lower(model, 17)["split_without_count"] == 1
+    assert lower(model, 17)["remove_split_count"] == 1
     np.testing.assert_array_equal(evaluate(model, {"x": numbers(3, 4)}), before)
 
 
@@ -127,7 +127,7 @@ def test_parts_of_one_size_are_counted_by_the_outputs() -> None:
 def test_the_largest_of_truth_values_is_found_among_integers(opset: int) -> None:
     model = model_of("g (bool[B,3] x) => (bool[B] y) <int64[1] axes = {1}> { y = ReduceMax<keepdims = 0>(x, axes) }")
     feeds = {"x": np.array([[False, True, False], [False] * 3])}
-    assert lower(model, opset)["truths_as_integers"] == 1
+    assert lower(model, opset)["reduce_bool_as_int32"] == 1
     np.testing.assert_array_equal(evaluate(model, feeds)[0], [True, False])
 
 

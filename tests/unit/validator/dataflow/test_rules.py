@@ -132,6 +132,7 @@ FITS = [
     *(use("Gather", [WEIGHT, of(kind, 2)], K.HIDDEN, axis=0) for kind in (K.COUNTED_POSITION, K.WIDTH_PER_ROW)),
     # the padded width
     *(use("Expand", [read, shape(3)], K.WIDTH_PER_ROW) for read in (WEIGHT, of(K.POSITION, 2))),
+    *(use("Unsqueeze", [K.WIDTH_PER_ROW, stored(axis)], K.WIDTH_PER_ROW, 4) for axis in (1, 2, -1)),
     # the attention mask
     use("Not", [MASK], K.MASK, 2),
     *(use("Cast", [MASK], K.MASK, 2, to=to) for to in (BOOL, INT32, INT64, FLOAT, DOUBLE)),
@@ -147,6 +148,8 @@ FITS = [
     use("ArgMax", [MASK], K.COUNT, 1, axis=1, keepdims=0),
     *(use("ReduceSum", [kind, stored(1)], K.COUNT, 2, keepdims=0) for kind in (K.MASK, K.WEIGHT)),
     use("ReduceMax", [MASK, stored(1)], K.ROW_IS_EMPTY, 1, keepdims=0),
+    use("ReduceMax", [MASK], K.ROW_IS_EMPTY, 1, axes=[1], keepdims=0),  # below opset 18
+    use("Cast", [of(K.ROW_IS_EMPTY, 1)], K.ROW_IS_EMPTY, 1, to=BOOL),
     use("Equal", [of(K.ROW_IS_EMPTY, 1), scalar(0)], K.ROW_IS_EMPTY, 1),
     use("Where", [of(K.ROW_IS_EMPTY, 1), of(K.WIDTH, 0), of(K.COUNT, 1)], K.COUNT, 1),
     use("Sub", [of(K.WIDTH, 0), of(K.COUNT, 1)], K.COUNT, 1),
@@ -185,7 +188,7 @@ FITS = [
     use("LayerNormalization", [K.HIDDEN, BIAS], K.HIDDEN, axis=-1),
     use("LayerNormalization", [K.HIDDEN, BIAS, BIAS], K.HIDDEN),
     use("RMSNormalization", [K.HIDDEN, BIAS], K.HIDDEN, axis=-1),
-    use("Mul", [of(K.HIDDEN, 4), of(K.POSITION, 4)], K.HIDDEN, 4),
+    *(use("Mul", [of(K.HIDDEN, 4), of(kind, 4)], K.HIDDEN, 4) for kind in (K.POSITION, K.WIDTH_PER_ROW)),
     use("RotaryEmbedding", [of(K.HIDDEN, 4), *[of(K.WIDTH_PER_ROW)] * 2], K.HIDDEN, 4),
     *(use("Slice", [K.HIDDEN, stored(0), stored(4), stored(axis)], K.HIDDEN) for axis in (1, 2, -1, -2)),
     use("Slice", [K.HIDDEN, stored(0), stored(4), stored(2), stored(1)], K.HIDDEN),
@@ -204,6 +207,11 @@ FITS = [
     *(
         use(operator, [K.HIDDEN, stored(axis)], K.HIDDEN, 2, keepdims=0)
         for operator in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceL2")
+        for axis in (1, -1)
+    ),
+    *(
+        use(operator, [K.HIDDEN], K.HIDDEN, 2, axes=[axis], keepdims=0)  # below opset 18
+        for operator in ("ReduceMean", "ReduceMax", "ReduceL2")
         for axis in (1, -1)
     ),
     use("Concat", [HIDDEN, HIDDEN], K.HIDDEN, 2, axis=-1),
@@ -281,6 +289,7 @@ REFUSED = [
     use("Expand", [WEIGHT, Read(K.SHAPE, 1)], None, 1),
     use("Expand", [of(K.POSITION, 4), shape(3)], None, 4),
     use("Expand", [WEIGHT, shape(3)], None, 4),
+    *(use("Unsqueeze", [K.WIDTH_PER_ROW, read], None, 4) for read in (stored(0), stored(0, 1), COMPUTED)),
     # the attention mask
     use("Cast", [MASK], None, 2, to=ir.DataType.FLOAT16),
     use("Cast", [MASK], None, 2, to=ir.DataType.INT8),
@@ -309,6 +318,9 @@ REFUSED = [
         for axis in (0, -1, 2)
     ),
     use("ReduceSum", [MASK], None, 2),
+    use("ReduceMax", [MASK], None, 0, keepdims=0),
+    *(use("ReduceMax", [MASK], None, 1, axes=[*numbers], keepdims=0) for numbers in ((0,), (0, 1), (-2,), (2,))),
+    *(use("Cast", [of(K.ROW_IS_EMPTY, 1)], None, 1, to=to) for to in (INT32, FLOAT)),
     use("Equal", [of(K.ROW_IS_EMPTY, 1), scalar(1)], None, 1),
     *(use("Sub", [of(K.COUNT, 1), read], None, 1) for read in (scalar(2), COMPUTED)),
     use("Sub", [COUNT, COUNT], None, 2),
@@ -343,7 +355,11 @@ REFUSED = [
     ),
     use("Unsqueeze", [K.HIDDEN, stored(-4)], None),
     use("RMSNormalization", [K.HIDDEN, BIAS], None, axis=1),
-    *(use("Mul", [of(K.HIDDEN, rank), of(K.POSITION, rank)], None, rank) for rank in (2, 3)),
+    *(
+        use("Mul", [of(K.HIDDEN, rank), of(kind, rank)], None, rank)
+        for rank in (2, 3)
+        for kind in (K.POSITION, K.WIDTH_PER_ROW)
+    ),
     *(use("RotaryEmbedding", [of(K.HIDDEN, 4), *[of(kind)] * 2], None, 4) for kind in (K.POSITION, K.STORED, K.HIDDEN)),
     *(use("Slice", [K.HIDDEN, stored(0), stored(4), read], None) for read in (stored(0), stored(-3), COMPUTED)),
     *(use("Slice", [K.HIDDEN, stored(0), stored(4), stored(*axes), stored(1)], None) for axes in ((0,), (1, 0), ())),
@@ -359,6 +375,11 @@ REFUSED = [
         for axes in ((0,), (0, 1), (2,), (-2,), (-3,), ())
     ),
     use("ReduceMean", [K.HIDDEN], None, 2),
+    *(
+        use(operator, [K.HIDDEN], None, 2, axes=[*numbers], keepdims=0)
+        for operator in ("ReduceMean", "ReduceMax", "ReduceL2")
+        for numbers in ((0,), (0, 1), (2,), (-2,), (-3,))
+    ),
     *(use("Concat", [HIDDEN, HIDDEN], None, 2, axis=axis) for axis in (0, 1)),
     use("Concat", [HIDDEN, HIDDEN], None, 2),
     *(use("Concat", [HIDDEN, of(kind, 2)], None, 2, axis=-1) for kind in Kind if kind not in (K.HIDDEN, K.NOTHING)),

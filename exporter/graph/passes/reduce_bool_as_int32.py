@@ -14,7 +14,7 @@ import onnx_ir as ir
 from exporter.graph.surgery import NodeWriter, input_of
 
 
-def truths_as_integers(model: ir.Model) -> int:
+def reduce_bool_as_int32(model: ir.Model) -> int:
     """Rewrite every reduction of truth values; returns how many."""
     integer, truth = ir.DataType.INT32, ir.DataType.BOOL
     nodes = [

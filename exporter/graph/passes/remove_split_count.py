@@ -10,7 +10,7 @@ import onnx_ir as ir
 from exporter.graph.surgery import input_of
 
 
-def split_without_count(model: ir.Model) -> int:
+def remove_split_count(model: ir.Model) -> int:
     """Remove ``num_outputs`` of every ``Split`` into parts of one size; returns how many it removed."""
     count = 0
     for node in model.graph:
