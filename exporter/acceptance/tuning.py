@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.acceptance import accept, named, place_of, refuse_source
+from exporter.bundle import Bundle
 from exporter.bundle.atomic import refuse_unwritable
 from exporter.bundle.manifest import read_manifest
 from exporter.bundle.publish import refuse_to_replace_another, refuse_to_replace_other_files
@@ -17,9 +17,6 @@ from exporter.errors import BuildError, BundleError, MissingDependencyError
 from exporter.options import ExportOptions, TuneOptions
 from exporter.recipe import Recipe
 from exporter.targets import Backend, Device, Precision, Target
-
-PUBLISHED = "published.json"
-"""The file of the work folder with the seals of bundles that a run has moved to their places, by target."""
 
 Refusals = Mapping[Target, str]
 
@@ -98,29 +95,35 @@ def none_available(refused: Refusals) -> MissingDependencyError:
     )
 
 
-def refuse_taken_places(recipe: Recipe, targets: Sequence[Target], options: ExportOptions) -> None:
+def refuse_taken_places(
+    recipe: Recipe, targets: Sequence[Target], options: ExportOptions, *, resumable: bool = True
+) -> None:
     """Refuse to begin where the winner might find its place taken, other than by an interrupted run.
 
     Args:
         recipe: The model.
         targets: What the winner may be built for.
         options: How it is exported; ``out`` is where it goes.
+        resumable: Whether the work folder may hold the candidates of this very run, interrupted earlier.
 
     Raises:
-        BundleError: A bundle is there and ``force`` is off, or it is not a bundle of the same checkpoint; or the place
-            cannot be written to.
+        BundleError: A bundle is there and ``force`` is off, or it is not a bundle of the same checkpoint; or a place or
+            the work folder cannot be written to.
     """
-    published = seals_of_published(work_place(recipe, options))
+    work = work_place(recipe, options)
     for target in targets:
         place = place_of_winner(recipe, options, target)
-        if os.path.lexists(place) and not options.force and not is_published(place, published.get(str(target))):
-            raise BundleError(
-                f"{place}: already exists, and the winner may go there",
-                next_step="`force` replaces it once the winner is known; `name` gives the winner another folder",
-            )
+        if os.path.lexists(place) and not options.force:
+            if not (resumable and is_published(place, work / place.parent.name / place.name)):
+                raise BundleError(
+                    f"{place}: already exists, and the winner may go there",
+                    next_step="`force` replaces it once the winner is known; `name` gives the winner another folder",
+                )
+            open_published(place)
         refuse_unwritable(place)
         refuse_to_replace_other_files(place)
         refuse_to_replace_another(place, recipe.source_name(options.checkpoint))
+    refuse_unwritable(work)
 
 
 def place_of_winner(recipe: Recipe, options: ExportOptions, target: Target) -> Path:
@@ -129,16 +132,23 @@ def place_of_winner(recipe: Recipe, options: ExportOptions, target: Target) -> P
     return place_of(named(recipe, chosen), chosen)
 
 
-def seals_of_published(folder: Path) -> dict[str, str]:
-    """Return the seals of the bundles that a run has moved from a work folder to their places, by target."""
-    with suppress(OSError, ValueError, AttributeError):
-        found = json.loads((folder / PUBLISHED).read_text(encoding="utf-8"))
-        return {str(target): str(seal) for target, seal in found.items()}
-    return {}
-
-
-def is_published(place: Path, seal: str | None) -> bool:
-    """Whether the bundle at a place is the one with this seal."""
+def is_published(place: Path, candidate: Path) -> bool:
+    """Whether the bundle at a place is a candidate that an interrupted run has published: their seals are equal."""
     with suppress(BundleError):
-        return seal is not None and read_manifest(place).seal == seal
+        return read_manifest(place).seal == read_manifest(candidate).seal
     return False
+
+
+def open_published(place: Path) -> Bundle:
+    """Open a bundle that an interrupted run has published.
+
+    Raises:
+        BundleError: It was damaged since, or a file was added that no bundle holds.
+    """
+    try:
+        return Bundle.open(place)
+    except BundleError as error:
+        raise BundleError(
+            f"{error.message}; the run that was interrupted has published this bundle",
+            next_step="`force` replaces the bundle; a file that you have added can be moved out of it",
+        ) from error

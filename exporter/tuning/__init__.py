@@ -47,7 +47,8 @@ def tune(recipe: Recipe, tuning: TuneOptions, options: ExportOptions, stages: St
     Raises:
         GateError: No candidate passes its gate, or none has ``min_cosine``; nothing was published.
         EngineError: The machine has not the memory to open the engines side by side.
-        BundleError: A bundle is at a place where the winner may go, and ``force`` is off.
+        BundleError: A bundle is at a place where the winner may go, and ``force`` is off. Or an interrupted run has
+            published a bundle that this run does not choose; nothing is ever removed there.
         ExportError: Anything else that stops it; see ``exporter.errors``.
     """
     stages = stages or Stages()
@@ -55,8 +56,7 @@ def tune(recipe: Recipe, tuning: TuneOptions, options: ExportOptions, stages: St
     jobs, unavailable = jobs_of(recipe, tuning, as_candidates(recipe, options), stages)
     targets = [job.target for job in jobs]
     refuse_taken_places(recipe, targets, options)
-    with work_folder(recipe, options) as work:
-        refuse_taken_places(recipe, targets, options)  # a run with other options was interrupted, and is forgotten now
+    with work_folder(recipe, targets, options) as work:
         judged, bundles = _judge(jobs, work, stages)
         if not bundles:
             raise _refused("none of the engines passes its gate", judged, "export one of them for the whole report")
@@ -69,8 +69,9 @@ def tune(recipe: Recipe, tuning: TuneOptions, options: ExportOptions, stages: St
         winner = best(eligible, tuning.goal)
         with stages("publish") as stage:
             wanted = [one.name for one in found.measured] if tuning.keep else [winner.name]
-            work.withdraw([bundle for name, bundle in bundles.items() if name not in wanted])
-            published = {name: work.publish(name, bundles[name], force=options.force) for name in wanted}
+            if not options.force:
+                work.refuse_other_published([bundles[name] for name in wanted])
+            published = {name: work.publish(bundles[name], force=options.force) for name in wanted}
             work.remove()
             stage.result = ", ".join(str(bundle.folder) for bundle in published.values())
     return Tuned(

@@ -1,14 +1,16 @@
 """The folder in which candidates wait until one is chosen. An interrupted run is resumed from it.
 
-It is ``.NAME.tune`` beside the folder of the bundles, so that the winner only has to be renamed. Whatever the bundles
-depend on is in ``identity.json``; a folder of another identity is emptied. Bundles are published there as anywhere,
-and their hashes are compared before one is used again.
+It is ``.NAME.tune`` beside the folder of the bundles. Whatever the bundles depend on is in ``identity.json``; a folder
+of another identity is emptied. Bundles are published there as anywhere, and their hashes are compared before one is
+used again. The winner is copied to its place, by links where the file system has them: until everything is published,
+each candidate is here, and a run that goes on neither needs nor removes what the interrupted one has published.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.acceptance.tuning import PUBLISHED, is_published, seals_of_published, work_place
+from exporter.acceptance.tuning import is_published, open_published, refuse_taken_places, work_place
 from exporter.bundle import Bundle
-from exporter.bundle.atomic import locked, put_in_place, staging, write_file, writing
+from exporter.bundle.atomic import locked, put_in_place, refuse_taken, staging, write_file, writing
 from exporter.checkpoint.loading import hashes_of
 from exporter.engines.cuda import find_gpu
 from exporter.errors import BundleError, InputError
@@ -49,18 +51,12 @@ class Work:
     files: Mapping[str, str]
 
     def bundle(self, target: Target) -> Bundle | None:
-        """Return the bundle that an earlier run has left for a target. One that is damaged or of another is removed.
-
-        A run that was interrupted while it published has left some in their places, where they stay.
-        """
-        own, place = self.folder / self.name / target.folder, self.out / self.name / target.folder
-        if not own.exists() and is_published(place, seals_of_published(self.folder).get(str(target))):
-            return Bundle.open(place)
-        place = own
+        """Return the candidate that an earlier run has left for a target. One that cannot be used is removed."""
+        folder = self.folder / self.name / target.folder
         try:
-            bundle = Bundle.open(place)
+            bundle = Bundle.open(folder)
         except BundleError:
-            _remove(place)
+            _remove(folder)
             return None
         engine, validation = bundle.manifest.engine, bundle.manifest.validation
         if (
@@ -69,7 +65,7 @@ class Work:
             and bundle.manifest.source.files == self.files
         ):
             return bundle
-        _remove(place)
+        _remove(folder)
         return None
 
     def refusal(self, target: Target) -> str | None:
@@ -81,32 +77,54 @@ class Work:
         with writing(self.folder):
             write_file(self.folder / _REFUSALS, _json({**self._refusals(), str(target): reason}))
 
-    def publish(self, name: str, bundle: Bundle, *, force: bool) -> Bundle:
-        """Move a bundle to its place in the folder of bundles, unless an interrupted run has.
+    def publish(self, candidate: Bundle, *, force: bool) -> Bundle:
+        """Copy a candidate to its place in the folder of bundles, unless an interrupted run has.
 
         Args:
-            name: The target of the bundle, as text.
-            bundle: The bundle.
+            candidate: The bundle in the work folder.
             force: Replace another bundle that is there.
+
+        Raises:
+            BundleError: ``force`` is off and another bundle is there, or the published one was damaged since; another
+                process writes there, or the place cannot be written to.
         """
-        place = self.out / self.name / bundle.folder.name
-        if bundle.folder == place:
-            return bundle
-        seals = {**seals_of_published(self.folder), name: bundle.manifest.seal}
-        with writing(self.folder):
-            write_file(self.folder / PUBLISHED, _json(seals))
-        with staging(place, force=force, command="tune") as folder, writing(place):
-            folder.rmdir()
-            # First into the staging folder: a bundle that is replaced must not come back as a candidate.
-            bundle.folder.rename(folder)
+        place = self._place(candidate.folder)
+        with staging(place, force=True, command="tune") as folder, writing(place):
+            # Only now, with the place locked, is it known what is there.
+            if is_published(place, candidate.folder):
+                try:
+                    return open_published(place)
+                except BundleError:
+                    if not force:
+                        raise
+            elif not force:
+                refuse_taken(place)
+            for file in candidate.folder.iterdir():
+                _link_or_copy(file, folder / file.name)
+            shutil.copymode(candidate.folder, folder)
             put_in_place(folder, place)
         return Bundle.open(place)
 
-    def withdraw(self, bundles: Sequence[Bundle]) -> None:
-        """Remove bundles that an interrupted run has published, and this one does not choose."""
-        for bundle in bundles:
-            if bundle.folder.parent == self.out / self.name:
-                _remove(bundle.folder)
+    def refuse_other_published(self, chosen: Sequence[Bundle]) -> None:
+        """Refuse to go on where an interrupted run has published a candidate that this run does not choose.
+
+        Args:
+            chosen: The candidates that this run publishes.
+
+        Raises:
+            BundleError: It has. The bundle stays, and so do all candidates.
+        """
+        names = [bundle.folder.name for bundle in chosen]
+        for candidate in sorted((self.folder / self.name).iterdir()):
+            place = self._place(candidate)
+            if candidate.name not in names and is_published(place, candidate):
+                raise BundleError(
+                    f"{place}: published by a run that was interrupted, and this run chooses {' and '.join(names)}",
+                    next_step="move it away or remove it; with `force` it stays. What was exported is kept",
+                )
+
+    def _place(self, candidate: Path) -> Path:
+        return self.out / self.name / candidate.name
 
     def remove(self) -> None:
         """Remove the folder, and the candidates in it."""
@@ -121,34 +139,45 @@ class Work:
 
 
 @contextmanager
-def work_folder(recipe: Recipe, options: ExportOptions) -> Iterator[Work]:
+def work_folder(recipe: Recipe, targets: Sequence[Target], options: ExportOptions) -> Iterator[Work]:
     """Hold the work folder of a model. It stays when the block ends, for the next run.
 
     Args:
         recipe: The model.
-        options: How its candidates are exported; ``out`` is where the winner goes.
+        targets: What the candidates are built for.
+        options: How they are exported; ``out`` is where the winner goes.
 
     Raises:
-        BundleError: Another process tunes the same model, or the folder cannot be written to.
+        BundleError: Another process tunes the same model, or the folder cannot be written to; or the folder is of a run
+            with other options, and a place where the winner may go is taken: then its candidates are kept.
         CheckpointError: The checkpoint is not there.
     """
     files = hashes_of(recipe, folder=options.checkpoint, revision=options.revision, pooling=options.pooling)
     folder = work_place(recipe, options)
     with locked(folder, "tune", "out", folder.with_name(f"{folder.name}.lock")):
         with writing(folder):
-            _empty_unless(folder, _identity(recipe, options, files))
+            identity = _identity(recipe, options, files)
+            if not _has_identity(folder, identity):
+                refuse_taken_places(recipe, targets, options, resumable=False)
+                _make_anew(folder, identity)
         yield Work(folder, options.name or recipe.name, options.out, files)
 
 
-def _empty_unless(folder: Path, identity: bytes) -> None:
-    """Make the folder, and remove what it holds unless that has the same identity."""
+def _has_identity(folder: Path, identity: bytes) -> bool:
+    """Whether a work folder is of a run with this identity."""
     before = folder / _IDENTITY
-    if folder.exists() and (not before.is_file() or before.read_bytes() != identity):
-        if any(folder.iterdir()) and not before.is_file():
-            raise BundleError(f"{folder}: not a folder of korsbert tune", next_step="move it, or choose another `out`")
-        _empty(folder)
+    if before.is_file():
+        return before.read_bytes() == identity
+    if folder.exists() and any(folder.iterdir()):
+        raise BundleError(f"{folder}: not a folder of korsbert tune", next_step="move it, or choose another `out`")
+    return False
+
+
+def _make_anew(folder: Path, identity: bytes) -> None:
+    """Make the folder, and remove what it holds."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(before, identity)
+    _empty(folder)
+    write_file(folder / _IDENTITY, identity)
 
 
 def _empty(folder: Path) -> None:
@@ -157,6 +186,14 @@ def _empty(folder: Path) -> None:
         if path.name != _IDENTITY:
             _remove(path)
     (folder / _IDENTITY).unlink(missing_ok=True)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Link a file, which takes no space; or copy it, where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
 
 
 def _remove(path: Path) -> None:

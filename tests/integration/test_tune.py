@@ -127,19 +127,60 @@ def interrupted_before_the_candidates_are_removed(twin: Path, out: Path, monkeyp
     assert left(out) == [".twin.tune", "twin", "twin/fp16-onnxruntime"]
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_a_winner_that_is_published_already_needs_no_force(
-    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run that goes on may choose another one: then the first does not stay."""
     interrupted_before_the_candidates_are_removed(twin, tmp_path, monkeypatch)
-    seal = Bundle.open(tmp_path / "twin" / "fp16-onnxruntime").manifest.seal
+    place = tmp_path / "twin" / "fp16-onnxruntime"
+    seal = Bundle.open(place).manifest.seal
+    (place / "LICENSE").write_text("mine", encoding="utf-8")
     stages = Stages()
-    least = 0.9999999 if precision == "fp32" else 0.0
-    tuned = exporter.tune(str(twin), out=tmp_path, stages=stages, goal="size", min_cosine=least, **QUICKLY)
+    tuned = exporter.tune(str(twin), out=tmp_path, stages=stages, goal="size", **QUICKLY)
     assert [stage.name for stage in stages.done] == ["measure memory", "measure speed", "publish"]
-    assert left(tmp_path) == ["twin", f"twin/{precision}-onnxruntime"]
-    assert (tuned.bundle.manifest.seal == seal) == (precision == "fp16")
+    assert left(tmp_path) == ["twin", "twin/fp16-onnxruntime"]
+    assert tuned.bundle.manifest.seal == seal
+    assert (place / "LICENSE").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_published_bundle_that_does_not_win_now_is_named_and_stays(
+    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_before_the_candidates_are_removed(twin, tmp_path, monkeypatch)
+    place = tmp_path / "twin" / "fp16-onnxruntime"
+    other: dict[str, Any] = {"goal": "size", "min_cosine": 0.9999999, **QUICKLY}  # fp32 wins
+    with pytest.raises(exporter.BundleError, match=f"{place}: published by .* this run chooses fp32-onnxruntime"):
+        exporter.tune(str(twin), out=tmp_path, **other)
+    assert left(tmp_path) == [".twin.tune", "twin", "twin/fp16-onnxruntime"]
+    shutil.move(place, tmp_path / "moved")
+    stages = Stages()
+    tuned = exporter.tune(str(twin), out=tmp_path, stages=stages, **other)
+    assert [stage.name for stage in stages.done] == ["measure memory", "measure speed", "publish"]
+    assert left(tmp_path) == ["moved", "twin", "twin/fp32-onnxruntime"]
+    assert tuned.winner == "fp32 on onnxruntime"
+
+
+def test_a_published_bundle_that_does_not_win_now_stays_with_force(
+    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_before_the_candidates_are_removed(twin, tmp_path, monkeypatch)
+    exporter.tune(str(twin), out=tmp_path, goal="size", min_cosine=0.9999999, force=True, **QUICKLY)
+    assert left(tmp_path) == ["twin", "twin/fp16-onnxruntime", "twin/fp32-onnxruntime"]
+
+
+def test_a_published_bundle_that_was_damaged_is_replaced_with_force(
+    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_before_the_candidates_are_removed(twin, tmp_path, monkeypatch)
+    place = tmp_path / "twin" / "fp16-onnxruntime"
+    (place / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(exporter.BundleError, match=r"notes\.txt: not listed .* interrupted has published") as refusal:
+        exporter.tune(str(twin), out=tmp_path, goal="size", **QUICKLY)
+    assert "`force` replaces the bundle" in str(refusal.value)
+    stages = Stages()
+    tuned = exporter.tune(str(twin), out=tmp_path, stages=stages, goal="size", force=True, **QUICKLY)
+    assert [stage.name for stage in stages.done] == ["measure memory", "measure speed", "publish"]
+    assert not (place / "notes.txt").exists()
+    assert tuned.bundle.folder == place
 
 
 def test_what_a_run_with_other_options_has_published_is_not_replaced(
@@ -151,6 +192,9 @@ def test_what_a_run_with_other_options_has_published_is_not_replaced(
     with pytest.raises(exporter.BundleError, match="already exists, and the winner may go there"):
         exporter.tune(str(twin), out=tmp_path, max_seq_length=64, **QUICKLY)
     assert Bundle.open(place).manifest.seal == before
+    stages = Stages()
+    exporter.tune(str(twin), out=tmp_path, stages=stages, goal="size", **QUICKLY)  # the candidates are still there
+    assert [stage.name for stage in stages.done] == ["measure memory", "measure speed", "publish"]
 
 
 def test_what_was_interrupted_is_used_only_where_nothing_has_changed(twin: Path, tmp_path: Path) -> None:
@@ -269,16 +313,18 @@ def test_a_bundle_that_is_replaced_does_not_come_back_as_a_candidate(
     monkeypatch.setattr(Work, "remove", stop)
     with pytest.raises(StoppedError):
         exporter.tune(str(twin), out=tmp_path / "out", force=True, **{**QUICKLY, "precisions": ("fp32",)})
-    assert Bundle.open(place).manifest.seal != old
-    assert [*(tmp_path / "out" / ".twin.tune" / "twin").iterdir()] == []
+    new = Bundle.open(place).manifest.seal
+    assert new != old
+    kept = [*(tmp_path / "out" / ".twin.tune" / "twin").iterdir()]
+    assert [Bundle.open(folder).manifest.seal for folder in kept] == [new]
 
 
 def test_a_candidate_of_another_checkpoint_is_not_used(twin: Path, twin_bundle: Path, tmp_path: Path) -> None:
     options = ExportOptions(out=tmp_path)
-    with work_folder(find_recipe(str(twin)), options) as work:
+    target = options.target
+    with work_folder(find_recipe(str(twin)), [target], options) as work:
         place = work.folder / "twin" / "fp32-onnxruntime"
         shutil.copytree(twin_bundle, place)
-        target = options.target
         assert work.bundle(target) is not None
         other = replace(work, files={**work.files, "modules.json": "0" * 64})
         assert other.bundle(target) is None
