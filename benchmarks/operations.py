@@ -1,12 +1,13 @@
-"""How much an encoder computes for a sentence, from the shapes of its weights."""
+"""How much an encoder computes for a sentence: from a configuration, or from the shapes of a checkpoint's weights."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -14,9 +15,10 @@ from safetensors import safe_open
 from benchmarks.peer_programs import transformer_folder
 
 FORMULA = (
-    "2 W s + 4 L h s^2 operations for a sentence of s tokens: W weights of the linear layers (all matrices but "
-    "embedding tables and an unused pooler), L layers, h their width; a multiplication and an addition are two. "
-    "Padding is not counted."
+    "2 W s + 4 h p operations for a sentence of s tokens: W weights of the linear layers (all matrices but embedding "
+    "tables and an unused pooler), h their width, p the pairs of tokens that attend to each other, summed over the "
+    "layers (s^2 in a layer, fewer in a layer with a local window); a multiplication and an addition are two. "
+    "Padding, and pairs that a mask excludes, are not counted."
 )
 
 
@@ -25,24 +27,51 @@ class Shape:
     """What of an encoder decides how much there is to compute.
 
     Attributes:
-        layers: Layers, each with one attention.
-        hidden: Their width.
-        linear_weights: Weights of linear layers that every token passes through.
-        parameters: All numbers in the file of weights.
+        layers: How often a layer is applied, shared or not.
+        hidden: Width of a layer.
+        linear_weights: Weights of linear layers that a token passes through; a shared layer's count at each use.
+        local_layers: Layers in which a token attends to its neighborhood only.
+        distance: How many tokens before and after itself a token attends to in a local layer.
     """
 
     layers: int
     hidden: int
     linear_weights: int
-    parameters: int
+    local_layers: int = 0
+    distance: int = 0
 
     def operations(self, tokens: int) -> int:
-        """Return the operations of the matrix products for one sentence: `FORMULA`."""
-        return 2 * self.linear_weights * tokens + 4 * self.layers * self.hidden * tokens**2
+        """Return the operations of the matrix products for one sentence: `FORMULA`.
+
+        Softmax, norms, activations and pooling are left out: other units compute them.
+        """
+        reach = min(self.distance, tokens - 1)
+        local = tokens * (2 * reach + 1) - reach * (reach + 1)
+        pairs = (self.layers - self.local_layers) * tokens**2 + self.local_layers * local
+        return 2 * self.linear_weights * tokens + 4 * self.hidden * pairs
 
 
-def shape_of(checkpoint: Path) -> Shape:
-    """Read the shape of a sentence-transformers checkpoint.
+def shape_of_config(config: Any) -> Shape:
+    """Return the shape of a transformers configuration, whatever the architecture calls its sizes.
+
+    Per token, a layer has ``4 h^2`` weights for query, key, value and output, and ``2 h i`` for a feed-forward part
+    without a gate. Embeddings that are narrower than layers are projected.
+    """
+    hidden = getattr(config, "hidden_size", None) or config.dim
+    layers = getattr(config, "num_hidden_layers", None) or config.n_layers
+    inner = getattr(config, "intermediate_size", None) or config.hidden_dim
+    embedding = embedding_of(config)
+    projection = embedding * hidden if embedding != hidden else 0
+    return Shape(layers, hidden, layers * (4 * hidden * hidden + 2 * hidden * inner) + projection)
+
+
+def embedding_of(config: Any) -> int:
+    """Return the width of a token's embedding."""
+    return int(getattr(config, "embedding_size", None) or getattr(config, "hidden_size", None) or config.dim)
+
+
+def shape_of_checkpoint(checkpoint: Path) -> tuple[Shape, int]:
+    """Return the shape of a sentence-transformers checkpoint without shared layers, and its number of parameters.
 
     Raises:
         FileNotFoundError: Its transformer has no file with the weights of linear layers.
@@ -56,7 +85,14 @@ def shape_of(checkpoint: Path) -> Shape:
             linear += math.prod(extents)
     if not linear:
         raise FileNotFoundError(f"{folder} has no file with the weights of linear layers")
-    return Shape(config["num_hidden_layers"], config["hidden_size"], linear, parameters)
+    return Shape(config["num_hidden_layers"], config["hidden_size"], linear, *_local(config)), parameters
+
+
+def _local(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many layers are local, and their distance; ModernBERT's configuration has the whole window."""
+    if "local_attention" not in config:
+        return 0, 0
+    return config["layer_types"].count("sliding_attention"), config["local_attention"] // 2
 
 
 def _extents(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
