@@ -20,6 +20,7 @@ from sentence_transformers import SentenceTransformer
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.results import Target, arguments, full_checkpoint, publish, table, twin, twin_recipe, work_folder
+from benchmarks.sentences import add_text_options, min_cosines, sentences_of
 from exporter import Encoder
 from exporter.benchmark import (
     REFERENCE,
@@ -41,7 +42,6 @@ from exporter.targets import Backend, Device, Precision
 from exporter.targets import Target as EngineTarget
 from exporter.validator import Reference, validate
 from exporter.validator.reference import reference_of
-from exporter.validator.sts import read_sts
 from tests.support.twins import MEASURED
 
 if TYPE_CHECKING:
@@ -67,9 +67,7 @@ SEEDED = ("xlm-roberta-large", "modernbert")
 def main() -> None:
     """Measure each model asked for, and write ``encode`` (or ``encode-MODEL``) to the results."""
     parser = arguments(str(__doc__).splitlines()[0])
-    text = parser.add_mutually_exclusive_group()
-    text.add_argument("--sts", type=Path, metavar="FILE", help="take the sentences of an STS set, KorSTS for example")
-    text.add_argument("--text", type=Path, metavar="FILE", help="one sentence a line; by default the calibration text")
+    add_text_options(parser)
     parser.add_argument(
         "--model",
         action="append",
@@ -83,18 +81,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     disable_progress_bar()
-    sentences = evenly_spread(_sentences(options), options.sentences)
+    sentences = evenly_spread(sentences_of(options), options.sentences)
     for name in options.model or [PROMISED_OF]:
         with work_folder(options.work) as work:
             _measure_model(name, sentences, options, work)
-
-
-def _sentences(options: Namespace) -> list[str]:
-    """Return the different sentences of the text, in order."""
-    if options.sts is None:
-        return list(dict.fromkeys(calibration_sentences(options.text, probes=())))
-    pairs = read_sts(options.sts)
-    return list(dict.fromkeys(sentence for pair in zip(pairs.first, pairs.second, strict=True) for sentence in pair))
 
 
 def _measure_model(name: str, sentences: list[str], options: Namespace, work: Path) -> None:
@@ -117,7 +107,8 @@ def _measure_model(name: str, sentences: list[str], options: Namespace, work: Pa
                 verdicts[label] = _verdict(reference, encoder, recipe, label.rpartition(" ")[2], label)
         encoders: dict[str, Encode] = {REFERENCE: reference_encode(checkpoint), BF16: sentence_encode(torch_bf16)}
         encoders |= {label: encode_of(encoder) for label, encoder in opened.items()}
-        cosines = _min_cosines(encoders, sentences, options.batch_size)
+        vectors = {label: np.asarray(encode(sentences, options.batch_size)) for label, encode in encoders.items()}
+        cosines = min_cosines(vectors, REFERENCE)
         subjects = measure(encoders, sentences, batch_size=options.batch_size, rounds=options.rounds)
     _report(name, subjects, cosines, opened, verdicts, sentences, options)
 
@@ -184,13 +175,6 @@ def _as_encoder(model: SentenceTransformer, checkpoint: Checkpoint) -> Encoder:
 def sentence_encode(model: SentenceTransformer) -> Encode:
     """Return a model's own ``encode``, without the progress bar."""
     return lambda sentences, batch_size: model.encode(sentences, batch_size=batch_size, show_progress_bar=False)
-
-
-def _min_cosines(encoders: dict[str, Encode], sentences: list[str], batch_size: int) -> dict[str, float]:
-    """Return each encoder's smallest cosine to the reference: what the speed was had for."""
-    vectors = {name: np.asarray(encode(sentences, batch_size), np.float64) for name, encode in encoders.items()}
-    unit = {name: rows / np.linalg.norm(rows, axis=1, keepdims=True) for name, rows in vectors.items()}
-    return {name: float((unit[REFERENCE] * rows).sum(axis=1).min()) for name, rows in unit.items()}
 
 
 def _report(

@@ -14,25 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.operations import Shape, embedding_of, shape_of_config
+
 REPEATS = 20
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Size:
-    """What of an encoder decides how much there is to compute.
+    """What of an encoder decides how much there is to compute and to move.
 
     Attributes:
-        layers: How often a layer is applied, shared or not.
-        hidden: Width of a layer.
-        intermediate: Width inside its feed-forward part.
-        embedding: Width of a token's embedding; where it is another than ``hidden``, a projection follows.
+        shape: What decides how much there is to compute.
+        embedding: Width of a token's embedding.
         layer_weights: Weights that a token passes through, each counted once: all but the embedding tables.
     """
 
-    layers: int
-    hidden: int
-    intermediate: int
+    shape: Shape
     embedding: int
     layer_weights: int
 
@@ -58,33 +56,14 @@ class Ceilings:
             tokens: Tokens of each.
             precision: What the matrix multiplications are computed in.
         """
-        computing_s = operations(size, rows, tokens) / self.operations_per_s[precision]
+        computing_s = rows * size.shape.operations(tokens) / self.operations_per_s[precision]
         moving_s = least_bytes(size, rows, tokens, precision) / self.bytes_per_s
         return 1000 * max(computing_s, moving_s)
 
 
 def size_of(config: Any, layer_weights: int) -> Size:
     """Read the sizes from a transformers configuration, whatever the architecture calls them."""
-    hidden = getattr(config, "hidden_size", None) or config.dim
-    return Size(
-        layers=getattr(config, "num_hidden_layers", None) or config.n_layers,
-        hidden=hidden,
-        intermediate=getattr(config, "intermediate_size", None) or config.hidden_dim,
-        embedding=getattr(config, "embedding_size", None) or hidden,
-        layer_weights=layer_weights,
-    )
-
-
-def operations(size: Size, rows: int, tokens: int) -> int:
-    """Return the multiplications and additions of all matrix multiplications of an encoder, padding included.
-
-    Per token and layer, counting two for each multiply-add: ``8 h^2`` for the projections of query, key, value and
-    output, ``4 h i`` for the feed-forward part, ``4 s h`` for scores and the weighted sum over ``s`` tokens. Softmax,
-    norms, activations and pooling are left out: they are done by other units.
-    """
-    h, i, s = size.hidden, size.intermediate, tokens
-    projection = 2 * size.embedding * h if size.embedding != h else 0
-    return rows * tokens * (size.layers * (8 * h * h + 4 * h * i + 4 * s * h) + projection)
+    return Size(shape_of_config(config), embedding_of(config), layer_weights)
 
 
 def least_bytes(size: Size, rows: int, tokens: int, precision: str) -> int:
@@ -95,7 +74,7 @@ def least_bytes(size: Size, rows: int, tokens: int, precision: str) -> int:
     each = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}[precision]
     tables = max(each, 2)  # embedding tables are not quantized
     weights = each * size.layer_weights
-    return weights + rows * tokens * (tables * size.embedding + 16) + 4 * rows * size.hidden
+    return weights + rows * tokens * (tables * size.embedding + 16) + 4 * rows * size.shape.hidden
 
 
 def measure_ceilings(device: str) -> Ceilings:

@@ -37,8 +37,8 @@ from benchmarks.gpu_subjects import (
     open_torch,
 )
 from benchmarks.results import arguments, twin, twin_recipe, work_folder
+from benchmarks.sentences import add_text_options, sentences_of
 from exporter.benchmark import evenly_spread, measure
-from exporter.calibration import calibration_sentences
 from exporter.checkpoint import Checkpoint, load_checkpoint
 from exporter.engines.cuda import find_gpu
 from exporter.engines.cuda_graphs import GRAPH_AFTER
@@ -50,7 +50,6 @@ from exporter.runtime.tokens import TextTokenizer, batches_by_length
 from exporter.validator import Reference, validate
 from exporter.validator.parity import compare
 from exporter.validator.reference import format_loss_of, reference_of
-from exporter.validator.sts import read_sts
 from tests.support.twins import MEASURED
 
 TOOLS = (
@@ -101,9 +100,7 @@ def main() -> None:
 
 def _options() -> Namespace:
     parser = arguments(str(__doc__).splitlines()[0])
-    text = parser.add_mutually_exclusive_group()
-    text.add_argument("--sts", type=Path, metavar="FILE", help="take the sentences of an STS set, KorSTS for example")
-    text.add_argument("--text", type=Path, metavar="FILE", help="one sentence a line; by default the calibration text")
+    add_text_options(parser)
     parser.add_argument("--model", action="append", choices=(*MEASURED, "demo"), help="by default all; repeatable")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu is a dry run")
     parser.add_argument("--sentences", type=int, default=1024, help="how many, evenly spread over the text")
@@ -163,7 +160,7 @@ def _measure_model(
     checkpoint = load_checkpoint(recipe, folder=folder, device=options.device)
     reference = _with_format_losses(_fewer(reference_of(checkpoint), options.probes), checkpoint)
     size = size_of(checkpoint.model[0].auto_model.config, _layer_weights(checkpoint))
-    sentences = evenly_spread(_sentences(options), options.sentences)
+    sentences = evenly_spread(sentences_of(options), options.sentences)
     tokenizer = TextTokenizer(checkpoint.tokenizer)
     rows = dict(zip(sentences, tokenizer.ids([checkpoint.facts.prompt + text for text in sentences]), strict=True))
     result.update(_text_facts(options, sentences, list(rows.values())), size=asdict(size), subjects={}, grid=[])
@@ -391,14 +388,6 @@ def _unsorted_padding(lengths: Sequence[int], batch_size: int) -> float:
     """Return the same for batches in the order of the text."""
     batches = [lengths[start : start + batch_size] for start in range(0, len(lengths), batch_size)]
     return 1 - sum(lengths) / sum(len(batch) * max(batch) for batch in batches)
-
-
-def _sentences(options: Namespace) -> list[str]:
-    """Return the different sentences of the text, in order."""
-    if options.sts is None:
-        return list(dict.fromkeys(calibration_sentences(options.text, probes=())))
-    pairs = read_sts(options.sts)
-    return list(dict.fromkeys(sentence for pair in zip(pairs.first, pairs.second, strict=True) for sentence in pair))
 
 
 def _layer_weights(checkpoint: Checkpoint) -> int:

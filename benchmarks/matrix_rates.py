@@ -3,8 +3,11 @@
     python -m benchmarks.matrix_rates --threads 2
 
 Prints operations per second as JSON; a multiplication and an addition are two. Weights are constants of the graphs, as
-in an engine, so a library may store them in the layout of its kernels. torch and OpenVINO compute with oneDNN. Products
-in int8 include what an engine cannot avoid: to make float32 of the sums, and for OpenVINO to quantize what comes in.
+in an engine, so a library may store them in the layout of its kernels. torch and OpenVINO compute with oneDNN.
+
+Products in int8 include what follows them in an engine: MatMulInteger, torch and OpenVINO make float32 of the sums, and
+QLinearMatMul rounds them to the uint8 that the next product reads. OpenVINO also quantizes its float32 input; the
+others read uint8.
 """
 
 from __future__ import annotations
@@ -138,9 +141,17 @@ def _matmul(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> on
 
 
 def _matmul_integer(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> onnx.GraphProto:
-    nodes = [helper.make_node("MatMulInteger", ["x", "w", "x_zero"], ["y"])]
-    constants: dict[str, npt.NDArray[Any]] = {"w": _signed(right), "x_zero": np.array(128, np.uint8)}
-    return _graph(nodes, TensorProto.UINT8, TensorProto.INT32, (*left.shape, right.shape[1]), constants)
+    nodes = [
+        helper.make_node("MatMulInteger", ["x", "w", "x_zero"], ["sums"]),
+        helper.make_node("Cast", ["sums"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["wide", "scale"], ["y"]),
+    ]
+    constants: dict[str, npt.NDArray[Any]] = {
+        "w": _signed(right),
+        "x_zero": np.array(128, np.uint8),
+        "scale": np.array(1 / 32**2, np.float32),
+    }
+    return _graph(nodes, TensorProto.UINT8, TensorProto.FLOAT, (*left.shape, right.shape[1]), constants)
 
 
 def _qlinear_matmul(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> onnx.GraphProto:

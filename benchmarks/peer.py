@@ -69,8 +69,11 @@ class Peer:
             PeerError: The process ended.
         """
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
         return self.answer()
 
     def answer(self) -> Any:
@@ -80,17 +83,29 @@ class Peer:
             PeerError: The process ended.
         """
         assert self._process.stdout is not None
-        if line := self._process.stdout.readline():
-            return json.loads(line)
+        line = self._process.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise self._ended()
+        return json.loads(line)
+
+    def read(self, count: int) -> bytes:
+        """Return the bytes that follow an answer, ``count`` of them.
+
+        Raises:
+            PeerError: The process ended before it had written all of them.
+        """
+        assert self._process.stdout is not None
+        found = self._process.stdout.read(count)
+        if len(found) < count:
+            raise self._ended()
+        return found
+
+    def _ended(self) -> PeerError:
+        """Wait for the end of a process that has closed a pipe, and return an error that says why it ended."""
         code = self._process.wait()
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace")
-        raise PeerError(f"killed by signal {-code}" if code < 0 else last_error(said))
-
-    def read(self, count: int) -> bytes:
-        """Return the bytes that follow an answer."""
-        assert self._process.stdout is not None
-        return self._process.stdout.read(count)
+        return PeerError(f"killed by signal {-code}" if code < 0 else last_error(said))
 
     def _end(self) -> None:
         self._process.kill()

@@ -19,6 +19,7 @@ OWN = ""
 """The environment of this process."""
 FP32, HALF, INT8 = CLASSES = ("fp32", "16 bit", "int8")
 REFERENCE = "sentence-transformers fp32"
+_KORSBERT = "korsbert "
 _PROGRAM = f"""
 sys.path.insert(0, {str(ROOT)!r})
 from benchmarks.peer_programs import main
@@ -69,10 +70,15 @@ class Contender:
     steps: tuple[Step, ...] = ()
     libraries: tuple[str, ...] = ()
 
-    @property
-    def ours(self) -> bool:
-        """Whether it is korsbert."""
-        return self.name.startswith("korsbert ")
+
+def is_korsbert(name: str) -> bool:
+    """Return whether a row is one of korsbert's engines, by its name."""
+    return name.startswith(_KORSBERT)
+
+
+def engine_of(name: str) -> str:
+    """Return backend and precision of a row of korsbert, by its name."""
+    return name.removeprefix(_KORSBERT)
 
 
 def _sentence_transformers_onnx(variant: str) -> tuple[Step, ...]:
@@ -109,7 +115,7 @@ def _transformers(name: str, kind: str, variant: str) -> Contender:
 
 def _korsbert(kind: str, precision: str, backend: str) -> Contender:
     place, variant = (OWN, "korsbert_engines", "korsbert"), f"{precision} {backend}"
-    name = f"korsbert {backend} {precision}"
+    name = f"{_KORSBERT}{backend} {precision}"
     return Contender(name, kind, *place, variant, (Step(*place, variant),), ("korsbert", backend))
 
 
@@ -166,8 +172,7 @@ def environment(name: str, work: Path) -> Path:
     if name == OWN:
         return Path(sys.executable)
     requirements = REQUIREMENTS / f"{name}.txt"
-    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:8]
-    folder = work / "environments" / f"{name}-{digest}"
+    folder = work / "environments" / f"{name}-{_digest(requirements.read_bytes())}"
     python, ready = folder / "bin" / "python", folder / "ready"
     if not ready.is_file():
         print(f"making the environment {name}", flush=True)
@@ -181,6 +186,30 @@ def environment(name: str, work: Path) -> Path:
                 raise PeerError(f"cannot be installed: {last_error(done.stdout)}")
         ready.touch()
     return python
+
+
+def files_folder(place: Contender | Step, calibration: bytes, revision: str) -> str:
+    """Return the name of the folder for what a step writes, and a contender loads: another name for other content.
+
+    What a peer exports depends on the requirements of its environment and on the calibration text, what korsbert
+    builds on its revision and on that text.
+
+    Args:
+        place: A step, or a contender, whose steps share one environment.
+        calibration: The calibration text.
+        revision: Of this checkout.
+    """
+    writer = place if isinstance(place, Step) else next(iter(place.steps), None)
+    if writer is None:  # it reads the checkpoint itself
+        return place.folder
+    if writer.environment == OWN:
+        return f"{place.folder}-{revision}-{_digest(calibration)}"
+    requirements = (REQUIREMENTS / f"{writer.environment}.txt").read_bytes()
+    return f"{place.folder}-{_digest(requirements + calibration)}"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
 
 
 def start(place: Contender | Step, action: str, job: Job, work: Path) -> Peer:

@@ -105,7 +105,7 @@ def take_turns(
             ``MOST_ROUNDS``.
         pause_s: Between two turns.
         clock: Returns seconds.
-        tell: Told of each round.
+        tell: Called with a sentence about each round.
     """
     times = {name: Times() for name in workers}
     failed: dict[str, str] = {}

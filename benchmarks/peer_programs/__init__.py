@@ -1,8 +1,9 @@
-"""What runs in the environments of `benchmarks.peers`: one module for each way to load a checkpoint, korsbert's too.
+"""What runs in the environments of `benchmarks.peers`: a module for each library that encodes, korsbert's engines too.
 
-A module has ``load(job)``, which returns what encodes, and ``prepare(job)`` if files must be written first. `main` runs
-either and answers requests (`benchmarks.peer`). It times in its own process, so no pipe is in the figures. Modules for
-peers may import no more of the project than this one: their environments do not have korsbert.
+A module has ``load(job)``, which returns what encodes, and ``prepare(job)`` if files must be written first. It may have
+``facts(job)``, which returns what the result states of what was loaded, as JSON data. `main` runs them and answers
+requests (`benchmarks.peer`). It times in its own process, so no pipe is in the figures. Modules for peers may import no
+more of the project than this one: their environments do not have korsbert.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def main(requests: Callable[[], Iterable[dict[str, Any]]], answer: Callable[...,
 
     A request has ``texts``, ``batch_size``, ``alone`` (each text is a batch, timed alone) and ``vectors`` (whether they
     are wanted). The answer has ``seconds``, one for each call of ``encode``, and the ``shape`` of the float32 vectors.
+    Before all requests, an answer has the ``versions`` of the job's libraries and the module's ``facts``.
     """
     program, action, content = sys.argv[1:]
     job = Job(**json.loads(content))
@@ -70,7 +72,8 @@ def main(requests: Callable[[], Iterable[dict[str, Any]]], answer: Callable[...,
     encode = module.load(job)
     from importlib.metadata import version  # noqa: PLC0415 - after the environment's variables
 
-    answer({library: version(library) for library in job.libraries})
+    facts = module.facts(job) if hasattr(module, "facts") else {}
+    answer({"versions": {library: version(library) for library in job.libraries}, "facts": facts})
     for request in requests():
         texts, batch_size = request["texts"], request["batch_size"]
         batches = [[text] for text in texts] if request["alone"] else [texts]

@@ -39,9 +39,10 @@ def prepare(job: Job) -> None:
 
 
 def _readable(checkpoint: Path, scratch: Path) -> Path:
-    """Return the checkpoint, or a copy in the words of versions before 6 and 5, which published models have too.
+    """Return the checkpoint, or a copy with the class names that older libraries can load, as published models have.
 
-    sentence-transformers 6 names modules anew. transformers 5 writes ``TokenizersBackend`` for the same tokenizer.json.
+    Since version 6, sentence-transformers writes other names of modules. Since version 5, transformers writes
+    ``TokenizersBackend`` as the class of a tokenizer that has a tokenizer.json.
     """
     tokenizer, modules = (
         json.loads((checkpoint / name).read_text(encoding="utf-8")) for name in (_TOKENIZER, _MODULES)
@@ -67,7 +68,7 @@ def _instructions() -> str:
     if platform.machine() in ("aarch64", "arm64"):
         return "arm64"
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    return next((name for name in ("avx512_vnni", "avx512") if f"{name}" in flags), "avx2")
+    return next((name for name in ("avx512_vnni", "avx512") if name in flags), "avx2")
 
 
 def load(job: Job) -> Encode:

@@ -1,38 +1,42 @@
-"""Peers: turns, groups, figures, promises and the requests that processes answer, without any peer."""
+"""Peers: turns, groups, environments and files, without any peer."""
 
 from __future__ import annotations
 
-import copy
-import json
 import subprocess
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import peer_programs, peer_report, peers
-from benchmarks.floor import operations, size_of
-from benchmarks.matrix_rates import matrix_rates
+from benchmarks import peer_contenders, peer_group, peers
+from benchmarks.operations import Shape
 from benchmarks.peer import PeerError, last_error
-from benchmarks.peer_contenders import CLASSES, CONTENDERS, OWN, REFERENCE, REQUIREMENTS, Step, environment, prepare
-from benchmarks.peer_operations import shape_of
+from benchmarks.peer_contenders import (
+    CLASSES,
+    CONTENDERS,
+    OWN,
+    REFERENCE,
+    REQUIREMENTS,
+    Step,
+    environment,
+    files_folder,
+    is_korsbert,
+    prepare,
+)
 from benchmarks.peer_programs import Job
-from benchmarks.peer_report import publish_models, summarized, targets_of
-from benchmarks.peer_turns import LEAST_ROUNDS, MOST_ROUNDS, Times, groups, memory_of, rotated, take_turns
-from exporter.checkpoint import load_checkpoint
-from exporter.recipe import find_recipe
+from benchmarks.peer_texts import BATCH, SHORT, Text, texts_of
+from benchmarks.peer_turns import LEAST_ROUNDS, MOST_ROUNDS, groups, memory_of, rotated, take_turns
 from tests.support.checkpoints import save_checkpoint
 
 TEXTS = ("first", "second")
 
 
 class FakeWorker:
-    """Takes the seconds that it is told, and writes down when it was asked for what."""
+    """Answers with the given seconds, and notes when it was asked for what."""
 
     def __init__(self, name: str, seconds: float, log: list[tuple[str, tuple[str, ...]]], fails_at: int = -1) -> None:
         self.name, self.taken, self.log, self.fails_at = name, seconds, log, fails_at
@@ -95,102 +99,12 @@ def test_groups_fit_into_memory_and_each_has_the_reference() -> None:
     assert all(len(part) == 2 for part in groups(CONTENDERS, weights, 0))  # too little for two: they are tried
 
 
-def test_ratios_are_those_within_rounds() -> None:
-    reference = Times([2.0, 4.0, 8.0], [[0.1, 0.3], [0.2, 0.2], [0.2, 0.2]])
-    found = summarized(Times([1.0, 4.0, 2.0], [[0.1, 0.1], [0.1, 0.1], [0.1, 0.1]]), reference, 64, 1e9)
-    assert found["ratio"] == 2.0
-    assert found["ratios"] == [1.0, 4.0]
-    assert found["sentences_per_s"] == 32.0
-    assert found["operations_per_s"] == 5e8
-    assert found["p50_ms"] == pytest.approx(100)
-    assert found["p50_ratio"] == pytest.approx(2)
-
-
-def row(name: str, kind: str, ratio: float) -> dict[str, Any]:
-    figures = {
-        "sentences_per_s": 10 * ratio,
-        "ratio": ratio,
-        "ratios": [ratio, ratio],
-        "p50_ms": 10 / ratio,
-        "p50_ratio": ratio,
-        "operations_per_s": 1e9 * ratio,
-        "batches_s": [1.0],
-        "min_cosine": 0.5,
-        "loads": [0.1],
-    }
-    return {"name": name, "class": kind, "short": figures, "long": figures, "versions": {"tool": "1"}}
-
-
-DATA: dict[str, Any] = {
-    "like": "BERT-base",
-    "size": "full",
-    "revision": "abc1234",
-    "processor": "a processor",
-    "text": "text.tsv",
-    "threads": 2,
-    "batch_size": 32,
-    "texts": {kind: {"sentences": 64, "tokens": 12.5} for kind in ("short", "long")},
-    "prepared_s": 60,
-    "measured_s": 120,
-    "groups": [["all"]],
-    "parameters": 110_000_000,
-    "linear_weights": 85_000_000,
-    "ceilings": [{"fp32": {"torch": 4e9}, "bf16": {"torch": 8e9}, "int8": {"torch": 1e10, "OpenVINO": 2e10}}] * 2,
-    "rows": [
-        row(REFERENCE, "fp32", 1.0),
-        row("slow peer", "fp32", 1.5),
-        row("korsbert onnxruntime fp32", "fp32", 2.0),
-        row("fast peer", "int8", 5.0),
-        row("korsbert openvino int8", "int8", 4.0),
-        row("korsbert onnxruntime int8", "int8", 3.0),
-    ],
-    "refused": {"a peer": "ValueError: Trying to export a modernbert model"},
-    "not_chosen": [],
-}
-
-
-def test_the_best_of_each_class_are_compared() -> None:
-    targets = targets_of("klue-sroberta", DATA)
-    assert [(target.name.partition(":")[0], round(target.value, 3), target.met) for target in targets] == [
-        ("klue-sroberta, sentences, fp32", 1.333, True),
-        ("klue-sroberta, sentences, int8", 0.8, False),
-        ("klue-sroberta, long texts, fp32", 1.333, True),
-        ("klue-sroberta, long texts, int8", 0.8, False),
-    ]
-    assert "the best peer (fast peer)" in targets[1].name
-
-
-@pytest.mark.parametrize("change", [{"size": "small"}, {"not_chosen": ["fastembed fp32"]}])
-def test_a_dry_run_and_a_part_keep_no_promise(change: dict[str, Any]) -> None:
-    assert targets_of("klue-sroberta", {**DATA, **change}) == []
-    assert targets_of("modernbert", DATA) == []
-
-
-def test_a_result_says_who_is_ahead_and_what_was_refused_and_keeps_other_models(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = copy.deepcopy(DATA)
-    other["like"] = "another model"
-    publish_models(tmp_path, "modernbert", other, peers.MODELS)
-    publish_models(tmp_path, "klue-sroberta", DATA, peers.MODELS)
-    assert list(json.loads((tmp_path / "peers.json").read_text())["models"]) == ["klue-sroberta", "modernbert"]
-    text = (tmp_path / "peers.md").read_text()
-    assert text.index("## klue-sroberta") < text.index("## modernbert")
-    assert "- sentences, int8: fast peer is 1.25 times korsbert openvino int8. It reaches 25% of the ceiling" in text
-    assert "slow peer is" not in text
-    assert "- a peer: ValueError: Trying to export a modernbert model" in text
-    assert "| int8 | **fast peer** | 50.0 | 5.00x | 5.00 to 5.00 | 2.00 | 5.00x | 0.500000 | 25% |" in text
-    assert (
-        "| sentences | fp32 | onnxruntime fp32 | slow peer | 1.33x | 1.33x (onnxruntime fp32 and slow peer) |" in text
-    )
-    assert text in capsys.readouterr().out
-
-
 def test_names_are_different_and_each_class_has_korsbert_and_peers() -> None:
     assert CONTENDERS[0].name == REFERENCE
     assert len({one.name for one in CONTENDERS}) == len(CONTENDERS)
-    assert {(one.kind, one.ours) for one in CONTENDERS} == {(kind, ours) for kind in CLASSES for ours in (True, False)}
-    assert all(one.ours == (one.program == "korsbert_engines") for one in CONTENDERS)
+    kinds = {(one.kind, is_korsbert(one.name)) for one in CONTENDERS}
+    assert kinds == {(kind, ours) for kind in CLASSES for ours in (True, False)}
+    assert all(is_korsbert(one.name) == (one.program == "korsbert_engines") for one in CONTENDERS)
 
 
 def test_each_environment_has_pinned_requirements_and_no_other_torch() -> None:
@@ -202,11 +116,6 @@ def test_each_environment_has_pinned_requirements_and_no_other_torch() -> None:
         packages = dict(line.split("==") for line in lines if not line.startswith("#"))
         assert packages.get("torch") == ("2.13.0" if name != "fastembed-light-embed" else None)
         assert not [package for package in packages if package.startswith("nvidia")]
-
-
-def test_each_program_is_there() -> None:
-    programs = {one.program for one in CONTENDERS} | {step.program for one in CONTENDERS for step in one.steps}
-    assert programs == {file.stem for file in Path(peer_programs.__file__).parent.glob("*.py")} - {"__init__"}
 
 
 def test_an_environment_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,44 +155,8 @@ def test_a_step_that_failed_is_not_tried_again_in_the_same_run(tmp_path: Path, m
         ("", "it ended without a word"),
     ],
 )
-def test_the_last_error_is_told(said: str, error: str) -> None:
+def test_the_last_error_is_found(said: str, error: str) -> None:
     assert last_error(said) == error
-
-
-def test_a_process_times_batches_and_single_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[list[str], int]] = []
-
-    def encode(texts: list[str], batch_size: int) -> list[list[float]]:
-        asked.append((texts, batch_size))
-        return [[float(len(text)), 1.0] for text in texts]
-
-    module = ModuleType("benchmarks.peer_programs.fake")
-    module.load = lambda _: encode  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "benchmarks.peer_programs.fake", module)
-    job = {"checkpoint": "", "folder": "", "variant": "", "threads": 1, "text": "", "libraries": ["numpy"]}
-    monkeypatch.setattr("sys.argv", ["", "fake", "serve", json.dumps(job)])
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM"):
-        monkeypatch.setenv(name, "1")
-    request = {"texts": ["a", "bcd"], "batch_size": 32, "alone": False, "vectors": True}
-    answers: list[tuple[Any, bytes]] = []
-    peer_programs.main(
-        lambda: [request, {**request, "alone": True, "vectors": False}],
-        lambda content, values=b"": answers.append((content, values)),
-    )
-    assert list(answers[0][0]) == ["numpy"]
-    assert len(answers[1][0]["seconds"]) == 1
-    assert np.frombuffer(answers[1][1], np.float32).reshape(answers[1][0]["shape"]).tolist() == [[1.0, 1.0], [3.0, 1.0]]
-    assert len(answers[2][0]["seconds"]) == 2
-    assert asked == [(["a", "bcd"], 32), (["a"], 32), (["bcd"], 32)]
-
-
-@pytest.mark.parametrize(("config", "lower"), [({"do_lower_case": True}, True), ({"max_seq_length": 8}, False)])
-def test_text_is_lower_cased_where_sentence_transformers_does(
-    tmp_path: Path, config: dict[str, Any], lower: bool
-) -> None:
-    (tmp_path / "modules.json").write_text(json.dumps([{"path": ""}]))
-    (tmp_path / "sentence_bert_config.json").write_text(json.dumps(config))
-    assert peer_programs.lower_cases(str(tmp_path)) is lower
 
 
 def test_files_of_korsbert_are_of_one_revision_and_not_of_other_changes(
@@ -299,63 +172,104 @@ def test_files_of_korsbert_are_of_one_revision_and_not_of_other_changes(
         assert built.is_dir() is kept
         monkeypatch.setattr(peers, "revision", lambda: "def5678")
         assert Path(job_of(ours).folder) == built
-        assert Path(job_of(theirs).folder).name == "onnx"
+        assert Path(job_of(theirs).folder).name.startswith("onnx-")
         assert len(job_of(theirs).sentences) == peers.SMALL_CALIBRATION
-
-
-def test_sorted_batches_come_back_in_order() -> None:
-    seen: list[list[str]] = []
-
-    def encode_batch(texts: list[str]) -> peer_programs.Vectors:
-        seen.append(texts)
-        return np.array([[len(text)] for text in texts], np.float32)
-
-    vectors = peer_programs.by_length(encode_batch)(["aa", "a", "aaaa", "aaa"], 3)
-    assert vectors[:, 0].tolist() == [2, 1, 4, 3]
-    assert seen == [["aaaa", "aaa", "aa"], ["a"]]
-
-
-def test_padding_is_not_pooled() -> None:
-    hidden = np.array([[[3.0, 4.0], [9.0, 9.0]], [[0.0, 2.0], [2.0, 0.0]]])
-    mask = np.array([[1, 0], [1, 1]])
-    assert peer_programs.pooled(hidden, mask, "mean", normalize=False).tolist() == [[3.0, 4.0], [1.0, 1.0]]
-    assert peer_programs.pooled(hidden, mask, "cls", normalize=True).tolist() == [
-        pytest.approx([0.6, 0.8]),
-        pytest.approx([0.0, 1.0]),
-    ]
-
-
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "xlm-roberta"])
-def test_operations_are_those_of_the_floor(tmp_path: Path, architecture: str) -> None:
-    folder = save_checkpoint(tmp_path, architecture, modules=("normalize",))
-    config = load_checkpoint(find_recipe(str(folder))).model[0].auto_model.config
-    size = size_of(config, layer_weights=1)
-    shape = shape_of(folder)
-    assert [shape.operations(tokens) for tokens in (1, 17)] == [operations(size, 1, tokens) for tokens in (1, 17)]
-    assert peer_programs.pooling_of(str(folder)) == ("mean", True)
-    assert peer_programs.max_seq_length(str(folder)) > 0
-
-
-def test_modules_that_the_programs_do_not_have_are_refused(tmp_path: Path) -> None:
-    folder = save_checkpoint(tmp_path, "bert", modules=("dense",))
-    with pytest.raises(ValueError, match="only mean or cls pooling is written here"):
-        peer_programs.pooling_of(str(folder))
 
 
 def test_long_texts_are_sentences_in_a_row_up_to_the_limit(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path, "bert", modules=("normalize",))
     sentences = [f"문장 {number}입니다." for number in range(200)]
-    texts = peers._texts(folder, sentences, 40, 3)
+    texts = texts_of(folder, sentences, 40, 3)
     assert len(texts["short"].alone) == 3
     assert max(texts["long"].tokens) <= 40
     assert np.mean(texts["long"].tokens) > 2 * np.mean(texts["short"].tokens)
     assert " ".join(texts["long"].all).split() == " ".join(sentences).split()
     texts["short"].shorten(1)
-    assert len(texts["short"].block) == len(texts["short"].tokens) == peers.BATCH
+    assert len(texts["short"].block) == len(texts["short"].tokens) == BATCH
 
 
-def test_rates_are_measured_in_every_class() -> None:
-    rates = matrix_rates(1, (16, 64, 64))
-    assert set(rates) == set(peer_report._RATE_OF.values())
-    assert all(rate > 1e3 for libraries in rates.values() for rate in libraries.values())
-    assert set(rates["int8"]) > {"ONNX Runtime MatMulInteger", "ONNX Runtime QLinearMatMul", "OpenVINO"}
+class FailingPeer:
+    """A worker that encodes until a certain step."""
+
+    def __init__(self, fails_in: str = "") -> None:
+        self.fails_in = fails_in
+
+    def seconds(self, texts: list[str], _: int) -> Any:
+        return self._answer("fitting" if texts[0] == "all" else "rounds", 1.0)
+
+    def seconds_alone(self, texts: list[str]) -> Any:
+        return self._answer("alone", [1.0 for _ in texts])
+
+    def vectors(self, texts: list[str], _: int) -> Any:
+        return self._answer("vectors", np.ones((len(texts), 2), np.float32))
+
+    def _answer(self, step: str, answer: Any) -> Any:
+        if step == self.fails_in:
+            raise PeerError("killed by signal 9")
+        return answer
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, workers: dict[str, Any], refused: dict[str, str]) -> dict[str, Any]:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    texts = {SHORT: Text(["all"] * 40, ["a"], [3] * 40, ["all"] * 40)}
+    monkeypatch.setattr(Text, "shorten", lambda text, _: text.__init__(text.all, ["a"], [3, 3], ["b", "c"], True))
+    return peer_group.measure_group(workers, texts, Shape(1, 2, 8), refused, block_s=1, budget_s=0)
+
+
+@pytest.mark.parametrize("step", ["fitting", "vectors", "rounds", "alone"])
+def test_without_the_reference_a_run_ends_with_a_sentence(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    with pytest.raises(SystemExit, match=f"^{REFERENCE} cannot be measured: killed by signal 9$"):
+        measured(monkeypatch, {REFERENCE: FailingPeer(step), "peer": FailingPeer()}, {})
+
+
+@pytest.mark.parametrize("step", ["vectors", "rounds", "alone"])
+def test_a_peer_that_fails_is_refused_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    refused: dict[str, str] = {}
+    workers = {REFERENCE: FailingPeer(), "bad": FailingPeer(step), "good": FailingPeer()}
+    rows = measured(monkeypatch, workers, refused)
+    assert list(rows) == list(workers) == [REFERENCE, "good"]
+    assert refused == {"bad": "killed by signal 9"}
+    assert rows["good"][SHORT]["operations_per_s"] == 2 * Shape(1, 2, 8).operations(3)
+    assert rows["good"][SHORT]["min_cosine"] == pytest.approx(1)
+
+
+def test_a_reference_that_cannot_load_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def start(*_: object) -> Any:
+        raise PeerError("OSError: no file")
+
+    monkeypatch.setattr(peer_group, "start", start)
+    job = Job("", "", "", 1, "")
+    refused: dict[str, str] = {}
+    with ExitStack() as stack:
+        assert peer_group.start_workers(CONTENDERS[1:2], lambda _: job, tmp_path, refused, stack) == ({}, {})
+        with pytest.raises(SystemExit, match=f"^{REFERENCE} cannot be measured: OSError: no file$"):
+            peer_group.start_workers(CONTENDERS, lambda _: job, tmp_path, refused, stack)
+    assert refused == dict.fromkeys((CONTENDERS[1].name, REFERENCE), "OSError: no file")
+
+
+def test_files_depend_on_requirements_revision_and_calibration_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_contenders, "REQUIREMENTS", tmp_path)
+    environments = {step.environment for one in CONTENDERS for step in one.steps} - {OWN}
+    for name in environments:
+        (tmp_path / f"{name}.txt").write_text("peer==1")
+    fastembed = next(one for one in CONTENDERS if one.name == "fastembed qint8")
+    korsbert = next(one for one in CONTENDERS if one.name == "korsbert openvino int8")
+    peer, ours = files_folder(fastembed, b"text", "abc"), files_folder(korsbert, b"text", "abc")
+    assert {files_folder(step, b"text", "other") for step in fastembed.steps} == {peer}  # it loads what they write
+    assert peer != files_folder(fastembed, b"another", "abc")
+    assert len({ours, files_folder(korsbert, b"another", "abc"), files_folder(korsbert, b"text", "def")}) == 3
+    assert files_folder(CONTENDERS[0], b"text", "abc") == "."
+    (tmp_path / "sentence-transformers-onnx.txt").write_text("peer==2")
+    assert files_folder(fastembed, b"text", "abc") != peer
+
+
+def test_a_part_does_not_replace_the_committed_tables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["peers", "--only", "fastembed fp32"])
+    with pytest.raises(SystemExit) as ended:
+        peers.main()
+    assert ended.value.code == 2
+    assert "--only would replace whole tables by a part of them; add --results" in capsys.readouterr().err

@@ -81,3 +81,20 @@ def test_a_peer_that_cannot_start_says_why() -> None:
         pytest.raises(PeerError, match="No module named 'no_such_library'"),
     ):
         peer.answer()
+
+
+def test_a_request_to_a_peer_that_has_ended_says_why() -> None:
+    code = "import os, sys; os.close(1); print('ValueError: no weights', file=sys.stderr); sys.exit(1)"
+    with Peer(Path(sys.executable), code) as peer:
+        with pytest.raises(PeerError, match=r"^ValueError: no weights$"):
+            peer.answer()  # it has ended
+        with pytest.raises(PeerError, match=r"^ValueError: no weights$"):
+            peer.ask("x" * 2**20)
+
+
+@pytest.mark.parametrize(("written", "read"), [("answer([2, 2], bytes(15))", 16), ("answers.write(b'{')", 0)])
+def test_an_answer_that_breaks_off_is_an_error_of_the_peer(written: str, read: int) -> None:
+    code = f"{ANSWERS}{written}\nanswers.flush()\nos.kill(os.getpid(), 9)"
+    with Peer(Path(sys.executable), code) as peer, pytest.raises(PeerError, match=r"^killed by signal 9$"):  # noqa: PT012
+        peer.answer()
+        peer.read(read)
