@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from benchmarks.results import DEMO, Target, arguments, publish, table, twin, twin_recipe, work_folder
-from benchmarks.triton_server import BenchmarkServer, Served, serving
+from benchmarks.triton_server import BatchSettings, BenchmarkServer, Served, serving
 from exporter.benchmark import evenly_spread
 from exporter.bundle import TOKENIZER
 from exporter.calibration import calibration_sentences
@@ -41,6 +41,7 @@ LEAST_RATIO = {"demo": 0.8}
 LEAST_GAIN = 1.3
 """On the python runtime of the revision that ``--against`` names, at 8 clients or more."""
 PADDING = (0, 16, 64, 256, 1 << 30)
+NO_BOUND = "no bound"
 GROUP = 16
 """Sentences that stand for what requests of a server's batch hold, in the table on padding."""
 
@@ -126,7 +127,7 @@ def _run(options: Namespace, model: str) -> None:
             serving(bundle, place, options.threads, options.against) as server,
         ):
             encoder.encode(sentences)
-            padding = _padding(bundle, encoder, sentences, options.rounds)
+            padding = _padding(bundle, server.settings, sentences, options.threads, options.rounds)
             measured = _measure(encoder, server, sentences, options.rounds)
             tokens = float(np.mean(encoder.count_tokens(sentences)))
     _report(options, model, sentences, tokens, load_average, measured, padding)
@@ -188,27 +189,45 @@ def _round(
     return time.perf_counter() - started, latencies
 
 
-def _padding(bundle: Bundle, encoder: Encoder, sentences: Sequence[str], rounds: int) -> list[tuple[str, ...]]:
-    """Time groups of ragged sentences at several bounds on padding, in turns."""
+def _padding(
+    bundle: Bundle, settings: BatchSettings, sentences: Sequence[str], threads: int, rounds: int
+) -> list[tuple[str, ...]]:
+    """Time groups of ragged sentences at several bounds on padding, in turns, encoded as the python runtime does."""
     ids = TextTokenizer(Tokenizer.from_file(str(bundle.folder / TOKENIZER))).ids(sentences)
     groups = [ids[start : start + GROUP] for start in range(0, len(ids), GROUP)]
     seconds: dict[int, list[float]] = {bound: [] for bound in PADDING}
-    for number in range(rounds + 1):
-        for bound in PADDING if number % 2 else PADDING[::-1]:
-            started = time.perf_counter()
-            for group in groups:
-                encoder.encode_tokens(group, batch_size=128, padding_tokens=bound)
-            if number:
-                seconds[bound].append(time.perf_counter() - started)
+    with bundle.encoder(threads=threads, spinning=False) as encoder, ThreadPoolExecutor(threads) as pool:
+        for number in range(rounds + 1):
+            for bound in PADDING if number % 2 else PADDING[::-1]:
+                started = time.perf_counter()
+                for group in groups:
+                    _encode_group(encoder, group, settings, bound, pool)
+                if number:
+                    seconds[bound].append(time.perf_counter() - started)
     most = np.array(seconds[PADDING[-1]])
     return [
         (
-            str(bound) if bound < PADDING[-1] else "one batch",
+            str(bound) if bound < PADDING[-1] else NO_BOUND,
             f"{len(ids) / np.median(taken):.0f}",
             f"{np.median(most / np.array(taken)):.2f}x",
         )
         for bound, taken in seconds.items()
     ]
+
+
+def _encode_group(
+    encoder: Encoder, group: list[list[int]], settings: BatchSettings, padding_tokens: int, pool: Executor
+) -> None:
+    batches = encoder.encode_tokens_by_batch(
+        group,
+        batch_size=settings.batch_size,
+        padding_tokens=padding_tokens,
+        batch_tokens=settings.batch_tokens,
+        pool=pool,
+    )
+    for _, result in batches:
+        if isinstance(result, Exception):
+            raise result
 
 
 def _report(
@@ -236,8 +255,8 @@ def _report(
     header = ("", "clients", "sentences/s", "ratio", "CPU ms", "p50 ms", "p90 ms", "p99 ms", "batching")
     padded = (
         f"Padding that a batch may hold, in tokens, over groups of {GROUP} sentences as they come "
-        "(`Encoder.encode_tokens`, in process):\n\n"
-        + table(("padding_tokens", "sentences/s", "to one batch a group"), padding)
+        "(`Encoder.encode_tokens_by_batch` in process, with the tokens per batch, threads and pool of the python "
+        "runtime):\n\n" + table(("padding_tokens", "sentences/s", f"to {NO_BOUND}"), padding)
     )
     data = {
         "model": model,

@@ -38,21 +38,36 @@ class Served:
     protocol: Protocol
 
 
+@dataclass(frozen=True)
+class BatchSettings:
+    """What the python runtime batches by.
+
+    Attributes:
+        batch_size: Rows per batch, at most.
+        batch_tokens: Tokens per batch, at most.
+    """
+
+    batch_size: int
+    batch_tokens: int
+
+
 class BenchmarkServer:
     """A running server.
 
     Attributes:
         ways: To ask it.
+        settings: Of the python runtime.
     """
 
-    def __init__(self, server: TritonServer, encoders: dict[str, str]) -> None:
+    def __init__(self, server: TritonServer, encoders: dict[str, str], settings: BatchSettings) -> None:
         """Remember a server.
 
         Args:
             server: Ready.
             encoders: The models by their name in tables.
+            settings: Of the python runtime.
         """
-        self._server = server
+        self._server, self.settings = server, settings
         protocols: tuple[tuple[str, Protocol], ...] = (("gRPC", "grpc"), ("HTTP", "http"))
         self.ways = [
             Served(f"{name}, {spoken}", encoder, protocol)
@@ -103,12 +118,17 @@ def serving(bundle: Bundle, work: Path, threads: int, against: str | None) -> It
         ship([bundle], models, Options(), name="native")
         _set_threads(models / "native" / FILE, "intra_op_thread_count", threads)
     with running(models, work / "triton") as server:
-        yield BenchmarkServer(server, encoders)
+        yield BenchmarkServer(server, encoders, _settings(models / encoders["python runtime"] / FILE))
 
 
 def _of_revision(revision: str, file: Path) -> bytes:
     command = ["git", "-C", str(ROOT), "show", f"{revision}:{file}"]
     return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+
+
+def _settings(path: Path) -> BatchSettings:
+    config = read_config(path)
+    return BatchSettings(config.max_batch_size, int(config.parameters["batch_tokens"].string_value))
 
 
 def _set_threads(path: Path, parameter: str, threads: int) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Self
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from exporter.errors import BundleError, EngineError, ExportError
+from exporter.errors import BundleError, EngineError
 from exporter.runtime.runner import Runner
 from exporter.runtime.tokens import IntArray, TextTokenizer, TokenIds, batches_by_length, batches_of_little_padding
 from exporter.runtime.vector_types import Vectors
@@ -57,10 +57,12 @@ class TokenEncoder:
         padding_tokens: int = 16,
         batch_tokens: int | None = None,
         pool: Executor,
-    ) -> Iterator[tuple[list[int], Vectors | ExportError]]:
+    ) -> Generator[tuple[list[int], Vectors | Exception], None, None]:
         """Encode token ids as ``encode_tokens`` does, and yield each batch when it is done: short rows come first.
 
-        For servers, which can then answer requests for short sentences while longer ones are still being encoded.
+        For servers, which can then answer requests for short sentences while longer ones are still being encoded. A
+        batch that fails does not end the others. Whoever needs no more of them closes the generator: batches that have
+        not begun are then left out.
 
         Args:
             rows: Token ids of each sentence.
@@ -68,31 +70,31 @@ class TokenEncoder:
             padding_tokens: See ``encode_tokens``.
             batch_tokens: Tokens per batch with padding, at most; a longer row is a batch of its own. By default as in
                 ``encode_tokens``.
-            pool: Threads. Each runs one batch at a time.
+            pool: Threads. Each runs one batch at a time; no batch runs in the calling thread.
 
         Yields:
             The numbers of a batch's rows, and their vectors, (len(batch), full_dimension) float32; or instead of them
-            what ``encode_tokens`` would raise for this batch.
+            the exception that ``encode_tokens`` would raise for this batch, of any type.
 
         Raises:
             EngineError: A row is empty.
         """
         longest_first = _server_batches(rows, batch_size, padding_tokens, batch_tokens)
-        if len(longest_first) == 1:
-            (batch,) = longest_first
-            yield batch, self._run_or_error([rows[row] for row in batch])
-            return
         running = [
             (batch, pool.submit(self._run_or_error, [rows[row] for row in batch])) for batch in reversed(longest_first)
         ]
-        for batch, future in running:
-            yield batch, future.result()
+        try:
+            for batch, future in running:
+                yield batch, future.result()
+        finally:  # what nobody waits for must not delay the batches of the next call
+            for _, future in running:
+                future.cancel()
 
-    def _run_or_error(self, rows: Sequence[TokenIds]) -> Vectors | ExportError:
-        """Encode token ids as one batch, or return what is wrong with it."""
+    def _run_or_error(self, rows: Sequence[TokenIds]) -> Vectors | Exception:
+        """Encode token ids as one batch, or return what it fails with."""
         try:
             return self._run(rows)
-        except ExportError as error:
+        except Exception as error:  # noqa: BLE001 - also of the engine's library, and MemoryError
             return error
 
     def encode_padded(self, input_ids: IntArray, attention_mask: IntArray) -> Vectors:
@@ -164,5 +166,8 @@ def encoder_batches(lengths: Sequence[int], batch_size: int = 32) -> list[list[i
 
 
 def rows_at_once(batch_size: int, tokens: int) -> int:
-    """Return how many rows of so many tokens each ``Encoder.encode_tokens`` runs as one batch, at most."""
+    """Return how many rows of so many tokens each ``Encoder.encode_tokens`` runs as one batch, at most.
+
+    Triton's python runtime runs smaller batches, and keeps what it runs at one time within the tokens of that batch.
+    """
     return max(1, min(batch_size, batch_size * TOKENS_PER_ROW // tokens))

@@ -47,13 +47,25 @@ class Request:
         answer: What was sent, or None.
     """
 
+    SEND_FAILURE = "Failed to increase the shared memory pool size"
+
     def __init__(
         self,
         tensors: dict[str, npt.NDArray[Any]],
         parameters: str = "{}",
         on_answer: Callable[[Request], None] = lambda _: None,
+        send_failures: int = 0,
     ) -> None:
+        """Make a request.
+
+        Args:
+            tensors: Its inputs, by name.
+            parameters: JSON text.
+            on_answer: Called when its answer was sent.
+            send_failures: So many times its sender fails to send, as where the backend gets no shared memory.
+        """
         self.tensors, self._parameters, self._on_answer = tensors, parameters, on_answer
+        self._send_failures = send_failures
         self.answer: Any = None
 
     def parameters(self) -> str:
@@ -66,6 +78,9 @@ class Request:
 
     def _send(self, answer: Any, _flags: int) -> None:
         assert self.answer is None, "a request was answered twice"
+        if self._send_failures:
+            self._send_failures -= 1
+            raise RuntimeError(self.SEND_FAILURE)
         self.answer = answer
         self._on_answer(self)
 

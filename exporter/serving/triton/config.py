@@ -239,8 +239,9 @@ def _engine_parameters(served: Served) -> dict[str, str]:
     if served.backend != "python":
         return {}
     # threads 0: the cores of the machine, shared between the instances. padding_tokens: on a CPU anything up to some 64
-    # does (benchmarks/results/triton.md, on a busy machine). batch_tokens: larger batches are no faster on a CPU, and
-    # their sentences are answered later. A GPU's figures are guesses and not measured yet.
+    # did (benchmarks/results/triton.md, measured when batches were larger). batch_tokens: larger batches were no faster
+    # with the demo on ONNX Runtime on a CPU, and their sentences are answered later; no other model or engine was
+    # measured. A GPU's figures are guesses.
     padding_tokens, batch_tokens = (2048, served.batch.max * TOKENS_PER_ROW) if served.on_gpu else (16, 512)
     return {"threads": "0", "padding_tokens": str(padding_tokens), "batch_tokens": str(batch_tokens)}
 

@@ -25,7 +25,7 @@ _MOST_BYTES = 2**45
 
 
 class Peak(BaseModel):
-    """What one instance of an encoder takes for the largest batch that the server gives it.
+    """What one instance of an encoder takes for the most that the server gives it at one time, as one batch.
 
     Attributes:
         seal: Of the bundle.
@@ -74,7 +74,10 @@ class Loaded:
 
 
 def largest_batch(one: Served) -> tuple[int, int]:
-    """Return the rows and the tokens of the largest batch that Triton or the python runtime gives to the engine."""
+    """Return the rows and the tokens of the largest batch that the engine gets from Triton.
+
+    Of the python runtime: of a batch that has as many tokens as all the batches that it runs at one time, at most.
+    """
     manifest = one.bundle.manifest
     # Only TensorRT refuses rows that are longer than the recipe's shapes.
     longest = manifest.encoder.max_seq_length

@@ -6,16 +6,20 @@ bundle holds wherever ``pip install 'korsbert[cpu]'`` (or the engine's own extra
 ``config.pbtxt`` allows ragged batches, so Triton hands over requests of any widths together. Their sentences are taken
 out of their padding, sorted by length, and run in batches of few padded tokens, as many at a time as the engine has
 threads. The shortest come first, and a request is answered when its last sentence is done, so that its client goes on
-while longer ones are still being encoded. What is wrong with one request is answered to it and to no other.
+while longer ones are still being encoded. What is wrong with one request is answered to it and to no other: if a batch
+fails, each request that has a sentence in it is encoded once more, alone, after all other batches.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ import triton_python_backend_utils as pb_utils
 
 from exporter.bundle import Bundle
 from exporter.errors import ExportError
-from exporter.runtime.token_encoder import TOKENS_PER_ROW
+from exporter.runtime.token_encoder import rows_at_once
 
 Rows = list[npt.NDArray[np.int64]]
 
@@ -48,10 +52,12 @@ class TritonPythonModel:
         self._encoder = bundle.encoder(device="cuda" if on_gpu else "cpu", threads=threads, spinning=False)
         self._max_batch_size = config["max_batch_size"]
         self._padding_tokens = int(settings["padding_tokens"])
-        self._batch_tokens = int(settings["batch_tokens"])
-        # Batches at one time have no more tokens together than the batch that `ship` measures the memory of.
-        most = self._max_batch_size * TOKENS_PER_ROW // max(self._batch_tokens, self._encoder.max_seq_length)
-        self._pool = ThreadPoolExecutor(1 if on_gpu else max(1, min(threads, most)))
+        # All batches run in the pool, and those at one time have no more tokens together than the batch that `ship`
+        # measures the memory of.
+        longest = self._encoder.max_seq_length
+        measured = rows_at_once(self._max_batch_size, longest) * longest
+        self._batch_tokens = min(int(settings["batch_tokens"]), measured)
+        self._pool = ThreadPoolExecutor(1 if on_gpu else min(threads, measured // max(self._batch_tokens, longest)))
 
     def execute(self, requests: list[Any]) -> list[Any] | None:
         """Encode the sentences of all requests together, and answer each request as soon as its own are done."""
@@ -60,14 +66,14 @@ class TritonPythonModel:
             return [self._alone(read[0])]
         unanswered = {number: request.get_response_sender() for number, request in enumerate(requests)}
 
-        def send(number: int, response: Any) -> None:
-            unanswered.pop(number).send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        def send(number: int, make: Callable[[], Any]) -> None:
+            _send(unanswered.pop(number), make)
 
         try:
             self._together(read, send)
         except Exception as error:  # noqa: BLE001 - a request without an answer would wait for ever
             for number in list(unanswered):
-                send(number, _refusal(f"{type(error).__name__}: {error}", "INTERNAL"))
+                send(number, partial(_refusal, f"{type(error).__name__}: {error}", "INTERNAL"))
         return None
 
     def finalize(self) -> None:
@@ -75,44 +81,51 @@ class TritonPythonModel:
         self._pool.shutdown()
         self._encoder.close()
 
-    def _together(self, read: list[Rows | str], send: Callable[[int, Any], None]) -> None:
-        """Encode what was read from several requests in common batches, and send the response to each request."""
+    def _together(self, read: list[Rows | str], send: Callable[[int, Callable[[], Any]], None]) -> None:
+        """Encode what was read from several requests in common batches, and send the response to each request.
+
+        Args:
+            read: Of each request.
+            send: Takes the number of a request and what makes its response.
+        """
         sound = {number: found for number, found in enumerate(read) if found and not isinstance(found, str)}
         for number in range(len(read)):
             if number not in sound:
-                send(number, self._alone(read[number]))
+                send(number, partial(self._alone, read[number]))
         rows = [row for found in sound.values() for row in found]
         owners = [number for number, found in sound.items() for _ in found]
         starts = {number: owners.index(number) for number in sound}
         left = Counter(owners)
         vectors = np.empty((len(rows), self._encoder.full_dimension), np.float32)
         failed: set[int] = set()
-        for batch, result in self._encode(rows):
-            if isinstance(result, ExportError):
-                failed.update(owners[row] for row in batch)
-            else:
-                vectors[batch] = result
-            for number in (owners[row] for row in batch):
-                left[number] -= 1
-                if left[number]:
-                    continue
-                if number in failed:  # one sentence of a batch is at fault: it must not cost the other requests
-                    send(number, self._alone(read[number]))
+        with closing(self._encode(rows)) as encoded:
+            for batch, result in encoded:
+                if isinstance(result, Exception):
+                    failed.update(owners[row] for row in batch)
                 else:
-                    send(number, _answer(vectors[starts[number] :][: len(sound[number])]))
+                    vectors[batch] = result
+                for number in (owners[row] for row in batch):
+                    left[number] -= 1
+                    if not left[number] and number not in failed:
+                        send(number, partial(_answer, vectors[starts[number] :][: len(sound[number])]))
+        for number in sorted(failed):  # one sentence of a batch is at fault: it must not cost the other requests
+            send(number, partial(self._alone, read[number]))
 
     def _alone(self, rows: Rows | str) -> Any:
         """Return the response to one request."""
         if isinstance(rows, str):
             return _refusal(rows)
         vectors = np.empty((len(rows), self._encoder.full_dimension), np.float32)
-        for batch, result in self._encode(rows):
-            if isinstance(result, ExportError):
-                return _refusal(str(result))
-            vectors[batch] = result
+        with closing(self._encode(rows)) as encoded:
+            for batch, result in encoded:
+                if isinstance(result, ExportError):
+                    return _refusal(str(result))
+                if isinstance(result, Exception):
+                    return _refusal(f"{type(result).__name__}: {result}", "INTERNAL")
+                vectors[batch] = result
         return _answer(vectors)
 
-    def _encode(self, rows: Rows) -> Iterator[tuple[list[int], npt.NDArray[np.float32] | ExportError]]:
+    def _encode(self, rows: Rows) -> Generator[tuple[list[int], npt.NDArray[np.float32] | Exception], None, None]:
         return self._encoder.encode_tokens_by_batch(
             rows,
             batch_size=self._max_batch_size,
@@ -142,6 +155,19 @@ class TritonPythonModel:
 
 def _answer(vectors: npt.NDArray[np.float32]) -> Any:
     return pb_utils.InferenceResponse([pb_utils.Tensor("sentence_embedding", np.ascontiguousarray(vectors))])
+
+
+def _send(sender: Any, make: Callable[[], Any]) -> None:
+    """Send the response to a request, or why there is none. Whatever fails, the other requests get their answers."""
+    final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+    try:
+        sender.send(make(), final)
+    except Exception as error:  # noqa: BLE001 - tritonserver 2.51 crashes if `execute` raises after an answer
+        why = f"{type(error).__name__}: {error}"
+        try:
+            sender.send(_refusal(why, "INTERNAL"), final)
+        except Exception:  # noqa: BLE001 - a sender that has failed may refuse to send again
+            logging.getLogger(__name__).error("a request stays without an answer: %s", why)  # noqa: TRY400
 
 
 def _refusal(message: str, code: str = "INVALID_ARG") -> Any:

@@ -4,8 +4,8 @@ The parameter ``prompt_name`` of a request chooses one of the model's prompts. A
 
 This file is copied into a model repository as ``model.py``, beside the bundle's ``tokenizer.json`` (which truncates
 and lower-cases) and ``korsbert_tokens.py``, the code that the encoder itself tokenizes with. It needs ``tokenizers``
-and numpy, and nothing of korsbert. A request that cannot be read is answered with an error of its own; the others of
-its batch are not touched.
+and numpy, and nothing of korsbert. A request that cannot be read is answered with an error of its own, and so is one
+whose response cannot be made or sent; the others of its batch are not touched.
 
 Triton batches requests for the encoder only while their shapes are equal, one after the other as they come: requests
 of all lengths would travel alone. So where the encoder wants one shape per batch, each request is padded to a bucket
@@ -17,6 +17,9 @@ as its longest sentence.
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +59,7 @@ class TritonPythonModel:
             return [self._answer(ids[0], widths[0])]
         senders = [request.get_response_sender() for request in requests]
         for number in sorted(range(len(requests)), key=widths.__getitem__):
-            senders[number].send(
-                self._answer(ids[number], widths[number]), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-            )
+            _send(senders[number], partial(self._answer, ids[number], widths[number]))
         return None
 
     def _read(self, request: Any) -> list[str] | str:
@@ -101,6 +102,25 @@ class TritonPythonModel:
 
     def _answer(self, found: list[list[int]] | str, width: int) -> Any:
         if isinstance(found, str):
-            return pb_utils.InferenceResponse([], pb_utils.TritonError(found, pb_utils.TritonError.INVALID_ARG))
+            return _refusal(found)
         ids, mask = self._tokenizer.pad(found, width)
         return pb_utils.InferenceResponse([pb_utils.Tensor("input_ids", ids), pb_utils.Tensor("attention_mask", mask)])
+
+
+# Both functions are in `encoder.py` too: each file stands alone in a model repository.
+def _send(sender: Any, make: Callable[[], Any]) -> None:
+    """Send the response to a request, or why there is none. Whatever fails, the other requests get their answers."""
+    final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+    try:
+        sender.send(make(), final)
+    except Exception as error:  # noqa: BLE001 - tritonserver 2.51 crashes if `execute` raises after an answer
+        why = f"{type(error).__name__}: {error}"
+        try:
+            sender.send(_refusal(why, "INTERNAL"), final)
+        except Exception:  # noqa: BLE001 - a sender that has failed may refuse to send again
+            logging.getLogger(__name__).error("a request stays without an answer: %s", why)  # noqa: TRY400
+
+
+def _refusal(message: str, code: str = "INVALID_ARG") -> Any:
+    error = pb_utils.TritonError  # the backend adds it after it has imported this file
+    return pb_utils.InferenceResponse([], error(message, getattr(error, code)))
