@@ -158,6 +158,7 @@ ALLOWED: dict[str, set[str]] = {
         "bundle",
         "checkpoint",
         "engines",
+        "errors",
         "graph",
         "stages",
         "targets",
