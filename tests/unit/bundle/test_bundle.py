@@ -138,10 +138,10 @@ class TestWhatIsVerifiedIsWhatRuns:
     def test_a_file_replaced_as_the_engine_is_opened(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         expected = self.vector(Bundle.open(bundle).encoder())
 
-        def replace_and_open(engine: Engine, *arguments: Any) -> object:
+        def replace_and_open(engine: Engine, *arguments: Any, **options: Any) -> object:
             (bundle / "model.onnx").write_bytes(b"something else")
             (bundle / "tokenizer.json").write_bytes((bundle / "tokenizer.json").read_bytes())
-            return onnxruntime.open(engine, *arguments)
+            return onnxruntime.open(engine, *arguments, **options)
 
         opened = Bundle.open(bundle)
         monkeypatch.setattr(module, "backend_of", lambda _: SimpleNamespace(open=replace_and_open))
