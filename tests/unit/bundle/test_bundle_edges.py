@@ -237,7 +237,7 @@ class TestEncoder:
         """The devices and threads that engines are opened with; no engine is opened."""
         opened: list[tuple[str, Any]] = []
 
-        def open_engine(engine: object, files: object, device: str, threads: int | None) -> object:  # noqa: ARG001
+        def open_engine(engine: object, files: object, device: str, threads: int | None, **_: bool) -> object:  # noqa: ARG001
             opened.append((device, threads))
             return SimpleNamespace(execution="test")
 
