@@ -225,7 +225,7 @@ def _judge_one(bundle: Bundle, graph: Path, golden: Path, release: Release) -> d
             encoder = Encoder.of(bundle.manifest.encoder, tokenizer, runner, ranges=bundle.ranges(), device="cpu")
             report = judge_function(encoder.encode, read_golden(golden), engine.precision)
     except EngineError as error:
-        return {"runs": False, "error": error.message}
+        return {"runs": False, "error": error.message.replace(f"{graph.parent}/", "")}  # without this machine's paths
     return {"runs": True, "passed": report.passed, "min_cosine": report.to_dict()["statistics"]["min_cosine"]}
 
 
