@@ -11,7 +11,18 @@ from exporter.dependencies import release_of
 from exporter.errors import InputError
 
 DEFAULT_RELEASE = "25.12"
+OLDEST_RELEASE = "24.11"
+"""The first image whose Python (3.12) is new enough for korsbert; 24.10 has 3.10."""
 ONNXRUNTIME = {
+    "24.11": "1.19.2",
+    "24.12": "1.20.1",
+    "25.01": "1.20.1",
+    "25.02": "1.20.1",
+    "25.03": "1.21.0",
+    "25.04": "1.21.0",
+    "25.05": "1.22.0",
+    "25.06": "1.22.0",
+    "25.07": "1.22.0",
     "25.09": "1.23.0",
     "25.10": "1.23.1",
     "25.11": "1.23.2",
@@ -25,8 +36,11 @@ ONNXRUNTIME = {
     "26.07": "1.27.0",
     "26.08": "1.28.0",
 }
-"""Release of the image -> the version of ONNX Runtime in its onnxruntime backend, oldest first."""
-_OLDEST, _NEWEST = min(ONNXRUNTIME), max(ONNXRUNTIME)
+"""Release of the image -> the version of ONNX Runtime in its onnxruntime backend, oldest first.
+
+Source: ``build.py`` of each release branch of triton-inference-server/server. 25.08 is left out, so it counts as 25.07:
+its ``build.py`` names 1.23.0, which was published after that image.
+"""
 _VERSION = re.compile(r"(?P<release>\d\d\.(0[1-9]|1[0-2]))(@(?P<digest>sha256:[0-9a-f]{64}))?")
 _REPOSITORY = "nvcr.io/nvidia/tritonserver"
 _REFERENCE = re.compile(rf"{re.escape(_REPOSITORY)}:(\d\d\.(?:0[1-9]|1[0-2]))-py3")
@@ -90,11 +104,17 @@ def image_for(needs: Mapping[str, str], version: str | None) -> Image:
         wanted = (Image(release) for release in (DEFAULT_RELEASE, *ONNXRUNTIME))
         return next(image for image in wanted if all(map(image.has_onnxruntime, needs.values())))
     image = Image.parse(version)
+    if image.release < OLDEST_RELEASE:
+        raise InputError(
+            f"`image_version` {version}: Triton's image {image.release} has Python 3.10 or older, "
+            "and korsbert needs 3.11",
+            next_step=f"use `image_version={OLDEST_RELEASE}` or newer",
+        )
     for name, least in needs.items():
         if not image.has_onnxruntime(least):
-            has = f"ONNX Runtime {image.onnxruntime}" if image.onnxruntime else "an older one than 1.23"
             raise InputError(
-                f"{name} needs ONNX Runtime {least} or newer, and Triton's image {image.release} has {has}",
+                f"{name} needs ONNX Runtime {least} or newer, and Triton's image {image.release} has "
+                f"ONNX Runtime {image.onnxruntime}",
                 next_step=f"use `image_version={oldest_release(least)}` or newer, or `runtime=python`",
             )
     return image

@@ -11,12 +11,16 @@ from exporter.serving.triton import Options, ship
 from exporter.serving.triton.images import ONNXRUNTIME, Image, image_for, oldest_release, release_in
 from tests.support.served_bundles import bundle_of
 
-BY_MASK, BY_LENGTHS = {"bundle": "1.23"}, {"bundle": "1.25"}
+OPSET_20, BY_MASK, BY_LENGTHS = {"bundle": "1.17"}, {"bundle": "1.23"}, {"bundle": "1.25"}
 
 
 def test_the_onnxruntime_of_each_image() -> None:
-    """As observed in the images; a range of the list is written out, so that no release is left out by mistake."""
+    """As their ``build.py`` names it; a range of the list is written out, so that no release is left out by mistake."""
     assert {
+        "24.11": "1.19.2",
+        **dict.fromkeys(("24.12", "25.01", "25.02"), "1.20.1"),
+        **dict.fromkeys(("25.03", "25.04"), "1.21.0"),
+        **dict.fromkeys(("25.05", "25.06", "25.07"), "1.22.0"),
         "25.09": "1.23.0",
         "25.10": "1.23.1",
         **dict.fromkeys(("25.11", "25.12", "26.01"), "1.23.2"),
@@ -38,13 +42,16 @@ def test_the_guide_has_the_same_table() -> None:
 
 
 def test_images_outside_of_the_table() -> None:
-    assert Image("25.08").onnxruntime is None
-    assert not Image("25.08").has_onnxruntime("1.23")
+    assert Image("24.10").onnxruntime is None
+    assert not Image("24.10").has_onnxruntime("1.12")
+    assert Image("25.08").onnxruntime == "1.22.0"
     assert Image("27.01").onnxruntime == "1.28.0"
     assert Image("27.01").has_onnxruntime("1.25")
 
 
-@pytest.mark.parametrize(("needs", "release"), [({}, "25.12"), (BY_MASK, "25.12"), (BY_LENGTHS, "26.07")])
+@pytest.mark.parametrize(
+    ("needs", "release"), [({}, "25.12"), (OPSET_20, "25.12"), (BY_MASK, "25.12"), (BY_LENGTHS, "26.07")]
+)
 def test_an_image_is_chosen_that_is_new_enough(needs: dict[str, str], release: str) -> None:
     assert image_for(needs, None) == Image(release)
 
@@ -54,7 +61,8 @@ def test_an_image_is_chosen_that_is_new_enough(needs: dict[str, str], release: s
     [
         ("25.12", BY_LENGTHS, "ONNX Runtime 1.23.2"),
         ("26.06", BY_LENGTHS, "ONNX Runtime 1.24.4"),
-        ("25.08", BY_MASK, "an older one than 1.23"),
+        ("25.08", BY_MASK, "ONNX Runtime 1.22.0"),
+        ("24.11", {"bundle": "1.21"}, "ONNX Runtime 1.19.2"),
     ],
 )
 def test_an_image_that_is_too_old_is_refused(release: str, needs: dict[str, str], has: str) -> None:
@@ -66,6 +74,16 @@ def test_an_image_that_is_too_old_is_refused(release: str, needs: dict[str, str]
     assert caught.value.next_step == f"use `image_version={oldest}` or newer, or `runtime=python`"
     assert image_for(needs, oldest) == Image(oldest)
     assert image_for({}, release) == Image(release)
+
+
+def test_an_older_opset_runs_on_an_older_image() -> None:
+    assert image_for(OPSET_20, "24.11") == Image("24.11")
+    assert oldest_release("1.12") == "24.11"
+
+
+def test_an_image_whose_python_is_too_old_is_refused() -> None:
+    with pytest.raises(InputError, match=r"image 24\.10 has Python 3\.10 or older, and korsbert needs 3\.11"):
+        image_for({}, "24.10")
 
 
 def test_an_image_may_be_pinned() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from exporter.errors import first_line
 from exporter.files import read_text
 from exporter.serving.triton.engines import MODEL_FILES, Tensor
-from exporter.serving.triton.images import Image, oldest_release, release_in
+from exporter.serving.triton.images import OLDEST_RELEASE, ONNXRUNTIME, Image, oldest_release, release_in
 from exporter.serving.triton.lint.model import Finding, Model, type_name
 
 
@@ -73,10 +73,11 @@ def check_image(model: Model) -> Iterator[Finding]:
         return
     least = model.manifest.engine.least_runtime
     if least is not None and release is not None and not Image(release).has_onnxruntime(least):
+        has = Image(release).onnxruntime or f"older than {ONNXRUNTIME[OLDEST_RELEASE]}"
         yield Finding(
             path,
             "image",
-            f"{release}, with ONNX Runtime {Image(release).onnxruntime or 'older than 1.23'}",
+            f"{release}, with ONNX Runtime {has}",
             f"{oldest_release(least)} or newer, for {model.config.name}",
             f"ONNX Runtime before {least} refuses this graph or answers wrongly: ship again with that image",
         )
