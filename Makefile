@@ -15,14 +15,21 @@ SUITE := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 #   make test-newest TORCH=torch PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test fuzz test-newest test-oldest check policies docs coverage wheel lock locked release audit clean
+.PHONY: demo test test-all environments fuzz test-newest test-oldest check policies docs coverage wheel lock locked release audit clean
 
 demo: .venv/ready
 	$(BIN)/korsbert-export --model demo --fp16 --force
 	$(BIN)/korsbert show artifacts/demo/fp16-onnxruntime
 
-test: .venv/ready .venv-triton/ready .venv-infinity/ready build/wheels/ready build/javascript/ready build/interop/ready build/adapters/ready
+test: environments
+	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE) -m "not slow"
+
+# With the tests marked `slow` too: variants of others, and those of a minute and more. About twice as long.
+test-all: environments
 	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE)
+
+# Everything that `make test` needs. `make -j 4 environments` installs several at a time.
+environments: .venv/ready .venv-triton/ready .venv-infinity/ready build/wheels/ready build/javascript/ready build/interop/ready build/adapters/ready
 
 # The fuzz tests with 5,000 cases each: about an hour. `make test` runs 200.
 fuzz: .venv/ready

@@ -33,7 +33,6 @@ Shared = Callable[[str, Callable[[Path], object]], Path]
 
 # Files of minutes, the longest first: one that begins last keeps one process busy while the others have nothing to do.
 LONGEST = (
-    "test_int8_minilm.py",
     "test_int8.py",
     "test_exports.py",
     "test_multilingual_e5.py",

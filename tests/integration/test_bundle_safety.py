@@ -422,6 +422,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 class TestSameInputs:
+    @pytest.mark.slow
     def test_give_the_same_graph(self, twin: Path, tmp_path: Path) -> None:
         # Two processes at once whose sets and dicts of strings are ordered differently; in fp16, the longest way.
         code = "import sys, exporter; exporter.export(sys.argv[1], precision='fp16', out=sys.argv[2])"

@@ -569,6 +569,7 @@ class TestBundles:
         assert {"tokenizer", "weights", "graph", "dataflow", "lookup", "sweep"} <= set(parts)
         assert [path.name for path in tmp_path.iterdir()] == ["junit.xml"]
 
+    @pytest.mark.slow
     def test_validate_finds_the_demo_where_it_ships(self, python: WarmPython, demo_fp16: Path, tmp_path: Path) -> None:
         # From any folder, and not on the hub: a manifest keeps the recipe, not where its file stood.
         done = python.run(CLI, "validate", demo_fp16, cwd=tmp_path, environment={"HF_HUB_OFFLINE": "1"})
@@ -589,6 +590,7 @@ class TestBundles:
         assert failed == ["max relative error", "sweep"]
         assert suite.get("failures") == "2"
 
+    @pytest.mark.slow
     def test_validate_records_a_pending_bundle_only_when_it_is_asked_to(
         self, python: WarmPython, twin: Path, twin_bundle: Path, tmp_path: Path
     ) -> None:

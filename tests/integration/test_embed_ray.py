@@ -128,6 +128,7 @@ def test_a_bad_row_is_told_as_on_one_machine(
     assert not [*(tmp_path / "out").glob(".*"), *(tmp_path / "out").glob("*000001*")]
 
 
+@pytest.mark.slow
 def test_a_compressed_file_is_read_by_one_worker(
     cluster: RayCluster, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_vector_of_another_text_fails_the_comparison(
     assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 
+@pytest.mark.slow
 def test_another_kind_of_processor_is_told_once(
     cluster: RayCluster, demo_fp32: Path, source: Path, tmp_path: Path
 ) -> None:
@@ -204,6 +206,7 @@ class TestFaults:
         assert json.loads(told)["counts"]["rows"] == ROWS
         assert contents(out) == contents(whole)
 
+    @pytest.mark.slow
     def test_a_machine_that_goes_and_another_that_comes(
         self, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
     ) -> None:
@@ -221,6 +224,7 @@ class TestFaults:
         assert running.returncode == 0, errors
         assert contents(out) == contents(whole)
 
+    @pytest.mark.slow
     def test_a_machine_that_comes_gets_a_worker(self, demo_fp32: Path, tmp_path: Path) -> None:
         """The input is long, so that there is something left to do for it."""
         (tmp_path / "in.txt").write_text("".join(f"{row} 번째 문장\n" for row in range(60_000)), encoding="utf-8")
@@ -236,7 +240,14 @@ class TestFaults:
                 assert running.poll() is None, "no worker came"
                 running.terminate()
 
-    @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize(
+        ("number", "status"),
+        [
+            (signal.SIGTERM, 143),
+            pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+            pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        ],
+    )
     def test_a_driver_that_is_ended_is_finished_by_the_next(
         self,
         number: signal.Signals,
@@ -306,6 +317,7 @@ class TestFaults:
         assert json.loads((bundle / "manifest.json").read_text())["engine"]["precision"] == "fp16"
         assert contents(tmp_path / "out") == contents(whole)
 
+    @pytest.mark.slow
     def test_a_part_that_is_written_again_behind_the_run(
         self, cluster: RayCluster, demo_fp32: Path, source: Path, whole: Path, tmp_path: Path
     ) -> None:
@@ -331,6 +343,7 @@ class TestFaults:
         assert contents(out) == contents(whole)
 
 
+@pytest.mark.slow
 def test_from_an_object_store_to_an_object_store(demo_fp32: Path, source: Path, whole: Path, tmp_path: Path) -> None:
     """Two machines, one of which loses its worker."""
     with s3_server() as s3:

@@ -42,6 +42,7 @@ def test_export_and_encode(python: WarmPython, tmp_path: Path) -> None:
     assert exporter.load(tmp_path / "out" / "demo" / "fp16-onnxruntime").dimension == 256
 
 
+@pytest.mark.slow
 def test_validate_in_ci(demo_fp16: Path, tmp_path: Path) -> None:
     done = shell(EXAMPLES / "validate-in-ci" / "validate.sh", demo_fp16, "parity.xml", cwd=tmp_path)
     assert done.status == 0, done
@@ -67,6 +68,7 @@ def test_serve_with_triton(demo_fp16: Path, tmp_path: Path) -> None:
     assert 'backend: "python"' in (tmp_path / "models" / "demo" / "config.pbtxt").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_quantize_with_own_text(python: WarmPython, tmp_path: Path) -> None:
     folder = EXAMPLES / "quantize-with-own-text"
     done = python.run(RUN, folder / "quantize.py", "out", cwd=tmp_path)

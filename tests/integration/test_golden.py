@@ -77,7 +77,7 @@ def figures(report: ParityReport) -> dict[str, tuple[float, float]]:
     return {verdict.name: (verdict.value, verdict.bound) for verdict in report.verdicts}
 
 
-@pytest.mark.parametrize("name", ["demo_fp32", "demo_fp16"])
+@pytest.mark.parametrize("name", ["demo_fp16", pytest.param("demo_fp32", marks=pytest.mark.slow)])
 def test_the_verdicts_are_those_of_the_checkpoint(name: str, golden: Path, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(name)
     with_golden, with_checkpoint = exporter.validate(folder, golden=golden), exporter.validate(folder)
@@ -351,6 +351,7 @@ class TestPrompts:
         assert "prompts: the bundle has no prompt 'title'" in failure
 
 
+@pytest.mark.slow
 def test_dimensions_of_the_bundle_are_judged(twin: Path, tmp_path: Path) -> None:
     """A golden file of a plain folder declares none, and holds whole vectors."""
     recipe = Recipe(name="matryoshka", source=str(twin), truncate_dims=(16,))

@@ -13,6 +13,7 @@ DRY = ["gpu", "--device", "cpu", "--size", "small", "--rounds", "1", "--repeats"
 FEW = ["--sentences", "12", "--probes", "12", "--model", "ko-sbert-multitask"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_what_it_can_and_names_what_it_cannot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

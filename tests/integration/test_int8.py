@@ -56,7 +56,12 @@ def demo_onnxruntime(shared: Shared) -> Bundle:
 
 
 @pytest.mark.parametrize(
-    ("precision", "backend"), [("int8", "openvino"), ("int8", "onnxruntime"), ("int8_dynamic", "onnxruntime")]
+    ("precision", "backend"),
+    [
+        ("int8", "openvino"),
+        ("int8", "onnxruntime"),
+        pytest.param("int8_dynamic", "onnxruntime", marks=pytest.mark.slow),
+    ],
 )
 def test_the_demo_passes_with_few_matmuls_excluded(shared: Shared, precision: str, backend: str) -> None:
     bundle = int8_bundle(shared, "demo", precision, backend)
@@ -64,6 +69,7 @@ def test_the_demo_passes_with_few_matmuls_excluded(shared: Shared, precision: st
     assert bundle.manifest.engine.precision == precision
 
 
+@pytest.mark.slow
 def test_a_task_is_part_of_the_gate(demo_openvino: Bundle, tmp_path: Path) -> None:
     """Scores that are the float32 cosines themselves leave int8 no room: whatever it loses is a drop from 100."""
     texts = list(SHIPPED[:400])
@@ -173,7 +179,13 @@ def some_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("albert-small", "klue-sroberta") else pytest.param(name, marks=pytest.mark.slow)
+        for name in MEASURED
+    ],
+)
 def test_tensorrt_rtx_builds_the_graph_of_every_twin(name: str, some_text: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86_64 only)")
     checkpoint = load_checkpoint(find_recipe(str(build_twin(name, tmp_path / name))))
@@ -190,7 +202,7 @@ def test_tensorrt_rtx_builds_the_graph_of_every_twin(name: str, some_text: Path,
     assert f"{checkpoint.facts.layers} of them by lengths" in attention
 
 
-@pytest.mark.parametrize("backend", ["tensorrt-rtx", "onnxruntime"])
+@pytest.mark.parametrize("backend", ["tensorrt-rtx", pytest.param("onnxruntime", marks=pytest.mark.slow)])
 def test_int8_for_a_gpu_is_published_unvalidated_where_there_is_none(
     twin: Path, some_text: Path, tmp_path: Path, backend: str
 ) -> None:
@@ -258,6 +270,7 @@ class TestPoisonedText:
         with pytest.raises(InputError, match="only one sentence"):
             self.outcome(tmp_path / "same.txt", tmp_path)
 
+    @pytest.mark.slow
     def test_two_sentences_over_and_over_are_warned_of(self, tmp_path: Path) -> None:
         text = "같은 문장만 있습니다.\n" * 300 + "다른 문장도 하나 있습니다.\n"
         (tmp_path / "two.txt").write_text(text, encoding="utf-8")
@@ -266,6 +279,7 @@ class TestPoisonedText:
             assert any("are few to calibrate with" in decision for decision in decisions)
             assert any("repeat others" in decision for decision in decisions)
 
+    @pytest.mark.slow
     def test_random_bytes_are_caught_or_warned_of(self, tmp_path: Path) -> None:
         noise = random.Random(0)
         lines = ["".join(chr(noise.randrange(0x2500, 0x2BFF)) for _ in range(30)) for _ in range(200)]

@@ -62,7 +62,9 @@ def test_weights_are_a_second_file_of_the_bundle(fp16: Bundle) -> None:
     assert {one["name"]: one["passed"] for one in parity["checks"]}["weights"] is True
 
 
-@pytest.mark.parametrize(("precision", "backend"), [("fp32", "onnxruntime"), ("bf16", "openvino")])
+@pytest.mark.parametrize(
+    ("precision", "backend"), [("fp32", "onnxruntime"), pytest.param("bf16", "openvino", marks=pytest.mark.slow)]
+)
 def test_every_engine_is_exported(precision: str, backend: str, checkpoint: Path, tmp_path: Path) -> None:
     bundle = exporter.export(str(checkpoint), precision=precision, backend=backend, out=tmp_path)
     assert validate_bundle(Bundle.open(bundle.folder, for_encoding=True), checkpoint=checkpoint).passed

@@ -90,7 +90,9 @@ def int8(shared: Shared) -> Bundle:
     return int8_bundle(shared, "demo", "int8", "onnxruntime")
 
 
-@pytest.mark.parametrize("name", ["demo_fp32", "demo_fp16", "minilm_fp16", "openvino_bundle"])
+@pytest.mark.parametrize(
+    "name", ["demo_fp32", "demo_fp16", "minilm_fp16", pytest.param("openvino_bundle", marks=pytest.mark.slow)]
+)
 class TestPython:
     def test_with_korsbert(self, request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
         bundle = place_of(request.getfixturevalue(name), tmp_path)

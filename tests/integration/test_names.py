@@ -28,6 +28,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, twin: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_checkpoints_called_model_do_not_collide(published: Path) -> None:
     first, second = (
         exporter.Bundle.open(published / "artifacts" / name / PLACE).manifest for name in ("model", "other")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.soak import Plan, soak
 from exporter.bundle import Bundle
 
 
+@pytest.mark.slow
 def test_ragged_and_hostile_requests_reloads_and_kills_lose_and_swap_nothing(demo_fp32: Path, tmp_path: Path) -> None:
     plan = Plan(40, hostile_share=0.3, event_s=6, probe_s=1, texts=512, request_s=300, sample_s=2)
     result = soak(Bundle.open(demo_fp32), tmp_path, plan)

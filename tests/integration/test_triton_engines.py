@@ -95,6 +95,7 @@ def test_ragged_sentences_are_batched_in_equal_shapes(server: TritonServer, demo
     print(f"{inferences / executions:.2f} sentences a batch")  # depends on what else the machine does
 
 
+@pytest.mark.slow
 def test_sentences_of_one_width_share_a_batch(server: TritonServer) -> None:
     """``patient`` waits a minute for its preferred batch: as many requests as fill it run together, at once."""
     texts = [f"{number}번 손님이 커피를 주문했다." for number in range(FULL)]

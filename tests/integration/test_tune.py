@@ -89,6 +89,7 @@ def test_the_table(python: WarmPython, twin: Path, tmp_path: Path) -> None:
     assert "fp32 on onnxruntime is the best here; no int8 was measured beside it" in done.stdout
 
 
+@pytest.mark.slow
 def test_all_that_pass_are_kept_if_asked(twin: Path, tmp_path: Path) -> None:
     tuned = exporter.tune(str(twin), out=tmp_path, keep=True, **QUICKLY)
     assert left(tmp_path) == ["twin", "twin/fp16-onnxruntime", "twin/fp32-onnxruntime"]
@@ -159,6 +160,7 @@ def test_a_published_bundle_that_does_not_win_now_is_named_and_stays(
     assert tuned.winner == "fp32 on onnxruntime"
 
 
+@pytest.mark.slow
 def test_a_published_bundle_that_does_not_win_now_stays_with_force(
     twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +169,7 @@ def test_a_published_bundle_that_does_not_win_now_stays_with_force(
     assert left(tmp_path) == ["twin", "twin/fp16-onnxruntime", "twin/fp32-onnxruntime"]
 
 
+@pytest.mark.slow
 def test_a_published_bundle_that_was_damaged_is_replaced_with_force(
     twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +186,7 @@ def test_a_published_bundle_that_was_damaged_is_replaced_with_force(
     assert tuned.bundle.folder == place
 
 
+@pytest.mark.slow
 def test_what_a_run_with_other_options_has_published_is_not_replaced(
     twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +218,7 @@ def test_what_was_interrupted_is_used_only_where_nothing_has_changed(twin: Path,
     assert not kept.parent.exists()
 
 
+@pytest.mark.slow
 def test_engines_that_do_not_fit_into_memory_together(
     twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +305,7 @@ def test_options_that_tune_decides_itself() -> None:
         exporter.tune("demo", goals="latency")
 
 
+@pytest.mark.slow
 def test_a_bundle_that_is_replaced_does_not_come_back_as_a_candidate(
     twin: Path, twin_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
