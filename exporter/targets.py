@@ -89,7 +89,8 @@ class Target:
         return self.opset < FOLDED_OPSET
 
     def __str__(self) -> str:
-        return f"{self.precision} on {self.backend}"
+        name = f"{self.precision} on {self.backend}"
+        return f"{name}, opset {self.opset}" if self.is_lowered else name
 
     @property
     def folder(self) -> str:

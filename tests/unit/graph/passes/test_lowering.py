@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -14,7 +16,7 @@ from exporter.graph.passes.decompose_gelu import decompose_gelu
 from exporter.graph.passes.decompose_rms_normalization import decompose_rms_normalization
 from exporter.graph.passes.decompose_rotary_embedding import decompose_rotary_embedding
 from exporter.graph.passes.lowering import LOWERING, passes_to_lower
-from exporter.targets import FOLDED_OPSET, OLDEST_OPSET
+from exporter.targets import FOLDED_OPSET, OLDEST_OPSET, Backend, Device, Precision, Target
 from tests.support.graphs import evaluate, model_of, ops
 
 ALL = range(OLDEST_OPSET, FOLDED_OPSET)
@@ -48,6 +50,11 @@ def lower(model: ir.Model, opset: int) -> dict[str, int]:
 def typed(body: str, dtype: type, attributes: str) -> ir.Model:
     name = "float16" if dtype is np.float16 else "float"
     return model_of(body.replace("TYPE", name).replace("ATTRIBUTES", attributes))
+
+
+def test_a_target_names_an_opset_that_its_graph_is_lowered_to() -> None:
+    target = Target(Precision.FP16, Backend.ONNXRUNTIME, Device.CPU)
+    assert [str(target), str(replace(target, opset=18))] == ["fp16 on onnxruntime", "fp16 on onnxruntime, opset 18"]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float16, 4e-3)])
