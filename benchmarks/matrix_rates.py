@@ -28,6 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.floor import median_s
 from exporter.benchmark import torch_threads
+from exporter.engines.openvino import shared_core
 
 ROWS, INNER, COLUMNS = 1024, 1024, 4096  # 1,024 tokens in the feed-forward part of a large encoder
 _OPSET, _IR = 21, 10
@@ -180,7 +181,7 @@ def _openvino(
     model = openvino.Model([ops.matmul(rows, weights, False, False)], [parameter], "product")
     hint = "f32" if precision == "int8" else precision
     settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
-    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    request = shared_core().compile_model(model, "CPU", settings).create_infer_request()
     return lambda: request.infer({0: left}, share_inputs=True, share_outputs=True)
 
 

@@ -6,7 +6,9 @@ always set, and ``execution`` says what came of it.
 
 from __future__ import annotations
 
+import os
 import threading
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -58,6 +60,21 @@ def _cause(error: RuntimeError) -> str:
     return str(error).strip().splitlines()[-1]
 
 
+def shared_core() -> Any:
+    """Return the ``openvino.Core`` of this process, which lives as long as the process.
+
+    The CPU plugin of each core gives the thread that loads it a stack for signal handlers, and unmaps that stack with
+    the core. Where two cores end in the order in which they began, or one ends in another thread, the kernel keeps the
+    address of a stack that is gone, and the next Ctrl-C is a segmentation fault (openvino 2026.4).
+    """
+    return _core_of(os.getpid())
+
+
+@cache
+def _core_of(process: int) -> Any:  # noqa: ARG001 - in a forked process, the threads of the inherited core do not run
+    return require("openvino").Core()
+
+
 def check(precision: str, device: str) -> None:  # noqa: ARG001 - it runs every precision, if not natively
     """Refuse any device but the CPU."""
     require("openvino")
@@ -87,7 +104,7 @@ def build(graph: Graph, shapes: Shapes, folder: Path, options: BuildOptions = DE
     ov = require("openvino")
     try:
         with graph.as_file() as file:
-            model = ov.Core().read_model(model=file)
+            model = shared_core().read_model(model=file)
             # Its CPU plugin checks neither broadcasts nor reshapes of dynamic shapes, but it does check stated bounds.
             bounds = ov.PartialShape([ov.Dimension(), ov.Dimension(1, graph.max_sequence)])
             model.reshape(dict.fromkeys(INPUTS, bounds))
@@ -111,9 +128,8 @@ def open(  # noqa: A001
         MissingDependencyError: openvino is not installed, or ``device`` is no CPU.
         BuildError: The files cannot be compiled.
     """
-    ov = require("openvino")
     check(engine.precision, device)
-    core = ov.Core()
+    core = shared_core()
     hint, capability = HINTS[engine.precision]
     if capability not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         hint = "f32"
