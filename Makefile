@@ -9,7 +9,8 @@ OLDEST := .venv-oldest/bin
 EPOCH = $(shell git log -1 --format=%ct)
 BUILD = SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m build -q -o
 comma := ,
-SUITE := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# A process that crashes ends the run: pytest-xdist would wait for ever for what it had still to do.
+SUITE := -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # What `make test-newest` installs as torch. The torch on PyPI brings gigabytes of CUDA on Linux. For a newer CPU build:
 #   make test-newest TORCH=torch PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
