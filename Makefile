@@ -25,7 +25,7 @@ demo: .venv/ready
 test: environments
 	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE) -m "not slow"
 
-# With the tests marked `slow` too: variants of others, and those of a minute and more. About twice as long.
+# With the tests marked `slow` too: variants of others, and those that take long for what they show.
 test-all: environments
 	OMP_NUM_THREADS=1 $(BIN)/python $(SUITE)
 

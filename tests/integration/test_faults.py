@@ -51,15 +51,10 @@ TESTED = SUBJECTS if os.environ.get("KORSBERT_FAULT_SUBJECTS") == "all" else ("d
 INT8_SUBJECTS = ("demo", MINILM)  # those with real weights; calibrating and searching takes most of a minute for each
 
 Record = Callable[[str, object], None]
-SLOW = {DENSE: [pytest.mark.slow]}
-CASES = [
-    pytest.param(name, fault, id=f"{name}-{fault.name}", marks=SLOW.get(name, []))
-    for name in TESTED
-    for fault in faults_of(name)
-]
+CASES = [pytest.param(name, fault, id=f"{name}-{fault.name}") for name in TESTED for fault in faults_of(name)]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, [])) for name in TESTED])
+@pytest.mark.parametrize("name", TESTED)
 def test_the_sound_export_passes(name: str, record_property: Record) -> None:
     report, cells, _ = sound_outcomes(name)
     row = Row(*(name, SOUND, "", *cells, *sizes_of(report)))

@@ -19,8 +19,7 @@ def int8_bundle(shared: Shared, model: str, precision: str, backend: str) -> Bun
         options = ExportOptions(precision=Precision(precision), backend=Backend(backend), out=folder)
         export(find_recipe(model), options)
 
-    name = Path(model).name
-    return Bundle.open(shared(f"{name}-{precision}-{backend}", fill) / name / f"{precision}-{backend}")
+    return Bundle.open(shared(f"{model}-{precision}-{backend}", fill) / model / f"{precision}-{backend}")
 
 
 def facts(bundle: Bundle) -> Any:
