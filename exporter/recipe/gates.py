@@ -51,6 +51,9 @@ class Gate(Frozen):
         max_emulator_ratio: Largest ratio of the mean ``|candidate - emulated| / |emulated|`` to the mean relative error
             of the emulator, where int8 was emulated. Both compute with the same integers; what is left are roundings to
             int8 that a difference in the last digit of float32 has turned over, and faults.
+        max_rounding_ratio: How many times the difference may be of two emulations whose weights differ in the last
+            digit of float32, where that is more. It is measured only where ``max_emulator_ratio`` is missed. At 0 the
+            bound is never widened.
         mean_stored_overlap: Mean share of a text's ten nearest that stay among the ten nearest where both sides are
             stored as float16 or int8 (``validator/stored.py``).
         mean_binary_overlap: The same where both sides are stored as bits.
@@ -79,6 +82,7 @@ class Gate(Frozen):
     max_widening: float = Field(default=1.0, ge=1)
     max_mean_widening: float = Field(default=1.0, ge=1)
     max_emulator_ratio: float | None = Field(default=None, gt=0)
+    max_rounding_ratio: float = Field(default=1.25, ge=0)
     mean_stored_overlap: float | None = Field(default=None, ge=0, le=1)
     mean_binary_overlap: float | None = Field(default=None, ge=0, le=1)
     mean_ranges_overlap: float | None = Field(default=None, ge=0, le=1)
@@ -240,6 +244,11 @@ class Gates(Frozen):
     # last digit of a float32 turns a rounding to int8 over, and later layers make that as large: engine and emulator,
     # which differ by nothing else, come to 0.02 (demo) and 0.11 (MiniLM) on single probes. Dynamic int8 takes its
     # scales from the batch, and depends on it by design.
+    #
+    # Twelve layers of seeded weights carry that to all probes: a CamemBERT of 111 M parameters on ONNX Runtime differs
+    # from the emulator by 0.0296, 0.83 times what int8 loses. On 40 sentences, its graph differs from itself by 0.0309
+    # without ONNX Runtime's fusions, by 0.0305 with the scales of all weights changed in the last digit, and by 0.0249
+    # with one LayerNorm changed so. So where the bound is missed, the second is measured, and 1.25 times it is allowed.
     int8: Gate = Gate(
         min_cosine=0.97,
         p01_cosine=0.98,

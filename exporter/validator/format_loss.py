@@ -7,6 +7,7 @@ in bfloat16 than any sound export of another model does. So the same model is al
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +29,14 @@ class FormatLoss:
         source: What computed in the format, for example ``"PyTorch in bfloat16"``.
         parity: How far its vectors are from the reference's. A row that was not computed, or is not finite, is NaN.
         emulated: (probes, dimension) float32, its vectors, where it computes with the very numbers of the candidate.
+        emulate_again: Returns such vectors with every number of the weights changed in the last digit of float32. They
+            are as right as ``emulated``, so how far apart the two are is what rounding alone does to this model.
     """
 
     source: str
     parity: RowErrors
     emulated: npt.NDArray[np.float32] | None = None
+    emulate_again: Callable[[], npt.NDArray[np.float32]] | None = None
 
     @property
     def rows(self) -> npt.NDArray[np.bool_]:
@@ -62,6 +66,10 @@ class FormatLoss:
         wanted = self.emulated.astype(np.float64)
         norms = np.linalg.norm(wanted, axis=1)
         return float(np.mean(np.linalg.norm(vectors - wanted, axis=1) / np.where(norms > 0, norms, 1.0)))
+
+    def emulator_rounding(self) -> float | None:
+        """Return ``emulator_error`` of ``emulate_again``; None where nothing can be emulated again."""
+        return None if self.emulate_again is None else self.emulator_error(self.emulate_again())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the loss as JSON data; null where nothing is known."""

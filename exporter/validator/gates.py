@@ -55,6 +55,7 @@ def judge(
     gate: Gate,
     format_loss: FormatLoss | None = None,
     emulator_error: float | None = None,
+    emulator_rounding: float | None = None,
 ) -> tuple[Verdict, ...]:
     """Return a verdict for every bound of ``gate``.
 
@@ -65,6 +66,7 @@ def judge(
         gate: The bounds.
         format_loss: What the precision itself loses on the same probes, where that is known.
         emulator_error: Mean relative difference from the emulator's vectors, where int8 was emulated.
+        emulator_rounding: What rounding alone makes of that difference, where it was measured.
     """
     identity, judged = parity.identity_beyond(gate.rounding_distance)
     at_least = {
@@ -88,7 +90,9 @@ def judge(
         among = f"the {judged} probes whose nearest other is farther than the bound of the cosine lets a vector move"
         verdicts.append(Verdict("neighbor identity", identity, gate.neighbor_identity, ">=", relative_to=among))
     if format_loss is not None:
-        verdicts += _verdicts_relative_to(format_loss, parity, emulator_error, gate)
+        verdicts += _verdicts_relative_to(format_loss, parity, gate)
+        if emulator_error is not None and gate.max_emulator_ratio is not None and format_loss.rows.any():
+            verdicts.append(_verdict_of_emulator(emulator_error, emulator_rounding, format_loss, gate))
     return tuple(verdicts)
 
 
@@ -228,9 +232,7 @@ def _most_of_budget(loss: Matrix, allowed: Matrix, rows: np.ndarray) -> int:
     return int(np.argmax(used))
 
 
-def _verdicts_relative_to(
-    format_loss: FormatLoss, parity: Parity, emulator_error: float | None, gate: Gate
-) -> Iterator[Verdict]:
+def _verdicts_relative_to(format_loss: FormatLoss, parity: Parity, gate: Gate) -> Iterator[Verdict]:
     """Yield the verdicts that compare with what the format itself loses.
 
     No verdict is given where the format's own loss is not known on any probe; the fixed bounds hold all the same.
@@ -243,11 +245,29 @@ def _verdicts_relative_to(
     for name, value, lost, ratio in (
         ("mean relative error against the format", float(found.mean()), mean, gate.max_mean_format_ratio),
         ("max relative error against the format", float(found.max()), largest, gate.max_format_ratio),
-        ("difference from the emulator", emulator_error, mean, gate.max_emulator_ratio),
     ):
-        if value is not None and ratio is not None:
+        if ratio is not None:
             bound = max(ratio * lost, SMALLEST_FORMAT_BOUND)
             yield Verdict(name, value, bound, "<=", relative_to=f"{ratio:g} times what {format_loss.source} loses")
+
+
+def emulator_bound(format_loss: FormatLoss, gate: Gate) -> float:
+    """Return the largest difference from the emulator that is allowed where rounding was not measured."""
+    return max((gate.max_emulator_ratio or np.inf) * format_loss.mean_relative_error, SMALLEST_FORMAT_BOUND)
+
+
+def _verdict_of_emulator(error: float, rounding: float | None, format_loss: FormatLoss, gate: Gate) -> Verdict:
+    """Return the verdict on the difference from the emulator.
+
+    The bound is widened where rounding alone is known to make a larger difference: a model of many layers may carry the
+    last digit of float32 so far that two sound computations differ by nearly as much as int8 loses.
+    """
+    name, bound, ratio = "difference from the emulator", emulator_bound(format_loss, gate), gate.max_emulator_ratio
+    wider = gate.max_rounding_ratio * rounding if rounding is not None else 0.0
+    if wider > bound:
+        told = f"{gate.max_rounding_ratio:g} times what rounding alone changes in {format_loss.source}"
+        return Verdict(f"{name}, widened", error, wider, "<=", relative_to=told)
+    return Verdict(name, error, bound, "<=", relative_to=f"{ratio:g} times what {format_loss.source} loses")
 
 
 def significant(value: float) -> str:

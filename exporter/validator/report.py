@@ -42,6 +42,7 @@ class ParityReport:
         format_loss: What the precision itself loses on the same probes, where bounds were relative to that.
         storage: What was found of truncated and stored vectors, where they were judged.
         emulator_error: Mean relative difference from the emulator's vectors, where int8 was emulated.
+        emulator_rounding: What rounding alone makes of that difference, where it had to be measured.
         golden: The seal of the golden file whose answers the candidate was compared with; None where it was compared
             with the checkpoint itself.
         bundle: The seal of the manifest, if a bundle was judged.
@@ -61,6 +62,7 @@ class ParityReport:
     checks: tuple[Check, ...] = ()
     format_loss: FormatLoss | None = None
     emulator_error: float | None = None
+    emulator_rounding: float | None = None
     storage: Storage | None = None
     golden: str | None = None
     bundle: str | None = None
@@ -104,6 +106,7 @@ class ParityReport:
             "max_batch_deviation": self.batch_deviation,
             "non_finite_rows": float(parity.non_finite),
             **({} if self.emulator_error is None else {"emulator_error": self.emulator_error}),
+            **({} if self.emulator_rounding is None else {"emulator_rounding": self.emulator_rounding}),
         }
 
     def failure(self) -> str:

@@ -13,7 +13,7 @@ from exporter.recipe import Gate
 from exporter.runtime.vector_types import Ranges, Vectors
 from exporter.validator.diagnosis import likely_cause
 from exporter.validator.format_loss import MOST_EXACT, FormatLoss
-from exporter.validator.gates import judge, judge_stored, mean_to_widen, not_compared, rows_beyond
+from exporter.validator.gates import emulator_bound, judge, judge_stored, mean_to_widen, not_compared, rows_beyond
 from exporter.validator.parity import Parity, compare, relative_deviation
 from exporter.validator.probes import Probe, coverage_of
 from exporter.validator.report import ParityReport
@@ -103,7 +103,8 @@ def validate(
     sts = tuple(_score(candidate, *scored) for scored in reference.sts)
     own = reference.format_losses.get(precision) or _rounding(reference, parity, gate, precision)
     emulator_error = own.emulator_error(vectors) if own is not None else None
-    verdicts = judge(parity, deviation, sts, gate, own, emulator_error)
+    emulator_rounding = _emulator_rounding(own, emulator_error, gate)
+    verdicts = judge(parity, deviation, sts, gate, own, emulator_error, emulator_rounding)
     storage = _storage(reference, vectors, parity)
     if storage is not None:
         verdicts += judge_stored(storage, gate)
@@ -124,7 +125,15 @@ def validate(
         storage=storage,
         format_loss=own,
         emulator_error=emulator_error,
+        emulator_rounding=emulator_rounding,
     )
+
+
+def _emulator_rounding(own: FormatLoss | None, error: float | None, gate: Gate) -> float | None:
+    """Return what rounding alone changes in the emulator, if the difference from it misses the bound without that."""
+    if own is None or error is None or gate.max_emulator_ratio is None or not error > emulator_bound(own, gate):
+        return None
+    return own.emulator_rounding()
 
 
 def _rounding(reference: Reference, parity: Parity, gate: Gate, precision: str) -> FormatLoss | None:

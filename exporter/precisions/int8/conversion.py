@@ -16,7 +16,7 @@ from exporter.graph import Graph
 from exporter.precisions import Candidate, ConversionReport, ConversionRequest
 from exporter.precisions.int8.plan import Plan, Request, make_plan
 from exporter.precisions.int8.report import JSON, PLOT, Tried, candidates_table, plot_of, report_of, table_of
-from exporter.precisions.int8.scheme import scheme_of
+from exporter.precisions.int8.scheme import Array, scheme_of
 from exporter.precisions.int8.search import Assignment, describe
 from exporter.recipe import Gate
 from exporter.runtime.runner import Runner
@@ -124,11 +124,17 @@ class Int8Conversion:
             return None
         rows, tokenizer = reference.token_ids, TextTokenizer(self.request.tokenizer)
         batches = list(encoder_batches([len(row) for row in rows]))
-        vectors = np.empty_like(reference.vectors)
-        vectors[np.concatenate(batches)] = self.plan.emulate(
-            self.tried[-1].assignment, (tokenizer.pad([rows[row] for row in batch]) for batch in batches)
-        )
-        return FormatLoss("the emulator of int8", compare(reference.vectors, vectors, rows), vectors)
+        assignment = self.tried[-1].assignment
+
+        def emulate(plan: Plan) -> Array:
+            vectors = np.empty_like(reference.vectors)
+            padded = (tokenizer.pad([rows[row] for row in batch]) for batch in batches)
+            vectors[np.concatenate(batches)] = plan.emulate(assignment, padded)
+            return vectors
+
+        emulated = emulate(self.plan)
+        parity = compare(reference.vectors, emulated, rows)
+        return FormatLoss("the emulator of int8", parity, emulated, lambda: emulate(self.plan.rounded_up()))
 
     def explain(self) -> str:
         """Return every assignment that was built, with its loss on held-out text, one line each."""

@@ -103,6 +103,15 @@ class Plan:
         on = frozenset(matmul.node for matmul in self.matmuls) - assignment.excluded
         return Emulator(self.graph, self.request.scheme).run(batches, self.calibrated.quantization, on)
 
+    def rounded_up(self) -> Plan:
+        """Return this plan with the last digit of every weight's scale changed: as good a rounding of the same plan."""
+        quantization = self.calibrated.quantization
+        weights = {
+            name: replace(weight, scales=np.nextafter(weight.scales, np.float32(np.inf)))
+            for name, weight in quantization.weights.items()
+        }
+        return replace(self, calibrated=replace(self.calibrated, quantization=replace(quantization, weights=weights)))
+
 
 Progress = Callable[[str], None]
 

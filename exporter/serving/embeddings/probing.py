@@ -66,4 +66,4 @@ def _rounding_of(of_all: Callable[[Sequence[int]], FormatLoss], kept: list[int],
 
 def _loss_of(loss: FormatLoss, rows: list[int]) -> FormatLoss:
     emulated: Vectors | None = None if loss.emulated is None else loss.emulated[rows]
-    return replace(loss, parity=Figures.only(loss.parity, rows), emulated=emulated)
+    return replace(loss, parity=Figures.only(loss.parity, rows), emulated=emulated, emulate_again=None)

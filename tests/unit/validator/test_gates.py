@@ -229,6 +229,30 @@ def test_only_the_emulator_shows_a_fault_that_is_smaller_than_int8_s_own_loss() 
     assert failures(REFERENCE @ _rotation(-0.05)) == {"difference from the emulator"}
 
 
+def test_a_difference_from_the_emulator_that_rounding_alone_makes_is_no_fault() -> None:
+    """What is measured of rounding widens the bound, by the gate's ratio and no more."""
+    gate = Gate(min_cosine=0.97, max_emulator_ratio=0.6, max_rounding_ratio=1.5)
+    emulated = REFERENCE @ _rotation(0.05)
+    loss = FormatLoss("the emulator", compare(REFERENCE, emulated, IDS), emulated.astype(np.float32))
+
+    def verdict_on(error: float, rounding: float | None, gate: Gate = gate) -> Verdict:
+        return judge(compare(REFERENCE, emulated, IDS), 0.0, (), gate, loss, error, rounding)[-1]
+
+    limit = 0.6 * loss.mean_relative_error
+    assert verdict_on(limit * 0.99, None).passed
+    assert not verdict_on(limit * 1.01, None).passed
+    widened = verdict_on(limit * 1.49, limit)
+    assert widened.passed
+    assert widened.name == "difference from the emulator, widened"
+    assert widened.bound == pytest.approx(1.5 * limit)
+    assert widened.relative_to == "1.5 times what rounding alone changes in the emulator"
+    assert not verdict_on(limit * 1.51, limit).passed
+    assert not verdict_on(limit * 1.01, 0.0).passed
+    assert not verdict_on(limit * 1.01, limit, gate.model_copy(update={"max_rounding_ratio": 0.0})).passed
+    assert not verdict_on(float("nan"), limit).passed
+    assert not verdict_on(limit * 1.01, float("nan")).passed
+
+
 ANGLE = np.arccos(0.9999)  # what the fixed bound allows
 LIMIT = np.arccos(0.9998)  # what twice the loss is
 

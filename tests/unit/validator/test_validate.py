@@ -16,6 +16,7 @@ from exporter.validator.format_loss import FormatLoss
 from exporter.validator.gates import Verdict
 from exporter.validator.parity import compare
 from exporter.validator.probes import Probe
+from exporter.validator.report import ParityReport
 
 COUNT = 40
 TEXTS = [f"문장 {number}" for number in range(COUNT)]
@@ -79,6 +80,37 @@ def test_the_loss_of_the_precision_that_is_judged_is_used_and_no_other() -> None
     }
 
 
+def test_rounding_is_emulated_where_the_difference_from_the_emulator_is_too_large_and_only_there() -> None:
+    gate = Gate(min_cosine=0.9, max_relative_error=0.3, max_emulator_ratio=0.6)
+    asked = []
+
+    def again() -> np.ndarray:
+        asked.append(1)
+        return 1.01 * 0.99 * VECTORS
+
+    lost = FormatLoss("the emulator", compare(VECTORS, 0.99 * VECTORS, IDS), 0.99 * VECTORS, again)
+    reference = Reference(REFERENCE.probes, VECTORS, IDS, (), {"int8": lost})
+
+    class Scaled(Answers):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self._factor = factor
+
+        def encode(self, sentences: Sequence[str], /) -> np.ndarray:
+            return self._factor * super().encode(sentences)
+
+    def report_on(factor: float) -> ParityReport:
+        return validate(reference, Scaled(factor), gate, "x", "int8")
+
+    near = report_on(0.995)
+    assert (near.passed, near.emulator_rounding, asked) == (True, None, [])
+    rounded = report_on(1.0)
+    assert (rounded.passed, len(asked)) == (True, 1)
+    assert rounded.emulator_rounding == pytest.approx(0.01, rel=1e-3)
+    assert rounded.statistics["emulator_rounding"] == rounded.emulator_rounding
+    assert not report_on(1.01).passed
+
+
 def test_verdicts_and_cause_are_about_the_candidate_and_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both are told everything that was measured, and the loss of the very precision that is judged."""
     module = import_module("exporter.validator.validate")
@@ -103,7 +135,7 @@ def test_verdicts_and_cause_are_about_the_candidate_and_its_precision(monkeypatc
     report = validate(reference, Answers(), gate, "the demo in int8", "int8")
     lengths = tuple(range(2, 2 + COUNT))
     assert calls == [
-        (report.parity, 0.0, (), gate, losses["int8"], 0.0),
+        (report.parity, 0.0, (), gate, losses["int8"], 0.0, None),
         (report.parity, reference.probes, lengths, 0.0, gate, "int8", losses["int8"], None),
     ]
     assert (report.subject, report.execution, report.cause) == ("the demo in int8", "by heart", "a guess")

@@ -87,3 +87,13 @@ def test_what_an_assignment_should_answer_can_be_emulated_on_any_text(plan: Plan
     again = Emulator(plan.graph, S8).run(batches, plan.calibrated.quantization, everything - assignment.excluded)
     np.testing.assert_array_equal(emulated, again)
     assert plan.loss_of(lambda *batch: plan.emulate(assignment, [batch])) == assignment.loss
+
+
+def test_a_plan_that_is_rounded_up_has_the_same_integers_and_each_scale_in_the_next_float32(plan: Plan) -> None:
+    before, after = plan.calibrated.quantization, plan.rounded_up().calibrated.quantization
+    assert (after.activations, after.biases) == (before.activations, before.biases)
+    assert after.weights.keys() == before.weights.keys()
+    for name, weight in before.weights.items():
+        np.testing.assert_array_equal(after.weights[name].values, weight.values)
+        assert after.weights[name].scales.dtype == np.float32
+        assert (after.weights[name].scales.view(np.int32) == weight.scales.view(np.int32) + 1).all()
