@@ -31,6 +31,11 @@
     interruption.py   what Ctrl-C says
 """
 
-from exporter.cli.main import export_main, main
+import sys
+
+try:
+    from exporter.cli.main import export_main, main
+except KeyboardInterrupt:  # while a shell completes a word, for example: nothing else has begun
+    sys.exit(130)
 
 __all__ = ["export_main", "main"]

@@ -11,6 +11,7 @@ import typer
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
+from exporter.cli.completion import Completable
 from exporter.cli.flags import Command
 from exporter.cli.help import HELP_OPTIONS, HelpPage, examples
 
@@ -189,12 +190,17 @@ COMMANDS: dict[str, Entry] = {
 }
 
 
-def load(name: str) -> TyperCommand:
-    """Import a command and return it as click runs it."""
+def load(name: str, *, stands_alone: bool = False) -> TyperCommand:
+    """Import a command and return it as click runs it.
+
+    Args:
+        name: One of ``COMMANDS``.
+        stands_alone: Whether it is a program of its own, whose completion a shell can install.
+    """
     entry = COMMANDS[name]
     module, _, function = entry.function.partition(":")
     found: Any = getattr(importlib.import_module(f"exporter.cli.{module}"), function.removesuffix("()"))
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app = typer.Typer(add_completion=stands_alone, pretty_exceptions_enable=False, rich_markup_mode=None)
     settings: Any = {"context_settings": HELP_OPTIONS, "short_help": entry.short, "epilog": examples(*entry.examples)}
     app.command(name, cls=Command, **settings)(found() if function.endswith("()") else found)
     command = typer.main.get_command(app)
@@ -222,7 +228,7 @@ class _OnUse(Mapping[str, TyperCommand]):
         return len(COMMANDS)
 
 
-class Commands(HelpPage, TyperGroup):
+class Commands(Completable, HelpPage, TyperGroup):
     """``korsbert``: a group whose commands are those of the table."""
 
     def __init__(self, **settings: Any) -> None:
@@ -248,13 +254,6 @@ class Commands(HelpPage, TyperGroup):
             return super().shell_complete(ctx, incomplete)
         finally:
             self._only_names = False
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the options before the command. What typer ends with 1 is no failed gate: a shell it does not know."""
-        try:
-            return super().parse_args(ctx, args)
-        except typer.Exit as stop:
-            raise typer.Exit(2 if stop.exit_code == 1 else stop.exit_code) from stop
 
     def commands_by_group(self, ctx: Any) -> Mapping[str, Sequence[tuple[str, str]]]:
         """Return the names and short texts of the commands, by the title of their group."""

@@ -10,11 +10,27 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import typer
 
 _MANIFEST = "manifest.json"  # as in bundle/manifest.py, which imports pydantic
 _PLAIN = re.compile(r"[\w./@+~-]+")
 _DEFAULT_OUT = Path("artifacts")  # the default of ``ExportOptions.out``
 _DEEPEST = 16  # folders that are gone into: a link may lead into its own folder
+
+
+class Completable:
+    """A command of click that offers to install its completion. It is mixed into a class of typer."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse options. What typer ends with 1 is no failed gate: a shell whose completion it does not know."""
+        parsing: Any = super()
+        try:
+            parsed: list[str] = parsing.parse_args(ctx, args)
+        except typer.Exit as stop:
+            raise typer.Exit(2 if stop.exit_code == 1 else stop.exit_code) from stop
+        return parsed
 
 
 def recipe_names(incomplete: str) -> list[str]:

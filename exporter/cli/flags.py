@@ -16,6 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from exporter.cli.completion import Completable
 from exporter.cli.help import HelpPage
 from exporter.errors import ExportError
 
@@ -26,7 +27,7 @@ SIGNALLED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, sign
 """Exit codes of a program that a signal ends, as shells have them."""
 
 
-class Command(HelpPage, TyperCommand):
+class Command(Completable, HelpPage, TyperCommand):
     """A command that prints an error of korsbert and exits with its exit code, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:

@@ -113,4 +113,4 @@ def main() -> None:
 
 def export_main() -> None:
     """Entry point of ``korsbert-export``, which is ``korsbert export``."""
-    _run(load("export"))
+    _run(load("export", stands_alone=True))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from exporter.cli.completion import bundle_folders, recipe_names
 from exporter.recipe import list_recipes
 from tests.support.process import Done, run_program
 
+ROOT = Path(__file__).parents[3]
 PROGRAM = "import sys; sys.argv = ['korsbert', *sys.argv[1:]]; from exporter.cli.main import main; "
 
 
@@ -24,8 +29,7 @@ def complete(shell: str, line: str, cwd: Path | None = None, after: str = "") ->
         "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
     }[shell]
     code = f"{PROGRAM}\ntry:\n    main()\nfinally:\n    {after or 'pass'}"
-    root = str(Path(__file__).parents[3])
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": root, "_KORSBERT_COMPLETE": f"complete_{shell}", **asked}
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "_KORSBERT_COMPLETE": f"complete_{shell}", **asked}
     return run_program([sys.executable, "-c", code], cwd=cwd, environment=environment)
 
 
@@ -66,11 +70,62 @@ def test_a_script_for_each_shell(shell: str) -> None:
         subprocess.run(["bash", "-n"], input=done.stdout.encode(), check=True)
 
 
-def test_a_shell_that_is_not_supported_is_no_failed_gate() -> None:
+@pytest.mark.parametrize("function", ["main", "export_main"])
+def test_a_shell_that_is_not_supported_is_no_failed_gate(function: str) -> None:
     detected = "import shellingham; shellingham.detect_shell = lambda: ('tcsh', ''); "
-    done = run_program([sys.executable, "-c", f"{detected}{PROGRAM}main()", "--show-completion"])
+    program = f"{detected}{PROGRAM}from exporter.cli import {function}; {function}()"
+    done = run_program([sys.executable, "-c", program, "--show-completion"])
     assert done.status == 2
     assert "Shell tcsh not supported." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ("korsbert export --model albert-sm", "albert-small"),
+        ("korsbert-export --model albert-sm", "albert-small"),
+        ("korsbert-export --int8-d", "--int8-dynamic"),
+        ("korsbert bund", "bundles"),
+    ],
+)
+def test_the_tab_key_in_bash(tmp_path: Path, typed: str, wanted: str) -> None:
+    """A real bash on a real terminal, with the scripts that the two programs print."""
+    for program, function in (("korsbert", "main"), ("korsbert-export", "export_main")):
+        path = tmp_path / program
+        path.write_text(f"#!{sys.executable}\nfrom exporter.cli import {function}\n{function}()\n")
+        path.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TERM": "dumb", "PS1": "$ "}
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"], stdin=slave, stdout=slave, stderr=slave, env=environment, cwd=tmp_path
+    ) as shell:
+        os.close(slave)
+        try:
+            program = typed.split(maxsplit=1)[0]
+            ready = f'{program} --show-completion > s && . ./s && echo rea""dy\n'
+            os.write(master, ready.encode())
+            assert "ready" in read_until(master, "ready")
+            os.write(master, f"{typed}\t".encode())
+            assert wanted in read_until(master, wanted)
+        finally:
+            shell.kill()
+            os.close(master)
+
+
+def read_until(terminal: int, wanted: str, seconds: float = 60) -> str:
+    """Return what a terminal shows until a text is there, or for so long."""
+    shown, end = "", time.monotonic() + seconds
+    while wanted not in shown and time.monotonic() < end:
+        if select.select([terminal], [], [], 0.1)[0]:
+            shown += os.read(terminal, 4096).decode(errors="replace")
+    return shown
+
+
+def test_ctrl_c_while_a_word_is_completed_shows_nothing(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = run_program([sys.executable, "-c", "import exporter.cli"], environment=environment)
+    assert (done.status, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize("line", ["korsbert exp", "korsbert show ", "korsbert validate --d", "korsbert ship --run"])
