@@ -27,6 +27,12 @@ STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 WORTH_IT = 0.75  # of the error without: what smoothing must bring it down to
 _TOKENS = 512  # of the sample, for choosing
 _SMALLEST = 1e-5
+_WIDEST = 32
+"""The largest scale divided by the smallest, at most. A row of W that is made far smaller than others keeps few
+integers, and an activation that hardly ever fires needs no finer step."""
+_FINEST_LOST = 64
+"""Of its largest integer, a row keeps one part in so many, or the check of the weights refuses it
+(``validator/provenance/tensors.py``)."""
 
 
 def groups_of(matmuls: Sequence[MatMul]) -> list[tuple[MatMul, ...]]:
@@ -59,16 +65,32 @@ def choose_smoothing(
         plain = _error(products, None, emulator, seen, scheme)
         tried = [_scales(group, strength, emulator, seen) for strength in STRENGTHS]
         errors = [_error(products, smooth, emulator, seen, scheme) for smooth in tried]
-        best = int(np.argmin(errors))
-        if errors[best] < WORTH_IT * plain:
-            chosen |= dict.fromkeys((matmul.activation for matmul in group), tried[best])
+        for place in np.argsort(errors, kind="stable"):
+            if not errors[place] < WORTH_IT * plain:
+                break
+            if _keeps_rows(group, tried[place], emulator, scheme):
+                chosen |= dict.fromkeys((matmul.activation for matmul in group), tried[place])
+                break
     return chosen
+
+
+def _keeps_rows(group: Sequence[MatMul], smooth: Array, emulator: Emulator, scheme: Scheme) -> bool:
+    """Whether every row of the weights that is not zero in int8 keeps enough of its integers."""
+    for name in {matmul.weight: None for matmul in group}:
+        weight = emulator.weight(name)
+        before, after = (
+            np.abs(scheme.weight_of(each).values).max(axis=1).astype(int) for each in (weight, weight * smooth[:, None])
+        )
+        if (_FINEST_LOST * after < before).any():
+            return False
+    return True
 
 
 def _scales(group: Sequence[MatMul], strength: float, emulator: Emulator, seen: Mapping[str, Observation]) -> Array:
     largest = _largest(seen[matmul.activation].largest for matmul in group)
     weight = _largest(np.abs(emulator.weight(name)).max(axis=1) for name in {p.weight: None for p in group})
     scales = largest**strength / weight ** (1 - strength)
+    scales = np.maximum(scales, scales.max() / _WIDEST)
     return np.asarray(scales / np.exp(np.log(scales).mean()), np.float32)
 
 

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 
 from exporter.calibration import TokenBatches
 from exporter.graph import Graph
+from exporter.precisions.int8 import smoothing
 from exporter.precisions.int8.calibrate import quantize
 from exporter.precisions.int8.emulator import Emulator
 from exporter.precisions.int8.matmuls import matmuls_of
@@ -31,6 +35,40 @@ def test_an_outlier_channel_is_moved_into_the_weight_and_parity_gains() -> None:
     assert moved.argmax() == 3
     assert moved[3] > 4 * np.median(moved)
     assert error_of(graph, smooth, emulator, seen) < 0.5 * error_of(graph, {}, emulator, seen)
+
+
+def observed_with_a_quiet_channel(emulator: Emulator) -> dict[str, Observation]:
+    """Return what activations hold, where channel 5 of the first one hardly ever fires."""
+    seen = observe(emulator, BATCHES)
+    name = emulator.matmuls[0].activation
+    there = seen[name]
+    quiet = np.where(np.arange(len(there.low)) == 5, np.float32(1e-6), np.float32(1))
+    return {**seen, name: Observation(there.low * quiet, there.high * quiet, there.sample * quiet)}
+
+
+def test_a_channel_that_hardly_ever_fires_keeps_the_integers_of_its_weights() -> None:
+    """Smoothing alone would make its row so small that int8 has no number but zero for it."""
+    emulator = Emulator(small_encoder(outlier=40), S8)
+    weight = emulator.weight(emulator.matmuls[0].weight)
+    smooth = choose_smoothing(emulator, observed_with_a_quiet_channel(emulator), S8)[emulator.matmuls[0].activation]
+    assert smooth[5] == smooth.min()
+    assert smooth.max() / smooth.min() == pytest.approx(32)
+    rows = np.abs(S8.weight_of(weight * smooth[:, None]).values).max(axis=1).astype(int)
+    assert (64 * rows >= np.abs(S8.weight_of(weight).values).max(axis=1)).all()
+
+
+def test_scales_that_lose_a_row_are_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    emulator = Emulator(small_encoder(outlier=40), S8)
+    name, seen = emulator.matmuls[0].activation, observed_with_a_quiet_channel(emulator)
+    scales = smoothing._scales
+
+    def lossy(group: Any, strength: float, *given: Any) -> np.ndarray:
+        found = scales(group, strength, *given)
+        return np.where(np.arange(len(found)) == 5, found.max() / 1e4, found).astype(np.float32)
+
+    assert name in choose_smoothing(emulator, seen, S8)
+    monkeypatch.setattr(smoothing, "_scales", lossy)
+    assert name not in choose_smoothing(emulator, seen, S8)
 
 
 def test_it_is_off_where_no_channel_stands_out() -> None:
