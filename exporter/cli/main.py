@@ -9,7 +9,9 @@ available; 70 a bug in korsbert; 129, 130, 141 and 143 on SIGHUP, SIGINT, SIGPIP
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import os
 import signal
 import sys
@@ -64,6 +66,7 @@ def _run(command: Callable[[], Any]) -> None:
     """Run a Typer app and exit with the exit code of this project."""
     _open_closed_streams()
     _exit_on_signals()
+    atexit.register(gc.freeze)  # Python's last search for garbage takes more than a second where torch was imported
     try:
         command()
     except SystemExit as stop:

@@ -52,8 +52,7 @@ class Gate(Frozen):
             of the emulator, where int8 was emulated. Both compute with the same integers; what is left are roundings to
             int8 that a difference in the last digit of float32 has turned over, and faults.
         max_rounding_ratio: How many times the difference may be of two emulations whose weights differ in the last
-            digit of float32, where that is more. It is measured only where ``max_emulator_ratio`` is missed. At 0 the
-            bound is never widened.
+            digit of float32, where that is more. It is measured only where ``max_emulator_ratio`` is missed.
         mean_stored_overlap: Mean share of a text's ten nearest that stay among the ten nearest where both sides are
             stored as float16 or int8 (``validator/stored.py``).
         mean_binary_overlap: The same where both sides are stored as bits.
@@ -82,7 +81,7 @@ class Gate(Frozen):
     max_widening: float = Field(default=1.0, ge=1)
     max_mean_widening: float = Field(default=1.0, ge=1)
     max_emulator_ratio: float | None = Field(default=None, gt=0)
-    max_rounding_ratio: float = Field(default=1.25, ge=0)
+    max_rounding_ratio: float | None = Field(default=None, gt=0)
     mean_stored_overlap: float | None = Field(default=None, ge=0, le=1)
     mean_binary_overlap: float | None = Field(default=None, ge=0, le=1)
     mean_ranges_overlap: float | None = Field(default=None, ge=0, le=1)
@@ -261,6 +260,7 @@ class Gates(Frozen):
         max_batch_deviation=0.05,
         max_norm_bias=0.02,
         max_emulator_ratio=0.6,
+        max_rounding_ratio=1.25,
         mean_stored_overlap=0.75,
         mean_binary_overlap=0.55,
         mean_ranges_overlap=0.9,

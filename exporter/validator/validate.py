@@ -131,9 +131,9 @@ def validate(
 
 def _emulator_rounding(own: FormatLoss | None, error: float | None, gate: Gate) -> float | None:
     """Return what rounding alone changes in the emulator, if the difference from it misses the bound without that."""
-    if own is None or error is None or gate.max_emulator_ratio is None or not error > emulator_bound(own, gate):
+    if own is None or error is None or gate.max_rounding_ratio is None:
         return None
-    return own.emulator_rounding()
+    return own.emulator_rounding() if error > emulator_bound(own, gate) else None
 
 
 def _rounding(reference: Reference, parity: Parity, gate: Gate, precision: str) -> FormatLoss | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from exporter.calibration import TokenBatches
@@ -27,6 +28,8 @@ from exporter.targets import Precision
 
 # Without it the quantizer logs a warning that the graph should be optimized first, which is no concern of users'.
 _PREPROCESSED = {"onnx.quant.pre_process": "onnxruntime.quant"}
+
+_HIDDEN = ("korsbert.hidden", "HiddenGemm")  # domain and operator
 
 
 check = conversion.check
@@ -64,7 +67,7 @@ def quantize_matmuls(
         target = Path(scratch) / "model.onnx"
         with _without_its_advice():
             quantizer.quantize_dynamic(
-                ir.to_proto(model),
+                _with_gemms_hidden(model),
                 target,
                 op_types_to_quantize=["MatMul"],
                 per_channel=True,
@@ -75,9 +78,27 @@ def quantize_matmuls(
         for value in converted.graph.initializers.values():  # the file goes with the folder
             if value.const_value is not None:
                 value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
+    for node in converted.graph:
+        if (node.domain, node.op_type) == _HIDDEN:
+            node.domain, node.op_type = "", "Gemm"
+    converted.opset_imports.pop(_HIDDEN[0], None)
     for key in _PREPROCESSED:
         converted.metadata_props.pop(key, None)
     return converted
+
+
+def _with_gemms_hidden(model: ir.Model) -> onnx.ModelProto:
+    """Return a model whose ``Gemm`` operators have another name.
+
+    The quantizer would replace each of them by MatMul and Add, with a weight that is transposed, the heads of a
+    checkpoint among them: the graph would no longer be the one that was proven.
+    """
+    proto = ir.to_proto(model)
+    for node in proto.graph.node:
+        if node.op_type == "Gemm":
+            node.domain, node.op_type = _HIDDEN
+    proto.opset_import.add(domain=_HIDDEN[0], version=1)
+    return proto
 
 
 @contextmanager

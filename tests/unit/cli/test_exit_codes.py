@@ -6,6 +6,7 @@ import builtins
 import errno
 import io
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
@@ -20,6 +21,7 @@ from exporter.cli.main import BUG, _run
 from exporter.cli.output import CLOSED_PIPE
 from exporter.errors import ExportError, GateError
 from tests.support.fuzzing import CASES
+from tests.support.process import run_program
 
 OURS = [kind for kind in ExportError.__subclasses__() if kind is not GateError]
 
@@ -98,3 +100,11 @@ def ends(error: BaseException, status: int) -> None:
     assert out.getvalue() == ""
     assert ("this is a bug in korsbert" in err.getvalue()) is (status == BUG)
     assert err.getvalue().startswith("error: ") is (isinstance(error, ExportError) or status == 2)
+
+
+def test_python_looks_for_no_garbage_when_the_process_ends() -> None:
+    """With torch imported, that would take more than a second."""
+    ends = "import atexit, gc, sys; atexit.register(lambda: print(gc.get_freeze_count() > 1000)); "
+    runs = "sys.argv = ['korsbert', '--version']; from exporter.cli import main; main()"
+    done = run_program([sys.executable, "-c", ends + runs])
+    assert done.stdout.splitlines()[-1] == "True"

@@ -248,7 +248,7 @@ def test_a_difference_from_the_emulator_that_rounding_alone_makes_is_no_fault() 
     assert widened.relative_to == "1.5 times what rounding alone changes in the emulator"
     assert not verdict_on(limit * 1.51, limit).passed
     assert not verdict_on(limit * 1.01, 0.0).passed
-    assert not verdict_on(limit * 1.01, limit, gate.model_copy(update={"max_rounding_ratio": 0.0})).passed
+    assert not verdict_on(limit * 1.01, limit, gate.model_copy(update={"max_rounding_ratio": None})).passed
     assert not verdict_on(float("nan"), limit).passed
     assert not verdict_on(limit * 1.01, float("nan")).passed
 

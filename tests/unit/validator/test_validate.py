@@ -81,7 +81,7 @@ def test_the_loss_of_the_precision_that_is_judged_is_used_and_no_other() -> None
 
 
 def test_rounding_is_emulated_where_the_difference_from_the_emulator_is_too_large_and_only_there() -> None:
-    gate = Gate(min_cosine=0.9, max_relative_error=0.3, max_emulator_ratio=0.6)
+    gate = Gate(min_cosine=0.9, max_relative_error=0.3, max_emulator_ratio=0.6, max_rounding_ratio=1.25)
     asked = []
 
     def again() -> np.ndarray:
