@@ -1,4 +1,7 @@
-"""From observations to scales: every method is tried, smoothed and not, and parity on held-out text decides."""
+"""From observations to scales: every method is tried, smoothed and not, and parity on held-out text decides.
+
+A part of that text shows which two ways lose least, and all of it which one of the two does.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from exporter.recipe import Gate
 
 MULTIPLICATION = 0.9  # smoothing costs a multiplication per number: it has to bring the loss below this share of it
 
+_FINALISTS = 2
 _THREADS = 4  # activations that are looked at together: each takes the memory of a few copies of its sample
 
 
@@ -29,13 +33,15 @@ class Trial:
         name: Method and smoothing in words; ``"dynamic"`` where ranges come from each batch.
         method: How ranges were chosen.
         smoothed: Whether outliers were moved into weights.
-        loss: On the held-out sentences.
+        loss: On held-out sentences.
+        sentences: How many these were.
     """
 
     name: str
     method: Method
     smoothed: bool
     loss: Loss
+    sentences: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ class Calibrated:
     Attributes:
         quantization: Scales, integers and biases.
         trial: How they were come by.
-        trials: Everything that was tried, the chosen one included.
+        trials: Everything that was tried, the chosen one included. Those that were left early lost more than others on
+            fewer sentences.
         smoothed: Names of the activations that are smoothed.
     """
 
@@ -59,6 +66,7 @@ def calibrate(
     emulator: Emulator,
     scheme: Scheme,
     seen: Mapping[str, Observation],
+    part_judge: Judge,
     judge: Judge,
     gate: Gate,
     progress: Callable[[str], None] = lambda _: None,
@@ -69,27 +77,33 @@ def calibrate(
         emulator: The graph with switches.
         scheme: The target's types.
         seen: What activations held over the calibration text.
-        judge: Measures parity on text that is held out.
+        part_judge: Measures parity on a part of the text that is held out.
+        judge: Measures parity on all of it.
         gate: What weighs a loss in the smallest, the lowest percent and the mean.
         progress: Told what is tried.
     """
     smooth = choose_smoothing(emulator, seen, scheme, lambda title: progress(f"outliers: {title}"))
     everything = frozenset(matmul.node for matmul in emulator.matmuls)
-    trials: list[Trial] = []
-    best: tuple[Trial, Quantization] | None = None
+    ways: list[tuple[str, Method, bool, Quantization]] = []
     for factors in ({}, smooth) if smooth else ({},):
         weights = _weights(emulator, scheme, factors)
         for method in ("minmax",) if scheme.dynamic else METHODS:
-            quantization = quantize(emulator, scheme, seen, method, factors, weights)
             name = trial_name("dynamic" if scheme.dynamic else method, factors)
-            progress(name)
-            trial = Trial(name, method, bool(factors), judge.loss(name, quantization, everything))
-            trials.append(trial)
-            if best is None or _weighed(trial, gate) < _weighed(best[0], gate):
-                best = trial, quantization
-    if best is None:
-        raise ValueError("no method to calibrate with")
-    return Calibrated(best[1], best[0], tuple(trials), tuple(smooth) if best[0].smoothed else ())
+            ways.append((name, method, bool(factors), quantize(emulator, scheme, seen, method, factors, weights)))
+
+    def tried(place: int, by: Judge) -> Trial:
+        name, method, smoothed, quantization = ways[place]
+        progress(name)
+        return Trial(name, method, smoothed, by.loss(name, quantization, everything), by.sentences)
+
+    trials, left = {}, list(range(len(ways)))
+    if len(ways) > _FINALISTS:
+        trials = {place: tried(place, part_judge) for place in left}
+        left = sorted(left, key=lambda place: _weighed(trials[place], gate))[:_FINALISTS]
+    trials |= {place: tried(place, judge) for place in sorted(left)}
+    best = min(sorted(left), key=lambda place: _weighed(trials[place], gate))
+    chosen, in_order = trials[best], tuple(trials[place] for place in range(len(ways)))
+    return Calibrated(ways[best][3], chosen, in_order, tuple(smooth) if chosen.smoothed else ())
 
 
 def _weighed(trial: Trial, gate: Gate) -> float:

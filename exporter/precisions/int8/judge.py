@@ -140,6 +140,11 @@ class Judge:
         self._emulator, self._prefix, self._reference, self._ledger = emulator, Prefix(batches), reference, ledger
         self._token_ids = token_ids_of(batches)
 
+    @property
+    def sentences(self) -> int:
+        """How many sentences it measures with."""
+        return len(self._token_ids)
+
     def loss(self, name: str, quantization: Quantization, on: frozenset[str]) -> Loss:
         """Return what an assignment costs.
 
@@ -148,7 +153,7 @@ class Judge:
             quantization: Scales and integers.
             on: Nodes of the MatMuls that compute in int8.
         """
-        key = f"{name}, {len(self._token_ids)} rows, {hashlib.sha256(' '.join(sorted(on)).encode()).hexdigest()[:16]}"
+        key = f"{name}, {self.sentences} rows, {hashlib.sha256(' '.join(sorted(on)).encode()).hexdigest()[:16]}"
         known = self._ledger.get(key)
         if known is None:
             found = self._emulator.run_after(self._prefix, quantization, on)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.calibration import CalibrationSet
+from exporter.calibration import CalibrationSet, TokenBatches
 from exporter.errors import BuildError, InputError
 from exporter.graph import Graph
 from exporter.machine import tool_versions
@@ -25,7 +25,8 @@ from exporter.recipe import Gate
 from exporter.runtime.tokens import IntArray
 
 TABLE_BUDGET = 0.1  # share of the gate's budget that an int8 table of word vectors may use
-SENSITIVITY_STEP = 4  # every fourth held-out sentence measures the sensitivity of a single MatMul
+PART_STEP = 4  # every fourth held-out sentence: for the sensitivity of a single MatMul, and for a first look at methods
+QUICK_STEP = 16  # for sensitivities that decide nothing
 _TOOLS = ("korsbert", "onnxruntime", "numpy")
 
 Growth = tuple[tuple[MatMul, float], ...]
@@ -138,18 +139,25 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
     reference = emulator.run(held_out)
     graph, emulator, table, table_kept = _with_small_table(graph, emulator, held_out, reference, request)
     judge = Judge(emulator, held_out, reference, ledger)
-    part = list(
-        replace(request.calibration.held_out, sentences=request.calibration.held_out.sentences[::SENSITIVITY_STEP])
+    part_judge, quick_judge = (
+        Judge(emulator, part, emulator.run(part), ledger)
+        for part in (_every(step, request.calibration.held_out) for step in (PART_STEP, QUICK_STEP))
     )
-    sensitivity_judge = Judge(emulator, part, emulator.run(part), ledger)
 
     seen = observe(emulator, request.calibration.fit, lambda done: progress(f"calibration: {done}"))
     calibrated = calibrate(
-        emulator, request.scheme, seen, judge, request.gate, lambda step: progress(f"calibration: {step}")
+        emulator, request.scheme, seen, part_judge, judge, request.gate, lambda step: progress(f"calibration: {step}")
     )
     costs = Costs(emulator.matmuls, attention_macs(graph, _tokens(held_out)), request.scheme.speedup)
     found = search(
-        calibrated, sensitivity_judge, judge, request.gate, costs, by_recipe, lambda step: progress(f"search: {step}")
+        calibrated,
+        part_judge,
+        judge,
+        request.gate,
+        costs,
+        by_recipe,
+        lambda step: progress(f"search: {step}"),
+        quick_judge,
     )
     ranges = {name: (float(there.low.min()), float(there.high.max())) for name, there in seen.items()}
     growth = _growth(
@@ -158,6 +166,11 @@ def make_plan(graph: Graph, request: Request, progress: Progress = lambda _: Non
     return Plan(
         graph, emulator.matmuls, request, calibrated, found, table, table_kept, ranges, reference, growth, ledger
     )
+
+
+def _every(step: int, text: TokenBatches) -> list[Batch]:
+    """Return the batches of every so many sentences."""
+    return list(replace(text, sentences=text.sentences[::step]))
 
 
 def _growth(

@@ -53,7 +53,9 @@ def report_of(plan: Plan, tried: Sequence[Tried]) -> dict[str, Any]:
             "sentences": request.calibration.fit.count,
             "held_out": request.calibration.held_out.count,
             "method": calibrated.trial.name,
-            "trials": [{"name": trial.name, **asdict(trial.loss)} for trial in calibrated.trials],
+            "trials": [
+                {"name": trial.name, "sentences": trial.sentences, **asdict(trial.loss)} for trial in calibrated.trials
+            ],
             "warnings": list(request.calibration.warnings),
         },
         "word_vectors": None if plan.table is None else {"int8": plan.table_kept, **asdict(plan.table)},

@@ -1,8 +1,9 @@
 """Which MatMuls are excluded from quantization: only as many as the gate requires, found by measuring.
 
-Each MatMul is first quantized alone, which gives its sensitivity. MatMuls are then excluded in the order of what
-they lose for what they cost, the fewest that pass are found by halving, and each of those is tried in int8 once more.
-A search that took every subset would be 2^72; this one takes as many measurements as there are MatMuls, and a few.
+Each MatMul is first quantized alone, which gives its sensitivity; where all of them together pass, fewer sentences
+measure it. MatMuls are then excluded in the order of what they lose for what they cost, the fewest that pass are
+found by halving, and each of those is tried in int8 once more. A search that took every subset would be 2^72; this
+one takes as many measurements as there are MatMuls, and a few.
 
 It stops at half of the work: a graph that needs more than that excluded gains little by the rest, and is refused
 rather than called int8. What the recipe excludes counts towards that half. All of this looks at
@@ -87,6 +88,7 @@ def search(
     costs: Costs,
     by_recipe: frozenset[str] = frozenset(),
     progress: Callable[[str], None] = lambda _: None,
+    quick_judge: Judge | None = None,
 ) -> Found:
     """Find the cheapest assignment that passes ``gate`` on the held-out text, with a margin, and what to try next.
 
@@ -98,19 +100,24 @@ def search(
         costs: What each MatMul is worth.
         by_recipe: Nodes of MatMuls that the recipe excludes.
         progress: Told what is measured.
+        quick_judge: Takes the place of ``sensitivity_judge``, with fewer sentences, where nothing has to be excluded.
+            The order then only serves the plot, and an engine that loses more than the emulator.
     """
     everything = frozenset(matmul.node for matmul in costs.matmuls)
-    sensitivities: dict[str, Loss] = {}
-    for number, matmul in enumerate(costs.matmuls, start=1):
-        progress(f"{matmul.title} alone ({number} of {len(costs.matmuls)})")
-        sensitivities[matmul.node] = sensitivity_judge.loss(
-            calibrated.trial.name, calibrated.quantization, frozenset([matmul.node])
-        )
 
     def measured(excluded: frozenset[str]) -> Assignment:
         progress(f"{len(excluded)} of {len(everything)} MatMuls excluded")
         return costs.assignment(
             excluded, judge.loss(calibrated.trial.name, calibrated.quantization, everything - excluded)
+        )
+
+    if quick_judge is not None and _passes(measured(by_recipe), gate):
+        sensitivity_judge = quick_judge
+    sensitivities: dict[str, Loss] = {}
+    for number, matmul in enumerate(costs.matmuls, start=1):
+        progress(f"{matmul.title} alone ({number} of {len(costs.matmuls)})")
+        sensitivities[matmul.node] = sensitivity_judge.loss(
+            calibrated.trial.name, calibrated.quantization, frozenset([matmul.node])
         )
 
     order = sorted(

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from exporter.precisions.int8.emulator import Emulator
 from exporter.precisions.int8.matmuls import MatMul
@@ -78,12 +79,15 @@ def _keeps_rows(group: Sequence[MatMul], smooth: Array, emulator: Emulator, sche
     """Whether every row of the weights that is not zero in int8 keeps enough of its integers."""
     for name in {matmul.weight: None for matmul in group}:
         weight = emulator.weight(name)
-        before, after = (
-            np.abs(scheme.weight_of(each).values).max(axis=1).astype(int) for each in (weight, weight * smooth[:, None])
-        )
-        if (_FINEST_LOST * after < before).any():
+        after = _largest_integers(weight * smooth[:, None], scheme)
+        if (_FINEST_LOST * after < 127).any() and (_FINEST_LOST * after < _largest_integers(weight, scheme)).any():
             return False
     return True
+
+
+def _largest_integers(weight: Array, scheme: Scheme) -> npt.NDArray[np.int64]:
+    """Return the largest magnitude in each row of a weight in int8: (inputs,)."""
+    return np.asarray(np.abs(scheme.weight_of(weight).values).max(axis=1), np.int64)
 
 
 def _scales(group: Sequence[MatMul], strength: float, emulator: Emulator, seen: Mapping[str, Observation]) -> Array:

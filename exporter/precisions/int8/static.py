@@ -42,7 +42,6 @@ def convert(plan: Plan, assignment: Assignment, batches: TokenBatches) -> Graph:
 def decisions(plan: Plan, assignment: Assignment) -> tuple[str, ...]:
     """Return what was decided and why, one sentence each."""
     request, trial = plan.request, plan.calibrated.trial
-    tried = "; ".join(f"{other.name} {other.loss.min_cosine:.4f}" for other in plan.calibrated.trials)
     text = request.calibration
     said = [
         f"{len(plan.matmuls) - len(assignment.excluded)} of {len(plan.matmuls)} MatMuls in int8 "
@@ -50,7 +49,7 @@ def decisions(plan: Plan, assignment: Assignment) -> tuple[str, ...]:
         describe(request.scheme, assignment, plan.matmuls),
         f"{'scales from each batch as it comes; biases' if request.scheme.dynamic else f'calibrated by {trial.name}'} "
         f"on {text.fit.count} texts: {text.source}, less what is held out, and some edge cases (sha256 {text.sha256})",
-        f"chosen by what {text.held_out.count} other texts lose (their min cosine): {tried}",
+        f"chosen by what other texts lose (their min cosine): {_tried(plan)}",
     ]
     if plan.calibrated.smoothed:
         said.append(f"outliers of {len(plan.calibrated.smoothed)} activations were moved into weights (SmoothQuant)")
@@ -58,3 +57,14 @@ def decisions(plan: Plan, assignment: Assignment) -> tuple[str, ...]:
         how = "in int8, one scale per row" if plan.table_kept else "in float32, as int8 loses too much of them"
         said.append(f"word vectors {how}: min cosine {plan.table.min_cosine:.6f} by themselves in int8")
     return (*said, *text.warnings)
+
+
+def _tried(plan: Plan) -> str:
+    """Return every way to calibrate with what it lost, those first that were measured on the most sentences."""
+    trials = plan.calibrated.trials
+    counts = sorted({trial.sentences for trial in trials}, reverse=True)
+    return "; ".join(
+        f"on {count} texts, "
+        + ", ".join(f"{trial.name} {trial.loss.min_cosine:.4f}" for trial in trials if trial.sentences == count)
+        for count in counts
+    )

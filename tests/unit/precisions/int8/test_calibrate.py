@@ -36,9 +36,13 @@ def test_the_choice_is_what_loses_least_on_text_that_is_held_out(outlier: float)
     graph, gate = small_encoder(outlier=outlier), Gates().int8
     emulator = Emulator(graph, S8)
     batches = list(HELD_OUT)
-    judge = Judge(emulator, batches, emulator.run(batches), Ledger(None, ""))
-    chosen = calibrate(emulator, S8, observe(emulator, FIT), judge, gate)
-    least = min(trial.loss.budget_used(gate) for trial in chosen.trials)
+    part_judge, judge = (Judge(emulator, some, emulator.run(some), Ledger(None, "")) for some in (batches[:1], batches))
+    assert part_judge.sentences < judge.sentences == 60
+    chosen = calibrate(emulator, S8, observe(emulator, FIT), part_judge, judge, gate)
+    finalists = [trial for trial in chosen.trials if trial.sentences == judge.sentences]
+    assert len(finalists) == 2
+    assert {trial.sentences for trial in chosen.trials} == {part_judge.sentences, judge.sentences}
+    least = min(trial.loss.budget_used(gate) for trial in finalists)
     assert chosen.trial.loss.budget_used(gate) <= least / 0.9 + 1e-12
     assert chosen.trial.smoothed or outlier == 1
     assert len(chosen.trials) == 8

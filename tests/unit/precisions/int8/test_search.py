@@ -48,6 +48,17 @@ def test_everything_is_int8_where_that_passes() -> None:
     assert result.candidates[0].time == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("lost", [0.0, 0.05])
+def test_fewer_sentences_measure_what_decides_nothing(lost: float) -> None:
+    judges = [Adding({NODES[2]: lost}) for _ in range(3)]
+    part, all_of_it, quick = judges
+    result = search(CALIBRATED, part, all_of_it, GATE, COSTS, quick_judge=quick)
+    assert result.candidates[0].excluded == ({NODES[2]} if lost else frozenset())
+    asked, left_alone = (part, quick) if lost else (quick, part)
+    assert asked.asked == [frozenset([node]) for node in NODES]
+    assert left_alone.asked == []
+
+
 def test_only_what_loses_too_much_is_excluded() -> None:
     result, judge = found({NODES[2]: 0.05, NODES[7]: 0.04, NODES[4]: 0.001})
     assert result.candidates[0].excluded == {NODES[2], NODES[7]}
