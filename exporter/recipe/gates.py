@@ -52,7 +52,8 @@ class Gate(Frozen):
             of the emulator, where int8 was emulated. Both compute with the same integers; what is left are roundings to
             int8 that a difference in the last digit of float32 has turned over, and faults.
         max_rounding_ratio: How many times the difference may be of two emulations whose weights differ in the last
-            digit of float32, where that is more. It is measured only where ``max_emulator_ratio`` is missed.
+            digit of float32, where that is more. It is measured only where ``max_emulator_ratio`` is missed. At 0 that
+            bound is never widened.
         mean_stored_overlap: Mean share of a text's ten nearest that stay among the ten nearest where both sides are
             stored as float16 or int8 (``validator/stored.py``).
         mean_binary_overlap: The same where both sides are stored as bits.
@@ -81,7 +82,7 @@ class Gate(Frozen):
     max_widening: float = Field(default=1.0, ge=1)
     max_mean_widening: float = Field(default=1.0, ge=1)
     max_emulator_ratio: float | None = Field(default=None, gt=0)
-    max_rounding_ratio: float | None = Field(default=None, gt=0)
+    max_rounding_ratio: float = Field(default=0.0, ge=0)
     mean_stored_overlap: float | None = Field(default=None, ge=0, le=1)
     mean_binary_overlap: float | None = Field(default=None, ge=0, le=1)
     mean_ranges_overlap: float | None = Field(default=None, ge=0, le=1)

@@ -263,7 +263,7 @@ def _verdict_of_emulator(error: float, rounding: float | None, format_loss: Form
     last digit of float32 so far that two sound computations differ by nearly as much as int8 loses.
     """
     name, bound, ratio = "difference from the emulator", emulator_bound(format_loss, gate), gate.max_emulator_ratio
-    if rounding is not None and gate.max_rounding_ratio is not None and gate.max_rounding_ratio * rounding > bound:
+    if rounding is not None and gate.max_rounding_ratio * rounding > bound:
         told = f"{gate.max_rounding_ratio:g} times what rounding alone changes in {format_loss.source}"
         return Verdict(f"{name}, widened", error, gate.max_rounding_ratio * rounding, "<=", relative_to=told)
     return Verdict(name, error, bound, "<=", relative_to=f"{ratio:g} times what {format_loss.source} loses")

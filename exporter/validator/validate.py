@@ -131,7 +131,7 @@ def validate(
 
 def _emulator_rounding(own: FormatLoss | None, error: float | None, gate: Gate) -> float | None:
     """Return what rounding alone changes in the emulator, if the difference from it misses the bound without that."""
-    if own is None or error is None or gate.max_rounding_ratio is None:
+    if own is None or error is None or not gate.max_rounding_ratio:
         return None
     return own.emulator_rounding() if error > emulator_bound(own, gate) else None
 

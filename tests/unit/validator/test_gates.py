@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exporter.recipe import Gate
+from exporter.recipe import Gate, Gates
 from exporter.validator.format_loss import FormatLoss
 from exporter.validator.gates import Verdict, judge, significant
 from exporter.validator.junit import junit_of
@@ -248,7 +248,7 @@ def test_a_difference_from_the_emulator_that_rounding_alone_makes_is_no_fault() 
     assert widened.relative_to == "1.5 times what rounding alone changes in the emulator"
     assert not verdict_on(limit * 1.51, limit).passed
     assert not verdict_on(limit * 1.01, 0.0).passed
-    assert not verdict_on(limit * 1.01, limit, gate.model_copy(update={"max_rounding_ratio": None})).passed
+    assert not verdict_on(limit * 1.01, limit, gate.model_copy(update={"max_rounding_ratio": 0.0})).passed
     assert not verdict_on(float("nan"), limit).passed
     assert not verdict_on(limit * 1.01, float("nan")).passed
 
@@ -306,3 +306,12 @@ def test_the_report_says_what_bounds_were_relative_to() -> None:
 )
 def test_figures_show_their_distance_from_one(value: float, text: str) -> None:
     assert significant(value) == text
+
+
+def test_a_bundle_that_knows_no_widening_by_rounding_is_not_weaker_than_one_that_does() -> None:
+    stated = Gates().int8.model_dump()
+    del stated["max_rounding_ratio"]
+    older = Gate.model_validate(stated)
+    assert older.weaker_bounds(Gates().int8) == ()
+    assert older.tightened(Gates().int8).max_rounding_ratio == 0
+    assert Gates().int8.weaker_bounds(older) == ("max_rounding_ratio",)
