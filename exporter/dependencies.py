@@ -75,7 +75,7 @@ def require_all(packages: Iterable[str]) -> None:
     """Import optional packages.
 
     Garbage collection pauses meanwhile: torch and transformers make a million objects that stay, and walking over them
-    again and again takes a fifth of the time of their import.
+    again and again takes a sixth of the time of their import.
 
     Raises:
         MissingDependencyError: One is not installed; the message names the pip command.
