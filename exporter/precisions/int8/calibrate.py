@@ -99,9 +99,9 @@ def calibrate(
     trials, left = {}, list(range(len(ways)))
     if len(ways) > _FINALISTS:
         trials = {place: tried(place, part_judge) for place in left}
-        left = sorted(left, key=lambda place: _weighed(trials[place], gate))[:_FINALISTS]
-    trials |= {place: tried(place, judge) for place in sorted(left)}
-    best = min(sorted(left), key=lambda place: _weighed(trials[place], gate))
+        left = sorted(sorted(left, key=lambda place: _weighed(trials[place], gate))[:_FINALISTS])
+    trials |= {place: tried(place, judge) for place in left}
+    best = min(left, key=lambda place: _weighed(trials[place], gate))
     chosen, in_order = trials[best], tuple(trials[place] for place in range(len(ways)))
     return Calibrated(ways[best][3], chosen, in_order, tuple(smooth) if chosen.smoothed else ())
 
